@@ -1,0 +1,168 @@
+//! The operating system: files, mappings, locks. The only module with `unsafe` code.
+//!
+//! Everything above works on two traits, [`Disk`] and [`DiskFile`], at the level of system calls. The real
+//! implementation is [`RealDisk`]; crash tests plug a simulated disk in. Memory comes in two shapes:
+//!
+//! * [`IndexMap`]: a *private* mapping (or anonymous memory), seen as a slice of `AtomicU64`. Whatever is
+//!   stored in it never reaches the file by itself.
+//! * [`LogMap`]: a *shared* mapping with a watermark. Bytes below the watermark never change and can be read
+//!   by anybody; bytes above it are written by the one [`LogWriter`].
+//!
+//! [`pins`] lets readers hold on to log mappings without a lock and without ever making anybody wait.
+#![allow(unsafe_code)]
+
+mod fork;
+mod map;
+pub(crate) mod pins;
+mod real;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) use fork::ForkGuard;
+pub(crate) use map::prefetch_word;
+pub use map::{IndexMap, LogMap, LogWriter};
+pub use real::RealDisk;
+pub(crate) use real::memory_limit;
+
+/// The size of index pages, journal blocks and of whatever is mapped.
+pub const PAGE_BYTES: usize = 4096;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading; the file must exist.
+    Read,
+    /// For reading and writing; the file must exist.
+    Write,
+    /// For reading and writing; the file must not exist (not even as a symbolic link).
+    CreateNew,
+}
+
+/// What lies at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// Nothing.
+    Missing,
+    /// A directory.
+    Directory,
+    /// A file or anything else that is no directory.
+    Other,
+}
+
+/// How a store is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// One writer, nobody else.
+    Exclusive,
+    /// Any number of readers, no writer. The lock file is opened read-only.
+    Shared,
+}
+
+/// What came of an attempt to lock.
+#[derive(Debug)]
+pub enum LockOutcome {
+    /// Locked until the guard is dropped.
+    Held(Box<dyn LockGuard>),
+    /// Somebody else holds it; their process id, where the lock file tells.
+    Busy(Option<u32>),
+}
+
+/// Holds a lock until dropped.
+pub trait LockGuard: Send + Sync + Debug {}
+
+/// A file system, as far as a store needs one.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file. New files get mode 0600 (less the umask); symbolic links are not followed.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a directory with mode 0700 (less the umask).
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in no order.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// What lies at a path.
+    fn kind(&self, path: &Path) -> io::Result<PathKind>;
+    /// Renames a file, replacing the target. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Locks a lock file; `Exclusive` creates it if need be and writes the process id into it.
+    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome>;
+    /// Zeroed private memory.
+    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap>;
+    /// Fills the buffer with random bytes.
+    fn random(&self, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Reads up to `buffer.len()` bytes; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes up to `buffer.len()` bytes.
+    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize>;
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Bytes that the file occupies on the disk.
+    fn allocated(&self) -> io::Result<u64>;
+    /// Sets the length; new bytes are a hole that reads as zeroes.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Makes sure that writes into the range cannot run out of space; extends the file if need be.
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Makes the file's bytes durable (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Makes the file's bytes and its length durable (fsync).
+    fn sync_all(&self) -> io::Result<()>;
+    /// Maps a part privately, writable in memory only.
+    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap>;
+    /// Maps the first `bytes` bytes for sharing with the file. The watermark starts at `written`.
+    fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap>;
+}
+
+/// Reads exactly `buffer.len()` bytes.
+pub(crate) fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                buffer = &mut buffer[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until the buffer is full or the file ends; returns the number of bytes read.
+pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `buffer`.
+pub(crate) fn write_all_at(file: &dyn DiskFile, mut buffer: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.write_at(buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                buffer = &buffer[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
