@@ -1,0 +1,195 @@
+//! The set of pages that the next checkpoint must write, and the frozen set of the one under way.
+//!
+//! Time is cut into epochs, of which two matter: the current one (parity p) and the frozen one (parity !p).
+//! A page is *dirty in p* if it changed since the last cut, and *dirty in !p* while the checkpoint under way
+//! still has to capture it. Whoever is about to change a page calls [`DirtySet::mark`] first: if the page is
+//! frozen and not yet captured, its frozen image is copied aside. So the checkpoint sees exactly the bytes
+//! that stood in memory at the cut.
+//!
+//! A page becomes dirty only after its block in the journal is there (`journal_pages`), so that a checkpoint
+//! can always run, full disk or not. All changes of the dirty flags happen under one lock; a writer takes it
+//! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::page::PageImage;
+use super::region::{PageId, PageSlot, PageState, Region};
+use super::{Need, Shortage};
+
+#[derive(Debug)]
+pub(crate) struct DirtySet {
+    /// Parity of the current epoch. Changes with all stripes held only, so that a writer under a stripe sees
+    /// a stable value.
+    parity: AtomicBool,
+    /// Page images that the journal has blocks for.
+    journal_pages: AtomicU64,
+    /// Dirty pages and copies beyond which writers wait for a checkpoint.
+    limit_pages: AtomicU64,
+    /// Pages with a private copy in memory.
+    private_pages: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Pages dirty in the current epoch.
+    current: Vec<PageId>,
+    /// Pages of the frozen set that are not yet captured nor copied aside.
+    frozen_left: u64,
+    /// Frozen images that writers copied aside, by name.
+    copies: HashMap<PageId, PageImage>,
+}
+
+impl DirtySet {
+    pub(crate) fn new(limit_pages: u64) -> Self {
+        DirtySet {
+            parity: AtomicBool::new(false),
+            journal_pages: AtomicU64::new(0),
+            limit_pages: AtomicU64::new(limit_pages),
+            private_pages: AtomicU64::new(0),
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// True if the page is dirty in the current epoch: it may be changed without further ado.
+    #[inline]
+    pub(crate) fn is_dirty(&self, page: &PageSlot<'_>) -> bool {
+        page.state.load().is_dirty(self.parity.load(Ordering::Relaxed))
+    }
+
+    /// Makes a page dirty, so that the caller may change it. The caller holds the page's stripe.
+    ///
+    /// # Errors
+    /// A [`Need`] if journal blocks, disk blocks or memory must be found first. Nothing has changed then.
+    pub(crate) fn mark(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        if self.is_dirty(page) {
+            return Ok(());
+        }
+        let mut inner = self.inner.lock();
+        self.admit(&inner, 1)?;
+        self.mark_locked(&mut inner, page)
+    }
+
+    /// Sets or clears the bit of a page in its group's bitmap; makes the bitmap page dirty.
+    pub(crate) fn set_used(&self, region: &Region, page: &PageSlot<'_>, used: bool) -> Result<(), Shortage> {
+        let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+        if page.group.is_used(offset) == used {
+            return Ok(());
+        }
+        let bitmap_id = PageId { index: (offset / super::region::BITMAP_BITS) as u32, ..page.id };
+        let bitmap = region.by_id(bitmap_id).ok_or(Need::Nothing)?;
+        let mut inner = self.inner.lock();
+        if !self.is_dirty(&bitmap) {
+            self.admit(&inner, 1)?;
+            self.mark_locked(&mut inner, &bitmap)?;
+        }
+        page.group.set_used(offset, used);
+        Ok(())
+    }
+
+    /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
+    pub(crate) fn mark_unbounded(&self, page: &PageSlot<'_>) {
+        let mut inner = self.inner.lock();
+        if !self.is_dirty(page) {
+            self.push(&mut inner, page);
+        }
+    }
+
+    fn admit(&self, inner: &Inner, pages: u64) -> Result<(), Need> {
+        let dirty = inner.current.len() as u64 + pages;
+        let journal = self.journal_pages.load(Ordering::Acquire);
+        if dirty > journal {
+            return Err(Need::Journal { pages: dirty });
+        }
+        if dirty + inner.copies.len() as u64 > self.limit_pages.load(Ordering::Relaxed) && !inner.current.is_empty() {
+            return Err(Need::Checkpoint);
+        }
+        Ok(())
+    }
+
+    fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        if !page.group.is_allocated(u64::from(page.id.index)) {
+            return Err(Need::IndexBlocks(page.id).into());
+        }
+        self.push(inner, page);
+        Ok(())
+    }
+
+    fn push(&self, inner: &mut Inner, page: &PageSlot<'_>) {
+        let parity = self.parity.load(Ordering::Relaxed);
+        let state = page.state.load();
+        if state.is_dirty(!parity) {
+            inner.copies.insert(page.id, page.page.image());
+            inner.frozen_left -= 1;
+            page.state.unset(PageState::dirty_flag(!parity));
+        }
+        if !state.is_private() {
+            self.private_pages.fetch_add(1, Ordering::Relaxed);
+        }
+        page.state.set(PageState::dirty_flag(parity) | PageState::PRIVATE);
+        inner.current.push(page.id);
+    }
+
+    /// The cut: the current set becomes the frozen one. The caller holds all stripes, and no other
+    /// checkpoint is under way.
+    pub(crate) fn freeze(&self) -> Vec<PageId> {
+        let mut inner = self.inner.lock();
+        debug_assert!(inner.copies.is_empty() && inner.frozen_left == 0);
+        let frozen = std::mem::take(&mut inner.current);
+        inner.frozen_left = frozen.len() as u64;
+        self.parity.store(!self.parity.load(Ordering::Relaxed), Ordering::Relaxed);
+        frozen
+    }
+
+    /// The image that a page of the frozen set had at the cut. Each page can be captured once.
+    pub(crate) fn capture(&self, page: &PageSlot<'_>) -> Option<PageImage> {
+        let mut inner = self.inner.lock();
+        let frozen = !self.parity.load(Ordering::Relaxed);
+        if page.state.load().is_dirty(frozen) {
+            let image = page.page.image();
+            page.state.unset(PageState::dirty_flag(frozen));
+            inner.frozen_left -= 1;
+            return Some(image);
+        }
+        inner.copies.remove(&page.id)
+    }
+
+    /// Calls `drop_copy` for the page if it is clean and private, and notes that it is no longer private. The
+    /// page cannot become dirty meanwhile.
+    pub(crate) fn release(&self, page: &PageSlot<'_>, drop_copy: impl FnOnce() -> bool) -> bool {
+        let _inner = self.inner.lock();
+        let state = page.state.load();
+        if !state.is_private() || state.is_dirty_at_all() || !drop_copy() {
+            return false;
+        }
+        page.state.unset(PageState::PRIVATE);
+        self.private_pages.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Page images that the journal has room for.
+    pub(crate) fn journal_pages(&self) -> u64 {
+        self.journal_pages.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_journal_pages(&self, pages: u64) {
+        self.journal_pages.store(pages, Ordering::Release);
+    }
+
+    /// Lifts or restores the memory limit (recovery and `clear` must not wait for checkpoints).
+    pub(crate) fn set_limit_pages(&self, pages: u64) {
+        self.limit_pages.store(pages, Ordering::Relaxed);
+    }
+
+    /// Pages dirty in the current epoch.
+    pub(crate) fn len(&self) -> u64 {
+        self.inner.lock().current.len() as u64
+    }
+
+    pub(crate) fn private_pages(&self) -> u64 {
+        self.private_pages.load(Ordering::Relaxed)
+    }
+}

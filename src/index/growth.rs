@@ -1,0 +1,138 @@
+//! The growth state: one atomic word that maps hashes to pages.
+
+use std::fmt;
+
+/// Level, evacuation cursor, whether the table is growing, and the stripe exponent.
+///
+/// At level L there are `2^L` primary pages and a hash belongs to page `hash mod 2^L`. While the table grows,
+/// pages `0..cursor` have been evacuated: their hashes belong to page `hash mod 2^(L+1)`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Growth(u64);
+
+impl Growth {
+    const GROWING: u64 = 1 << 12;
+
+    /// A table of `2^level` pages that is not growing.
+    pub(crate) fn resting(level: u8, stripes_log2: u8) -> Self {
+        Growth(u64::from(level) | u64::from(stripes_log2) << 6)
+    }
+
+    pub(crate) fn from_word(word: u64) -> Self {
+        Growth(word)
+    }
+
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn level(self) -> u8 {
+        (self.0 & 63) as u8
+    }
+
+    #[inline]
+    pub(crate) fn stripes_log2(self) -> u8 {
+        (self.0 >> 6 & 63) as u8
+    }
+
+    #[inline]
+    pub(crate) fn is_growing(self) -> bool {
+        self.0 & Self::GROWING != 0
+    }
+
+    #[inline]
+    pub(crate) fn cursor(self) -> u64 {
+        self.0 >> 16
+    }
+
+    /// The primary page of a hash.
+    #[inline]
+    pub(crate) fn page_of(self, hash: u64) -> u64 {
+        let page = hash & ((1 << self.level()) - 1);
+        if page < self.cursor() { hash & ((2 << self.level()) - 1) } else { page }
+    }
+
+    /// The level of the page of a hash: the number of hash bits that the page implies.
+    pub(crate) fn level_of(self, hash: u64) -> u8 {
+        let page = hash & ((1 << self.level()) - 1);
+        self.level() + u8::from(page < self.cursor())
+    }
+
+    /// The stripe of a hash or of a page: the same for all pages that the hash can belong to.
+    #[inline]
+    pub(crate) fn stripe_of(self, hash: u64) -> usize {
+        (hash & ((1 << self.stripes_log2()) - 1)) as usize
+    }
+
+    /// Primary pages in use.
+    pub(crate) fn pages(self) -> u64 {
+        (1 << self.level()) + self.cursor()
+    }
+
+    /// The same table, beginning to grow.
+    pub(crate) fn started(self) -> Self {
+        Growth(self.0 | Self::GROWING)
+    }
+
+    /// The same table with one more page evacuated.
+    pub(crate) fn advanced(self) -> Self {
+        Growth(self.0 + (1 << 16))
+    }
+
+    /// True if every page was evacuated.
+    pub(crate) fn is_complete(self) -> bool {
+        self.is_growing() && self.cursor() == 1 << self.level()
+    }
+
+    /// The table after its growth, one level up.
+    pub(crate) fn finished(self) -> Self {
+        Growth::resting(self.level() + 1, self.stripes_log2())
+    }
+
+    /// The same table with another number of stripes.
+    pub(crate) fn with_stripes(self, stripes_log2: u8) -> Self {
+        Growth(self.0 & !(63 << 6) | u64::from(stripes_log2) << 6)
+    }
+
+    /// True if the word makes sense: for words that come from a file.
+    pub(crate) fn is_valid(self) -> bool {
+        self.level() <= 38
+            && self.stripes_log2() <= self.level()
+            && self.cursor() <= 1 << self.level()
+            && (self.is_growing() || self.cursor() == 0)
+            && self.0 >> 13 & 7 == 0
+    }
+}
+
+impl fmt::Debug for Growth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "level {}, {} stripes", self.level(), 1 << self.stripes_log2())?;
+        if self.is_growing() { write!(f, ", growing, {} evacuated", self.cursor()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addressing_follows_the_cursor() {
+        let mut growth = Growth::resting(2, 1);
+        assert_eq!((growth.page_of(0b1101), growth.pages()), (1, 4));
+        growth = growth.started();
+        assert_eq!(growth.page_of(0b1101), 1);
+        growth = growth.advanced().advanced();
+        assert_eq!((growth.page_of(0b1101), growth.level_of(0b1101)), (5, 3));
+        assert_eq!((growth.page_of(0b1110), growth.level_of(0b1110)), (2, 2));
+        assert_eq!(growth.pages(), 6);
+        growth = growth.advanced().advanced();
+        assert!(growth.is_complete() && growth.is_valid());
+        let after = growth.finished();
+        for hash in 0..64 {
+            assert_eq!(after.page_of(hash), growth.page_of(hash));
+            assert_eq!(after.stripe_of(hash), growth.stripe_of(growth.page_of(hash)));
+        }
+        assert_eq!(after.with_stripes(3).stripes_log2(), 3);
+        assert!(!Growth::from_word(u64::MAX).is_valid());
+    }
+}

@@ -1,0 +1,214 @@
+//! Reading without locks.
+//!
+//! 1. Load the growth word; it leads to a page.
+//! 2. Load the page's state: version, split base.
+//! 3. Scan the path. For each slot whose tag fits, the caller's probe pins the segment, makes sure that the
+//!    slot has not changed meanwhile, and compares the key. A hit needs no more.
+//! 4. A miss counts only if the version is even and unchanged and the growth word still leads to the same
+//!    page. Else start again; after some rounds, look under the stripe lock.
+//!
+//! Whatever looks damaged without the lock may be a page in the middle of a change, so it is looked at again
+//! under the stripe before it is reported.
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::chain::Found;
+use super::page::Bucket;
+use super::slot::{Slot, Tag};
+use super::table::Table;
+use crate::error::Result;
+use crate::sys::prefetch_word;
+
+/// Rounds without the lock before a reader takes it.
+const ROUNDS: usize = 64;
+
+/// What a probe says about a slot whose tag fits.
+pub(crate) enum Probe<T> {
+    /// It is the key.
+    Hit(T),
+    /// It is another key with the same tag.
+    Other,
+    /// The slot has changed since it was read.
+    Changed,
+}
+
+/// A slot as it was read, and where it can be read again.
+#[derive(Clone, Copy)]
+pub(crate) struct SeenSlot<'a> {
+    pub(crate) slot: Slot,
+    bucket: Option<(Bucket<'a>, usize)>,
+}
+
+impl SeenSlot<'_> {
+    /// A slot that cannot change, because its stripe is held.
+    pub(crate) fn held(slot: Slot) -> Self {
+        SeenSlot { slot, bucket: None }
+    }
+
+    /// True if the slot still says the same. Call after pinning what it points to.
+    #[inline]
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.bucket.is_none_or(|(bucket, i)| bucket.slot(i) == self.slot)
+    }
+}
+
+/// How a lookup that takes no lock ends.
+enum Round<T> {
+    Done(Option<T>),
+    Again,
+}
+
+enum Flow<T> {
+    Hit(T),
+    EndOfPath,
+    GoOn,
+    Again,
+}
+
+impl Table {
+    /// Fetches the cache lines that a lookup of the hash reads first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(page) = self.primary.page(self.growth().page_of(hash)) {
+            let home = Tag::of(hash, 0).home(self.geometry.homes);
+            prefetch_word(page.page.bucket(home).line());
+            prefetch_word(page.page.bucket(self.geometry.neighbour(home)).line());
+        }
+    }
+
+    /// The first slot of the home bucket whose tag fits: a guess at what a lookup will find, for prefetching.
+    #[inline]
+    pub(crate) fn guess(&self, hash: u64) -> Option<Slot> {
+        let page = self.primary.page(self.growth().page_of(hash))?;
+        let tag = Tag::of(hash, page.state.load().split_base());
+        let bucket = page.page.bucket(tag.home(self.geometry.homes));
+        let matches = bucket.scan(tag).matches;
+        (matches != 0).then(|| bucket.slot(matches.trailing_zeros() as usize)).filter(|slot| slot.is_live())
+    }
+
+    /// Looks a hash up. `probe` decides whether a slot is the key's.
+    #[inline]
+    pub(crate) fn lookup<T>(
+        &self,
+        hash: u64,
+        mut probe: impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
+    ) -> Result<Option<T>> {
+        for _ in 0..ROUNDS {
+            match self.round(hash, &mut probe) {
+                Ok(Round::Done(answer)) => return Ok(answer),
+                Ok(Round::Again) => std::hint::spin_loop(),
+                Err(_) => break,
+            }
+        }
+        self.lookup_locked(hash, probe)
+    }
+
+    #[inline(always)]
+    fn round<T>(&self, hash: u64, probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>) -> Result<Round<T>> {
+        let number = self.growth().page_of(hash);
+        let page = self.primary_page(number)?;
+        let home = Tag::of(hash, 0).home(self.geometry.homes);
+        let first = page.page.bucket(home);
+        let second = page.page.bucket(self.geometry.neighbour(home));
+        prefetch_word(first.line());
+        prefetch_word(second.line());
+        let mut state = page.state.load();
+        if !state.is_verified() {
+            self.verify(&page)?;
+            state = page.state.load();
+        }
+        if state.has_marks() {
+            return self.lookup_locked(hash, probe).map(Round::Done);
+        }
+        let tag = Tag::of(hash, state.split_base());
+        let flow = match scan(first, tag, probe)? {
+            Flow::GoOn => match scan(second, tag, probe)? {
+                Flow::GoOn => self.scan_further(page.page, tag, probe)?,
+                flow => flow,
+            },
+            flow => flow,
+        };
+        match flow {
+            Flow::Hit(hit) => Ok(Round::Done(Some(hit))),
+            Flow::Again => Ok(Round::Again),
+            Flow::EndOfPath | Flow::GoOn => {
+                // The loads above are Acquire, so they are done before these.
+                fence(Ordering::Acquire);
+                let same = !state.is_moving()
+                    && state.same_version(page.state.load())
+                    && self.growth().page_of(hash) == number;
+                Ok(if same { Round::Done(None) } else { Round::Again })
+            }
+        }
+    }
+
+    /// The stash and the overflow pages.
+    #[cold]
+    fn scan_further<T>(
+        &self,
+        primary: super::page::PageRef<'_>,
+        tag: Tag,
+        probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
+    ) -> Result<Flow<T>> {
+        let buckets = self.geometry.homes + self.geometry.stash;
+        let mut page = primary;
+        let mut first = self.geometry.homes;
+        // A chain that changes under us could lead in circles: no chain is longer than the region.
+        for _ in 0..=self.overflow.pages() {
+            for bucket in first..buckets {
+                match scan(page.bucket(bucket), tag, probe)? {
+                    Flow::GoOn => {}
+                    flow => return Ok(flow),
+                }
+            }
+            first = 0;
+            let Some(next) = page.next() else { return Ok(Flow::GoOn) };
+            let Some(overflow) = self.overflow.page(next) else { return Ok(Flow::Again) };
+            self.verify(&overflow)?;
+            page = overflow.page;
+        }
+        Ok(Flow::Again)
+    }
+
+    /// The same under the stripe lock, where nothing moves and what looks damaged is damaged.
+    #[cold]
+    fn lookup_locked<T>(
+        &self,
+        hash: u64,
+        mut probe: impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
+    ) -> Result<Option<T>> {
+        self.counters.reader_locks.fetch_add(1, Ordering::Relaxed);
+        let guard = self.lock(hash);
+        let chain = self.chain(guard.growth.page_of(hash))?;
+        let marks = chain.primary.state.load().has_marks();
+        let mut hit = None;
+        let found = chain.find(Self::tag(&chain, hash), marks, |slot| match probe(SeenSlot::held(slot))? {
+            Probe::Hit(value) => {
+                hit = Some(value);
+                Ok::<_, crate::Error>(true)
+            }
+            Probe::Other | Probe::Changed => Ok(false),
+        })?;
+        debug_assert_eq!(matches!(found, Found::Hit(..)), hit.is_some());
+        Ok(hit)
+    }
+}
+
+#[inline(always)]
+fn scan<T>(bucket: Bucket<'_>, tag: Tag, probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>) -> Result<Flow<T>> {
+    let found = bucket.scan(tag);
+    let mut matches = found.matches;
+    while matches != 0 {
+        let i = matches.trailing_zeros() as usize;
+        matches &= matches - 1;
+        let slot = bucket.slot(i);
+        if slot.is_live() {
+            match probe(SeenSlot { slot, bucket: Some((bucket, i)) })? {
+                Probe::Hit(hit) => return Ok(Flow::Hit(hit)),
+                Probe::Other => {}
+                Probe::Changed => return Ok(Flow::Again),
+            }
+        }
+    }
+    Ok(if found.ends_path { Flow::EndOfPath } else { Flow::GoOn })
+}

@@ -1,0 +1,85 @@
+//! The index: from hashes to places in the log.
+//!
+//! ```text
+//! table     addressing, stripes, growth word: the concurrent whole
+//! ├── lookup   reading without locks
+//! ├── extend   new extents: groups of primary and overflow pages
+//! ├── split    evacuation of a page into two, rewrite in place
+//! ├── pool     free overflow pages
+//! ├── growth   the growth word
+//! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
+//! ├── dirty    what the next checkpoint must write
+//! ├── region   pages by number
+//! ├── page     one page
+//! └── slot     one slot
+//! ```
+
+pub(crate) mod chain;
+pub(crate) mod dirty;
+pub(crate) mod extend;
+pub(crate) mod growth;
+pub(crate) mod lookup;
+pub(crate) mod page;
+pub(crate) mod pool;
+pub(crate) mod region;
+pub(crate) mod slot;
+pub(crate) mod split;
+pub(crate) mod table;
+
+use crate::error::Error;
+use region::PageId;
+
+/// Something that must be found before an operation can go on. Nobody waits for it with a lock held: the
+/// operation lets go of everything, finds it (or waits), and starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Journal blocks for this many page images in all.
+    Journal {
+        /// How many.
+        pages: u64,
+    },
+    /// A checkpoint, to bound private memory.
+    Checkpoint,
+    /// Disk blocks for the chunk of index pages around this page.
+    IndexBlocks(PageId),
+    /// This many free overflow pages.
+    Overflow {
+        /// How many.
+        pages: u64,
+    },
+    /// A log segment with room for this many bytes.
+    Segment {
+        /// How many.
+        bytes: u64,
+        /// The record is a removal: it may use the reserve.
+        removal: bool,
+    },
+    /// Room in the list of blobs that wait for a checkpoint to be unlinked.
+    BlobList,
+    /// Nothing in particular: start again.
+    Nothing,
+}
+
+/// Why an internal step could not be carried out.
+#[derive(Debug)]
+pub(crate) enum Shortage {
+    /// Something must be found first.
+    Need(Need),
+    /// It failed.
+    Error(Error),
+}
+
+impl From<Need> for Shortage {
+    fn from(need: Need) -> Self {
+        Shortage::Need(need)
+    }
+}
+
+impl From<Error> for Shortage {
+    fn from(error: Error) -> Self {
+        Shortage::Error(error)
+    }
+}
+
+/// The result of an internal step that can run short of something.
+pub(crate) type Step<T> = Result<T, Shortage>;

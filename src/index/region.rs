@@ -1,0 +1,408 @@
+//! Pages by number: the primary pages and the overflow pages are a *region* each.
+//!
+//! A region grows by doubling without ever moving a page: group 0 holds pages `0..2^b`, group k the pages
+//! `2^(b+k-1)..2^(b+k)`. Each group is one extent of the index file and one mapping:
+//!
+//! ```text
+//! extent:  | bitmap pages | pages of the group ... |
+//! ```
+//!
+//! The bitmap says which pages of the group are in use. A page that is not in use need not have a valid
+//! image, so a pre-sized table is a hole in the file; a page that is in use must have one, so a lost page is
+//! always noticed.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::page::{PAGE_WORDS, PageRef};
+use crate::sys::IndexMap;
+
+/// The number of groups that a region can have.
+pub(crate) const GROUPS_MAX: usize = 40;
+/// Words of a bitmap page that hold bits; the first eight are its header.
+const BITMAP_WORDS: usize = PAGE_WORDS - 8;
+/// Pages that one bitmap page covers.
+pub(crate) const BITMAP_BITS: u64 = BITMAP_WORDS as u64 * 64;
+/// Disk blocks are allocated for this many pages at a time.
+pub(crate) const CHUNK_PAGES: u64 = 256;
+
+/// What is known about a page in memory, in one word that readers load once.
+///
+/// Flags change under the page's stripe lock or the dirty set's lock; VERIFIED may also be set by readers.
+/// The version (upper half) is odd while entries of the page move, and changes under the stripe lock only.
+#[derive(Debug, Default)]
+pub(crate) struct PageState(AtomicU64);
+
+/// A loaded [`PageState`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StateWord(u64);
+
+impl StateWord {
+    /// The page's checksum was checked since the store was opened, or the page was made since.
+    #[inline]
+    pub(crate) fn is_verified(self) -> bool {
+        self.0 & PageState::VERIFIED != 0
+    }
+
+    /// The page holds marked slots.
+    #[inline]
+    pub(crate) fn has_marks(self) -> bool {
+        self.0 & PageState::MARKS != 0
+    }
+
+    /// The page has a private copy in memory.
+    pub(crate) fn is_private(self) -> bool {
+        self.0 & PageState::PRIVATE != 0
+    }
+
+    /// Changed in the epoch of the given parity and not yet captured by a checkpoint.
+    #[inline]
+    pub(crate) fn is_dirty(self, parity: bool) -> bool {
+        self.0 & PageState::dirty_flag(parity) != 0
+    }
+
+    /// Changed since the image in the file was written.
+    pub(crate) fn is_dirty_at_all(self) -> bool {
+        self.is_dirty(false) || self.is_dirty(true)
+    }
+
+    /// The page's split base: what the split bits of its slots mean. Kept here so that a lookup need not
+    /// touch the page's header line.
+    #[inline]
+    pub(crate) fn split_base(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Entries are being moved at this moment.
+    #[inline]
+    pub(crate) fn is_moving(self) -> bool {
+        self.0 & PageState::VERSION_ONE != 0
+    }
+
+    /// True if no entries were moved between the two loads.
+    #[inline]
+    pub(crate) fn same_version(self, later: StateWord) -> bool {
+        (self.0 ^ later.0) >> 32 == 0
+    }
+}
+
+impl PageState {
+    pub(crate) const VERIFIED: u64 = 1;
+    pub(crate) const MARKS: u64 = 1 << 3;
+    pub(crate) const PRIVATE: u64 = 1 << 4;
+    const VERSION_ONE: u64 = 1 << 32;
+
+    pub(crate) fn dirty_flag(parity: bool) -> u64 {
+        if parity { 1 << 2 } else { 1 << 1 }
+    }
+
+    #[inline]
+    pub(crate) fn load(&self) -> StateWord {
+        StateWord(self.0.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set(&self, flags: u64) {
+        self.0.fetch_or(flags, Ordering::AcqRel);
+    }
+
+    pub(crate) fn unset(&self, flags: u64) {
+        self.0.fetch_and(!flags, Ordering::AcqRel);
+    }
+
+    /// Sets the split base. The caller holds the stripe, and the page has no entries or a move has begun.
+    pub(crate) fn set_split_base(&self, split_base: u8) {
+        let set = |word: u64| Some(word & !0xff00 | u64::from(split_base) << 8);
+        // The closure never declines, so this cannot fail.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
+    }
+
+    /// Readers' misses do not count until [`end_move`](Self::end_move).
+    pub(crate) fn begin_move(&self) {
+        let before = self.0.fetch_add(Self::VERSION_ONE, Ordering::SeqCst);
+        debug_assert!(!StateWord(before).is_moving());
+    }
+
+    /// Ends what [`begin_move`](Self::begin_move) began.
+    pub(crate) fn end_move(&self) {
+        let before = self.0.fetch_add(Self::VERSION_ONE, Ordering::SeqCst);
+        debug_assert!(StateWord(before).is_moving());
+    }
+}
+
+/// One extent of a region, mapped.
+#[derive(Debug)]
+pub(crate) struct Group {
+    map: IndexMap,
+    /// Page number in the file of the extent's first page.
+    pub(crate) first: u64,
+    pub(crate) bitmap_pages: u64,
+    pub(crate) pages: u64,
+    states: Box<[PageState]>,
+    /// Chunks of the extent whose blocks are known to be allocated.
+    allocated: Box<[AtomicU64]>,
+}
+
+/// A page of a region.
+#[derive(Clone, Copy)]
+pub(crate) struct PageSlot<'t> {
+    pub(crate) page: PageRef<'t>,
+    pub(crate) state: &'t PageState,
+    pub(crate) group: &'t Group,
+    pub(crate) id: PageId,
+}
+
+impl PageSlot<'_> {
+    /// The page's number in the file.
+    pub(crate) fn number(&self) -> u64 {
+        self.group.first + u64::from(self.id.index)
+    }
+}
+
+/// Names a page of any kind: region, group and position in the extent (bitmap pages first).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct PageId {
+    pub(crate) region: RegionKind,
+    pub(crate) group: u8,
+    pub(crate) index: u32,
+}
+
+/// The two regions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum RegionKind {
+    /// Pages that hashes are mapped to.
+    Primary,
+    /// Pages that continue a primary page's chain.
+    Overflow,
+}
+
+/// Pages of an extent: how many bitmap pages and pages a group of a region has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GroupShape {
+    pub(crate) bitmap_pages: u64,
+    pub(crate) pages: u64,
+}
+
+impl GroupShape {
+    /// Pages of the extent.
+    pub(crate) fn total(self) -> u64 {
+        self.bitmap_pages + self.pages
+    }
+}
+
+impl Group {
+    pub(crate) fn new(shape: GroupShape, first: u64, map: IndexMap, allocated: bool) -> Self {
+        let chunks = shape.total().div_ceil(CHUNK_PAGES);
+        let fill = if allocated { u64::MAX } else { 0 };
+        Group {
+            map,
+            first,
+            bitmap_pages: shape.bitmap_pages,
+            pages: shape.pages,
+            states: (0..shape.total()).map(|_| PageState::default()).collect(),
+            allocated: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(fill)).collect(),
+        }
+    }
+
+    /// The page at a position of the extent, bitmap pages included.
+    #[inline]
+    pub(crate) fn at(&self, index: u64) -> Option<(PageRef<'_>, &PageState)> {
+        let start = index as usize * PAGE_WORDS;
+        let words = self.map.words().get(start..)?.first_chunk()?;
+        Some((PageRef::new(words), self.states.get(index as usize)?))
+    }
+
+    fn bit(&self, page: u64) -> Option<(&AtomicU64, u64)> {
+        let (bitmap, _) = self.at(page / BITMAP_BITS)?;
+        let bit = page % BITMAP_BITS;
+        Some((&bitmap.words()[8 + (bit / 64) as usize], 1 << (bit % 64)))
+    }
+
+    /// True if the group's page (counted without bitmap pages) is in use.
+    pub(crate) fn is_used(&self, page: u64) -> bool {
+        self.bit(page).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+    }
+
+    /// Sets or clears the bit. Only the dirty set calls this: it has made the bitmap page dirty before.
+    pub(crate) fn set_used(&self, page: u64, used: bool) {
+        if let Some((word, mask)) = self.bit(page) {
+            if used {
+                word.fetch_or(mask, Ordering::AcqRel);
+            } else {
+                word.fetch_and(!mask, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// True if disk blocks for the position are known to be allocated.
+    #[inline]
+    pub(crate) fn is_allocated(&self, index: u64) -> bool {
+        let chunk = index / CHUNK_PAGES;
+        self.allocated[(chunk / 64) as usize].load(Ordering::Acquire) & 1 << (chunk % 64) != 0
+    }
+
+    /// Notes that blocks for the position's chunk are allocated.
+    pub(crate) fn set_allocated(&self, index: u64) {
+        let chunk = index / CHUNK_PAGES;
+        self.allocated[(chunk / 64) as usize].fetch_or(1 << (chunk % 64), Ordering::AcqRel);
+    }
+
+    /// The chunk of a position: first page in the file, and pages.
+    pub(crate) fn chunk(&self, index: u64) -> (u64, u64) {
+        let first = index / CHUNK_PAGES * CHUNK_PAGES;
+        (self.first + first, CHUNK_PAGES.min(self.bitmap_pages + self.pages - first))
+    }
+
+    pub(crate) fn map(&self) -> &IndexMap {
+        &self.map
+    }
+
+    /// Positions and states of all pages of the extent.
+    pub(crate) fn states(&self) -> &[PageState] {
+        &self.states
+    }
+}
+
+/// All pages of one kind.
+#[derive(Debug)]
+pub(crate) struct Region {
+    kind: RegionKind,
+    /// log2 of the pages in group 0.
+    base_log2: u8,
+    groups: [OnceLock<Group>; GROUPS_MAX],
+}
+
+impl Region {
+    pub(crate) fn new(kind: RegionKind, base_log2: u8) -> Self {
+        Region { kind, base_log2, groups: [const { OnceLock::new() }; GROUPS_MAX] }
+    }
+
+    pub(crate) fn base_log2(&self) -> u8 {
+        self.base_log2
+    }
+
+    /// The shape of a group.
+    pub(crate) fn shape(&self, group: usize) -> GroupShape {
+        let log2 = u32::from(self.base_log2) + (group as u32).saturating_sub(1);
+        let pages = 1u64 << log2.min(62);
+        GroupShape { bitmap_pages: pages.div_ceil(BITMAP_BITS), pages }
+    }
+
+    /// The group that a page belongs to, and its number there.
+    #[inline]
+    fn locate(&self, page: u64) -> (usize, u64) {
+        if page >> self.base_log2 == 0 {
+            return (0, page);
+        }
+        let log2 = page.ilog2();
+        ((log2 - u32::from(self.base_log2) + 1) as usize, page - (1 << log2))
+    }
+
+    #[inline]
+    pub(crate) fn group(&self, group: usize) -> Option<&Group> {
+        self.groups.get(group)?.get()
+    }
+
+    /// Groups that exist.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (usize, &Group)> {
+        self.groups.iter().enumerate().filter_map(|(i, group)| Some((i, group.get()?)))
+    }
+
+    /// Adds a group.
+    ///
+    /// # Panics
+    /// If it exists: groups are added under the structure lock.
+    pub(crate) fn install(&self, group: usize, value: Group) -> &Group {
+        assert!(self.groups[group].set(value).is_ok(), "group {group} exists");
+        self.groups[group].get().expect("just set")
+    }
+
+    /// A page by number; `None` if its group does not exist.
+    #[inline]
+    pub(crate) fn page(&self, page: u64) -> Option<PageSlot<'_>> {
+        let (g, offset) = self.locate(page);
+        let group = self.group(g)?;
+        let index = group.bitmap_pages + offset;
+        let (page, state) = group.at(index)?;
+        Some(PageSlot { page, state, group, id: PageId { region: self.kind, group: g as u8, index: index as u32 } })
+    }
+
+    /// A page by its name.
+    pub(crate) fn by_id(&self, id: PageId) -> Option<PageSlot<'_>> {
+        let group = self.group(id.group as usize)?;
+        let (page, state) = group.at(u64::from(id.index))?;
+        Some(PageSlot { page, state, group, id })
+    }
+
+    /// The region's number of the page with this name; `None` for a bitmap page.
+    pub(crate) fn number_of(&self, id: PageId) -> Option<u64> {
+        let shape = self.shape(id.group as usize);
+        let offset = u64::from(id.index).checked_sub(shape.bitmap_pages)?;
+        Some(if id.group == 0 { offset } else { offset + shape.pages })
+    }
+
+    /// Pages of all groups that exist.
+    pub(crate) fn pages(&self) -> u64 {
+        self.groups().map(|(_, group)| group.pages).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Disk, RealDisk};
+
+    fn region(base_log2: u8, groups: usize) -> Region {
+        let region = Region::new(RegionKind::Primary, base_log2);
+        let mut first = 10;
+        for g in 0..groups {
+            let shape = region.shape(g);
+            let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
+            region.install(g, Group::new(shape, first, map, true));
+            first += shape.total();
+        }
+        region
+    }
+
+    #[test]
+    fn every_page_has_one_place_and_back() {
+        for base in [0, 2, 4] {
+            let region = region(base, 5);
+            assert_eq!(region.pages(), 1 << (base + 4));
+            let mut numbers = Vec::new();
+            for page in 0..region.pages() {
+                let slot = region.page(page).unwrap();
+                assert_eq!(region.number_of(slot.id), Some(page));
+                assert_eq!(region.by_id(slot.id).unwrap().number(), slot.number());
+                numbers.push(slot.number());
+            }
+            numbers.dedup();
+            assert_eq!(numbers.len() as u64, region.pages());
+            assert!(region.page(region.pages()).is_none());
+        }
+    }
+
+    #[test]
+    fn bits_are_independent() {
+        let region = region(4, 2);
+        let group = region.group(1).unwrap();
+        group.set_used(3, true);
+        group.set_used(15, true);
+        assert!(group.is_used(3) && group.is_used(15) && !group.is_used(4));
+        group.set_used(3, false);
+        assert!(!group.is_used(3) && group.is_used(15));
+    }
+
+    #[test]
+    fn a_move_changes_the_version_and_nothing_else() {
+        let state = PageState::default();
+        state.set(PageState::VERIFIED);
+        let before = state.load();
+        state.begin_move();
+        assert!(state.load().is_moving() && state.load().is_verified());
+        state.end_move();
+        assert!(!state.load().is_moving());
+        assert!(!before.same_version(state.load()));
+        state.set(PageState::dirty_flag(true));
+        assert!(state.load().is_dirty(true) && !state.load().is_dirty(false));
+    }
+}

@@ -1,0 +1,222 @@
+//! One slot of a bucket: a 64-bit word.
+//!
+//! ```text
+//!  63            48 47     40 39  38                    0
+//! +----------------+---------+---+-----------------------+
+//! | fingerprint 16 | split 8 | m | place 39              |    word 0 = emptyRest
+//! +----------------+---------+---+-----------------------+    word 1 = emptyOne
+//! ```
+//!
+//! The high byte of the fingerprint is what Go's map calls the tophash. *split* holds the hash bits that
+//! decide the next eight doublings, so that splitting a page reads no keys. *m* marks a slot whose record
+//! could not be read when its split bits had to be refilled: it is kept in both halves of the split, counts
+//! for nothing, and a lookup that meets it reports the damage. *place* is where the record lies.
+
+use std::fmt;
+
+/// A word of a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Slot(u64);
+
+impl Slot {
+    /// Empty, and no live entry's path passes beyond this bucket.
+    pub(crate) const EMPTY_REST: Slot = Slot(0);
+    /// Empty, but some entry's path may go on beyond this bucket (a tombstone).
+    pub(crate) const EMPTY_ONE: Slot = Slot(1);
+
+    const MARK: u64 = 1 << 39;
+
+    /// A live slot.
+    #[inline]
+    pub(crate) fn new(tag: Tag, place: Place) -> Self {
+        Slot(u64::from(tag.0) << 40 | place.0)
+    }
+
+    #[inline]
+    pub(crate) fn from_word(word: u64) -> Self {
+        Slot(word)
+    }
+
+    #[inline]
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn is_empty_rest(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
+    pub(crate) fn is_empty_one(self) -> bool {
+        self.0 == 1
+    }
+
+    /// Either kind of empty.
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 <= 1
+    }
+
+    /// Holds an entry (a marked one included).
+    #[inline]
+    pub(crate) fn is_live(self) -> bool {
+        self.0 > 1
+    }
+
+    /// Holds an entry whose record could not be read at a refill.
+    #[inline]
+    pub(crate) fn is_marked(self) -> bool {
+        self.is_live() && self.0 & Self::MARK != 0
+    }
+
+    /// The same slot, marked.
+    pub(crate) fn marked(self) -> Self {
+        Slot(self.0 | Self::MARK)
+    }
+
+    #[inline]
+    pub(crate) fn tag(self) -> Tag {
+        Tag((self.0 >> 40) as u32)
+    }
+
+    #[inline]
+    pub(crate) fn place(self) -> Place {
+        Place(self.0 & (Self::MARK - 1))
+    }
+
+    /// The same entry with other split bits.
+    pub(crate) fn with_split(self, split: u8) -> Self {
+        Slot(self.0 & !(0xff << 40) | u64::from(split) << 40)
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty_rest() {
+            f.write_str("emptyRest")
+        } else if self.is_empty_one() {
+            f.write_str("emptyOne")
+        } else {
+            let mark = if self.is_marked() { " marked" } else { "" };
+            write!(f, "{:?} -> {:?}{mark}", self.tag(), self.place())
+        }
+    }
+}
+
+/// The hash bits that a slot keeps: fingerprint (16) and split bits (8).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u32);
+
+impl Tag {
+    /// The tag of a hash in a page with the given split base.
+    #[inline]
+    pub(crate) fn of(hash: u64, split_base: u8) -> Self {
+        let fingerprint = (hash >> 48) as u32;
+        let split = (hash >> split_base) as u8;
+        Tag(fingerprint << 8 | u32::from(split))
+    }
+
+    #[inline]
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn fingerprint(self) -> u16 {
+        (self.0 >> 8) as u16
+    }
+
+    /// The split bits.
+    #[inline]
+    pub(crate) fn split(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// The home bucket in a page of `homes` home buckets.
+    #[inline]
+    pub(crate) fn home(self, homes: usize) -> usize {
+        (self.fingerprint() as usize * homes) >> 16
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}.{:02x}", self.fingerprint(), self.split())
+    }
+}
+
+/// Where a record lies: segment slot (12 bits) and offset in units of 8 bytes (27 bits).
+///
+/// Places are recycled when a segment is freed; the order of the log is told by
+/// [`Position`](crate::log::Position).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    /// The number of segment slots.
+    pub(crate) const SEGMENTS: usize = 1 << 12;
+    /// The size limit of a segment in bytes.
+    pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+    #[inline]
+    pub(crate) fn new(segment: u32, offset: u64) -> Self {
+        debug_assert!((segment as usize) < Self::SEGMENTS && offset < Self::SEGMENT_BYTES_MAX && offset % 8 == 0);
+        Place(u64::from(segment) << 27 | offset >> 3)
+    }
+
+    /// The segment slot.
+    #[inline]
+    pub(crate) fn segment(self) -> u32 {
+        (self.0 >> 27) as u32
+    }
+
+    /// The byte offset inside the segment.
+    #[inline]
+    pub(crate) fn offset(self) -> u64 {
+        (self.0 & ((1 << 27) - 1)) << 3
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "segment slot {} offset {}", self.segment(), self.offset())
+    }
+}
+
+const _: () = assert!(size_of::<Slot>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_keeps_its_parts() {
+        let tag = Tag::of(0xfedc_ba98_7654_3210, 12);
+        assert_eq!((tag.fingerprint(), tag.split()), (0xfedc, 0x43));
+        let place = Place::new(4095, Place::SEGMENT_BYTES_MAX - 8);
+        let slot = Slot::new(tag, place);
+        assert_eq!((slot.tag(), slot.place()), (tag, place));
+        assert!(slot.is_live() && !slot.is_marked() && slot.marked().is_marked());
+        assert_eq!(slot.marked().place(), place);
+        assert_eq!(slot.with_split(7).tag().split(), 7);
+        assert_eq!(slot.with_split(7).place(), place);
+        assert_eq!(format!("{:?} {:?}", Slot::EMPTY_REST, Slot::EMPTY_ONE), "emptyRest emptyOne");
+    }
+
+    #[test]
+    fn the_smallest_live_slot_is_no_empty_one() {
+        // Records start after the segment header, so offset 0 and 8 never occur.
+        assert!(Slot::new(Tag::of(0, 0), Place::new(0, 128)).is_live());
+        assert!(!Slot::EMPTY_ONE.is_live() && !Slot::EMPTY_ONE.is_marked());
+    }
+
+    #[test]
+    fn homes_cover_all_buckets_evenly() {
+        let mut counts = [0u32; 60];
+        for fingerprint in 0..=u16::MAX {
+            counts[Tag::of(u64::from(fingerprint) << 48, 0).home(60)] += 1;
+        }
+        assert!(counts.iter().all(|&n| (1092..=1093).contains(&n)));
+    }
+}

@@ -1,0 +1,408 @@
+//! The table: the concurrent whole of the index.
+//!
+//! **Stripes.** A writer locks the stripe of its hash and then reads the growth word; page and chain stay put
+//! until it unlocks, because a page is split under the stripe of its hashes, which both halves share. The
+//! number of stripes never exceeds the number of primary pages; it changes with all stripes held only.
+//!
+//! **Order of locks.** structure → stripes in ascending order → log append → leaves (dirty set, pool). No
+//! lock is held across a wait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::chain::{Chain, Found, Spot};
+use super::dirty::DirtySet;
+use super::growth::Growth;
+use super::page::{Geometry, PageKind, image};
+use super::pool::OverflowPool;
+use super::region::{PageSlot, PageState, Region, RegionKind};
+use super::slot::Tag;
+use super::{Need, Step};
+use crate::checksum::Uuid;
+use crate::error::{Error, Location, Result};
+use crate::options::Tuning;
+use crate::sys::{Disk, DiskFile};
+
+/// Counters that [`IndexStats`](crate::IndexStats) reports.
+#[derive(Debug, Default)]
+pub(crate) struct IndexCounters {
+    pub(crate) growths: AtomicU64,
+    pub(crate) splits: AtomicU64,
+    pub(crate) refills: AtomicU64,
+    pub(crate) rewrites: AtomicU64,
+    pub(crate) repairs: AtomicU64,
+    pub(crate) into_empty_one: AtomicU64,
+    pub(crate) into_new_overflow: AtomicU64,
+    pub(crate) reader_locks: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Stripe {
+    lock: Mutex<()>,
+    /// Entries of the stripe's pages; only the sum over all stripes is exact. Changes under `lock`.
+    count: AtomicI64,
+    /// Entries ever inserted under this stripe; changes under `lock`.
+    inserts: AtomicU64,
+}
+
+/// What changes when the table gets a new extent or begins or ends to grow.
+#[derive(Debug)]
+pub(crate) struct Structure {
+    /// The first page of the index file that no extent uses.
+    pub(crate) end_page: u64,
+    /// First pages of the extents, by group.
+    pub(crate) primary_extents: Vec<u64>,
+    pub(crate) overflow_extents: Vec<u64>,
+    /// Records that the table must have room for before it may shrink.
+    pub(crate) floor: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) geometry: Geometry,
+    pub(crate) tuning: Tuning,
+    pub(crate) uuid: Uuid,
+    /// The index file's path, for error messages.
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// `None` if nothing may be written.
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
+    growth: CachePadded<AtomicU64>,
+    pub(crate) primary: Region,
+    pub(crate) overflow: Region,
+    stripes: Box<[CachePadded<Stripe>]>,
+    pub(crate) dirty: DirtySet,
+    pub(crate) pool: OverflowPool,
+    pub(crate) structure: Mutex<Structure>,
+    /// The load has passed the threshold: growth should start.
+    pub(crate) growth_wanted: AtomicBool,
+    pub(crate) counters: IndexCounters,
+    /// No page of the file can be of a later generation than this before it is touched.
+    opened_generation: u64,
+}
+
+/// What it takes to make a table.
+#[derive(Debug)]
+pub(crate) struct TableParts {
+    pub(crate) geometry: Geometry,
+    pub(crate) tuning: Tuning,
+    pub(crate) uuid: Uuid,
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
+    pub(crate) growth: Growth,
+    pub(crate) primary_base_log2: u8,
+    pub(crate) overflow_base_log2: u8,
+    pub(crate) structure: Structure,
+    pub(crate) records: u64,
+    pub(crate) limit_pages: u64,
+    /// The generation that the store was opened with.
+    pub(crate) generation: u64,
+}
+
+/// A held stripe. While it lives, the pages of its hashes keep their entries in place.
+pub(crate) struct StripeGuard<'t> {
+    stripe: &'t Stripe,
+    pub(crate) growth: Growth,
+    _lock: MutexGuard<'t, ()>,
+}
+
+impl StripeGuard<'_> {
+    /// Adds to the number of entries. Plain load and store: the lock is held.
+    #[inline]
+    pub(crate) fn add_count(&self, by: i64) -> i64 {
+        let count = self.stripe.count.load(Ordering::Relaxed) + by;
+        self.stripe.count.store(count, Ordering::Relaxed);
+        if by > 0 {
+            self.stripe.inserts.store(self.stripe.inserts.load(Ordering::Relaxed) + by as u64, Ordering::Relaxed);
+        }
+        count
+    }
+}
+
+/// All stripes, held for a change of the whole table.
+pub(crate) struct AllStripes<'t> {
+    _locks: Vec<MutexGuard<'t, ()>>,
+}
+
+impl Table {
+    pub(crate) fn new(parts: TableParts) -> Self {
+        let stripes: Box<[_]> =
+            (0..1usize << parts.tuning.stripes_log2_max).map(|_| CachePadded::new(Stripe::default())).collect();
+        let table = Table {
+            geometry: parts.geometry,
+            tuning: parts.tuning,
+            uuid: parts.uuid,
+            path: parts.path,
+            disk: parts.disk,
+            file: parts.file,
+            growth: CachePadded::new(AtomicU64::new(parts.growth.word())),
+            primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
+            overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
+            stripes,
+            dirty: DirtySet::new(parts.limit_pages),
+            pool: OverflowPool::default(),
+            structure: Mutex::new(parts.structure),
+            growth_wanted: AtomicBool::new(false),
+            counters: IndexCounters::default(),
+            opened_generation: parts.generation,
+        };
+        table.spread_count(parts.growth.stripes_log2(), parts.records as i64);
+        table
+    }
+
+    #[inline]
+    pub(crate) fn growth(&self) -> Growth {
+        Growth::from_word(self.growth.load(Ordering::Acquire))
+    }
+
+    /// Publishes a growth word. The caller holds the structure lock and the stripes that the change concerns.
+    pub(crate) fn set_growth(&self, growth: Growth) {
+        debug_assert!(growth.is_valid(), "{growth:?}");
+        self.growth.store(growth.word(), Ordering::SeqCst);
+    }
+
+    /// Locks the stripe of a hash.
+    #[inline]
+    pub(crate) fn lock(&self, hash: u64) -> StripeGuard<'_> {
+        loop {
+            let stripe = self.growth().stripe_of(hash);
+            let guard = self.lock_number(stripe);
+            if guard.growth.stripe_of(hash) == stripe {
+                return guard;
+            }
+        }
+    }
+
+    /// Locks a stripe by number. The caller checks `growth` against what the number was computed from.
+    pub(crate) fn lock_number(&self, stripe: usize) -> StripeGuard<'_> {
+        let stripe: &Stripe = &self.stripes[stripe];
+        let lock = stripe.lock.lock();
+        StripeGuard { stripe, growth: self.growth(), _lock: lock }
+    }
+
+    /// Locks all stripes, in order. The caller holds the structure lock, so their number is stable.
+    pub(crate) fn lock_all(&self) -> AllStripes<'_> {
+        let stripes = 1usize << self.growth().stripes_log2();
+        AllStripes { _locks: self.stripes[..stripes].iter().map(|stripe| stripe.lock.lock()).collect() }
+    }
+
+    /// Entries in the table.
+    pub(crate) fn len(&self) -> u64 {
+        let sum: i64 = self.stripes.iter().map(|stripe| stripe.count.load(Ordering::Relaxed)).sum();
+        u64::try_from(sum).unwrap_or(0)
+    }
+
+    /// Entries inserted since the table was made.
+    pub(crate) fn inserts(&self) -> u64 {
+        self.stripes.iter().map(|stripe| stripe.inserts.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Distributes a count evenly, so that each stripe's count hints at the whole. The caller holds all
+    /// stripes or owns the table.
+    pub(crate) fn spread_count(&self, stripes_log2: u8, records: i64) {
+        let stripes = 1i64 << stripes_log2;
+        for (i, stripe) in self.stripes.iter().enumerate() {
+            let i = i as i64;
+            let count = if i < stripes { records / stripes + i64::from(i < records % stripes) } else { 0 };
+            stripe.count.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Entries at which growth starts.
+    pub(crate) fn threshold(&self, level: u8) -> u64 {
+        let slots = (self.geometry.slots() as u128) << level;
+        (slots * u128::from(self.tuning.grow_permille) / 1000) as u64
+    }
+
+    /// The level at which that many entries fit without growth.
+    pub(crate) fn level_for(&self, records: u64) -> u8 {
+        level_for(self.geometry, &self.tuning, records)
+    }
+
+    /// Called after an insert with the stripe's new count: true if growth should start.
+    #[inline]
+    pub(crate) fn is_crowded(&self, guard: &StripeGuard<'_>, stripe_count: i64) -> bool {
+        let growth = guard.growth;
+        if growth.is_growing() {
+            return false;
+        }
+        let threshold = self.threshold(growth.level());
+        // The stripe's share hints at the whole; the exact sum is taken only near the threshold.
+        let hint = (stripe_count.max(0) as u64) << growth.stripes_log2();
+        if hint < threshold - threshold / 16 || (growth.stripes_log2() > 4 && stripe_count % 16 != 0) {
+            return false;
+        }
+        self.len() > threshold
+    }
+
+    /// Damage in an index page.
+    pub(crate) fn damaged(&self, page: &PageSlot<'_>, what: &'static str, expected: String, found: String) -> Error {
+        Error::corrupt(what, Location::page(&self.path, page.number()), expected, found)
+    }
+
+    /// Checks a page that was not touched since the store was opened. Cheap afterwards. Call under the
+    /// page's stripe, or repeat under it before believing an error: a writer may be making the page at this
+    /// moment.
+    pub(crate) fn verify(&self, page: &PageSlot<'_>) -> Result<()> {
+        if page.state.load().is_verified() {
+            return Ok(());
+        }
+        let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+        if !page.group.is_used(offset) {
+            // A primary page that was never used is a hole; a free overflow page has no meaning.
+            if page.id.region == RegionKind::Primary && !page.page.is_zero() {
+                return Err(self.damaged(page, "bucket page", "zeroes (never used)".into(), "other bytes".into()));
+            }
+            page.state.set(PageState::VERIFIED);
+            return Ok(());
+        }
+        let bytes = page.page.image();
+        let (found, expected) = image::checksums(&bytes, self.uuid, page.number());
+        if found != expected {
+            let text = |crc: u32| format!("crc {crc:#010x}");
+            return Err(self.damaged(page, "bucket page", text(expected), text(found)));
+        }
+        if page.page.kind() != PageKind::Bucket as u32 {
+            return Err(self.damaged(page, "bucket page", "a bucket page".into(), "another kind of page".into()));
+        }
+        if page.page.generation() > self.opened_generation {
+            let expected = format!("generation {} or older", self.opened_generation);
+            return Err(self.damaged(page, "bucket page", expected, format!("generation {}", page.page.generation())));
+        }
+        let mut flags = PageState::VERIFIED;
+        if self.has_marks(page) {
+            flags |= PageState::MARKS;
+        }
+        page.state.set_split_base(page.page.split_base());
+        page.state.set(flags);
+        Ok(())
+    }
+
+    fn has_marks(&self, page: &PageSlot<'_>) -> bool {
+        let buckets = self.geometry.homes + self.geometry.stash;
+        (0..buckets).flat_map(|b| page.page.bucket(b).slots()).any(|(_, slot)| slot.is_marked())
+    }
+
+    /// A primary page that the growth word leads to.
+    #[inline]
+    pub(crate) fn primary_page(&self, page: u64) -> Result<PageSlot<'_>> {
+        self.primary.page(page).ok_or_else(|| {
+            let location = Location::file(&self.path);
+            Error::corrupt("growth state", location, format!("at most {} pages", self.primary.pages()), page)
+        })
+    }
+
+    /// The chain of a primary page, every page checked. The caller holds the stripe.
+    pub(crate) fn chain(&self, number: u64) -> Result<Chain<'_>> {
+        let primary = self.primary_page(number)?;
+        self.verify(&primary)?;
+        let mut chain = Chain { geometry: self.geometry, primary, overflow: Vec::new() };
+        let mut next = chain.primary.page.next();
+        while let Some(overflow) = next {
+            let last = chain.overflow.last().map_or(&chain.primary, |(_, page)| page);
+            let Some(page) = self.overflow.page(overflow) else {
+                let expected = format!("an overflow page below {}", self.overflow.pages());
+                return Err(self.damaged(last, "overflow link", expected, overflow.to_string()));
+            };
+            self.verify(&page)?;
+            let expected = (number, chain.overflow.len() + 1);
+            let found = (page.page.owner(), usize::from(page.page.chain_position()));
+            // Owner and position make a cycle or a cross-link impossible to follow: each page has one place.
+            if found != expected {
+                let text = |(owner, position)| format!("owner {owner}, chain position {position}");
+                return Err(self.damaged(&page, "overflow page", text(expected), text(found)));
+            }
+            next = page.page.next();
+            chain.overflow.push((overflow, page));
+        }
+        Ok(chain)
+    }
+
+    /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
+    pub(crate) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
+        if self.dirty.is_dirty(page) {
+            return Ok(());
+        }
+        self.dirty.mark(page)?;
+        if page.page.kind() == 0 {
+            self.dirty.set_used(&self.primary, page, true)?;
+            let level = growth.level_of(owner);
+            page.page.init(PageKind::Bucket, page.number(), owner, level, level, 0);
+            page.state.set_split_base(level);
+            page.state.set(PageState::VERIFIED);
+        }
+        Ok(())
+    }
+
+    /// Makes all pages of a chain ready to be changed.
+    pub(crate) fn touch_chain(&self, chain: &Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
+        chain.pages().try_for_each(|page| self.touch(page, owner, growth))
+    }
+
+    /// The tag of a hash in a chain's page.
+    pub(crate) fn tag(chain: &Chain<'_>, hash: u64) -> Tag {
+        Tag::of(hash, chain.primary.state.load().split_base())
+    }
+
+    /// Takes an overflow page and links it to the end of the chain. The caller holds the stripe and has made
+    /// the chain's pages dirty.
+    pub(crate) fn link_overflow<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, number: u64) -> Step<()> {
+        let page = self.overflow.page(number).ok_or(Need::Nothing)?;
+        self.dirty.mark(&page)?;
+        self.dirty.set_used(&self.overflow, &page, true)?;
+        let (level, split_base) = (chain.primary.page.level(), chain.primary.page.split_base());
+        let position = chain.overflow.len() as u16 + 1;
+        page.page.init(PageKind::Bucket, page.number(), owner, level, split_base, position);
+        page.page.clear_slots();
+        page.state.set(PageState::VERIFIED);
+        chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(Some(number));
+        chain.overflow.push((number, page));
+        Ok(())
+    }
+
+    /// Unlinks the chain's last overflow pages down to `keep` of them. They are empty, and a move has begun.
+    pub(crate) fn unlink_overflow(&self, chain: &mut Chain<'_>, keep: usize) -> Step<()> {
+        while chain.overflow.len() > keep {
+            let Some((_, page)) = chain.overflow.last() else { break };
+            // First the bitmap, which can run short of something; from then on nothing can fail.
+            self.dirty.set_used(&self.overflow, page, false)?;
+            let (number, _) = chain.overflow.pop().unwrap_or((0, chain.primary));
+            chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(None);
+            self.pool.give([number]);
+        }
+        Ok(())
+    }
+
+    /// An empty slot for a new key: the one that the search found, or the first slot of a new overflow page.
+    /// Changes nothing that a failure later on would have to undo: an empty overflow page is harmless.
+    pub(crate) fn room<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, found: Found) -> Step<Option<Spot>> {
+        match found {
+            Found::Hit(..) => Ok(None),
+            Found::Miss(Some(spot)) => Ok(Some(spot)),
+            Found::Miss(None) => {
+                let Some(pages) = self.pool.take(1) else { return Err(Need::Overflow { pages: 1 }.into()) };
+                let number = pages[0];
+                if let Err(shortage) = self.link_overflow(chain, owner, number) {
+                    self.pool.give(pages);
+                    return Err(shortage);
+                }
+                self.counters.into_new_overflow.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(Spot { page: chain.overflow.len(), bucket: 0, slot: 0 }))
+            }
+        }
+    }
+}
+
+/// The level of a table in which `records` entries fit without growth.
+pub(crate) fn level_for(geometry: Geometry, tuning: &Tuning, records: u64) -> u8 {
+    let fits = |level: u8| {
+        let slots = (geometry.slots() as u128) << level;
+        slots * u128::from(tuning.grow_permille) / 1000 >= u128::from(records)
+    };
+    (tuning.level_min..38).find(|&level| fits(level)).unwrap_or(38)
+}
