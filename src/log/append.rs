@@ -1,0 +1,155 @@
+//! Appending: one record or frame behind the other.
+//!
+//! Under the append lock, which is held for the copy of the record and no longer:
+//!
+//! 1. If the record does not fit, the next prepared segment becomes the active one; if there is none, the
+//!    caller is told so and nothing has changed.
+//! 2. If a sync has succeeded since the last mark, a sync mark is written first: it rides on this append.
+//! 3. The record is copied behind, and the watermark moves.
+//!
+//! *Process dies:* what was copied is in the page cache, and what was not was not acknowledged. *Power loss:*
+//! any part of what was not synced can be missing; replay stops at the first record that does not validate.
+//! *Switch:* the new segment's header names the old one's end; without it, replay ends with the old segment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Position;
+use super::record::{Encoded, MARK_BYTES, encode_mark};
+use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use super::segments::{Log, Prepared};
+use crate::index::slot::Place;
+use crate::index::{Need, Step};
+use crate::sys::LogWriter;
+
+/// The active segment and its writer.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    pub(crate) segment: Arc<Segment>,
+    writer: LogWriter,
+    /// The claim of the last mark or segment header.
+    marked: Position,
+    /// Bytes appended since the store was opened.
+    total: u64,
+}
+
+/// Where a record or frame was put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) place: Place,
+    /// The first position after it.
+    pub(crate) end: Position,
+    /// Bytes appended since the store was opened.
+    pub(crate) total: u64,
+    /// The next segment should be prepared.
+    pub(crate) running_low: bool,
+}
+
+impl Appender {
+    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Position) -> Self {
+        Appender { segment, writer, marked, total: 0 }
+    }
+
+    /// The position of the next record.
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.segment.sequence, self.writer.position())
+    }
+
+    /// Bytes appended since the store was opened.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// True if more than half of the segment is used: time to prepare the next one.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.writer.room() * 2 < self.segment.capacity
+    }
+}
+
+impl Log {
+    /// Appends a record or a frame.
+    ///
+    /// `removals` is the number of remove- and clear-records in it. A record that only removes may use the
+    /// reserve at the end of the last segment that the disk has room for.
+    ///
+    /// # Errors
+    /// [`Need::Segment`]; nothing has changed then, and `encoded` can be used again.
+    #[inline]
+    pub(crate) fn append(&self, encoded: &mut Encoded, removals: u64, only_removes: bool) -> Step<Appended> {
+        let bytes = encoded.len() + MARK_BYTES as u64;
+        let mut guard = self.appender.lock();
+        let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
+        let reserve = if only_removes || self.prepared_count() > 0 {
+            0
+        } else {
+            self.config.tuning.reserve_bytes.min(appender.segment.capacity / 8)
+        };
+        if appender.writer.room() < bytes + reserve {
+            let Some(next) = self.take_prepared(bytes) else {
+                return Err(Need::Segment { bytes, removal: only_removes }.into());
+            };
+            self.switch(appender, next);
+        }
+        let claim = self.commit.durable();
+        if claim > appender.marked {
+            let mark = encode_mark(claim, appender.segment.salt, appender.writer.position());
+            appender.writer.put(&mark);
+            appender.marked = claim;
+            self.add_dead(Place::new(appender.segment.slot, 0), MARK_BYTES as u64);
+        }
+        let offset = appender.writer.position();
+        appender.writer.put(encoded.placed(appender.segment.salt, offset));
+        appender.writer.publish();
+        if removals > 0 {
+            appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
+        }
+        appender.total += bytes;
+        Ok(Appended {
+            place: Place::new(appender.segment.slot, offset),
+            end: appender.position(),
+            total: appender.total,
+            running_low: appender.is_half_full() && self.prepared_count() == 0,
+        })
+    }
+
+    /// Makes a prepared segment the active one.
+    fn switch(&self, appender: &mut Appender, next: Prepared) {
+        let Prepared { segment, writer } = next;
+        let end = appender.writer.position();
+        let claim = self.commit.durable();
+        let predecessor = Arc::clone(&appender.segment);
+        let total = appender.total;
+        *appender = Appender { total, ..Appender::new(Arc::clone(&segment), writer, claim) };
+        appender.write_header(self, predecessor.sequence, end, claim);
+        predecessor.seal(end);
+        self.registry.lock().segments.insert(segment.sequence, segment);
+    }
+
+    /// Makes a prepared segment the first active one after opening. `predecessor` names the segment before
+    /// and its end; everything below `claim` is durable.
+    pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), claim: Position) {
+        let Prepared { segment, writer } = next;
+        let mut appender = Appender::new(Arc::clone(&segment), writer, claim);
+        appender.write_header(self, predecessor.0, predecessor.1, claim);
+        self.registry.lock().segments.insert(segment.sequence, segment);
+        *self.appender.lock() = Some(appender);
+    }
+}
+
+impl Appender {
+    fn write_header(&mut self, log: &Log, predecessor: u32, predecessor_end: u64, claim: Position) {
+        debug_assert_eq!(self.writer.position(), 0);
+        let header = SegmentHeader {
+            uuid: log.config.uuid,
+            sequence: self.segment.sequence,
+            salt: self.segment.salt,
+            predecessor,
+            predecessor_end,
+            claim,
+            slot: self.segment.slot,
+        };
+        self.writer.put(&header.encode());
+        debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);
+        self.writer.publish();
+    }
+}

@@ -1,0 +1,314 @@
+//! Values too large for a segment: each has a file of its own, outside the chain of segments.
+//!
+//! ```text
+//!  0  magic "tophBLB1"
+//!  8  format version 32 | crc32 of the other 60 bytes
+//! 16  store uuid
+//! 32  blob id 64
+//! 40  length 64
+//! 48  crc32 of the value 32
+//! 52  zero
+//! 64  the value
+//! ```
+//!
+//! **Writing** takes no lock: 1. the file is written and fsynced; 2. its directory is fsynced; 3. an ordinary
+//! record {key, id, length, crc} links it. *Crash before 3 is durable:* the file is an orphan. **Freeing**:
+//! 1. the link is superseded, 2. a checkpoint whose cut lies after that is durable, 3. the file is unlinked.
+//!
+//! Orphans are known without looking at the index: an id that was being written at the last cut, or is above
+//! any given out before it, and that no replayed record links. Freed ones are listed in the checkpoint until
+//! they are unlinked.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::record::BlobLink;
+use super::segments::Log;
+use crate::checksum::{Uuid, crc32};
+use crate::error::{Error, IoContext, Location, Result};
+use crate::sys::{LogMap, OpenMode, write_all_at};
+
+/// Bytes before the value.
+pub(crate) const BLOB_HEADER_BYTES: usize = 64;
+const MAGIC: [u8; 8] = *b"tophBLB1";
+const VERSION: u32 = 1;
+/// Freed blobs that may wait for a checkpoint; beyond this, writers wait for it.
+pub(crate) const FREED_MAX: usize = 8192;
+
+/// The blobs of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Blobs {
+    state: Mutex<BlobState>,
+    count: AtomicI64,
+    bytes: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct BlobState {
+    next_id: u64,
+    /// Being written: no record links them yet.
+    in_flight: BTreeSet<u64>,
+    /// No longer linked since the last cut.
+    freed: Vec<u64>,
+    /// Freed before the last cut; unlinked when its checkpoint is durable.
+    dying: Vec<u64>,
+}
+
+/// What a checkpoint says about blobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BlobSnapshot {
+    pub(crate) next_id: u64,
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+    /// Being written at the cut.
+    pub(crate) in_flight: Vec<u64>,
+    /// To be unlinked.
+    pub(crate) dying: Vec<u64>,
+}
+
+impl Blobs {
+    pub(crate) fn restore(snapshot: &BlobSnapshot) -> Self {
+        Blobs {
+            state: Mutex::new(BlobState { next_id: snapshot.next_id.max(1), ..BlobState::default() }),
+            count: AtomicI64::new(snapshot.count as i64),
+            bytes: AtomicI64::new(snapshot.bytes as i64),
+        }
+    }
+
+    /// The cut: what the checkpoint under way will say. The caller holds all stripes.
+    pub(crate) fn freeze(&self) -> BlobSnapshot {
+        let mut state = self.state.lock();
+        // The meta pages have room for so many; the rest dies with the next checkpoint.
+        let take = state.freed.len().min(FREED_MAX.saturating_sub(state.dying.len()));
+        let freed: Vec<u64> = state.freed.drain(..take).collect();
+        state.dying.extend(freed);
+        BlobSnapshot {
+            next_id: state.next_id,
+            count: self.count(),
+            bytes: self.bytes(),
+            in_flight: state.in_flight.iter().copied().collect(),
+            dying: state.dying.clone(),
+        }
+    }
+
+    /// True if so many freed blobs wait that a checkpoint should run first.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let state = self.state.lock();
+        state.freed.len() + state.dying.len() >= FREED_MAX
+    }
+
+    /// A record links the blob now. The caller holds the key's stripe.
+    pub(crate) fn linked(&self, link: BlobLink) {
+        let mut state = self.state.lock();
+        state.in_flight.remove(&link.id);
+        state.next_id = state.next_id.max(link.id + 1);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(link.len as i64, Ordering::Relaxed);
+    }
+
+    /// The record that linked the blob is superseded. The caller holds the key's stripe.
+    pub(crate) fn freed(&self, link: BlobLink) {
+        self.state.lock().freed.push(link.id);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(link.len as i64, Ordering::Relaxed);
+    }
+
+    /// A blob file with this id exists: it is not given out again.
+    pub(crate) fn seen(&self, id: u64) {
+        let mut state = self.state.lock();
+        state.next_id = state.next_id.max(id.saturating_add(1));
+    }
+
+    /// Everything was removed: these are all ids that files exist for. The caller holds all stripes.
+    pub(crate) fn free_all(&self, ids: &[u64]) {
+        let mut state = self.state.lock();
+        let BlobState { in_flight, freed, dying, .. } = &mut *state;
+        let known: BTreeSet<u64> = freed.iter().chain(dying.iter()).copied().collect();
+        freed.extend(ids.iter().filter(|id| !known.contains(id) && !in_flight.contains(id)));
+        self.count.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed).max(0) as u64
+    }
+}
+
+/// The file of a blob.
+pub(crate) fn blob_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}.blob"))
+}
+
+/// The id in a blob's file name.
+pub(crate) fn parse_blob_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".blob")?;
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (digits.len() == 16 && digits.bytes().all(hex)).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+fn encode_header(uuid: Uuid, link: BlobLink) -> [u8; BLOB_HEADER_BYTES] {
+    let mut bytes = [0; BLOB_HEADER_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..32].copy_from_slice(&uuid.0);
+    bytes[32..40].copy_from_slice(&link.id.to_le_bytes());
+    bytes[40..48].copy_from_slice(&link.len.to_le_bytes());
+    bytes[48..52].copy_from_slice(&link.crc.to_le_bytes());
+    let crc = crc32(&bytes);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// True if `header` is the header of the blob that the link names.
+pub(crate) fn header_matches(header: &[u8], uuid: Uuid, link: BlobLink) -> bool {
+    header == encode_header(uuid, link)
+}
+
+impl Log {
+    /// Writes a value into a blob file and makes it durable. To be linked or given up.
+    pub(crate) fn write_blob(&self, value: &[u8]) -> Result<BlobLink> {
+        let id = {
+            let mut state = self.blobs.state.lock();
+            let id = state.next_id.max(1);
+            state.next_id = id + 1;
+            state.in_flight.insert(id);
+            id
+        };
+        let link = BlobLink { id, len: value.len() as u64, crc: crc32(value) };
+        let path = blob_path(self.dir(), id);
+        let written = self.write_blob_file(&path, link, value);
+        if written.is_err() {
+            self.give_up_blob(link);
+        }
+        written.map(|()| link)
+    }
+
+    fn write_blob_file(&self, path: &Path, link: BlobLink, value: &[u8]) -> Result<()> {
+        let disk = &self.config.disk;
+        let file = disk.open(path, OpenMode::CreateNew).context("create", path)?;
+        let bytes = (BLOB_HEADER_BYTES + value.len()) as u64;
+        file.allocate(0, bytes).context("allocate blocks of", path)?;
+        write_all_at(&*file, &encode_header(self.config.uuid, link), 0).context("write", path)?;
+        write_all_at(&*file, value, BLOB_HEADER_BYTES as u64).context("write", path)?;
+        file.sync_all().context("sync", path)?;
+        disk.sync_dir(self.dir()).context("sync", self.dir())
+    }
+
+    /// Removes a blob that was never linked.
+    pub(crate) fn give_up_blob(&self, link: BlobLink) {
+        // If this fails the file is an orphan, which the next recovery unlinks: the id is still in flight.
+        if self.config.disk.unlink(&blob_path(self.dir(), link.id)).is_ok() {
+            self.blobs.state.lock().in_flight.remove(&link.id);
+        }
+    }
+
+    /// Maps a blob. `None` if there is no such file.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file is not the blob that the link names.
+    pub(crate) fn map_blob(&self, link: BlobLink) -> Result<Option<Arc<LogMap>>> {
+        let path = blob_path(self.dir(), link.id);
+        let file = match self.config.disk.open(&path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("open", &path, e)),
+        };
+        let bytes = BLOB_HEADER_BYTES as u64 + link.len;
+        let len = file.len().context("look at", &path)?;
+        if len != bytes {
+            return Err(Error::corrupt(
+                "blob",
+                Location::file(&path),
+                format!("{bytes} bytes"),
+                format!("{len} bytes"),
+            ));
+        }
+        let map = file.map_log(bytes as usize, bytes, false).context("map", &path)?;
+        let header = map.read(0, BLOB_HEADER_BYTES as u64).unwrap_or(&[]);
+        if !header_matches(header, self.config.uuid, link) {
+            let expected = format!("the header of blob {:#x}", link.id);
+            return Err(Error::corrupt("blob", Location::at(&path, 0), expected, "other bytes"));
+        }
+        Ok(Some(Arc::new(map)))
+    }
+
+    /// With verified reads: compares a mapped blob's checksum with its link.
+    pub(crate) fn check_blob(&self, link: BlobLink, map: &LogMap) -> Result<()> {
+        if !self.config.verify_reads {
+            return Ok(());
+        }
+        let found = crc32(map.read(BLOB_HEADER_BYTES as u64, link.len).unwrap_or(&[]));
+        if found == link.crc {
+            return Ok(());
+        }
+        let text = |crc: u32| format!("crc {crc:#010x}");
+        let location = Location::at(&blob_path(self.dir(), link.id), BLOB_HEADER_BYTES as u64);
+        Err(Error::corrupt("blob", location, text(link.crc), text(found)))
+    }
+
+    /// Unlinks the blobs that the durable checkpoint lists as dying.
+    pub(crate) fn unlink_dying_blobs(&self) -> Result<()> {
+        let dying = self.blobs.state.lock().dying.clone();
+        self.unlink_blobs(&dying)?;
+        self.blobs.state.lock().dying.retain(|id| !dying.contains(id));
+        Ok(())
+    }
+
+    /// Unlinks blobs, whether they exist or not.
+    pub(crate) fn unlink_blobs(&self, ids: &[u64]) -> Result<()> {
+        for &id in ids {
+            let path = blob_path(self.dir(), id);
+            match self.config.disk.unlink(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("unlink", &path, e)),
+                _ => {}
+            }
+        }
+        if ids.is_empty() { Ok(()) } else { self.config.disk.sync_dir(self.dir()).context("sync", self.dir()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        let path = blob_path(Path::new("log-1"), 0xabc);
+        assert_eq!(path, Path::new("log-1/0000000000000abc.blob"));
+        assert_eq!(parse_blob_name("0000000000000abc.blob"), Some(0xabc));
+        for name in ["abc.blob", "0000000000000ABC.blob", "0000000000000abc.log"] {
+            assert_eq!(parse_blob_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_belongs_to_one_link() {
+        let link = BlobLink { id: 3, len: 10, crc: 4 };
+        let header = encode_header(Uuid([1; 16]), link);
+        assert!(header_matches(&header, Uuid([1; 16]), link));
+        assert!(!header_matches(&header, Uuid([2; 16]), link));
+        assert!(!header_matches(&header, Uuid([1; 16]), BlobLink { id: 4, ..link }));
+    }
+
+    #[test]
+    fn freed_blobs_die_only_after_a_cut() {
+        let blobs = Blobs::default();
+        let link = BlobLink { id: 9, len: 100, crc: 0 };
+        blobs.linked(link);
+        assert_eq!((blobs.count(), blobs.bytes()), (1, 100));
+        blobs.freed(link);
+        assert_eq!((blobs.count(), blobs.bytes()), (0, 0));
+        assert_eq!(blobs.state.lock().dying, Vec::<u64>::new());
+        assert_eq!(blobs.freeze().dying, vec![9]);
+        assert_eq!(blobs.freeze().next_id, 10);
+    }
+}

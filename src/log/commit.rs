@@ -1,0 +1,144 @@
+//! Group commit: one fdatasync for all who wait.
+//!
+//! Whoever needs a position durable and finds nobody syncing becomes the leader: it notes where the log ends,
+//! syncs every segment with unsynced records in order, and wakes all whose position that covered. The others
+//! wait. A leader that had company in the last round waits a moment for it to arrive again, because a sync
+//! that starts without the others makes them wait for two.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Position;
+use super::segments::Log;
+use crate::error::Error;
+
+/// How long a leader waits for company at most.
+const GATHER: Duration = Duration::from_micros(40);
+
+#[derive(Debug)]
+pub(crate) struct Commit {
+    /// Everything below this position is durable.
+    durable: AtomicU64,
+    leader: Mutex<Leader>,
+    done: Condvar,
+    /// Callers inside `sync_to`.
+    arrived: AtomicU32,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) waiters: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Leader {
+    syncing: bool,
+    /// Callers that were inside when the last round ended.
+    company: u32,
+    /// The last round's failure.
+    failed: Option<(PathBuf, io::ErrorKind, String)>,
+}
+
+impl Commit {
+    pub(crate) fn new() -> Self {
+        Commit {
+            durable: AtomicU64::new(0),
+            leader: Mutex::new(Leader::default()),
+            done: Condvar::new(),
+            arrived: AtomicU32::new(0),
+            syncs: AtomicU64::new(0),
+            waiters: AtomicU64::new(0),
+        }
+    }
+
+    /// Everything below this position is durable.
+    #[inline]
+    pub(crate) fn durable(&self) -> Position {
+        Position::from_raw(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Notes what recovery found or made durable.
+    pub(crate) fn set_durable(&self, position: Position) {
+        self.durable.fetch_max(position.raw(), Ordering::AcqRel);
+    }
+}
+
+impl Log {
+    /// Returns when everything below `target` is durable.
+    ///
+    /// # Errors
+    /// `Io` if a sync failed, for every caller whose position it should have covered. What is on disk is then
+    /// unknown: the caller poisons the store.
+    pub(crate) fn sync_to(&self, target: Position) -> Result<(), Error> {
+        let commit = &self.commit;
+        if commit.durable() >= target {
+            return Ok(());
+        }
+        commit.arrived.fetch_add(1, Ordering::Relaxed);
+        let result = self.sync_to_arrived(target);
+        commit.arrived.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    fn sync_to_arrived(&self, target: Position) -> Result<(), Error> {
+        let commit = &self.commit;
+        commit.waiters.fetch_add(1, Ordering::Relaxed);
+        let company = {
+            let mut leader = commit.leader.lock();
+            loop {
+                if commit.durable() >= target {
+                    return Ok(());
+                }
+                if let Some((path, kind, text)) = &leader.failed {
+                    let source = io::Error::new(*kind, text.clone());
+                    return Err(Error::Io { action: "sync", path: path.clone(), source });
+                }
+                if !leader.syncing {
+                    leader.syncing = true;
+                    break leader.company;
+                }
+                commit.done.wait(&mut leader);
+            }
+        };
+        if company > 1 {
+            let until = Instant::now() + GATHER;
+            while commit.arrived.load(Ordering::Relaxed) < company && Instant::now() < until {
+                std::thread::yield_now();
+            }
+        }
+        let round = self.sync_round();
+        let mut leader = commit.leader.lock();
+        leader.syncing = false;
+        leader.company = commit.arrived.load(Ordering::Relaxed);
+        let result = match round {
+            Ok(end) => {
+                commit.set_durable(end);
+                Ok(())
+            }
+            Err((path, source)) => {
+                leader.failed = Some((path.clone(), source.kind(), source.to_string()));
+                Err(Error::Io { action: "sync", path, source })
+            }
+        };
+        commit.done.notify_all();
+        result
+    }
+
+    /// Syncs all segments with unsynced records, in order; returns the position that is durable now.
+    fn sync_round(&self) -> Result<Position, (PathBuf, io::Error)> {
+        let end = self.tail();
+        let from = self.commit.durable().sequence();
+        let unsynced: Vec<_> =
+            self.registry.lock().segments.range(from..=end.sequence()).map(|(_, segment)| segment.clone()).collect();
+        for segment in unsynced {
+            let Some(file) = segment.file() else { continue };
+            file.sync_data().map_err(|error| (segment.path.clone(), error))?;
+            if segment.sequence < end.sequence() {
+                segment.close_file();
+            }
+        }
+        self.commit.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(end)
+    }
+}

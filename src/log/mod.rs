@@ -1,0 +1,54 @@
+//! The log: every record, in the order in which it was acknowledged.
+//!
+//! ```text
+//! store of segments (segments.rs): which exist, their mappings, preparing the next one
+//! ├── append   one record or frame behind the other, under a short lock
+//! ├── commit   group commit: one fdatasync for all who wait
+//! ├── blob     values too large for a segment
+//! ├── segment  one segment file: name, header
+//! └── record   one record: header, checksum, limits
+//! ```
+
+pub(crate) mod append;
+pub(crate) mod blob;
+pub(crate) mod commit;
+pub(crate) mod record;
+pub(crate) mod segment;
+pub(crate) mod segments;
+
+use std::fmt;
+
+/// A point in the log: segment sequence and byte offset. Never reused; gives the order of the log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Position(u64);
+
+impl Position {
+    pub(crate) fn new(sequence: u32, offset: u64) -> Self {
+        debug_assert!(offset <= u64::from(u32::MAX));
+        Position(u64::from(sequence) << 32 | offset)
+    }
+
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        Position(raw)
+    }
+
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The segment's sequence number.
+    pub(crate) fn sequence(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The byte offset in the segment.
+    pub(crate) fn offset(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+}
+
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "segment {} byte {}", self.sequence(), self.offset())
+    }
+}

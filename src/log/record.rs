@@ -1,0 +1,437 @@
+//! One record of the log.
+//!
+//! ```text
+//! small header (8 bytes)                 large header (16 bytes)
+//!  0  crc32                               0  crc32
+//!  4  kind 8                              4  kind 8 | 0x80
+//!  5  key length 8                        5  zero 8
+//!  6  value length 16                     6  key length 16
+//!                                         8  value length 32
+//!                                        12  zero 32
+//! then key, value, and zero bytes up to a multiple of 8
+//! ```
+//!
+//! The crc covers everything after itself up to the end of the value, XORed with a mask of the segment's salt
+//! and the record's offset. Bits 4..7 of the kind are kept for expiry, compression and table ids; a record
+//! that has one of them set is not valid in this version.
+
+use super::Position;
+use crate::checksum::{crc32, place_mask};
+use crate::error::{Error, Result};
+use crate::sys::LogMap;
+
+/// The longest key in bytes.
+pub(crate) const KEY_BYTES_MAX: usize = u16::MAX as usize;
+/// The longest value in bytes.
+pub(crate) const VALUE_BYTES_MAX: usize = u32::MAX as usize;
+/// Records start at multiples of this.
+pub(crate) const ALIGN: u64 = 8;
+const SMALL: usize = 8;
+const LARGE: usize = 16;
+const LARGE_BIT: u8 = 0x80;
+/// What makes a sync mark recognizable when the log is searched for one.
+const MARK_MAGIC: u64 = u64::from_le_bytes(*b"tophMARK");
+/// Bytes of a sync mark.
+pub(crate) const MARK_BYTES: usize = SMALL + 16;
+/// Bytes of a frame's header.
+pub(crate) const FRAME_BYTES: usize = SMALL + 16;
+
+/// What a record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Key and value.
+    Put = 1,
+    /// The key was removed.
+    Remove = 2,
+    /// Everything was removed.
+    Clear = 3,
+    /// The next records count as one: number of records, bytes.
+    Frame = 4,
+    /// Everything below a position was durable when this was written.
+    Mark = 5,
+    /// Key, and the link to a value in a blob file.
+    PutBlob = 6,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::Put,
+            2 => Kind::Remove,
+            3 => Kind::Clear,
+            4 => Kind::Frame,
+            5 => Kind::Mark,
+            6 => Kind::PutBlob,
+            _ => return None,
+        })
+    }
+}
+
+/// A decoded header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    crc: u32,
+    header_len: usize,
+    key_len: usize,
+    value_len: usize,
+}
+
+impl Header {
+    /// Decodes the header at the front of `bytes`; `None` if there is no valid one.
+    #[inline]
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Header> {
+        let small: &[u8; SMALL] = bytes.first_chunk()?;
+        let word = u64::from_le_bytes(*small);
+        let crc = word as u32;
+        let kind = (word >> 32) as u8;
+        let kind_of = Kind::from_byte(kind & !LARGE_BIT)?;
+        if kind & LARGE_BIT == 0 {
+            let (key_len, value_len) = ((word >> 40 & 0xff) as usize, (word >> 48) as usize);
+            return Some(Header { kind: kind_of, crc, header_len: SMALL, key_len, value_len });
+        }
+        let large: &[u8; LARGE] = bytes.first_chunk()?;
+        let lengths = u64::from_le_bytes(*large.last_chunk()?);
+        let zero = word >> 40 & 0xff == 0 && lengths >> 32 == 0;
+        let key_len = (word >> 48) as usize;
+        zero.then_some(Header { kind: kind_of, crc, header_len: LARGE, key_len, value_len: lengths as usize })
+    }
+
+    /// Bytes up to the end of the value.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.header_len + self.key_len + self.value_len
+    }
+
+    /// Bytes up to the next record.
+    #[inline]
+    pub(crate) fn total(&self) -> u64 {
+        (self.len() as u64).next_multiple_of(ALIGN)
+    }
+
+    /// Bytes before the value.
+    #[inline]
+    pub(crate) fn value_start(&self) -> usize {
+        self.header_len + self.key_len
+    }
+}
+
+/// A record in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) header: Header,
+    bytes: &'a [u8],
+}
+
+/// Why the bytes at a place are no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Invalid {
+    /// The place, or what the header claims, lies beyond the written part.
+    Beyond,
+    /// There is no record header.
+    Header,
+    /// The checksum differs: expected (by the bytes), found (in the header).
+    Checksum(u32, u32),
+}
+
+impl Invalid {
+    /// The two halves of an error message: expected, found.
+    pub(crate) fn texts(self) -> (String, String) {
+        match self {
+            Invalid::Beyond => ("a record inside the segment".into(), "a length or place beyond its end".into()),
+            Invalid::Header => ("a record header".into(), "other bytes".into()),
+            Invalid::Checksum(expected, found) => (format!("crc {expected:#010x}"), format!("crc {found:#010x}")),
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The record at an offset of a mapping. Does not compare the checksum.
+    #[inline]
+    pub(crate) fn at(map: &'a LogMap, offset: u64) -> std::result::Result<Record<'a>, Invalid> {
+        // A large header can lie at the very end only if its record is there too.
+        let front = map.read(offset, LARGE as u64).or_else(|| map.read(offset, SMALL as u64)).ok_or(Invalid::Beyond)?;
+        let header = Header::decode(front).ok_or(Invalid::Header)?;
+        let bytes = map.read(offset, header.len() as u64).ok_or(Invalid::Beyond)?;
+        Ok(Record { header, bytes })
+    }
+
+    /// The record at the front of `bytes`, which may hold more. Does not compare the checksum.
+    pub(crate) fn decode(bytes: &'a [u8]) -> std::result::Result<Record<'a>, Invalid> {
+        let header = Header::decode(bytes).ok_or(Invalid::Header)?;
+        Ok(Record { header, bytes: bytes.get(..header.len()).ok_or(Invalid::Beyond)? })
+    }
+
+    /// Compares the checksum.
+    #[inline]
+    pub(crate) fn check(&self, salt: u64, offset: u64) -> std::result::Result<(), Invalid> {
+        let expected = crc32(&self.bytes[4..]) ^ place_mask(salt, offset);
+        if expected == self.header.crc { Ok(()) } else { Err(Invalid::Checksum(expected, self.header.crc)) }
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        &self.bytes[self.header.header_len..self.header.value_start()]
+    }
+
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        &self.bytes[self.header.value_start()..]
+    }
+
+    fn words(&self) -> Option<(u64, u64)> {
+        let words = self.value().as_chunks::<8>().0;
+        let &[first, second] = words else { return None };
+        (self.header.key_len == 0 && self.value().len() == 16)
+            .then(|| (u64::from_le_bytes(first), u64::from_le_bytes(second)))
+    }
+
+    /// A frame's number of records and their bytes.
+    pub(crate) fn frame(&self) -> Option<(u64, u64)> {
+        (self.header.kind == Kind::Frame).then(|| self.words())?
+    }
+
+    /// The position below which a mark declares everything durable.
+    pub(crate) fn mark(&self) -> Option<Position> {
+        let (magic, claim) = (self.header.kind == Kind::Mark).then(|| self.words())??;
+        (magic == MARK_MAGIC).then_some(Position::from_raw(claim))
+    }
+}
+
+/// A link to a blob, the value of a [`Kind::PutBlob`] record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BlobLink {
+    pub(crate) id: u64,
+    pub(crate) len: u64,
+    pub(crate) crc: u32,
+}
+
+impl BlobLink {
+    pub(crate) fn encode(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.id.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.len.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.crc.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<BlobLink> {
+        let &[id, len, rest] = bytes.as_chunks::<8>().0 else { return None };
+        let rest = u64::from_le_bytes(rest);
+        let link = BlobLink { id: u64::from_le_bytes(id), len: u64::from_le_bytes(len), crc: rest as u32 };
+        (bytes.len() == 24 && rest >> 32 == 0 && link.len <= VALUE_BYTES_MAX as u64).then_some(link)
+    }
+}
+
+/// Checks a key's length.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(Error::KeyTooLong { len: key.len(), limit: KEY_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Checks a value's length.
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Error::ValueTooLong { len: value.len(), limit: VALUE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Records that wait for their place in the log. Their checksums are computed before the append lock is
+/// taken; only the place's mask is added under it.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    bytes: Vec<u8>,
+    /// Where each record starts. The first is 0.
+    starts: Vec<u32>,
+}
+
+impl Encoded {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Adds a record; returns where it starts.
+    #[inline]
+    pub(crate) fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> u64 {
+        let start = self.bytes.len();
+        self.starts.push(start as u32);
+        let small = key.len() <= usize::from(u8::MAX) && value.len() <= usize::from(u16::MAX);
+        if small {
+            let word = u64::from(kind as u8) << 32 | (key.len() as u64) << 40 | (value.len() as u64) << 48;
+            self.bytes.extend_from_slice(&word.to_le_bytes());
+        } else {
+            let word = u64::from(kind as u8 | LARGE_BIT) << 32 | (key.len() as u64) << 48;
+            self.bytes.extend_from_slice(&word.to_le_bytes());
+            self.bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        }
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        let crc = crc32(&self.bytes[start + 4..]);
+        self.bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+        let padded = self.bytes.len().next_multiple_of(ALIGN as usize);
+        self.bytes.resize(padded, 0);
+        start as u64
+    }
+
+    /// The kind of the first record.
+    #[inline]
+    pub(crate) fn first_kind(&self) -> Option<Kind> {
+        Kind::from_byte(self.bytes.get(4)? & !LARGE_BIT)
+    }
+
+    /// Begins a frame; [`end_frame`](Self::end_frame) completes it.
+    pub(crate) fn begin_frame(&mut self) {
+        self.push(Kind::Frame, &[], &[0; 16]);
+    }
+
+    /// Completes the frame that the buffer begins with.
+    pub(crate) fn end_frame(&mut self) {
+        let records = self.starts.len() as u64 - 1;
+        let bytes = (self.bytes.len() - FRAME_BYTES) as u64;
+        self.bytes[SMALL..SMALL + 8].copy_from_slice(&records.to_le_bytes());
+        self.bytes[SMALL + 8..FRAME_BYTES].copy_from_slice(&bytes.to_le_bytes());
+        let crc = crc32(&self.bytes[4..FRAME_BYTES]);
+        self.bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// The bytes as they stand at an offset of a segment. Call once, when the place is certain.
+    #[inline]
+    pub(crate) fn placed(&mut self, salt: u64, offset: u64) -> &[u8] {
+        for &start in &self.starts {
+            let start = start as usize;
+            if let Some(crc) = self.bytes[start..].first_chunk_mut::<4>() {
+                let mask = place_mask(salt, offset + start as u64);
+                *crc = (u32::from_le_bytes(*crc) ^ mask).to_le_bytes();
+            }
+        }
+        &self.bytes
+    }
+}
+
+/// The bytes of a sync mark at a place.
+pub(crate) fn encode_mark(claim: Position, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    bytes[4] = Kind::Mark as u8;
+    bytes[6] = 16;
+    bytes[8..16].copy_from_slice(&MARK_MAGIC.to_le_bytes());
+    bytes[16..].copy_from_slice(&claim.raw().to_le_bytes());
+    let crc = crc32(&bytes[4..]) ^ place_mask(salt, offset);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Searches bytes for valid sync marks, wherever records begin, and returns the highest claim. `offset` is the
+/// place of `bytes[0]` in the segment, a multiple of [`ALIGN`].
+pub(crate) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Position> {
+    let magic = MARK_MAGIC.to_le_bytes();
+    let words = bytes.as_chunks::<8>().0;
+    let candidates = words.iter().enumerate().filter(|&(_, word)| *word == magic);
+    candidates
+        .filter_map(|(i, _)| {
+            let start = (i * 8).checked_sub(SMALL)?;
+            let record = Record::decode(bytes.get(start..)?).ok()?;
+            record.check(salt, offset + start as u64).ok()?;
+            record.mark()
+        })
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(kind: Kind, key: &[u8], value: &[u8], salt: u64, offset: u64) -> Vec<u8> {
+        let mut encoded = Encoded::default();
+        encoded.push(kind, key, value);
+        encoded.placed(salt, offset).to_vec()
+    }
+
+    #[test]
+    fn an_eight_byte_pair_takes_24_bytes() {
+        assert_eq!(one(Kind::Put, &[1; 8], &[2; 8], 1, 128).len(), 24);
+        assert_eq!(one(Kind::Put, &[1; 16], &[2; 100], 1, 128).len(), 128);
+        assert_eq!(one(Kind::Put, b"", b"", 1, 128).len(), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(
+            key in proptest::collection::vec(any::<u8>(), 0..400),
+            value in proptest::collection::vec(any::<u8>(), 0..400),
+            wide in any::<bool>(),
+            salt in any::<u64>(),
+            offset in 0u64..1 << 30,
+        ) {
+            let value = if wide { value.repeat(300) } else { value };
+            let offset = offset & !7;
+            let bytes = one(Kind::Put, &key, &value, salt, offset);
+            let record = Record::decode(&bytes).unwrap();
+            prop_assert_eq!(record.header.kind, Kind::Put);
+            prop_assert_eq!((record.key(), record.value()), (&key[..], &value[..]));
+            prop_assert_eq!(record.header.total(), bytes.len() as u64);
+            prop_assert_eq!(record.check(salt, offset), Ok(()));
+            prop_assert!(record.check(salt, offset + 8).is_err());
+            prop_assert!(record.check(salt.wrapping_add(1), offset).is_err());
+        }
+
+        #[test]
+        fn a_flipped_bit_is_noticed(bit in 0usize..(8 + 16 + 40) * 8) {
+            let mut bytes = one(Kind::Put, &[7; 16], &[9; 40], 5, 256);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let valid = Record::decode(&bytes).is_ok_and(|record| record.check(5, 256).is_ok());
+            prop_assert!(!valid);
+        }
+
+        #[test]
+        fn any_bytes_decode_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(record) = Record::decode(&bytes) {
+                let _ = (record.check(1, 8), record.key(), record.value(), record.frame(), record.mark());
+                let _ = BlobLink::decode(record.value());
+            }
+            let _ = highest_mark(&bytes, 1, 8);
+        }
+    }
+
+    #[test]
+    fn frames_count_their_records() {
+        let mut encoded = Encoded::default();
+        encoded.begin_frame();
+        encoded.push(Kind::Put, b"a", b"1");
+        encoded.push(Kind::Remove, b"b", b"");
+        encoded.end_frame();
+        let bytes = encoded.placed(9, 128).to_vec();
+        let frame = Record::decode(&bytes).unwrap();
+        assert_eq!(frame.check(9, 128), Ok(()));
+        assert_eq!(frame.frame(), Some((2, 32)));
+        let first = Record::decode(&bytes[FRAME_BYTES..]).unwrap();
+        assert_eq!((first.key(), first.check(9, 128 + FRAME_BYTES as u64)), (&b"a"[..], Ok(())));
+    }
+
+    #[test]
+    fn marks_are_found_among_other_bytes() {
+        let mut bytes = one(Kind::Put, b"key", b"value", 3, 128);
+        let at = 128 + bytes.len() as u64;
+        bytes.extend(encode_mark(Position::new(2, 4096), 3, at));
+        bytes.extend([0xee; 40]);
+        assert_eq!(highest_mark(&bytes, 3, 128), Some(Position::new(2, 4096)));
+        assert_eq!(highest_mark(&bytes, 4, 128), None);
+        assert_eq!(highest_mark(&bytes, 3, 136), None);
+    }
+
+    #[test]
+    fn links_survive() {
+        let link = BlobLink { id: 7, len: 1 << 31, crc: 0xdead_beef };
+        assert_eq!(BlobLink::decode(&link.encode()), Some(link));
+        assert_eq!(BlobLink::decode(&[0; 23]), None);
+    }
+}

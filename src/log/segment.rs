@@ -1,0 +1,222 @@
+//! One segment file: its name and its header.
+//!
+//! ```text
+//!   0  magic "tophLOG1"
+//!   8  format version 32 | crc32 of the other 124 bytes
+//!  16  store uuid
+//!  32  sequence 64
+//!  40  salt 64
+//!  48  predecessor's sequence 64
+//!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
+//!  64  claim 64: everything below this position was durable when the header was written
+//!  72  slot 32: the segment slot that places name
+//!  76  zero
+//! 128  records
+//! ```
+//!
+//! The header is written when the segment becomes the active one; before that the file is all zeroes. A file
+//! takes records only after its size and its directory entry are durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+use super::Position;
+use crate::checksum::{Uuid, crc32};
+use crate::sys::DiskFile;
+
+/// Bytes of the header.
+pub(crate) const SEGMENT_HEADER_BYTES: u64 = 128;
+const MAGIC: [u8; 8] = *b"tophLOG1";
+/// The newest segment format that this build reads and writes.
+pub(crate) const SEGMENT_VERSION: u32 = 1;
+
+/// A segment's header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentHeader {
+    pub(crate) uuid: Uuid,
+    pub(crate) sequence: u32,
+    pub(crate) salt: u64,
+    /// Sequence of the segment before, 0 for none.
+    pub(crate) predecessor: u32,
+    /// Where the segment before ends.
+    pub(crate) predecessor_end: u64,
+    /// Everything below was durable.
+    pub(crate) claim: Position,
+    pub(crate) slot: u32,
+}
+
+/// What a segment header can look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeaderState {
+    /// A header that validates.
+    Valid(SegmentHeader),
+    /// All zeroes: prepared and never used.
+    Unused,
+    /// Written by a newer version.
+    Newer(u32),
+    /// Something else.
+    Invalid,
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.uuid.0);
+        bytes[32..40].copy_from_slice(&u64::from(self.sequence).to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[48..56].copy_from_slice(&u64::from(self.predecessor).to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.predecessor_end.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.claim.raw().to_le_bytes());
+        bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
+        let crc = crc32(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> HeaderState {
+        let Some(bytes) = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>() else {
+            return HeaderState::Invalid;
+        };
+        if bytes.iter().all(|&b| b == 0) {
+            return HeaderState::Unused;
+        }
+        let word = |at: usize| u64::from_le_bytes(bytes.as_chunks::<8>().0[at / 8]);
+        if bytes[..8] != MAGIC {
+            return HeaderState::Invalid;
+        }
+        let version = word(8) as u32;
+        if version > SEGMENT_VERSION {
+            return HeaderState::Newer(version);
+        }
+        let mut without_crc = *bytes;
+        without_crc[12..16].fill(0);
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&bytes[16..32]);
+        let (Ok(sequence), Ok(predecessor)) = (u32::try_from(word(32)), u32::try_from(word(48))) else {
+            return HeaderState::Invalid;
+        };
+        if crc32(&without_crc) != (word(8) >> 32) as u32 || version == 0 {
+            return HeaderState::Invalid;
+        }
+        HeaderState::Valid(SegmentHeader {
+            uuid: Uuid(uuid),
+            sequence,
+            salt: word(40),
+            predecessor,
+            predecessor_end: word(56),
+            claim: Position::from_raw(word(64)),
+            slot: word(72) as u32,
+        })
+    }
+}
+
+/// The file of a segment.
+pub(crate) fn segment_path(dir: &Path, sequence: u32) -> PathBuf {
+    dir.join(format!("{sequence:08}.log"))
+}
+
+/// The sequence in a segment's file name.
+pub(crate) fn parse_segment_name(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// A segment that holds records.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) sequence: u32,
+    pub(crate) slot: u32,
+    pub(crate) salt: u64,
+    pub(crate) path: PathBuf,
+    /// Bytes of the file.
+    pub(crate) capacity: u64,
+    /// Where its records end; `u64::MAX` while it is the active one.
+    end: AtomicU64,
+    /// Remove- and clear-records in it.
+    pub(crate) removals: AtomicU64,
+    /// Kept until it is sealed and durable.
+    file: Mutex<Option<Arc<dyn DiskFile>>>,
+}
+
+impl Segment {
+    pub(crate) fn new(
+        (sequence, slot, salt): (u32, u32, u64),
+        path: PathBuf,
+        capacity: u64,
+        end: Option<u64>,
+        file: Option<Arc<dyn DiskFile>>,
+    ) -> Self {
+        Segment {
+            sequence,
+            slot,
+            salt,
+            path,
+            capacity,
+            end: AtomicU64::new(end.unwrap_or(u64::MAX)),
+            removals: AtomicU64::new(0),
+            file: Mutex::new(file),
+        }
+    }
+
+    /// Where the records end, unless it is the active segment.
+    pub(crate) fn end(&self) -> Option<u64> {
+        Some(self.end.load(Ordering::Acquire)).filter(|&end| end != u64::MAX)
+    }
+
+    /// No more records will be added.
+    pub(crate) fn seal(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn file(&self) -> Option<Arc<dyn DiskFile>> {
+        self.file.lock().clone()
+    }
+
+    /// Everything is durable: the descriptor is not needed any more.
+    pub(crate) fn close_file(&self) {
+        *self.file.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_survives_and_damage_does_not() {
+        let header = SegmentHeader {
+            uuid: Uuid([3; 16]),
+            sequence: 12,
+            salt: 0x1234_5678_9abc_def0,
+            predecessor: 11,
+            predecessor_end: 4096,
+            claim: Position::new(11, 4000),
+            slot: 5,
+        };
+        let bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(header));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(SegmentHeader::decode(&damaged), HeaderState::Valid(_)), "bit {bit}");
+        }
+        assert_eq!(SegmentHeader::decode(&[0; 200]), HeaderState::Unused);
+        assert_eq!(SegmentHeader::decode(&bytes[..100]), HeaderState::Invalid);
+    }
+
+    #[test]
+    fn names_round_trip() {
+        let path = segment_path(Path::new("log-1"), 42);
+        assert_eq!(path, Path::new("log-1/00000042.log"));
+        assert_eq!(parse_segment_name("00000042.log"), Some(42));
+        assert_eq!(parse_segment_name("4294967295.log"), Some(u32::MAX));
+        for name in ["42.log", "00000042.blob", "0000004x.log", "99999999999.log", ".log"] {
+            assert_eq!(parse_segment_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The segments of a log: which exist, where they are mapped, and preparing the next one.
+//!
+//! **Preparing a segment** (background, or in the call that needs it; no lock that a writer holds):
+//!
+//! 1. The file is created and its blocks are allocated. *Crash:* a file of zeroes that recovery unlinks.
+//! 2. It is filled with zeroes in pieces, whose size decides how much a later sync writes. Then fsync, and
+//!    fsync of the directory: from here on size and name are durable.
+//! 3. It is mapped, and becomes the next in the queue.
+//!
+//! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use super::Position;
+use super::append::Appender;
+use super::blob::Blobs;
+use super::commit::Commit;
+use super::record::{Invalid, Record};
+use super::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
+use crate::checksum::Uuid;
+use crate::error::{Error, IoContext, Location, Result};
+use crate::index::slot::{Place, Slot};
+use crate::options::{SyncPolicy, Tuning};
+use crate::sys::pins::{PinTable, Pinned};
+use crate::sys::{Disk, DiskFile, LogWriter, OpenMode, write_all_at};
+
+/// The smallest and the largest segment that the store chooses by itself.
+const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
+const SEGMENT_BYTES_LAST: u64 = Place::SEGMENT_BYTES_MAX;
+
+/// How a log is set up.
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) uuid: Uuid,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) segment_bytes: Option<u64>,
+    pub(crate) tuning: Tuning,
+    pub(crate) verify_reads: bool,
+}
+
+/// A segment that waits to become the active one.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) writer: LogWriter,
+}
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// Segments that hold records, by sequence.
+    pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
+    /// Segment slots in use, prepared segments included.
+    used: Vec<bool>,
+    /// A sequence above any that was ever seen.
+    pub(crate) next_sequence: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) config: LogConfig,
+    /// The mappings, by segment slot.
+    pub(crate) pins: PinTable,
+    /// Bytes of dead records, by segment slot.
+    dead: Box<[AtomicU64]>,
+    pub(crate) registry: Mutex<Registry>,
+    /// The active segment. `None` in a read-only store.
+    pub(crate) appender: CachePadded<Mutex<Option<Appender>>>,
+    prepared: Mutex<VecDeque<Prepared>>,
+    /// Length of `prepared`, readable without its lock.
+    prepared_count: AtomicU32,
+    /// Held while a segment is prepared: one at a time.
+    preparing: Mutex<()>,
+    pub(crate) commit: Commit,
+    pub(crate) blobs: Blobs,
+}
+
+impl Log {
+    pub(crate) fn new(config: LogConfig, blobs: Blobs, next_sequence: u32) -> Self {
+        Log {
+            pins: PinTable::new(Place::SEGMENTS),
+            dead: (0..Place::SEGMENTS).map(|_| AtomicU64::new(0)).collect(),
+            registry: Mutex::new(Registry {
+                segments: BTreeMap::new(),
+                used: vec![false; Place::SEGMENTS],
+                next_sequence,
+            }),
+            appender: CachePadded::new(Mutex::new(None)),
+            prepared: Mutex::new(VecDeque::new()),
+            prepared_count: AtomicU32::new(0),
+            preparing: Mutex::new(()),
+            commit: Commit::new(),
+            blobs,
+            config,
+        }
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        &*self.config.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// Notes that a record of that many bytes is dead.
+    #[inline]
+    pub(crate) fn add_dead(&self, place: Place, bytes: u64) {
+        self.dead[place.segment() as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Dead bytes of a segment slot.
+    pub(crate) fn dead(&self, slot: u32) -> u64 {
+        self.dead[slot as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_dead(&self, slot: u32, bytes: u64) {
+        self.dead[slot as usize].store(bytes, Ordering::Relaxed);
+    }
+
+    /// Everything was removed: every record is dead. The caller holds all stripes.
+    pub(crate) fn all_dead(&self) {
+        for segment in self.segments() {
+            self.set_dead(segment.slot, self.record_bytes(&segment));
+        }
+    }
+
+    /// Bytes of a segment's records.
+    pub(crate) fn record_bytes(&self, segment: &Segment) -> u64 {
+        let end = segment.end().unwrap_or_else(|| self.tail().offset());
+        end.saturating_sub(SEGMENT_HEADER_BYTES)
+    }
+
+    /// Pins the segment of a place.
+    #[inline]
+    pub(crate) fn pin(&self, place: Place) -> Option<Pinned<'_>> {
+        self.pins.pin(place.segment())
+    }
+
+    /// The file of a segment slot, for error messages.
+    pub(crate) fn path_of_slot(&self, slot: u32) -> PathBuf {
+        let registry = self.registry.lock();
+        let segment = registry.segments.values().find(|segment| segment.slot == slot);
+        segment.map_or_else(|| self.dir().join(format!("(segment slot {slot}, which no file has)")), |s| s.path.clone())
+    }
+
+    /// The error for a slot whose record is not valid.
+    #[cold]
+    pub(crate) fn invalid_record(&self, place: Place, why: Invalid) -> Error {
+        let (expected, found) = why.texts();
+        Error::corrupt("record", Location::at(&self.path_of_slot(place.segment()), place.offset()), expected, found)
+    }
+
+    /// The record at a place, checked, in a pinned mapping.
+    pub(crate) fn record<'p>(&self, pinned: &'p Pinned<'_>, place: Place) -> Result<Record<'p>> {
+        let record = Record::at(pinned, place.offset()).map_err(|why| self.invalid_record(place, why))?;
+        record.check(pinned.cookie(), place.offset()).map_err(|why| self.invalid_record(place, why))?;
+        Ok(record)
+    }
+
+    /// Fetches the first cache lines of a slot's record.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: Slot) {
+        self.pins.prefetch(slot.place().segment(), slot.place().offset());
+    }
+
+    /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused.
+    fn segment_bytes(&self, room: u64) -> u64 {
+        let needed = (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096);
+        let chosen = self.config.segment_bytes.map_or_else(
+            || {
+                let log: u64 = self.registry.lock().segments.values().map(|segment| segment.capacity).sum();
+                let size = (log / 8).next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
+                // Records should be small against the segment, lest its end stay empty.
+                size.max((needed * 2).next_power_of_two().min(SEGMENT_BYTES_LAST))
+            },
+            |bytes| bytes.next_multiple_of(4096),
+        );
+        chosen.max(needed)
+    }
+
+    /// Bytes of the zeroes that a segment is prepared with. The kernel keeps a file in pieces as large as it
+    /// was written in, and writes whole pieces back: small ones for small syncs, large ones for bulk.
+    fn piece_bytes(&self) -> usize {
+        match self.config.sync {
+            SyncPolicy::Always => 4 << 10,
+            SyncPolicy::Every(_) => 16 << 10,
+            SyncPolicy::Manual => 1 << 20,
+        }
+    }
+
+    /// Prepares a segment and puts it into the queue, unless the next in the queue will do.
+    ///
+    /// # Errors
+    /// `DiskFull`, `LimitReached` when all segment slots are taken, `Io`.
+    pub(crate) fn provide_segment(&self, room: u64) -> Result<()> {
+        let _one = self.preparing.lock();
+        if self.prepared.lock().front().is_some_and(|next| next.writer.room() >= room + SEGMENT_HEADER_BYTES) {
+            return Ok(());
+        }
+        // Too small for what is to come, and their sequences would be passed over: not needed any more.
+        self.discard_prepared()?;
+        let prepared = self.prepare(room)?;
+        self.enqueue(prepared);
+        Ok(())
+    }
+
+    /// Prepares a segment if fewer than `ahead` are waiting. Returns true if it did.
+    pub(crate) fn prepare_ahead(&self, ahead: u32) -> Result<bool> {
+        let _one = self.preparing.lock();
+        if self.prepared_count() >= ahead {
+            return Ok(false);
+        }
+        let prepared = self.prepare(0)?;
+        self.enqueue(prepared);
+        Ok(true)
+    }
+
+    fn enqueue(&self, prepared: Prepared) {
+        let mut queue = self.prepared.lock();
+        queue.push_back(prepared);
+        self.prepared_count.store(queue.len() as u32, Ordering::Release);
+    }
+
+    pub(crate) fn prepared_count(&self) -> u32 {
+        self.prepared_count.load(Ordering::Acquire)
+    }
+
+    /// The next segment of the queue, if it has the room.
+    pub(crate) fn take_prepared(&self, room: u64) -> Option<Prepared> {
+        let mut queue = self.prepared.lock();
+        if queue.front()?.writer.room() < room + SEGMENT_HEADER_BYTES {
+            return None;
+        }
+        let next = queue.pop_front();
+        self.prepared_count.store(queue.len() as u32, Ordering::Release);
+        next
+    }
+
+    /// Bytes of the prepared segments' files.
+    pub(crate) fn prepared_bytes(&self) -> u64 {
+        self.prepared.lock().iter().map(|prepared| prepared.segment.capacity).sum()
+    }
+
+    /// Unlinks the segments of the queue. None of them ever held a record.
+    pub(crate) fn discard_prepared(&self) -> Result<()> {
+        loop {
+            let next = self.prepared.lock().pop_front();
+            let Some(Prepared { segment, writer }) = next else { break };
+            self.prepared_count.fetch_sub(1, Ordering::AcqRel);
+            drop(writer);
+            // Nothing was ever written to it, so nobody can have it pinned for longer than an instant; if
+            // somebody does just now, the mapping is leaked until the store is closed.
+            if let Some(retired) = self.pins.retire(segment.slot) {
+                drop(self.pins.reclaim(retired));
+            }
+            self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
+            self.registry.lock().used[segment.slot as usize] = false;
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, room: u64) -> Result<Prepared> {
+        let bytes = self.segment_bytes(room);
+        let mut salt = [0; 8];
+        self.disk().random(&mut salt).context("get random bytes for", self.dir())?;
+        let salt = u64::from_le_bytes(salt);
+        let (sequence, slot) = self.reserve_slot()?;
+        let path = segment_path(self.dir(), sequence);
+        match self.create_segment(&path, bytes, salt) {
+            Ok((file, writer)) => {
+                self.pins.install(slot, Arc::clone(writer.map()));
+                self.set_dead(slot, 0);
+                let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
+                Ok(Prepared { segment: Arc::new(segment), writer })
+            }
+            Err(error) => {
+                // The file may or may not exist; whatever is left of it is unlinked at the next open.
+                let _ = self.disk().unlink(&path);
+                self.registry.lock().used[slot as usize] = false;
+                Err(error)
+            }
+        }
+    }
+
+    fn reserve_slot(&self) -> Result<(u32, u32)> {
+        let mut registry = self.registry.lock();
+        let full = || Error::LimitReached {
+            path: self.dir().to_path_buf(),
+            what: "log segments",
+            limit: Place::SEGMENTS as u64,
+            remedy: "run `tophash compact`",
+        };
+        let slot = registry.used.iter().position(|used| !used).ok_or_else(full)?;
+        registry.used[slot] = true;
+        let sequence = registry.next_sequence;
+        registry.next_sequence = sequence.checked_add(1).ok_or_else(full)?;
+        Ok((sequence, slot as u32))
+    }
+
+    fn create_segment(&self, path: &Path, bytes: u64, salt: u64) -> Result<(Arc<dyn DiskFile>, LogWriter)> {
+        let file = self.disk().open(path, OpenMode::CreateNew).context("create", path)?;
+        file.allocate(0, bytes).context("allocate blocks of", path)?;
+        let zeroes = vec![0; self.piece_bytes().min(bytes as usize)];
+        let mut at = 0;
+        while at < bytes {
+            let piece = (zeroes.len() as u64).min(bytes - at);
+            write_all_at(&*file, &zeroes[..piece as usize], at).context("write zeroes to", path)?;
+            at += piece;
+        }
+        file.sync_all().context("sync", path)?;
+        self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
+        let map = file.map_log(bytes as usize, 0, true).context("map", path)?.with_cookie(salt);
+        if self.config.sync == SyncPolicy::Manual {
+            // Only advice: the first store to each page is slower without it.
+            let _ = map.populate(0, bytes);
+        }
+        Ok((file, LogWriter::new(map)))
+    }
+
+    /// Adds a segment that existed when the store was opened. Its mapping is installed by the caller.
+    pub(crate) fn adopt(&self, segment: Arc<Segment>) {
+        let mut registry = self.registry.lock();
+        registry.used[segment.slot as usize] = true;
+        registry.next_sequence = registry.next_sequence.max(segment.sequence.saturating_add(1));
+        registry.segments.insert(segment.sequence, segment);
+    }
+
+    /// Unlinks a segment that holds no records and that no checkpoint names.
+    pub(crate) fn forget(&self, sequence: u32) -> Result<()> {
+        let Some(segment) = self.registry.lock().segments.remove(&sequence) else { return Ok(()) };
+        if let Some(retired) = self.pins.retire(segment.slot) {
+            drop(self.pins.reclaim(retired));
+        }
+        self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
+        self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
+        self.registry.lock().used[segment.slot as usize] = false;
+        Ok(())
+    }
+
+    /// Segments that hold records, in order.
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.registry.lock().segments.values().cloned().collect()
+    }
+
+    /// Bytes appended since the store was opened.
+    pub(crate) fn total(&self) -> u64 {
+        self.appender.lock().as_ref().map_or(0, Appender::total)
+    }
+
+    /// Where the next record will stand.
+    pub(crate) fn tail(&self) -> Position {
+        self.appender.lock().as_ref().map_or(Position::default(), Appender::position)
+    }
+}
