@@ -1,0 +1,303 @@
+//! The growth journal: images of the pages that a checkpoint is about to overwrite in place, and the growth
+//! state that goes with them.
+//!
+//! ```text
+//! block 0        head:    magic "tophJNL1" | version 32, crc32 | uuid | generation | cut | images | growth word
+//! block 1..=n    images, in the order of their page numbers, sealed with the generation
+//! block n + 1    trailer: magic "tophJEND" | generation | images | crc32 over the images' checksums | crc32
+//! ```
+//!
+//! The journal is **complete** for a generation if head and trailer validate and agree and every image
+//! validates with that very generation. The images of earlier checkpoints that stand behind or between never
+//! do, because their generation is another one.
+//!
+//! The file's blocks are allocated before a page may become dirty, so writing it cannot run out of space.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checksum::{Uuid, crc32};
+use crate::error::{IoContext, Result};
+use crate::index::page::image;
+use crate::log::Position;
+use crate::sys::{DiskFile, PAGE_BYTES, read_up_to, write_all_at};
+
+const HEAD_MAGIC: [u8; 8] = *b"tophJNL1";
+const TRAILER_MAGIC: [u8; 8] = *b"tophJEND";
+const VERSION: u32 = 1;
+const BLOCK: u64 = PAGE_BYTES as u64;
+/// Blocks besides the images.
+const EXTRA_BLOCKS: u64 = 2;
+/// Bytes written or read at a time.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What the head says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct JournalHead {
+    pub(crate) generation: u64,
+    pub(crate) cut: Position,
+    pub(crate) images: u64,
+    pub(crate) growth: u64,
+}
+
+/// The journal file.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) path: PathBuf,
+    pub(crate) uuid: Uuid,
+}
+
+/// Writes the images of one checkpoint.
+#[derive(Debug)]
+pub(crate) struct JournalWriter<'j> {
+    journal: &'j Journal,
+    generation: u64,
+    buffer: Vec<u8>,
+    /// Block at which the buffer will be written.
+    at: u64,
+    images: u64,
+    checksum: crc32fast::Hasher,
+}
+
+fn encode_head(uuid: Uuid, head: JournalHead) -> [u8; PAGE_BYTES] {
+    let mut block = [0; PAGE_BYTES];
+    block[..8].copy_from_slice(&HEAD_MAGIC);
+    block[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    block[16..32].copy_from_slice(&uuid.0);
+    let words = [head.generation, head.cut.raw(), head.images, head.growth];
+    for (bytes, word) in block[32..].chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let crc = crc32(&block);
+    block[12..16].copy_from_slice(&crc.to_le_bytes());
+    block
+}
+
+fn encode_trailer(uuid: Uuid, generation: u64, images: u64, checksum: u32) -> [u8; PAGE_BYTES] {
+    let mut block = [0; PAGE_BYTES];
+    block[..8].copy_from_slice(&TRAILER_MAGIC);
+    block[16..32].copy_from_slice(&uuid.0);
+    let words = [generation, images, u64::from(checksum)];
+    for (bytes, word) in block[32..].chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let crc = crc32(&block);
+    block[12..16].copy_from_slice(&crc.to_le_bytes());
+    block
+}
+
+fn decode_head(uuid: Uuid, block: &[u8; PAGE_BYTES]) -> Option<JournalHead> {
+    let word = |i: usize| u64::from_le_bytes(block.as_chunks::<8>().0[i]);
+    let head = JournalHead { generation: word(4), cut: Position::from_raw(word(5)), images: word(6), growth: word(7) };
+    (encode_head(uuid, head) == *block).then_some(head)
+}
+
+impl Journal {
+    /// How many images the file's length has room for. Not all of its blocks need be allocated.
+    pub(crate) fn capacity(&self) -> Result<u64> {
+        let blocks = self.file.len().context("look at", &self.path)? / BLOCK;
+        Ok(blocks.saturating_sub(EXTRA_BLOCKS))
+    }
+
+    /// Allocates blocks for so many images and makes the file's size durable.
+    pub(crate) fn allocate(&self, images: u64) -> Result<()> {
+        self.file.allocate(0, (images + EXTRA_BLOCKS) * BLOCK).context("allocate blocks of", &self.path)?;
+        self.file.sync_all().context("sync", &self.path)
+    }
+
+    /// The head, if it validates.
+    pub(crate) fn head(&self) -> Result<Option<JournalHead>> {
+        let mut block = [0; PAGE_BYTES];
+        read_up_to(&*self.file, &mut block, 0).context("read", &self.path)?;
+        Ok(decode_head(self.uuid, &block))
+    }
+
+    /// Makes it an empty, complete journal of a generation: nothing to redo.
+    pub(crate) fn reset(&self, generation: u64, cut: Position, growth: u64) -> Result<()> {
+        let mut writer = self.begin(generation);
+        writer.checksum = crc32fast::Hasher::new();
+        writer.finish(cut, growth)
+    }
+
+    /// Begins to write a generation's images. From here on the journal is not complete until
+    /// [`JournalWriter::finish`] has returned.
+    pub(crate) fn begin(&self, generation: u64) -> JournalWriter<'_> {
+        JournalWriter {
+            journal: self,
+            generation,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            at: 1,
+            images: 0,
+            checksum: crc32fast::Hasher::new(),
+        }
+    }
+
+    /// True if the journal holds the generation of `head` complete.
+    pub(crate) fn is_complete(&self, head: JournalHead) -> Result<bool> {
+        if head.images > self.capacity()? {
+            return Ok(false);
+        }
+        let mut checksum = crc32fast::Hasher::new();
+        let mut valid = true;
+        let mut previous = 0;
+        self.for_each_run(head, |images| {
+            for page in images {
+                let number = image::number(page);
+                let (found, expected) = image::checksums(page, self.uuid, number);
+                valid &= found == expected && image::generation(page) == head.generation && number > previous;
+                previous = number;
+                checksum.update(&found.to_le_bytes());
+            }
+            Ok(valid)
+        })?;
+        let mut trailer = [0; PAGE_BYTES];
+        read_up_to(&*self.file, &mut trailer, (head.images + 1) * BLOCK).context("read", &self.path)?;
+        let expected = encode_trailer(self.uuid, head.generation, head.images, checksum.finalize());
+        Ok(valid && trailer == expected)
+    }
+
+    /// Calls `each` with the images, many at a time, in order, until it says false.
+    pub(crate) fn for_each_run(
+        &self,
+        head: JournalHead,
+        mut each: impl FnMut(&[[u8; PAGE_BYTES]]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut block = 1;
+        while block <= head.images {
+            let blocks = (head.images + 1 - block).min((BUFFER_BYTES / PAGE_BYTES) as u64);
+            let bytes = &mut buffer[..blocks as usize * PAGE_BYTES];
+            // A file that is too short leaves zeroes, which are no valid image.
+            bytes.fill(0);
+            read_up_to(&*self.file, bytes, block * BLOCK).context("read", &self.path)?;
+            if !each(bytes.as_chunks::<PAGE_BYTES>().0)? {
+                return Ok(());
+            }
+            block += blocks;
+        }
+        Ok(())
+    }
+
+    /// Writes every block of a complete journal again and makes it durable: after a failed fsync it may have
+    /// existed in the page cache only.
+    pub(crate) fn rewrite(&self, head: JournalHead) -> Result<()> {
+        let mut at = BLOCK;
+        self.for_each_run(head, |images| {
+            let bytes = images.as_flattened();
+            write_all_at(&*self.file, bytes, at).context("write", &self.path)?;
+            at += bytes.len() as u64;
+            Ok(true)
+        })?;
+        let mut block = [0; PAGE_BYTES];
+        for offset in [0, at] {
+            read_up_to(&*self.file, &mut block, offset).context("read", &self.path)?;
+            write_all_at(&*self.file, &block, offset).context("write", &self.path)?;
+        }
+        self.file.sync_all().context("sync", &self.path)
+    }
+}
+
+impl JournalWriter<'_> {
+    /// Adds an image: seals it with the generation. Images come in ascending order of their numbers.
+    pub(crate) fn push(&mut self, page: &mut [u8; PAGE_BYTES]) -> Result<()> {
+        image::seal(page, self.journal.uuid, self.generation);
+        self.checksum.update(&page[..4]);
+        self.buffer.extend_from_slice(page);
+        self.images += 1;
+        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Images added so far.
+    pub(crate) fn images(&self) -> u64 {
+        self.images
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let journal = self.journal;
+        write_all_at(&*journal.file, &self.buffer, self.at * BLOCK).context("write", &journal.path)?;
+        self.at += (self.buffer.len() / PAGE_BYTES) as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes trailer and head and makes all durable. The journal is complete when this returns.
+    pub(crate) fn finish(mut self, cut: Position, growth: u64) -> Result<()> {
+        let (uuid, generation, images) = (self.journal.uuid, self.generation, self.images);
+        let checksum = self.checksum.clone().finalize();
+        self.buffer.extend_from_slice(&encode_trailer(uuid, generation, images, checksum));
+        self.flush()?;
+        let Journal { file, path, .. } = self.journal;
+        let head = JournalHead { generation, cut, images, growth };
+        write_all_at(&**file, &encode_head(uuid, head), 0).context("write", path)?;
+        file.sync_all().context("sync", path)
+    }
+}
+
+/// The name of the journal in a store's directory.
+pub(crate) fn journal_path(store: &Path) -> PathBuf {
+    store.join("journal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::page::PageKind;
+    use crate::sys::{Disk, OpenMode, RealDisk};
+
+    fn journal(dir: &Path) -> Journal {
+        let path = journal_path(dir);
+        let file = RealDisk.open(&path, OpenMode::CreateNew).unwrap();
+        let journal = Journal { file, path, uuid: Uuid([4; 16]) };
+        journal.allocate(8).unwrap();
+        journal
+    }
+
+    fn write(journal: &Journal, generation: u64, numbers: &[u64]) {
+        let mut writer = journal.begin(generation);
+        for &number in numbers {
+            writer.push(&mut image::empty(PageKind::Bucket, number)).unwrap();
+        }
+        writer.finish(Position::new(1, 128), 0).unwrap();
+    }
+
+    #[test]
+    fn complete_means_every_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        assert_eq!(journal.head().unwrap(), None);
+        write(&journal, 2, &[10, 11, 20]);
+        let head = journal.head().unwrap().unwrap();
+        assert_eq!((head.generation, head.images), (2, 3));
+        assert!(journal.is_complete(head).unwrap());
+        journal.rewrite(head).unwrap();
+        assert!(journal.is_complete(head).unwrap());
+        for block in 0..5u64 {
+            let mut byte = [0];
+            let at = block * BLOCK + 33;
+            journal.file.read_at(&mut byte, at).unwrap();
+            journal.file.write_at(&[byte[0] ^ 1], at).unwrap();
+            let complete = journal.head().unwrap().is_some_and(|head| journal.is_complete(head).unwrap());
+            assert!(!complete, "damage in block {block} went unnoticed");
+            journal.file.write_at(&byte, at).unwrap();
+        }
+    }
+
+    #[test]
+    fn images_of_an_earlier_generation_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        write(&journal, 2, &[10, 11, 20]);
+        let old = journal.head().unwrap().unwrap();
+        // A crash while generation 3 was written: its first image is there, the head too, the rest is old.
+        let mut image_10 = image::empty(PageKind::Bucket, 10);
+        image::seal(&mut image_10, journal.uuid, 3);
+        write_all_at(&*journal.file, &image_10[..], BLOCK).unwrap();
+        let head = JournalHead { generation: 3, ..old };
+        write_all_at(&*journal.file, &encode_head(journal.uuid, head), 0).unwrap();
+        assert!(!journal.is_complete(head).unwrap());
+        journal.reset(3, Position::default(), 0).unwrap();
+        let head = journal.head().unwrap().unwrap();
+        assert!(journal.is_complete(head).unwrap() && head.images == 0);
+    }
+}

@@ -1,0 +1,361 @@
+//! The tail of the log: the records after the last checkpoint's cut, and where they end.
+//!
+//! 1. The segment that held the cut is read from there on; then the segment whose header names it as its
+//!    predecessor, from its first record; and so on. A segment ends where its successor says so.
+//! 2. The first record that does not validate, or that would cross that end, is position X. A frame is valid
+//!    only whole.
+//! 3. Behind X, everything is searched for claims of durability: sync marks and segment headers. A claim
+//!    beyond X means that acknowledged data is lost, and the open is refused. Else what follows X is a torn
+//!    tail: it was never acknowledged as durable.
+//!
+//! Nothing is written here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::meta::SegmentEntry;
+use crate::checksum::{KeyHasher, Uuid};
+use crate::error::{Error, IoContext, Location, Result};
+use crate::index::slot::Place;
+use crate::log::Position;
+use crate::log::record::{BlobLink, Kind, Record, highest_mark};
+use crate::log::segment::{
+    HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
+};
+use crate::sys::{Disk, LogMap, OpenMode, read_up_to};
+
+/// Where to look.
+#[derive(Debug)]
+pub(crate) struct TailSource<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) dir: &'a Path,
+    pub(crate) uuid: Uuid,
+    pub(crate) hasher: &'a KeyHasher,
+    /// The segments that the checkpoint knows.
+    pub(crate) known: &'a [SegmentEntry],
+    pub(crate) cut: Position,
+}
+
+/// One change to replay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TailOp {
+    pub(crate) hash: u64,
+    pub(crate) place: Place,
+    pub(crate) kind: Kind,
+}
+
+/// A segment of the tail.
+#[derive(Debug, Clone)]
+pub(crate) struct TailSegment {
+    pub(crate) sequence: u32,
+    pub(crate) slot: u32,
+    pub(crate) salt: u64,
+    pub(crate) predecessor: u32,
+    pub(crate) predecessor_end: u64,
+    pub(crate) path: PathBuf,
+    /// Where its valid records end.
+    pub(crate) end: u64,
+    /// Remove- and clear-records found in its tail part.
+    pub(crate) removals: u64,
+    /// Bytes of log overhead found in its tail part: marks, frames, removals, clears.
+    pub(crate) overhead: u64,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) ops: Vec<TailOp>,
+    /// Position X: the end of the valid log.
+    pub(crate) end: Position,
+    /// Everything below this position is durable for certain.
+    pub(crate) claim: Position,
+    /// The cut's segment (if the log has one) and those after it, in order.
+    pub(crate) segments: Vec<TailSegment>,
+    /// Segment files past X, used or not.
+    pub(crate) discard: Vec<PathBuf>,
+    /// Bytes of records past X that look written.
+    pub(crate) discarded_bytes: u64,
+    /// Ids of all blobs that a record of the tail links.
+    pub(crate) linked: Vec<u64>,
+    /// The highest sequence of any segment file.
+    pub(crate) sequence_max: u32,
+}
+
+/// How far the records of one segment go.
+struct Scanned {
+    end: u64,
+    /// Stopped at something that is not a record.
+    torn: bool,
+}
+
+impl TailSource<'_> {
+    /// Reads the tail.
+    ///
+    /// # Errors
+    /// `LostData`, `WrongStore`, `NewerFormat`, `Corrupt` (a known segment is missing or too short), `Io`.
+    pub(crate) fn read(&self) -> Result<Tail> {
+        let later = self.later_headers()?;
+        let mut tail = Tail {
+            ops: Vec::new(),
+            end: self.cut,
+            claim: self.cut,
+            segments: Vec::new(),
+            discard: Vec::new(),
+            discarded_bytes: 0,
+            linked: Vec::new(),
+            sequence_max: 0,
+        };
+        let successor = |sequence: u32| {
+            let named = |header: &&SegmentHeader| header.predecessor == sequence && header.sequence > sequence;
+            later.headers.values().find(named)
+        };
+        let mut current = match self.cut.sequence() {
+            0 => None,
+            sequence => Some(self.known_segment(sequence)?),
+        };
+        let mut torn = false;
+        if current.is_none() {
+            current = successor(0).map(|header| self.tail_segment(header));
+        }
+        while let Some(mut segment) = current {
+            let next = successor(segment.sequence);
+            let scanned = self.scan(&mut segment, next.map(|header| header.predecessor_end), &mut tail)?;
+            segment.end = scanned.end;
+            tail.end = Position::new(segment.sequence, scanned.end);
+            let sequence = segment.sequence;
+            tail.segments.push(segment);
+            torn = scanned.torn;
+            current = next.filter(|_| !torn).map(|header| {
+                tail.claim = tail.claim.max(header.claim);
+                self.tail_segment(header)
+            });
+            debug_assert!(tail.end.sequence() == sequence);
+        }
+        self.look_behind(&later, torn, &mut tail)?;
+        Ok(tail)
+    }
+
+    fn tail_segment(&self, header: &SegmentHeader) -> TailSegment {
+        TailSegment {
+            sequence: header.sequence,
+            slot: header.slot,
+            salt: header.salt,
+            predecessor: header.predecessor,
+            predecessor_end: header.predecessor_end,
+            path: segment_path(self.dir, header.sequence),
+            end: SEGMENT_HEADER_BYTES,
+            removals: 0,
+            overhead: 0,
+        }
+    }
+
+    /// The segment of the cut. Its header must be the one that the checkpoint knows.
+    fn known_segment(&self, sequence: u32) -> Result<TailSegment> {
+        let path = segment_path(self.dir, sequence);
+        let Some(entry) = self.known.iter().find(|entry| entry.sequence == sequence) else {
+            let expected = format!("segment {sequence}, which holds the cut");
+            return Err(Error::corrupt("segment table", Location::file(&path), expected, "no such entry"));
+        };
+        match self.header_of(&path)? {
+            Some(HeaderState::Valid(header)) if header.salt == entry.salt && header.slot == entry.slot => {
+                Ok(self.tail_segment(&header))
+            }
+            state => {
+                let expected = format!("the header of segment {sequence}");
+                let found = state.map_or("no such file".into(), |state| format!("{state:?}"));
+                Err(Error::corrupt("segment header", Location::at(&path, 0), expected, found))
+            }
+        }
+    }
+
+    /// The header of a segment file; `None` if there is no file.
+    fn header_of(&self, path: &Path) -> Result<Option<HeaderState>> {
+        let file = match self.disk.open(path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", path, error)),
+        };
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let read = read_up_to(&*file, &mut bytes, 0).context("read", path)?;
+        let state = SegmentHeader::decode(&bytes[..read]);
+        match state {
+            HeaderState::Newer(found) => {
+                let path = path.to_path_buf();
+                Err(Error::NewerFormat { path, found, supported: SEGMENT_VERSION, access: "read" })
+            }
+            HeaderState::Valid(header) if header.uuid != self.uuid => Err(Error::WrongStore {
+                location: Location::at(path, 16),
+                expected: self.uuid.to_string(),
+                found: header.uuid.to_string(),
+            }),
+            state => Ok(Some(state)),
+        }
+    }
+
+    /// The headers of all segment files that the checkpoint does not know.
+    fn later_headers(&self) -> Result<Later> {
+        let mut later = Later::default();
+        for name in self.disk.read_dir(self.dir).context("list", self.dir)? {
+            let Some(sequence) = parse_segment_name(&name) else { continue };
+            let path = segment_path(self.dir, sequence);
+            if self.known.iter().any(|entry| entry.sequence == sequence) {
+                later.sequence_max = later.sequence_max.max(sequence);
+                continue;
+            }
+            later.sequence_max = later.sequence_max.max(sequence);
+            let state = self.header_of(&path)?;
+            if let Some(HeaderState::Valid(header)) = state {
+                if header.sequence == sequence && (header.slot as usize) < Place::SEGMENTS {
+                    later.headers.insert(sequence, header);
+                }
+            }
+            later.files.push((sequence, path));
+        }
+        Ok(later)
+    }
+
+    /// Collects the valid records of a segment.
+    fn scan(&self, segment: &mut TailSegment, end: Option<u64>, tail: &mut Tail) -> Result<Scanned> {
+        let map = self.map(&segment.path)?;
+        let limit = end.unwrap_or(map.len()).min(map.len());
+        let mut at = if segment.sequence == self.cut.sequence() { self.cut.offset() } else { SEGMENT_HEADER_BYTES };
+        loop {
+            if at == limit && end.is_some() {
+                return Ok(Scanned { end: at, torn: false });
+            }
+            match self.unit(&map, segment, at, limit, tail) {
+                Some(next) => at = next,
+                None => return Ok(Scanned { end: at, torn: true }),
+            }
+        }
+    }
+
+    /// One record, or one frame with all its records; returns where the next one begins.
+    fn unit(&self, map: &LogMap, segment: &mut TailSegment, at: u64, limit: u64, tail: &mut Tail) -> Option<u64> {
+        let valid = |at: u64, limit: u64| {
+            let record = Record::at(map, at).ok().filter(|record| at + record.header.total() <= limit)?;
+            record.check(segment.salt, at).ok()?;
+            Some(record)
+        };
+        let record = valid(at, limit)?;
+        let next = at + record.header.total();
+        if let Some((records, bytes)) = record.frame() {
+            let end = next.checked_add(bytes).filter(|&end| end <= limit)?;
+            let mut inner = next;
+            let mut members = Vec::new();
+            for _ in 0..records {
+                let record = valid(inner, end)?;
+                members.push((inner, record));
+                inner += record.header.total();
+            }
+            if inner != end {
+                return None;
+            }
+            segment.overhead += record.header.total();
+            for (at, record) in members {
+                self.collect(segment, at, &record, tail);
+            }
+            return Some(end);
+        }
+        if record.header.kind == Kind::Frame {
+            return None;
+        }
+        self.collect(segment, at, &record, tail);
+        Some(next)
+    }
+
+    fn collect(&self, segment: &mut TailSegment, at: u64, record: &Record<'_>, tail: &mut Tail) {
+        let kind = record.header.kind;
+        match kind {
+            Kind::Mark => {
+                if let Some(claim) = record.mark() {
+                    tail.claim = tail.claim.max(claim);
+                }
+                segment.overhead += record.header.total();
+            }
+            Kind::Frame => {}
+            Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {
+                if let Some(link) = (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten() {
+                    tail.linked.push(link.id);
+                }
+                if matches!(kind, Kind::Remove | Kind::Clear) {
+                    segment.removals += 1;
+                    segment.overhead += record.header.total();
+                }
+                let place = Place::new(segment.slot, at);
+                tail.ops.push(TailOp { hash: self.hasher.hash(record.key()), place, kind });
+            }
+        }
+    }
+
+    fn map(&self, path: &Path) -> Result<LogMap> {
+        let file = self.disk.open(path, OpenMode::Read).context("open", path)?;
+        let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
+        file.map_log(len as usize, len, false).context("map", path)
+    }
+
+    /// Decides whether what follows X is a torn tail or lost data, and lists the files to discard.
+    fn look_behind(&self, later: &Later, torn: bool, tail: &mut Tail) -> Result<()> {
+        tail.sequence_max = later.sequence_max;
+        let mut claimed = tail.claim;
+        if let Some(last) = tail.segments.last().filter(|_| torn) {
+            let map = self.map(&last.path)?;
+            let behind = map.read(last.end, map.len().saturating_sub(last.end)).unwrap_or(&[]);
+            claimed = claimed.max(highest_mark(behind, last.salt, last.end).unwrap_or_default());
+            let written = behind.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
+            tail.discarded_bytes += written;
+        }
+        for (sequence, path) in &later.files {
+            if tail.segments.iter().any(|segment| segment.sequence == *sequence) {
+                continue;
+            }
+            tail.discard.push(path.clone());
+            let Some(header) = later.headers.get(sequence) else { continue };
+            claimed = claimed.max(header.claim);
+            let map = self.map(path)?;
+            let records = map.read(SEGMENT_HEADER_BYTES, map.len().saturating_sub(SEGMENT_HEADER_BYTES));
+            let records = records.unwrap_or(&[]);
+            claimed = claimed.max(highest_mark(records, header.salt, SEGMENT_HEADER_BYTES).unwrap_or_default());
+            tail.discarded_bytes += records.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
+        }
+        if claimed > tail.end {
+            let location = match tail.segments.last() {
+                Some(last) => Location::at(&last.path, last.end),
+                None => Location::file(self.dir),
+            };
+            return Err(Error::LostData {
+                location: Box::new(location),
+                valid_to: tail.end.raw(),
+                durable_to: claimed.raw(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Segment files that the checkpoint does not know.
+#[derive(Debug, Default)]
+struct Later {
+    headers: BTreeMap<u32, SegmentHeader>,
+    files: Vec<(u32, PathBuf)>,
+    sequence_max: u32,
+}
+
+/// Maps a segment for use: readable up to `end`, and writable behind it if it goes on being the active one.
+pub(crate) fn map_segment(
+    disk: &dyn Disk,
+    path: &Path,
+    salt: u64,
+    end: u64,
+    writable: bool,
+) -> Result<(LogMap, u64, Arc<dyn crate::sys::DiskFile>)> {
+    let mode = if writable { OpenMode::Write } else { OpenMode::Read };
+    let file = disk.open(path, mode).context("open", path)?;
+    let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
+    if len < end {
+        return Err(Error::corrupt("segment", Location::file(path), format!("at least {end} bytes"), format!("{len}")));
+    }
+    let map = file.map_log(len as usize, end, writable).context("map", path)?.with_cookie(salt);
+    Ok((map, len, file))
+}
