@@ -1,0 +1,325 @@
+//! What can go wrong, with everything a person needs at 3 a.m.: where, what was expected, what was
+//! found, and what to do next.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of every fallible call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A place inside a store's files, as far as it is known.
+///
+/// Printed as `index at byte 20480 (page 5, slot 17)`; parts that do not apply are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Location {
+    /// The file.
+    pub path: PathBuf,
+    /// Byte offset inside the file.
+    pub offset: Option<u64>,
+    /// Page number inside the index or journal file (4096-byte pages).
+    pub page: Option<u64>,
+    /// Slot number inside the page.
+    pub slot: Option<u32>,
+}
+
+impl Location {
+    /// A whole file.
+    pub(crate) fn file(path: &Path) -> Self {
+        Location { path: path.to_path_buf(), ..Location::default() }
+    }
+
+    /// A byte offset in a file.
+    pub(crate) fn at(path: &Path, offset: u64) -> Self {
+        Location { path: path.to_path_buf(), offset: Some(offset), ..Location::default() }
+    }
+
+    /// A page of the index or of the journal.
+    pub(crate) fn page(path: &Path, page: u64) -> Self {
+        Location { path: path.to_path_buf(), offset: Some(page * 4096), page: Some(page), slot: None }
+    }
+
+    /// The same place, with the slot inside the page.
+    pub(crate) fn with_slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some(offset) = self.offset {
+            write!(f, " at byte {offset}")?;
+        }
+        match (self.page, self.slot) {
+            (Some(page), Some(slot)) => write!(f, " (page {page}, slot {slot})"),
+            (Some(page), None) => write!(f, " (page {page})"),
+            (None, Some(slot)) => write!(f, " (slot {slot})"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Everything that a store can report.
+///
+/// No variant is ever the result of a panic caught, and no damaged file makes a call panic: damage is
+/// [`Error::Corrupt`] or one of its more exact relatives.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operating-system call failed.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as in "open" or "allocate blocks of".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The file system has no room for what the call needs. Nothing was lost: the store can be read, and
+    /// removals go on from a reserve for a while.
+    #[error(
+        "no space left for {what} of {}: {source}; free some disk space and repeat the call (reads go on, removals go on from a reserve)",
+        path.display()
+    )]
+    DiskFull {
+        /// What the space was for.
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The store is open in another process, or a second time in this one.
+    #[error(
+        "{} is in use by {}; a store is opened by one process at a time (read-only openers may share it among themselves)",
+        path.display(), holder(*pid)
+    )]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+        /// The process that holds it, where its LOCK file tells.
+        pid: Option<u32>,
+    },
+
+    /// There is nothing at the path, and the options do not allow to create a store.
+    #[error("there is no store at {}; Options::create(true) would create one", path.display())]
+    NotFound {
+        /// The path that was to be opened.
+        path: PathBuf,
+    },
+
+    /// There is a store already, and `create_new` was asked for.
+    #[error("{} is a store already; open it without create_new, or choose another path", path.display())]
+    AlreadyExists {
+        /// The path that was to be created.
+        path: PathBuf,
+    },
+
+    /// The path is a file, or a directory that belongs to something else. Nothing was written.
+    #[error("{} is not a tophash store: {reason}", path.display())]
+    NotAStore {
+        /// The path.
+        path: PathBuf,
+        /// What was found there.
+        reason: String,
+    },
+
+    /// The store was written by a newer version whose format this one does not understand.
+    #[error(
+        "{}: format version {found} is newer than {supported}, the newest that this build can {access}; use a newer tophash",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The newest version that this build supports for the access.
+        supported: u32,
+        /// `"read"` or `"write"`.
+        access: &'static str,
+    },
+
+    /// A file of another store lies in this store's directory.
+    #[error(
+        "{location}: belongs to store {found}, this is store {expected}; restore the file that belongs here from a copy, or run `tophash repair`"
+    )]
+    WrongStore {
+        /// Where.
+        location: Location,
+        /// This store's uuid.
+        expected: String,
+        /// The uuid that was found.
+        found: String,
+    },
+
+    /// Bytes on disk are not what was written.
+    #[error(
+        "damaged {what} in {location}: expected {expected}, found {found}; run `tophash verify` to see the extent, `tophash repair` to save what is whole"
+    )]
+    Corrupt {
+        /// The structure that is damaged, as in "record" or "bucket page".
+        what: &'static str,
+        /// Where.
+        location: Box<Location>,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+
+    /// Writes that had been made durable are missing or damaged: the log breaks off before a position that
+    /// a later mark declares durable. Opening is refused, because going on would make the loss final.
+    #[error(
+        "{location}: acknowledged data is lost: the log is valid up to position {valid_to:#x}, but was durable up to {durable_to:#x}; restore from a copy, or run `tophash repair` to save what is whole into a new store"
+    )]
+    LostData {
+        /// Where the first record that does not validate begins.
+        location: Box<Location>,
+        /// Log position of the first record that does not validate.
+        valid_to: u64,
+        /// Log position up to which a later mark declares durability.
+        durable_to: u64,
+    },
+
+    /// The key is longer than a record can hold.
+    #[error("the key has {len} bytes, the limit is {limit}")]
+    KeyTooLong {
+        /// The key's length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+
+    /// The value is longer than a record can hold.
+    #[error("the value has {len} bytes, the limit is {limit}; split it over several keys")]
+    ValueTooLong {
+        /// The value's length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+
+    /// The batch is larger than one log frame can be.
+    #[error("the batch needs {bytes} bytes of log, the limit is {limit}; apply it in parts")]
+    BatchTooLarge {
+        /// Bytes that the batch needs in the log.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+
+    /// A structural limit of the format is reached.
+    #[error("{}: {what}: the limit of {limit} is reached; {remedy}", path.display())]
+    LimitReached {
+        /// The store.
+        path: PathBuf,
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What helps.
+        remedy: &'static str,
+    },
+
+    /// The store was opened read-only.
+    #[error("{} is open read-only; open it without Options::read_only to change it", path.display())]
+    ReadOnly {
+        /// The store.
+        path: PathBuf,
+    },
+
+    /// A read-only open was asked for on something that only a writable open can finish.
+    #[error("{}: {reason}; open it once for writing", path.display())]
+    NeedsWriter {
+        /// The store.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+
+    /// An earlier I/O error left unclear what is on disk. The handle refuses every further change; reads go
+    /// on. Close it and open the store again: recovery trusts nothing that was not proven durable.
+    #[error(
+        "{} refuses changes since an earlier error ({cause}); reads go on; close the store and open it again to recover",
+        path.display()
+    )]
+    Poisoned {
+        /// The store.
+        path: PathBuf,
+        /// The first error, in words.
+        cause: String,
+    },
+
+    /// The handle was inherited through `fork`. Only the process that opened the store may use it.
+    #[error("{} was opened by process {owner}; a forked child must open its own store", path.display())]
+    Forked {
+        /// The store.
+        path: PathBuf,
+        /// The process that opened it.
+        owner: u32,
+    },
+
+    /// An option has a value that cannot work.
+    #[error("option {option}: {value} is not possible: {reason}")]
+    InvalidOption {
+        /// The option's name.
+        option: &'static str,
+        /// The value that was given.
+        value: u64,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => format!("this process already (pid {pid})"),
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_string(),
+    }
+}
+
+impl Error {
+    /// Wraps an I/O error, telling a full disk from the rest.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Error::DiskFull { what: action, path: path.to_path_buf(), source }
+        } else {
+            Error::Io { action, path: path.to_path_buf(), source }
+        }
+    }
+
+    /// A damaged structure.
+    pub(crate) fn corrupt(
+        what: &'static str,
+        location: Location,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Self {
+        Error::Corrupt { what, location: Box::new(location), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// True where the bytes on disk are damaged or lost, as against a call that could not be carried out.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        matches!(self, Error::Corrupt { .. } | Error::LostData { .. } | Error::WrongStore { .. })
+    }
+}
+
+/// `map_err` helper: names the action and the file of an I/O error.
+pub(crate) trait IoContext<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::io(action, path, source))
+    }
+}

@@ -1,0 +1,55 @@
+//! A persistent hash map: an embedded key-value store with the lookup cost of an in-memory hash table and a
+//! tested promise about every crash.
+//!
+//! ```
+//! # fn main() -> tophash::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("sessions.tophash");
+//! let store = tophash::Store::open(&path)?;
+//! store.insert("session:42", "user=ada")?;
+//! assert_eq!(store.get("session:42")?.unwrap(), &b"user=ada"[..]);
+//! store.remove("session:42")?;
+//! assert!(store.get("session:42")?.is_none());
+//! store.close()?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What survives what
+//!
+//! | what happens | what is kept |
+//! |---|---|
+//! | the process dies (kill -9, panic, out of memory) | every write that returned |
+//! | power loss, kernel crash | every write covered by a sync: with [`SyncPolicy::Always`] every write that returned, with [`SyncPolicy::Every`] all but the last interval, with [`SyncPolicy::Manual`] up to the last [`Store::sync`]; always a prefix of the writes, batches whole |
+//! | disk full | everything; writes that do not fit fail with [`Error::DiskFull`], removals go on from a reserve, reads always go on |
+//! | an fsync error | the store refuses further changes ([`Error::Poisoned`]); reads go on; reopening recovers |
+//! | bit rot | [`Error::Corrupt`] with file and offset, never a wrong value |
+//!
+//! # Limits
+//!
+//! Keys up to 65,535 bytes, values up to 4 GiB - 1, 4 TiB of log in 4,096 segments. 64-bit little-endian Unix
+//! only. One process at a time (or several read-only ones). No key ranges and no order: this is a hash map.
+#![deny(unsafe_code)]
+#![warn(missing_docs, missing_debug_implementations)]
+
+#[cfg(not(all(unix, target_endian = "little", target_pointer_width = "64")))]
+compile_error!("tophash supports 64-bit little-endian Unix systems only");
+
+mod batch;
+mod checkpoint;
+mod checksum;
+mod error;
+mod index;
+mod log;
+mod options;
+mod stats;
+mod store;
+#[doc(hidden)]
+pub mod sys;
+
+pub use batch::Batch;
+pub use error::{Error, Location, Result};
+#[doc(hidden)]
+pub use options::Tuning;
+pub use options::{Options, SyncPolicy};
+pub use stats::{CheckpointStats, CommitStats, IndexStats, LogStats, RecoveryStats, Stats, WaitStats};
+pub use store::{Entry, Store, Value};

@@ -1,0 +1,156 @@
+//! Figures about a store.
+
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of a store's figures, taken by [`Store::stats`](crate::Store::stats).
+///
+/// Sizes are in bytes. Counters count since the store was opened. The figures are read one after another
+/// without stopping writers, so they can be off against each other by the writes of that instant.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records in the store.
+    pub records: u64,
+    /// The table: pages, growth, slots.
+    pub index: IndexStats,
+    /// The log: segments, live and dead bytes.
+    pub log: LogStats,
+    /// Checkpoints and what waits for the next one.
+    pub checkpoint: CheckpointStats,
+    /// Syncs and group commit.
+    pub commit: CommitStats,
+    /// Times a caller had to wait or to try again.
+    pub waits: WaitStats,
+    /// What opening the store took.
+    pub recovery: RecoveryStats,
+    /// The first error that made the store refuse changes, if any did.
+    pub poisoned: Option<String>,
+}
+
+/// Figures of the index.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IndexStats {
+    /// log2 of the number of primary pages, without those that a growth under way has added.
+    pub level: u32,
+    /// Primary pages in use.
+    pub pages: u64,
+    /// True while the table is being doubled.
+    pub growing: bool,
+    /// Pages that the growth under way has evacuated.
+    pub evacuated_pages: u64,
+    /// Overflow pages in use.
+    pub overflow_pages: u64,
+    /// Overflow pages free for use.
+    pub overflow_pages_free: u64,
+    /// Size of the index file.
+    pub file_bytes: u64,
+    /// Slots in all primary pages.
+    pub slots: u64,
+    /// Doublings finished.
+    pub growths: u64,
+    /// Pages split.
+    pub splits: u64,
+    /// Pages whose slots' hash bits were refilled from the keys in the log.
+    pub refills: u64,
+    /// Pages rewritten in place to get rid of tombstones.
+    pub rewrites: u64,
+    /// Entries that removals moved towards the front of their path.
+    pub repairs: u64,
+    /// Inserts into a slot whose path ended there (`emptyRest`).
+    pub inserts_into_empty_rest: u64,
+    /// Inserts into a tombstone (`emptyOne`).
+    pub inserts_into_empty_one: u64,
+    /// Inserts that took a new overflow page.
+    pub inserts_into_new_overflow: u64,
+}
+
+/// Figures of the log.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Segment files that hold records.
+    pub segments: u64,
+    /// Bytes of records in them, dead ones and log overhead included.
+    pub bytes: u64,
+    /// Bytes of records that nothing refers to any more.
+    pub dead_bytes: u64,
+    /// Size of all segment files, prepared ones included.
+    pub file_bytes: u64,
+    /// Segments that a [`Value`](crate::Value) pins at this moment.
+    pub pinned_segments: u64,
+    /// Blob files (values too large for a segment).
+    pub blobs: u64,
+    /// Size of all blob files.
+    pub blob_bytes: u64,
+    /// The log position at which the next record will be written.
+    pub position: u64,
+    /// Everything below this log position is durable.
+    pub durable_position: u64,
+}
+
+/// Figures of the checkpoints.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CheckpointStats {
+    /// Checkpoints finished since the store was opened.
+    pub count: u64,
+    /// Generation of the newest durable checkpoint.
+    pub generation: u64,
+    /// Log bytes since the last cut: what a recovery would replay.
+    pub log_bytes_since: u64,
+    /// Index pages changed since the last cut.
+    pub dirty_pages: u64,
+    /// Index pages in private memory.
+    pub private_pages: u64,
+    /// Page images written by all checkpoints.
+    pub images: u64,
+    /// Longest time that a cut held all writers, in nanoseconds.
+    pub cut_nanos_max: u64,
+    /// Size of the journal file.
+    pub journal_bytes: u64,
+}
+
+/// Figures of syncs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CommitStats {
+    /// Rounds of fdatasync on the log.
+    pub syncs: u64,
+    /// Calls that waited for one of them.
+    pub waiters: u64,
+}
+
+/// How often callers had to wait or to try again, and for what.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WaitStats {
+    /// A writer prepared a segment itself or waited for one.
+    pub segment: u64,
+    /// A writer extended the journal.
+    pub journal: u64,
+    /// A writer waited for a checkpoint because of `memory_bytes`.
+    pub memory: u64,
+    /// A writer allocated overflow pages or index blocks.
+    pub index_space: u64,
+    /// A reader took the stripe lock because entries kept moving.
+    pub reader_locks: u64,
+}
+
+/// What opening the store took.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RecoveryStats {
+    /// False if the store had been closed cleanly.
+    pub was_unclean: bool,
+    /// Records replayed.
+    pub replayed_records: u64,
+    /// Log bytes replayed.
+    pub replayed_bytes: u64,
+    /// Bytes of torn tail that were discarded (never acknowledged as durable).
+    pub discarded_bytes: u64,
+    /// True if a complete journal was applied again.
+    pub journal_redone: bool,
+    /// Time from the call to the open store, in nanoseconds.
+    pub open_nanos: u64,
+}

@@ -1,0 +1,112 @@
+//! The background threads: whatever can be done before somebody has to wait for it.
+//!
+//! * *upkeep* prepares the next segment, begins growth when the load asks for it, and drives it to its end
+//!   when no writes do.
+//! * *checkpoint* runs checkpoints when enough log has been written or much memory is dirty.
+//! * *sync* (with `SyncPolicy::Every`) syncs at the interval.
+//!
+//! An error here is not reported: whoever needs what could not be done meets it again, in the call that
+//! needs it. (A failed sync or checkpoint has poisoned the store, which every later change reports.)
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::error::{IoContext, Result};
+use crate::options::SyncPolicy;
+use crate::store::core::{Core, Woken};
+
+/// How often upkeep looks around without being woken.
+const UPKEEP_PAUSE: Duration = Duration::from_millis(100);
+/// How often the checkpoint thread looks at the dirty set without being woken.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
+/// Pages evacuated at a time when no writes help.
+const EVACUATE_PAGES: usize = 64;
+/// How long the store must have been without inserts before upkeep evacuates pages itself.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// Starts the threads of a store.
+pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    if !core.tuning.background || core.files.is_none() {
+        return Ok(threads);
+    }
+    let work: [(&str, fn(&Core)); 3] =
+        [("tophash-upkeep", upkeep), ("tophash-ckpt", checkpoints), ("tophash-sync", syncs)];
+    for (name, work) in work {
+        if name == "tophash-sync" && !matches!(core.sync, SyncPolicy::Every(_)) {
+            continue;
+        }
+        let shared = Arc::clone(core);
+        let thread = Builder::new().name(name.to_string()).spawn(move || work(&shared));
+        threads.push(thread.context("start a thread for", &core.path)?);
+    }
+    Ok(threads)
+}
+
+fn upkeep(core: &Core) {
+    loop {
+        match core.wake.wait_upkeep(UPKEEP_PAUSE) {
+            Woken::Stop => return,
+            Woken::Work | Woken::Timeout => {}
+        }
+        if core.check_writable().is_err() {
+            continue;
+        }
+        let half_full = core.log.appender.lock().as_ref().is_some_and(|appender| appender.is_half_full());
+        if half_full {
+            // If the disk is full, the call that needs the segment says so.
+            let _ = core.log.prepare_ahead(1);
+        }
+        if core.table.growth_wanted.load(Ordering::Relaxed) {
+            let _ = core.retry(|| core.table.start_growth());
+        }
+        drive_growth(core);
+    }
+}
+
+/// Finishes growth while nobody inserts.
+fn drive_growth(core: &Core) {
+    while core.table.growth().is_growing() {
+        let before = core.table.inserts();
+        if core.wake.sleep(QUIET) == Woken::Stop || core.table.inserts() != before {
+            return;
+        }
+        while core.table.growth().is_growing() && core.table.inserts() == before {
+            let done = core.retry(|| core.table.help_growth(EVACUATE_PAGES, core));
+            if !matches!(done, Ok(pages) if pages > 0) {
+                return;
+            }
+        }
+    }
+}
+
+fn checkpoints(core: &Core) {
+    loop {
+        let woken = core.wake.wait_checkpoint(CHECKPOINT_PAUSE);
+        if woken == Woken::Stop {
+            return;
+        }
+        if core.poisoned().is_some() {
+            continue;
+        }
+        let dirty_half = core.table.dirty.len() > core.limit_pages / 2;
+        let due = core.log.total() >= core.checkpoint_due.load(Ordering::Relaxed);
+        if due || dirty_half || core.log.blobs.is_crowded() {
+            // An error has poisoned the store; every later change says so.
+            let _ = core.run_checkpoint(false);
+        }
+    }
+}
+
+fn syncs(core: &Core) {
+    let SyncPolicy::Every(interval) = core.sync else { return };
+    while core.wake.sleep(interval) != Woken::Stop {
+        let tail = core.log.tail();
+        if tail > core.log.commit.durable() && core.poisoned().is_none() {
+            // As above.
+            let _ = core.sync_to(tail);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Running a checkpoint.
+//!
+//! 1. **Cut.** All stripes are held for an instant, so that exactly the records below the cut are in the
+//!    index. The dirty set is frozen; from here a writer copies a frozen page aside before it changes it. Growth
+//!    word, extents, segments, blobs and counts are noted with it. *Crash:* nothing has been written.
+//! 2. The log is synced up to the cut. *Crash:* as before the checkpoint.
+//! 3. The images of the frozen pages go into the journal; fsync. *Crash before it is complete:* the old
+//!    generation stands, replay starts at the old cut. *After:* recovery does 4 and 5 again.
+//! 4. The same images are written in place, in ascending order; fsync. *Crash:* recovery does it again.
+//! 5. The other header slot gets generation and cut; fsync. *Crash:* the new generation stands.
+//! 6. What the old generation needed is let go: blobs are unlinked, clean private pages are dropped if
+//!    memory is short. *Crash:* the checkpoint names the blobs that are still to be unlinked.
+//!
+//! An I/O error in any step poisons the store: what is on disk is unknown, recovery sorts it out.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use parking_lot::MutexGuard;
+
+use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::journal::JournalHead;
+use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::error::{IoContext, Result};
+use crate::index::page::{PageImage, image};
+use crate::index::region::{PageId, PageSlot, RegionKind};
+use crate::log::Position;
+use crate::log::segment::Segment;
+use crate::store::core::{CheckpointState, Core, Files};
+use crate::sys::{DiskFile, PAGE_BYTES, write_all_at};
+
+/// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page
+/// cache, and changing one page of them later would cost more.
+const RUN_PAGES: usize = 4;
+
+/// What the cut froze.
+struct Cut {
+    position: Position,
+    total: u64,
+    pages: Vec<PageId>,
+    meta: Meta,
+}
+
+impl Core {
+    /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
+    pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let mut state = self.checkpoint.lock();
+        self.check_writable()?;
+        let result = self.checkpoint_steps(files, &mut state, clean);
+        result.inspect_err(|error| self.poison(error))?;
+        drop(state);
+        self.drop_clean_pages();
+        Ok(())
+    }
+
+    fn checkpoint_steps(&self, files: &Files, state: &mut MutexGuard<'_, CheckpointState>, clean: bool) -> Result<()> {
+        let cut = self.cut();
+        self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
+        let nothing_new = cut.pages.is_empty() && cut.position == state.header.cut;
+        if nothing_new && !clean {
+            return Ok(());
+        }
+        self.log.sync_to(cut.position)?;
+        let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
+        if !nothing_new {
+            header.generation += 1;
+            header.cut = cut.position;
+            let head = self.write_journal(files, state, &cut, header.generation)?;
+            apply_journal(files, head)?;
+            self.counters.images.fetch_add(head.images, Ordering::Relaxed);
+        }
+        header.write(&*files.index, &files.index_path)?;
+        state.header = header;
+        state.total_at_cut = cut.total;
+        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.log.unlink_dying_blobs()
+    }
+
+    /// Step 1.
+    fn cut(&self) -> Cut {
+        let structure = self.table.structure.lock();
+        let started = Instant::now();
+        let all = self.table.lock_all();
+        let (position, total) = self
+            .log
+            .appender
+            .lock()
+            .as_ref()
+            .map_or_else(|| (Position::default(), 0), |appender| (appender.position(), appender.total()));
+        let pages = self.table.dirty.freeze();
+        let mut segments = Vec::new();
+        let next_sequence = {
+            let registry = self.log.registry.lock();
+            segments.extend(registry.segments.values().map(|segment| self.segment_entry(segment, position)));
+            registry.next_sequence
+        };
+        let meta = Meta {
+            growth: self.table.growth(),
+            records: self.table.len(),
+            end_page: structure.end_page,
+            floor: structure.floor,
+            next_sequence,
+            primary_extents: structure.primary_extents.clone(),
+            overflow_extents: structure.overflow_extents.clone(),
+            segments,
+            blobs: self.log.blobs.freeze(),
+        };
+        drop(all);
+        let nanos = started.elapsed().as_nanos() as u64;
+        self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
+        Cut { position, total, pages, meta }
+    }
+
+    fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {
+        SegmentEntry {
+            sequence: segment.sequence,
+            slot: segment.slot,
+            salt: segment.salt,
+            capacity: segment.capacity,
+            end: segment.end().unwrap_or(cut.offset()),
+            dead: self.log.dead(segment.slot),
+            removals: segment.removals.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Step 3.
+    fn write_journal(
+        &self,
+        files: &Files,
+        state: &mut MutexGuard<'_, CheckpointState>,
+        cut: &Cut,
+        generation: u64,
+    ) -> Result<JournalHead> {
+        let mut writer = files.journal.begin(generation);
+        // The meta pages come first in the file. Only those that say something new are written.
+        let mut meta_pages = cut.meta.pages();
+        for (i, page) in meta_pages.iter_mut().enumerate() {
+            let known = state.meta_pages.get(i).is_some_and(|known| same_content(known, page));
+            if !known {
+                writer.push(page)?;
+            }
+        }
+        state.meta_pages = meta_pages;
+        let mut pages: Vec<PageSlot<'_>> = cut.pages.iter().filter_map(|&id| self.table.by_id(id)).collect();
+        pages.sort_unstable_by_key(PageSlot::number);
+        for page in pages {
+            let Some(mut bytes) = self.table.dirty.capture(&page) else { continue };
+            // Made ready for an entry that then went elsewhere: still a hole.
+            if image::kind(&bytes) == 0 {
+                continue;
+            }
+            writer.push(&mut bytes)?;
+        }
+        let (images, growth) = (writer.images(), cut.meta.growth.word());
+        writer.finish(cut.position, growth)?;
+        Ok(JournalHead { generation, cut: cut.position, images, growth })
+    }
+
+    /// Drops clean private pages while there are more of them than the memory limit allows.
+    fn drop_clean_pages(&self) {
+        let dirty = &self.table.dirty;
+        if dirty.private_pages() <= self.limit_pages {
+            return;
+        }
+        for kind in [RegionKind::Primary, RegionKind::Overflow] {
+            let region = self.table.region(kind);
+            for (_, group) in region.groups() {
+                for (index, _) in group.states().iter().enumerate().skip(group.bitmap_pages as usize) {
+                    if dirty.private_pages() <= self.limit_pages / 2 {
+                        return;
+                    }
+                    let Some((page, state)) = group.at(index as u64) else { continue };
+                    if !state.load().is_private() || state.load().is_dirty_at_all() {
+                        continue;
+                    }
+                    let id = PageId { region: kind, group: 0, index: index as u32 };
+                    let slot = PageSlot { page, state, group, id };
+                    // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
+                    // the page meanwhile: that takes the dirty set's lock, which `release` holds.
+                    dirty.release(&slot, || group.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
+                }
+            }
+        }
+    }
+}
+
+/// True if two meta pages say the same, whichever checkpoint wrote them.
+fn same_content(a: &PageImage, b: &PageImage) -> bool {
+    a[4..48] == b[4..48] && a[56..] == b[56..]
+}
+
+/// Steps 4: writes the images of a complete journal in place.
+pub(crate) fn apply_journal(files: &Files, head: JournalHead) -> Result<()> {
+    files.journal.for_each_run(head, |images| {
+        write_images(&*files.index, images).context("write pages of", &files.index_path)?;
+        Ok(true)
+    })?;
+    files.index.sync_all().context("sync", &files.index_path)
+}
+
+fn write_images(index: &dyn DiskFile, images: &[[u8; PAGE_BYTES]]) -> std::io::Result<()> {
+    let adjacent = |a: &[u8; PAGE_BYTES], b: &[u8; PAGE_BYTES]| image::number(a) + 1 == image::number(b);
+    for run in images.chunk_by(adjacent) {
+        for piece in run.chunks(RUN_PAGES) {
+            write_all_at(index, piece.as_flattened(), image::number(&piece[0]) * PAGE_BYTES as u64)?;
+        }
+    }
+    Ok(())
+}

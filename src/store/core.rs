@@ -1,0 +1,321 @@
+//! What a store consists of, and what its operations share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::journal::Journal;
+use crate::checkpoint::meta::Meta;
+use crate::checksum::KeyHasher;
+use crate::error::{Error, Result};
+use crate::index::page::PageImage;
+use crate::index::slot::Slot;
+use crate::index::split::ReadHash;
+use crate::index::table::Table;
+use crate::index::{Need, Shortage, Step};
+use crate::log::Position;
+use crate::log::record::Record;
+use crate::log::segments::Log;
+use crate::options::{SyncPolicy, Tuning};
+use crate::stats::RecoveryStats;
+use crate::sys::{DiskFile, ForkGuard, LockGuard};
+
+/// The store behind the handle, shared with its background threads.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) path: PathBuf,
+    pub(crate) table: Table,
+    pub(crate) log: Log,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) verify_reads: bool,
+    pub(crate) tuning: Tuning,
+    pub(crate) checkpoint_bytes: Option<u64>,
+    /// Private pages beyond which writers wait for a checkpoint and clean ones are dropped.
+    pub(crate) limit_pages: u64,
+    /// `None` in a read-only store.
+    pub(crate) files: Option<Files>,
+    /// What the last checkpoint wrote. Held during a checkpoint: one at a time.
+    pub(crate) checkpoint: Mutex<CheckpointState>,
+    /// A checkpoint is due when the log has grown to this many bytes.
+    pub(crate) checkpoint_due: AtomicU64,
+    pub(crate) counters: Counters,
+    pub(crate) wake: Wake,
+    pub(crate) poison: OnceLock<String>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) fork: ForkGuard,
+    pub(crate) recovery: OnceLock<RecoveryStats>,
+    pub(crate) lock: Box<dyn LockGuard>,
+}
+
+/// The files that checkpoints write.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) index: Arc<dyn DiskFile>,
+    pub(crate) index_path: PathBuf,
+    pub(crate) journal: Journal,
+    /// Held while the journal's blocks are allocated.
+    pub(crate) extending: Mutex<()>,
+}
+
+/// What stands in the index file.
+#[derive(Debug)]
+pub(crate) struct CheckpointState {
+    pub(crate) header: IndexHeader,
+    /// The meta pages as they were last written.
+    pub(crate) meta_pages: Vec<PageImage>,
+    /// Bytes that had been appended at the last cut.
+    pub(crate) total_at_cut: u64,
+    /// The meta data that the store was opened with.
+    pub(crate) opened: Meta,
+}
+
+/// Counters for [`Stats`](crate::Stats).
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) images: AtomicU64,
+    pub(crate) cut_nanos_max: AtomicU64,
+    pub(crate) segment_waits: AtomicU64,
+    pub(crate) journal_waits: AtomicU64,
+    pub(crate) memory_waits: AtomicU64,
+    pub(crate) space_waits: AtomicU64,
+}
+
+/// Wakes the background threads.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    state: Mutex<WakeState>,
+    changed: Condvar,
+    upkeep_wanted: AtomicBool,
+    checkpoint_wanted: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WakeState {
+    pub(crate) stop: bool,
+}
+
+/// What a background thread was woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    Work,
+    Timeout,
+    Stop,
+}
+
+impl Wake {
+    fn set(&self, flag: &AtomicBool) {
+        if !flag.load(Ordering::Relaxed) && !flag.swap(true, Ordering::AcqRel) {
+            // Taking the lock makes sure that a thread which has just found nothing to do is waiting.
+            drop(self.state.lock());
+            self.changed.notify_all();
+        }
+    }
+
+    /// A segment or growth is wanted.
+    pub(crate) fn upkeep(&self) {
+        self.set(&self.upkeep_wanted);
+    }
+
+    /// A checkpoint is wanted.
+    pub(crate) fn checkpoint(&self) {
+        self.set(&self.checkpoint_wanted);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.state.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn wait_upkeep(&self, timeout: std::time::Duration) -> Woken {
+        self.wait(Some(&self.upkeep_wanted), timeout)
+    }
+
+    pub(crate) fn wait_checkpoint(&self, timeout: std::time::Duration) -> Woken {
+        self.wait(Some(&self.checkpoint_wanted), timeout)
+    }
+
+    /// Waits for the timeout, or for the end.
+    pub(crate) fn sleep(&self, timeout: std::time::Duration) -> Woken {
+        self.wait(None, timeout)
+    }
+
+    fn wait(&self, flag: Option<&AtomicBool>, timeout: std::time::Duration) -> Woken {
+        let until = std::time::Instant::now() + timeout;
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return Woken::Stop;
+            }
+            if flag.is_some_and(|flag| flag.swap(false, Ordering::AcqRel)) {
+                return Woken::Work;
+            }
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                return if state.stop { Woken::Stop } else { Woken::Timeout };
+            }
+        }
+    }
+}
+
+impl ReadHash for Core {
+    fn hash_of(&self, slot: Slot) -> Option<u64> {
+        let place = slot.place();
+        let pinned = self.log.pin(place)?;
+        let record = Record::at(&pinned, place.offset()).ok()?;
+        record.check(pinned.cookie(), place.offset()).ok()?;
+        Some(self.hasher.hash(record.key()))
+    }
+
+    fn prefetch(&self, slot: Slot) {
+        self.log.prefetch(slot);
+    }
+}
+
+impl Core {
+    /// Refuses changes where they are not allowed.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.files.is_none() || self.poison.get().is_some() || self.fork.is_child() {
+            return Err(self.not_writable());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn not_writable(&self) -> Error {
+        let path = self.path.clone();
+        if self.files.is_none() {
+            Error::ReadOnly { path }
+        } else if let Some(cause) = self.poison.get() {
+            Error::Poisoned { path, cause: cause.clone() }
+        } else {
+            Error::Forked { path, owner: self.fork.owner() }
+        }
+    }
+
+    /// What is on disk is unknown from now on: no further change, no checkpoint.
+    pub(crate) fn poison(&self, cause: &Error) {
+        let _ = self.poison.set(cause.to_string());
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<&String> {
+        self.poison.get()
+    }
+
+    /// Runs a step until it has what it needs. Between two tries no lock is held.
+    pub(crate) fn retry<T>(&self, mut step: impl FnMut() -> Step<T>) -> Result<T> {
+        loop {
+            match step() {
+                Ok(value) => return Ok(value),
+                Err(Shortage::Error(error)) => return Err(error),
+                Err(Shortage::Need(need)) => self.satisfy(need)?,
+            }
+        }
+    }
+
+    /// Finds what a step ran short of. The caller holds no lock.
+    #[cold]
+    pub(crate) fn satisfy(&self, need: Need) -> Result<()> {
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        match need {
+            Need::Journal { pages } => {
+                count(&self.counters.journal_waits);
+                match self.extend_journal(pages) {
+                    // On a full disk the blocks that are there must do: a checkpoint empties the dirty set.
+                    Err(full @ Error::DiskFull { .. }) => {
+                        self.run_checkpoint(false)?;
+                        if self.table.dirty.len() + 1 < self.table.dirty.journal_pages() { Ok(()) } else { Err(full) }
+                    }
+                    other => other,
+                }
+            }
+            Need::Checkpoint => {
+                count(&self.counters.memory_waits);
+                self.check_writable()?;
+                self.run_checkpoint(false)
+            }
+            Need::IndexBlocks(page) => {
+                count(&self.counters.space_waits);
+                self.table.allocate_blocks(page)
+            }
+            Need::Overflow { pages } => {
+                count(&self.counters.space_waits);
+                // A few more than asked for, so that not every insert comes here.
+                self.retry(|| self.table.provide_overflow(pages + 4))
+            }
+            Need::Segment { bytes, .. } => {
+                self.check_writable()?;
+                count(&self.counters.segment_waits);
+                self.log.provide_segment(bytes)
+            }
+            Need::BlobList => self.run_checkpoint(false),
+            Need::Nothing => {
+                self.check_writable()?;
+                std::thread::yield_now();
+                Ok(())
+            }
+        }
+    }
+
+    fn extend_journal(&self, pages: u64) -> Result<()> {
+        let Some(files) = &self.files else {
+            self.table.dirty.set_journal_pages(u64::MAX);
+            return Ok(());
+        };
+        let _one = files.extending.lock();
+        let have = self.table.dirty.journal_pages();
+        if have >= pages {
+            return Ok(());
+        }
+        let images = pages.max(have + have / 2).next_multiple_of(64);
+        files.journal.allocate(images)?;
+        self.table.dirty.set_journal_pages(images);
+        Ok(())
+    }
+
+    /// Does a little of the growth that is under way. Called before each change, with no lock held.
+    #[inline]
+    pub(crate) fn help_growth(&self) -> Step<()> {
+        if self.table.growth().is_growing() {
+            self.table.help_growth(1, self)?;
+        } else if !self.tuning.background && self.table.growth_wanted.load(Ordering::Relaxed) {
+            self.table.start_growth()?;
+        }
+        Ok(())
+    }
+
+    /// What follows an append: wakes whoever has to do something now. No lock is held.
+    #[inline]
+    pub(crate) fn after_append(&self, end: Position, total: u64, running_low: bool) -> Result<()> {
+        if running_low && self.tuning.background {
+            self.wake.upkeep();
+        }
+        if total >= self.checkpoint_due.load(Ordering::Relaxed) {
+            if self.tuning.background {
+                self.wake.checkpoint();
+            } else {
+                self.run_checkpoint(false)?;
+            }
+        }
+        if self.sync == SyncPolicy::Always { self.sync_to(end) } else { Ok(()) }
+    }
+
+    /// Returns when everything below the position is durable; poisons the store if that fails.
+    pub(crate) fn sync_to(&self, position: Position) -> Result<()> {
+        self.check_writable()?;
+        self.log.sync_to(position).inspect_err(|error| self.poison(error))
+    }
+
+    /// Log bytes from one checkpoint to the next.
+    pub(crate) fn checkpoint_interval(&self) -> u64 {
+        self.checkpoint_bytes.unwrap_or_else(|| {
+            let pages = self.table.growth().pages();
+            (pages * 4096).clamp(64 << 20, 1 << 30)
+        })
+    }
+}

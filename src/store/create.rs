@@ -1,0 +1,155 @@
+//! Creating a store.
+//!
+//! 1. The directory, if it is not there. 2. LOCK. 3. `log-1/`. 4. The journal, empty. 5. The index under a
+//! temporary name: header slots, meta pages, bitmap pages; the bucket pages are holes. 6. fsync of all, of
+//! both directories. 7. The index is renamed to its name; fsync of the directory and of its parent.
+//!
+//! A crash before 7 leaves a directory without an index, which the next open completes; after 7 a store.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
+use crate::checkpoint::journal::{Journal, journal_path};
+use crate::checkpoint::meta::{META_PAGES, Meta};
+use crate::checksum::Uuid;
+use crate::error::{Error, IoContext, Result};
+use crate::index::growth::Growth;
+use crate::index::page::{Geometry, PageKind, image};
+use crate::index::region::{Region, RegionKind};
+use crate::index::table::level_for;
+use crate::log::Position;
+use crate::log::blob::{BlobSnapshot, parse_blob_name};
+use crate::log::segment::parse_segment_name;
+use crate::options::Options;
+use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, write_all_at};
+
+/// The first generation: what creation writes.
+const FIRST_GENERATION: u64 = 1;
+/// Page images that a new journal has room for.
+const JOURNAL_PAGES: u64 = 24;
+/// Overflow pages of group 0.
+const TEMPORARY: &str = "index.new";
+
+pub(crate) fn index_path(store: &Path) -> PathBuf {
+    store.join("index")
+}
+
+pub(crate) fn lock_path(store: &Path) -> PathBuf {
+    store.join("LOCK")
+}
+
+pub(crate) fn log_path(store: &Path, id: u64) -> PathBuf {
+    store.join(format!("log-{id}"))
+}
+
+/// Whether a directory may become a store: it is empty, or holds what an interrupted creation left.
+pub(crate) fn check_vacant(disk: &dyn Disk, path: &Path) -> Result<()> {
+    for name in disk.read_dir(path).context("list", path)? {
+        let ours = match name.as_str() {
+            "LOCK" | "journal" | TEMPORARY => true,
+            "log-1" => disk
+                .read_dir(&path.join(&name))
+                .context("list", path)?
+                .iter()
+                .all(|file| parse_segment_name(file).is_none() && parse_blob_name(file).is_none()),
+            _ => false,
+        };
+        if !ours {
+            let reason = format!("the directory holds no index, but {name:?}");
+            return Err(Error::NotAStore { path: path.to_path_buf(), reason });
+        }
+    }
+    Ok(())
+}
+
+/// Creates the store's files. The directory exists and is locked, and has no index.
+pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
+    let disk = &*options.disk;
+    let log = log_path(path, 1);
+    if disk.kind(&log).context("look at", &log)? == PathKind::Missing {
+        disk.create_dir(&log).context("create", &log)?;
+    }
+    disk.sync_dir(&log).context("sync", &log)?;
+    let mut random = [0; 32];
+    disk.random(&mut random).context("get random bytes for", path)?;
+    let (uuid, key) = random.split_at(16);
+    let uuid = Uuid(uuid.try_into().unwrap_or([0; 16]));
+    let words = key.as_chunks::<8>().0;
+    let hash_key = options.tuning.hash_key.unwrap_or((u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])));
+
+    let tuning = &options.tuning;
+    let geometry = Geometry { homes: tuning.home_buckets.into(), stash: tuning.stash_buckets.into() };
+    if !geometry.is_valid() {
+        let value = u64::from(tuning.home_buckets);
+        return Err(Error::InvalidOption { option: "tuning", value, reason: "impossible page geometry" });
+    }
+    let level = level_for(geometry, tuning, options.capacity);
+    let growth = Growth::resting(level, level.min(tuning.stripes_log2_max));
+    let header = IndexHeader {
+        uuid,
+        hash_key,
+        serial: 0,
+        generation: FIRST_GENERATION,
+        cut: Position::default(),
+        log_dir: 1,
+        clean: true,
+        geometry,
+        primary_log2: level,
+        overflow_log2: tuning.overflow_log2_min,
+    };
+    write_journal(disk, path, &header, growth)?;
+    write_index(disk, path, &header, growth)?;
+    let index = index_path(path);
+    disk.sync_dir(path).context("sync", path)?;
+    disk.rename(&path.join(TEMPORARY), &index).context("rename to", &index)?;
+    disk.sync_dir(path).context("sync", path)?;
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => disk.sync_dir(Path::new(".")).context("sync", parent),
+        Some(parent) => disk.sync_dir(parent).context("sync", parent),
+        None => Ok(()),
+    }
+}
+
+/// Opens a file that an interrupted creation may have left.
+fn fresh(disk: &dyn Disk, path: &Path) -> Result<std::sync::Arc<dyn crate::sys::DiskFile>> {
+    if disk.kind(path).context("look at", path)? != PathKind::Missing {
+        disk.unlink(path).context("unlink", path)?;
+    }
+    disk.open(path, OpenMode::CreateNew).context("create", path)
+}
+
+fn write_journal(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth) -> Result<()> {
+    let path = journal_path(store);
+    let journal = Journal { file: fresh(disk, &path)?, path, uuid: header.uuid };
+    journal.allocate(JOURNAL_PAGES)?;
+    journal.reset(header.generation, header.cut, growth.word())
+}
+
+fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth) -> Result<()> {
+    let path = store.join(TEMPORARY);
+    let file = fresh(disk, &path)?;
+    let shape = Region::new(RegionKind::Primary, header.primary_log2).shape(0);
+    let first = FIRST_META_PAGE + META_PAGES;
+    let meta = Meta {
+        growth,
+        records: 0,
+        end_page: first + shape.total(),
+        floor: 0,
+        next_sequence: 1,
+        primary_extents: vec![first],
+        overflow_extents: Vec::new(),
+        segments: Vec::new(),
+        blobs: BlobSnapshot { next_id: 1, ..BlobSnapshot::default() },
+    };
+    file.set_len(meta.end_page * PAGE_BYTES as u64).context("extend", &path)?;
+    let bitmaps = (first..first + shape.bitmap_pages).map(|number| image::empty(PageKind::Bitmap, number));
+    for mut page in meta.pages().into_iter().chain(bitmaps) {
+        let number = image::number(&page);
+        image::seal(&mut page, header.uuid, header.generation);
+        write_all_at(&*file, &page[..], number * PAGE_BYTES as u64).context("write", &path)?;
+    }
+    for serial in [0, 1] {
+        IndexHeader { serial, ..*header }.write(&*file, &path)?;
+    }
+    Ok(())
+}

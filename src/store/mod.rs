@@ -1,0 +1,427 @@
+//! The public handle and what it is made of.
+//!
+//! ```text
+//! Store        this file: the public calls
+//! ├── open       opening and recovery          ├── create   a new store's files
+//! ├── read       key → pinned record           ├── replay   the log's tail → index
+//! ├── write      changing one key              ├── checkpoint   the protocol
+//! ├── bulk       batches, bulk removal, clear  ├── background   threads
+//! ├── scan       iteration                     └── stats
+//! ├── value      what reads return
+//! └── core       what all of them share
+//! ```
+
+mod background;
+mod bulk;
+mod checkpoint;
+pub(crate) mod core;
+mod create;
+mod open;
+mod read;
+mod replay;
+mod scan;
+mod stats;
+mod value;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+pub use value::{Entry, Value};
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::stats::Stats;
+use crate::store::core::Core;
+use scan::Scan;
+use write::{Expect, New};
+
+/// A persistent hash map from bytes to bytes.
+///
+/// Can be shared between threads (`&Store`, or an `Arc`). Reads take no lock. What survives what is told in
+/// the [crate's documentation](crate).
+///
+/// Dropping a store closes it as [`close`](Store::close) does, without telling of errors.
+#[derive(Debug)]
+pub struct Store {
+    core: Arc<Core>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store at a path with the default [`Options`], creating it if there is none.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        Options::new().open(path)
+    }
+
+    pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Store> {
+        let core = Arc::new(open::open(path, options)?);
+        let threads = background::start(&core)?;
+        Ok(Store { core, threads })
+    }
+
+    /// The value of a key, without a copy. Takes no lock; about two dependent memory accesses.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the record (or one that could be the key's) does not match its checksum.
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
+        let key = key.as_ref();
+        Ok(self.core.get_placed(key, self.core.hasher.hash(key))?.map(|(_, value)| value))
+    }
+
+    /// The values of many keys, in their order. Two to three times as fast per key as [`get`](Store::get),
+    /// because the memory accesses of different keys overlap.
+    ///
+    /// # Errors
+    /// As [`get`](Store::get); the first error ends the call.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
+        self.core.get_many(keys)
+    }
+
+    /// True if the key is in the store. Reads and checks the record's key, not a blob's value.
+    ///
+    /// # Errors
+    /// As [`get`](Store::get).
+    #[inline]
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        Ok(self.core.find(key, self.core.hasher.hash(key))?.is_some())
+    }
+
+    /// Sets a key to a value; returns the value that it had before.
+    ///
+    /// After a crash the key has the new value or the old one, never a mixture; the new one for certain if
+    /// only the process died after the call returned, or if the write was synced. A value of more than
+    /// 256 KiB goes to a file of its own, which is synced in this call, whatever the policy.
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLong`] (65,535 bytes), [`Error::ValueTooLong`] (4,294,967,295 bytes),
+    /// [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Forked`], and those of
+    /// [`get`](Store::get): a damaged record is not overwritten. After an error nothing has changed, except
+    /// that a failed sync leaves open whether the change is durable.
+    #[inline]
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
+        let key = key.as_ref();
+        let hash = self.core.hasher.hash(key);
+        let changed = self.core.change(key, hash, New::Put(value.as_ref()), Expect::Anything)?;
+        self.core.previous_value(changed)
+    }
+
+    /// Removes a key; returns the value that it had. Writes nothing if the key is not there.
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert). On a full disk removals go on from a reserve, for a while.
+    #[inline]
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
+        let key = key.as_ref();
+        let changed = self.core.change(key, self.core.hasher.hash(key), New::Remove, Expect::Anything)?;
+        self.core.previous_value(changed)
+    }
+
+    /// Changes a key only if it has the expected value (`None`: is absent). `new` is the new value, `None` to
+    /// remove the key.
+    ///
+    /// Returns `Ok(Err(value))` with what was there instead, and changes nothing then.
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert).
+    pub fn compare_exchange(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<std::result::Result<(), Option<Value<'_>>>> {
+        let key = key.as_ref();
+        let hash = self.core.hasher.hash(key);
+        let new = new.map_or(New::Remove, New::Put);
+        loop {
+            // The comparison happens outside all locks; the place stands for the value that was compared,
+            // and cannot be recycled while `current` is held.
+            let current = self.core.get_placed(key, hash)?;
+            let expect = match (&current, expected) {
+                (Some((place, value)), Some(expected)) if **value == *expected => Expect::At(*place),
+                (None, None) => Expect::Absent,
+                _ => return Ok(Err(current.map(|(_, value)| value))),
+            };
+            if matches!((expect, new), (Expect::Absent, New::Remove)) {
+                return Ok(Ok(()));
+            }
+            if self.core.change(key, hash, new, expect)?.done {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// Replaces a key's value by a function of it. `change` gets the value (`None` if absent) and returns the
+    /// new one (`None` to remove the key). Returns the new value.
+    ///
+    /// No lock is held while `change` runs; if another writer was faster, it runs again.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s")).unwrap();
+    /// let count = |old: Option<&[u8]>| {
+    ///     let old = old.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    ///     Some((old + 1).to_le_bytes().to_vec())
+    /// };
+    /// store.update("hits", count)?;
+    /// store.update("hits", count)?;
+    /// assert_eq!(store.get("hits")?.unwrap(), &2u64.to_le_bytes()[..]);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert).
+    pub fn update(
+        &self,
+        key: impl AsRef<[u8]>,
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<Option<Value<'_>>> {
+        let key = key.as_ref();
+        let hash = self.core.hasher.hash(key);
+        loop {
+            let current = self.core.get_placed(key, hash)?;
+            let expect = current.as_ref().map_or(Expect::Absent, |(place, _)| Expect::At(*place));
+            let Some(new) = change(current.as_ref().map(|(_, value)| &**value)) else {
+                if current.is_none() || self.core.change(key, hash, New::Remove, expect)?.done {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let changed = self.core.change(key, hash, New::Put(&new), expect)?;
+            if changed.done {
+                return self.core.stored_value(key, hash, changed);
+            }
+        }
+    }
+
+    /// The value of a key; if it is absent, it is first set to what `make` returns. No lock is held while
+    /// `make` runs. If another writer is faster, its value is returned and the made one dropped.
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert).
+    pub fn get_or_insert_with<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        make: impl FnOnce() -> V,
+    ) -> Result<Value<'_>> {
+        let key = key.as_ref();
+        let hash = self.core.hasher.hash(key);
+        if let Some((_, value)) = self.core.get_placed(key, hash)? {
+            return Ok(value);
+        }
+        let made = make();
+        loop {
+            let changed = self.core.change(key, hash, New::Put(made.as_ref()), Expect::Absent)?;
+            let value = if changed.done {
+                self.core.stored_value(key, hash, changed)?
+            } else {
+                self.core.get_placed(key, hash)?.map(|(_, value)| value)
+            };
+            // Removed again meanwhile: try once more.
+            if let Some(value) = value {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// Applies a batch: after any crash all of it is there or nothing. For readers it is atomic per key, not
+    /// across keys.
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert), and [`Error::BatchTooLarge`] (about 1 GiB of keys and small values).
+    /// After an error nothing of the batch has been applied.
+    pub fn apply(&self, batch: &Batch) -> Result<()> {
+        self.core.apply(batch)
+    }
+
+    /// Removes many keys; returns how many were there. Works page by page, with one append and one lock per
+    /// page: faster than single removals, and tidier. Not atomic: a crash can keep the removals of some
+    /// pages and lose those of others.
+    ///
+    /// # Errors
+    /// As [`remove`](Store::remove); what was removed before the error stays removed.
+    pub fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
+        self.core.remove_many(keys)
+    }
+
+    /// Removes everything. One record in the log; after a crash everything is there or nothing.
+    ///
+    /// Holds all writers for a time proportional to the pages of the table (about 1 µs a page).
+    ///
+    /// # Errors
+    /// As [`remove`](Store::remove).
+    pub fn clear(&self) -> Result<()> {
+        self.core.clear()
+    }
+
+    /// All entries, in no useful order. Each key that is present throughout is seen exactly once, growth or
+    /// not; keys that come or go meanwhile may be seen or not. Writers are not held up.
+    ///
+    /// # Errors
+    /// Each item can be [`Error::Corrupt`]; iteration goes on with the next record.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Entry<'_>>> {
+        let mut scan = Scan::new(&self.core);
+        std::iter::from_fn(move || scan.next_entry())
+    }
+
+    /// All keys, as [`iter`](Store::iter), without touching values in blob files.
+    ///
+    /// # Errors
+    /// As [`iter`](Store::iter).
+    pub fn keys(&self) -> impl Iterator<Item = Result<Value<'_>>> {
+        let mut scan = Scan::new(&self.core);
+        std::iter::from_fn(move || Some(scan.next_key()?.map(Value)))
+    }
+
+    /// All values, as [`iter`](Store::iter).
+    ///
+    /// # Errors
+    /// As [`iter`](Store::iter).
+    pub fn values(&self) -> impl Iterator<Item = Result<Value<'_>>> {
+        let mut scan = Scan::new(&self.core);
+        std::iter::from_fn(move || Some(scan.next_entry()?.map(Entry::into_value)))
+    }
+
+    /// A piece of an iteration that can be resumed at any time, also after the store was closed and opened:
+    /// up to `limit` entries at or after `cursor`, and the cursor to go on from (`None` at the end). Begin
+    /// with 0. A few more than `limit` come if keys have equal 64-bit hashes.
+    ///
+    /// The contract is that of [`iter`](Store::iter).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if a record of the page at hand cannot be read.
+    pub fn scan(&self, cursor: u64, limit: usize) -> Result<(Vec<Entry<'_>>, Option<u64>)> {
+        self.core.scan(cursor, limit)
+    }
+
+    /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.core.table.len()
+    }
+
+    /// True if there are no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes room for `additional` more entries, so that the table does not grow while they are inserted.
+    /// Grows the table now, step by step, while others go on reading and writing: about 3 µs for each page
+    /// of 504 slots. The room is kept until the table is shrunk on purpose.
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert). A crash leaves a table of any size between.
+    pub fn reserve(&self, additional: u64) -> Result<()> {
+        self.core.check_writable()?;
+        self.core.reserve(additional)
+    }
+
+    /// Returns when every change that returned before this call is durable (group commit: calls share one
+    /// fdatasync).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the sync failed; the store is poisoned then. [`Error::ReadOnly`],
+    /// [`Error::Poisoned`], [`Error::Forked`].
+    pub fn sync(&self) -> Result<()> {
+        self.core.check_writable()?;
+        self.core.sync_to(self.core.log.tail())
+    }
+
+    /// Writes the changed index pages into the index file, so that the next open replays nothing. Runs by
+    /// itself often enough; costs two writes of each page changed since the last checkpoint.
+    ///
+    /// # Errors
+    /// As [`sync`](Store::sync).
+    pub fn checkpoint(&self) -> Result<()> {
+        self.core.check_writable()?;
+        self.core.run_checkpoint(false)
+    }
+
+    /// Syncs, runs a checkpoint and closes the store, telling of errors. After this the next open replays
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Store::checkpoint). Nothing that was durable is lost by an error; the next open
+    /// replays the rest.
+    pub fn close(mut self) -> Result<()> {
+        self.shut_down()
+    }
+
+    /// Figures about the store. Reads counters one after another; stops nobody.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Bytes that the store's files occupy on the disk (blocks, not lengths).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be looked at.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        self.core.disk_bytes()
+    }
+
+    fn shut_down(&mut self) -> Result<()> {
+        if self.core.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if self.core.fork.is_child() {
+            // The threads and the lock are the parent's.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return Err(Error::Forked { path: self.core.path.clone(), owner: self.core.fork.owner() });
+        }
+        self.core.wake.stop();
+        for thread in self.threads.drain(..) {
+            // A panic in a background thread has been printed; closing goes on.
+            let _ = thread.join();
+        }
+        if self.core.files.is_none() {
+            return Ok(());
+        }
+        self.core.check_writable()?;
+        self.core.log.discard_prepared()?;
+        self.core.run_checkpoint(true)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Errors can be had from `close`; the next open replays what the checkpoint would have covered.
+        let _ = self.shut_down();
+    }
+}
+
+impl Core {
+    /// The value that a change has just stored. If others have changed the key since, theirs.
+    fn stored_value<'s>(&'s self, key: &[u8], hash: u64, changed: write::Changed<'s>) -> Result<Option<Value<'s>>> {
+        debug_assert!(changed.done && changed.stored.is_some());
+        Ok(self.get_placed(key, hash)?.map(|(_, value)| value))
+    }
+
+    fn reserve(&self, additional: u64) -> Result<()> {
+        /// Pages evacuated between two looks at the world.
+        const PAGES: usize = 64;
+        let wanted = self.table.len().saturating_add(additional);
+        self.table.structure.lock().floor = wanted;
+        let level = self.table.level_for(wanted);
+        while self.table.growth().level() < level {
+            self.retry(|| {
+                let mut structure = self.table.structure.lock();
+                if !self.table.growth().is_growing() {
+                    self.table.begin_growth(&mut structure)?;
+                }
+                self.table.evacuate(PAGES, self, &mut structure)
+            })?;
+        }
+        Ok(())
+    }
+}

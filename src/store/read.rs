@@ -1,0 +1,148 @@
+//! Reading: from a key to a pinned record.
+
+use crate::error::{Error, Location, Result};
+use crate::index::lookup::{Probe, SeenSlot};
+use crate::index::slot::{Place, Slot};
+use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
+use crate::store::core::Core;
+use crate::store::value::{Bytes, Value};
+use crate::sys::pins::Pinned;
+
+/// A live record, pinned.
+pub(crate) struct Hit<'s> {
+    pub(crate) slot: Slot,
+    pub(crate) header: Header,
+    pinned: Pinned<'s>,
+}
+
+impl<'s> Hit<'s> {
+    pub(crate) fn new(slot: Slot, header: Header, pinned: Pinned<'s>) -> Self {
+        Hit { slot, header, pinned }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.slot.place()
+    }
+
+    /// The link, if the value is in a blob file.
+    pub(crate) fn blob(&self) -> Option<BlobLink> {
+        if self.header.kind != Kind::PutBlob {
+            return None;
+        }
+        let record = Record::at(&self.pinned, self.place().offset()).ok()?;
+        BlobLink::decode(record.value())
+    }
+}
+
+/// What became of a record's value.
+pub(crate) enum Fetched<'s> {
+    Bytes(Bytes<'s>),
+    /// The blob file is gone: the record has been superseded since it was read.
+    Gone,
+}
+
+impl Core {
+    /// Decides whether a slot is the key's: pins its segment, looks at the slot again, compares the key, and
+    /// checks the record.
+    #[inline]
+    pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>) -> Result<Probe<Hit<'s>>> {
+        let slot = seen.slot;
+        let place = slot.place();
+        let pinned = self.log.pin(place);
+        if !seen.is_unchanged() {
+            return Ok(Probe::Changed);
+        }
+        let Some(pinned) = pinned else { return Err(self.log.invalid_record(place, Invalid::Beyond)) };
+        let invalid = |why| self.log.invalid_record(place, why);
+        let record = Record::at(&pinned, place.offset()).map_err(invalid)?;
+        let is_key = record.key() == key;
+        if self.verify_reads || !is_key {
+            // A rotten key must not read as "absent", so another key's record is checked as well.
+            record.check(pinned.cookie(), place.offset()).map_err(invalid)?;
+        }
+        if !is_key {
+            return Ok(Probe::Other);
+        }
+        if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
+            return Err(invalid(Invalid::Header));
+        }
+        let header = record.header;
+        Ok(Probe::Hit(Hit { slot, header, pinned }))
+    }
+
+    /// The record of a key.
+    #[inline]
+    pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
+        self.table.lookup(hash, |seen| self.probe(key, seen))
+    }
+
+    /// The value of a record.
+    #[inline]
+    pub(crate) fn fetch<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
+        if hit.header.kind == Kind::PutBlob {
+            return self.fetch_blob(&hit);
+        }
+        let start = hit.place().offset() + hit.header.value_start() as u64;
+        let len = hit.header.len() - hit.header.value_start();
+        let place = hit.place();
+        let bytes = hit.pinned.into_bytes(start, len as u64);
+        bytes
+            .map(|bytes| Fetched::Bytes(Bytes::Log(bytes)))
+            .ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))
+    }
+
+    #[cold]
+    fn fetch_blob<'s>(&'s self, hit: &Hit<'s>) -> Result<Fetched<'s>> {
+        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
+        let Some(map) = self.log.map_blob(link)? else { return Ok(Fetched::Gone) };
+        self.log.check_blob(link, &map)?;
+        Ok(Fetched::Bytes(Bytes::Blob(map)))
+    }
+
+    /// The error for a link whose blob file does not exist.
+    #[cold]
+    pub(crate) fn missing_blob(&self, place: Place) -> Error {
+        let location = Location::at(&self.log.path_of_slot(place.segment()), place.offset());
+        Error::corrupt("blob", location, "the blob file that the record links", "no such file")
+    }
+
+    /// The value of a key, with its place.
+    #[inline]
+    pub(crate) fn get_placed(&self, key: &[u8], hash: u64) -> Result<Option<(Place, Value<'_>)>> {
+        let mut previous = None;
+        loop {
+            let Some(hit) = self.find(key, hash)? else { return Ok(None) };
+            let place = hit.place();
+            match self.fetch(hit)? {
+                Fetched::Bytes(bytes) => return Ok(Some((place, Value(bytes)))),
+                // A blob can be unlinked between the two looks, if the key has changed meanwhile; if it has
+                // not, the file is missing.
+                Fetched::Gone if previous != Some(place) => previous = Some(place),
+                Fetched::Gone => return Err(self.missing_blob(place)),
+            }
+        }
+    }
+
+    /// The values of many keys. Each stage touches memory that the stage before has asked for.
+    pub(crate) fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
+        /// Keys in flight: enough to keep the memory busy, few enough to stay in the cache.
+        const GROUP: usize = 32;
+        let mut values = Vec::with_capacity(keys.len());
+        let mut hashes = [0; GROUP];
+        for group in keys.chunks(GROUP) {
+            for (hash, key) in hashes.iter_mut().zip(group) {
+                *hash = self.hasher.hash(key.as_ref());
+                self.table.prefetch(*hash);
+            }
+            for &hash in &hashes[..group.len()] {
+                if let Some(slot) = self.table.guess(hash) {
+                    self.log.prefetch(slot);
+                }
+            }
+            for (&hash, key) in hashes.iter().zip(group) {
+                values.push(self.get_placed(key.as_ref(), hash)?.map(|(_, value)| value));
+            }
+        }
+        Ok(values)
+    }
+}

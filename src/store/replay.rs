@@ -1,0 +1,132 @@
+//! Replaying the log's tail into the index.
+//!
+//! Changes of one key are applied in log order; changes of different keys commute. So the tail is sorted by
+//! page, stably, in large pieces, and what the next changes touch is prefetched. A clear-record is a barrier.
+//! Growth, overflow and everything else happen as they did when the records were written, though not at the
+//! same moments: the index is a function of the records, not of their timing.
+
+use std::sync::atomic::Ordering;
+
+use crate::checkpoint::tail::{Tail, TailOp};
+use crate::error::Result;
+use crate::index::chain::Found;
+use crate::index::slot::Slot;
+use crate::index::table::Table;
+use crate::index::{Need, Step};
+use crate::log::Position;
+use crate::log::record::{BlobLink, Kind, Record};
+use crate::store::core::Core;
+use crate::store::read::Hit;
+
+/// Changes sorted at a time.
+const PIECE: usize = 1 << 20;
+/// How far ahead pages and records are prefetched.
+const AHEAD: usize = 12;
+
+impl Core {
+    /// Replays a tail. Returns the number of log bytes that it covers.
+    pub(crate) fn replay(&self, tail: &Tail, cut: Position) -> Result<u64> {
+        // Waiting for a checkpoint would be waiting for ourselves.
+        self.table.dirty.set_limit_pages(u64::MAX);
+        for run in tail.ops.split_inclusive(|op| op.kind == Kind::Clear) {
+            for piece in run.chunks(PIECE) {
+                self.replay_piece(piece)?;
+            }
+        }
+        if self.files.is_some() {
+            self.table.dirty.set_limit_pages(self.limit_pages);
+        }
+        let bytes = tail.segments.iter().map(|segment| {
+            let from = if segment.sequence == cut.sequence() { cut.offset() } else { 0 };
+            segment.end.saturating_sub(from)
+        });
+        Ok(bytes.sum())
+    }
+
+    fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
+        let growth = self.table.growth();
+        let (changes, clear) = match piece.split_last() {
+            Some((last, rest)) if last.kind == Kind::Clear => (rest, true),
+            _ => (piece, false),
+        };
+        let mut order: Vec<&TailOp> = changes.iter().collect();
+        order.sort_by_key(|op| growth.page_of(op.hash));
+        for (i, op) in order.iter().enumerate() {
+            if let Some(ahead) = order.get(i + AHEAD) {
+                self.table.prefetch(ahead.hash);
+                self.log.pins.prefetch(ahead.place.segment(), ahead.place.offset());
+            }
+            if let Some(slot) = order.get(i + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
+                self.log.prefetch(slot);
+            }
+            self.retry_replay(|| self.replay_one(op))?;
+        }
+        if clear {
+            self.retry_replay(|| self.clear_locked(None).map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    /// Growth in a replay is driven by the replay itself.
+    fn retry_replay(&self, mut step: impl FnMut() -> Step<()>) -> Result<()> {
+        self.retry(|| {
+            if self.table.growth().is_growing() {
+                self.table.help_growth(1, self)?;
+            } else if self.table.growth_wanted.load(Ordering::Relaxed) {
+                self.table.start_growth()?;
+            }
+            step()
+        })
+    }
+
+    fn replay_one(&self, op: &TailOp) -> Step<()> {
+        let table = &self.table;
+        let pinned = self.log.pin(op.place).ok_or(Need::Nothing)?;
+        let record: Record<'_> = self.log.record(&pinned, op.place)?;
+        let guard = table.lock(op.hash);
+        let owner = guard.growth.page_of(op.hash);
+        let mut chain = table.chain(owner)?;
+        let marks = chain.primary.state.load().has_marks();
+        let mut previous: Option<Hit<'_>> = None;
+        let key = record.key();
+        let found = chain.find(Table::tag(&chain, op.hash), marks, |slot| self.is_key(key, slot, &mut previous))?;
+        match (found, op.kind) {
+            (Found::Hit(spot, _), Kind::Remove) => {
+                table.touch_chain(&chain, owner, guard.growth)?;
+                chain.primary.state.begin_move();
+                chain.remove(spot);
+                let trimmed = table.trim(&mut chain);
+                chain.primary.state.end_move();
+                guard.add_count(-1);
+                trimmed?;
+            }
+            (Found::Miss(_), Kind::Remove) => {}
+            (Found::Hit(spot, _), _) => {
+                table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
+                chain.replace(spot, Slot::new(Table::tag(&chain, op.hash), op.place));
+            }
+            (Found::Miss(free), _) => {
+                match free {
+                    Some(spot) => table.touch(chain.slot_of(spot.page), owner, guard.growth)?,
+                    None => table.touch_chain(&chain, owner, guard.growth)?,
+                }
+                let spot = table.room(&mut chain, owner, found)?.ok_or(Need::Nothing)?;
+                chain.fill(spot, Slot::new(Table::tag(&chain, op.hash), op.place));
+                let count = guard.add_count(1);
+                if table.is_crowded(&guard, count) {
+                    table.growth_wanted.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if let Some(hit) = previous {
+            self.log.add_dead(hit.place(), hit.header.total());
+            if let Some(link) = hit.blob() {
+                self.log.blobs.freed(link);
+            }
+        }
+        if let Some(link) = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten() {
+            self.log.blobs.linked(link);
+        }
+        Ok(())
+    }
+}

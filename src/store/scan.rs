@@ -1,0 +1,180 @@
+//! Iteration in bit-reversed hash order, as Redis SCAN counts.
+//!
+//! A cursor is a hash with its bits reversed. The low bits of a hash choose its page, so in reversed order
+//! each page covers one contiguous range of cursors, whatever the level: a page of level L covers `2^(64-L)`
+//! of them, and when it is split, its halves cover the two halves of the range. So a cursor stays meaningful
+//! while the table grows.
+//!
+//! A step takes the slots of one page's chain under its stripe, pins their segments, lets go of the stripe,
+//! and emits the entries at or after the cursor in cursor order. A key that is there throughout is seen
+//! exactly once; one that comes or goes meanwhile may be seen or not.
+
+use std::collections::VecDeque;
+
+use crate::error::Result;
+use crate::index::slot::Slot;
+use crate::log::record::{Invalid, Kind, Record};
+use crate::store::core::Core;
+use crate::store::read::Hit;
+use crate::store::value::{Bytes, Entry};
+use crate::sys::pins::PinnedBytes;
+
+/// One entry of a page, with its place in the order.
+pub(crate) struct Scanned<'s> {
+    pub(crate) cursor: u64,
+    key: PinnedBytes<'s>,
+    hit: Hit<'s>,
+}
+
+/// The entries of one page at or after a cursor, in order.
+pub(crate) struct PageScan<'s> {
+    pub(crate) entries: VecDeque<Scanned<'s>>,
+    /// Slots whose records could not be read.
+    pub(crate) damaged: Vec<crate::Error>,
+    /// Where the next page begins; `None` after the last.
+    pub(crate) next: Option<u64>,
+}
+
+impl Core {
+    /// The page that a cursor points into.
+    pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
+        let hash = cursor.reverse_bits();
+        let (slots, number, level) = {
+            let guard = self.table.lock(hash);
+            let number = guard.growth.page_of(hash);
+            let slots = self.table.chain(number)?.live_slots();
+            // The pins are taken under the stripe: from here on the records cannot go away.
+            let pinned: Vec<_> = slots.into_iter().map(|slot| (slot, self.log.pin(slot.place()))).collect();
+            (pinned, number, guard.growth.level_of(hash))
+        };
+        let start = number.reverse_bits();
+        let next = if level == 0 { None } else { start.checked_add(1 << (64 - level)) };
+        let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged: Vec::new(), next };
+        let mut entries = Vec::with_capacity(slots.len());
+        for i in 0..slots.len() {
+            if let Some((ahead, Some(pinned))) = slots.get(i + 8) {
+                pinned.prefetch(ahead.place().offset());
+            }
+            let (slot, pinned) = &slots[i];
+            match self.scanned(*slot, pinned.is_some()) {
+                Ok(entry) if entry.cursor >= cursor => entries.push(entry),
+                Ok(_) => {}
+                Err(error) => scan.damaged.push(error),
+            }
+        }
+        entries.sort_by_key(|entry| entry.cursor);
+        scan.entries = entries.into();
+        Ok(scan)
+    }
+
+    fn scanned(&self, slot: Slot, was_pinned: bool) -> Result<Scanned<'_>> {
+        let place = slot.place();
+        // Pinned by the caller already, so this is the same mapping.
+        let pinned = self.log.pin(place).filter(|_| was_pinned);
+        let pinned = pinned.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+        let record: Record<'_> = self.log.record(&pinned, place)?;
+        if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
+            return Err(self.log.invalid_record(place, Invalid::Header));
+        }
+        let cursor = self.hasher.hash(record.key()).reverse_bits();
+        let header = record.header;
+        let key_len = record.key().len() as u64;
+        let key_start = place.offset() + header.value_start() as u64 - key_len;
+        let key = pinned.clone().into_bytes(key_start, key_len);
+        let key = key.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+        Ok(Scanned { cursor, key, hit: Hit::new(slot, header, pinned) })
+    }
+
+    /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
+    pub(crate) fn entry<'s>(&'s self, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
+        let Scanned { key, hit, .. } = scanned;
+        let hash = self.hasher.hash(&key);
+        match self.fetch(hit)? {
+            super::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value })),
+            // The key has another value now, or none.
+            super::read::Fetched::Gone => {
+                Ok(self.get_placed(&key, hash)?.map(|(_, value)| Entry { key, value: value.0 }))
+            }
+        }
+    }
+
+    /// Entries at or after a cursor, `limit` of them or a few more where hashes are equal, and the cursor to
+    /// go on from.
+    pub(crate) fn scan(&self, cursor: u64, limit: usize) -> Result<(Vec<Entry<'_>>, Option<u64>)> {
+        let limit = limit.max(1);
+        let mut found = Vec::new();
+        let mut at = cursor;
+        loop {
+            let mut page = self.scan_page(at)?;
+            if let Some(error) = page.damaged.pop() {
+                return Err(error);
+            }
+            let mut last = None;
+            while let Some(entry) = page.entries.pop_front() {
+                if found.len() >= limit && last != Some(entry.cursor) {
+                    return Ok((found, Some(entry.cursor)));
+                }
+                last = Some(entry.cursor);
+                found.extend(self.entry(entry)?);
+            }
+            match page.next {
+                Some(next) if found.len() < limit => at = next,
+                next => return Ok((found, next)),
+            }
+        }
+    }
+}
+
+/// Goes through the whole store.
+pub(crate) struct Scan<'s> {
+    core: &'s Core,
+    page: Option<PageScan<'s>>,
+    next: Option<u64>,
+}
+
+impl<'s> Scan<'s> {
+    pub(crate) fn new(core: &'s Core) -> Self {
+        Scan { core, page: None, next: Some(0) }
+    }
+
+    fn next_scanned(&mut self) -> Option<Result<Scanned<'s>>> {
+        loop {
+            if let Some(page) = &mut self.page {
+                if let Some(error) = page.damaged.pop() {
+                    return Some(Err(error));
+                }
+                if let Some(entry) = page.entries.pop_front() {
+                    return Some(Ok(entry));
+                }
+            }
+            match self.core.scan_page(self.next?) {
+                Ok(page) => {
+                    self.next = page.next;
+                    self.page = Some(page);
+                }
+                Err(error) => {
+                    // Without the page its range is unknown; going on would skip or repeat.
+                    self.next = None;
+                    self.page = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The next key, without its value.
+    pub(crate) fn next_key(&mut self) -> Option<Result<Bytes<'s>>> {
+        self.next_scanned().map(|scanned| scanned.map(|entry| Bytes::Log(entry.key)))
+    }
+
+    /// The next entry.
+    pub(crate) fn next_entry(&mut self) -> Option<Result<Entry<'s>>> {
+        loop {
+            match self.next_scanned()?.and_then(|scanned| self.core.entry(scanned)) {
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

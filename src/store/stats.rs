@@ -1,0 +1,114 @@
+//! Collecting [`Stats`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{IoContext, Result};
+use crate::log::append::Appender;
+use crate::stats::{CheckpointStats, CommitStats, IndexStats, LogStats, Stats, WaitStats};
+use crate::store::core::Core;
+use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
+
+impl Core {
+    pub(crate) fn stats(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (generation, total_at_cut) = {
+            let state = self.checkpoint.lock();
+            (state.header.generation, state.total_at_cut)
+        };
+        let counters = &self.counters;
+        let journal_pages = self.table.dirty.journal_pages();
+        Stats {
+            records: self.table.len(),
+            index: self.index_stats(),
+            log: self.log_stats(),
+            checkpoint: CheckpointStats {
+                count: get(&counters.checkpoints),
+                generation,
+                log_bytes_since: self.log.total().saturating_sub(total_at_cut),
+                dirty_pages: self.table.dirty.len(),
+                private_pages: self.table.dirty.private_pages(),
+                images: get(&counters.images),
+                cut_nanos_max: get(&counters.cut_nanos_max),
+                journal_bytes: self.files.as_ref().map_or(0, |_| journal_pages * PAGE_BYTES as u64),
+            },
+            commit: CommitStats { syncs: get(&self.log.commit.syncs), waiters: get(&self.log.commit.waiters) },
+            waits: WaitStats {
+                segment: get(&counters.segment_waits),
+                journal: get(&counters.journal_waits),
+                memory: get(&counters.memory_waits),
+                index_space: get(&counters.space_waits),
+                reader_locks: get(&self.table.counters.reader_locks),
+            },
+            recovery: self.recovery.get().cloned().unwrap_or_default(),
+            poisoned: self.poisoned().cloned(),
+        }
+    }
+
+    fn index_stats(&self) -> IndexStats {
+        let table = &self.table;
+        let growth = table.growth();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let free = table.pool.len();
+        let end_page = table.structure.lock().end_page;
+        let counters = &table.counters;
+        let into_empty_one = get(&counters.into_empty_one);
+        let into_new_overflow = get(&counters.into_new_overflow);
+        IndexStats {
+            level: u32::from(growth.level()),
+            pages: growth.pages(),
+            growing: growth.is_growing(),
+            evacuated_pages: growth.cursor(),
+            overflow_pages: table.overflow.pages().saturating_sub(free),
+            overflow_pages_free: free,
+            file_bytes: end_page * PAGE_BYTES as u64,
+            slots: growth.pages() * table.geometry.slots() as u64,
+            growths: get(&counters.growths),
+            splits: get(&counters.splits),
+            refills: get(&counters.refills),
+            rewrites: get(&counters.rewrites),
+            repairs: get(&counters.repairs),
+            inserts_into_empty_rest: table.inserts().saturating_sub(into_empty_one + into_new_overflow),
+            inserts_into_empty_one: into_empty_one,
+            inserts_into_new_overflow: into_new_overflow,
+        }
+    }
+
+    fn log_stats(&self) -> LogStats {
+        let log = &self.log;
+        let mut stats = LogStats {
+            blobs: log.blobs.count(),
+            blob_bytes: log.blobs.bytes(),
+            position: log.appender.lock().as_ref().map_or(0, |appender: &Appender| appender.position().raw()),
+            durable_position: log.commit.durable().raw(),
+            file_bytes: log.prepared_bytes(),
+            ..LogStats::default()
+        };
+        for segment in log.segments() {
+            stats.segments += 1;
+            stats.bytes += log.record_bytes(&segment);
+            stats.dead_bytes += log.dead(segment.slot);
+            stats.file_bytes += segment.capacity;
+            stats.pinned_segments += u64::from(log.pins.is_pinned(segment.slot));
+        }
+        stats
+    }
+
+    /// Bytes that the store's files occupy on the disk.
+    pub(crate) fn disk_bytes(&self) -> Result<u64> {
+        let disk = &*self.log.config.disk;
+        let mut bytes = 0;
+        for dir in [&self.path, &self.log.dir().to_path_buf()] {
+            for name in disk.read_dir(dir).context("list", dir)? {
+                let path = dir.join(name);
+                if disk.kind(&path).context("look at", &path)? != PathKind::Other {
+                    continue;
+                }
+                // A file that is gone by now (a blob, a segment) counts for nothing.
+                if let Ok(file) = disk.open(&path, OpenMode::Read) {
+                    bytes += file.allocated().context("look at", &path)?;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,128 @@
+//! What reads return: bytes in the log, without a copy.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::log::blob::BLOB_HEADER_BYTES;
+use crate::sys::LogMap;
+use crate::sys::pins::PinnedBytes;
+
+/// The bytes of a value (or of a key, from [`Store::keys`](crate::Store::keys)), in place in the log.
+///
+/// Dereferences to `[u8]`. Costs no copy, never changes, and may be kept for long, sent to other threads or
+/// held across an `await`: it pins only the log segment that it lies in, which cannot be freed meanwhile.
+/// Nobody ever waits for a `Value` to be dropped.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let store = tophash::Store::open(dir.path().join("s")).unwrap();
+/// store.insert("greeting", "hello")?;
+/// let value = store.get("greeting")?.expect("just inserted");
+/// store.remove("greeting")?;
+/// assert_eq!(&*value, b"hello");
+/// # Ok::<(), tophash::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Value<'s>(pub(crate) Bytes<'s>);
+
+/// Where the bytes of a value are.
+#[derive(Clone)]
+pub(crate) enum Bytes<'s> {
+    /// In a segment.
+    Log(PinnedBytes<'s>),
+    /// In a blob file of its own.
+    Blob(Arc<LogMap>),
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Log(bytes) => bytes,
+            Bytes::Blob(map) => {
+                let start = BLOB_HEADER_BYTES as u64;
+                map.read(start, map.len().saturating_sub(start)).unwrap_or(&[])
+            }
+        }
+    }
+}
+
+impl Deref for Value<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Value<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Value<'_> {}
+
+impl PartialEq<[u8]> for Value<'_> {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl PartialEq<&[u8]> for Value<'_> {
+    fn eq(&self, other: &&[u8]) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    /// Prints the bytes as a string with escapes, the first 64 of them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self[..self.len().min(64)];
+        write!(f, "Value({} bytes, \"{}{}\")", self.len(), shown.escape_ascii(), if self.len() > 64 { "…" } else { "" })
+    }
+}
+
+/// A key and its value, from [`Store::iter`](crate::Store::iter) or [`Store::scan`](crate::Store::scan).
+/// Pins its log segment, as a [`Value`] does.
+#[derive(Clone)]
+pub struct Entry<'s> {
+    pub(crate) key: PinnedBytes<'s>,
+    pub(crate) value: Bytes<'s>,
+}
+
+impl<'s> Entry<'s> {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// The value alone.
+    #[must_use]
+    pub fn into_value(self) -> Value<'s> {
+        Value(self.value)
+    }
+}
+
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry(\"{}\", {} bytes)", self.key().escape_ascii(), self.value().len())
+    }
+}

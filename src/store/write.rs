@@ -1,0 +1,293 @@
+//! Changing one key.
+//!
+//! **The steps of a change**
+//!
+//! 1. Growth, if under way, is helped along by one page. Values too large for a segment are written to a
+//!    blob file and synced. The record is encoded. No lock is held.
+//! 2. The key's stripe is locked and the key looked up. If it is not as the caller expects, nothing happens.
+//! 3. Everything that can run short is found: the pages become dirty (journal blocks, disk blocks, memory),
+//!    an overflow page is linked if the path is full. On a shortage all locks are released, the shortage is
+//!    mended, and everything starts again.
+//! 4. The record is appended to the log. *From here on the change survives the death of the process.*
+//! 5. The slot is published: readers see it. Removals repair the paths.
+//! 6. The stripe is unlocked. With `SyncPolicy::Always`, the call waits until its record is durable.
+//!
+//! A crash before 4 leaves the old value, after 4 the new one; power loss may leave either until the record
+//! is durable, and never a mixture.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Location, Result};
+use crate::index::chain::Found;
+use crate::index::lookup::{Probe, SeenSlot};
+use crate::index::slot::{Place, Slot};
+use crate::index::table::Table;
+use crate::index::{Need, Step};
+use crate::log::append::Appended;
+use crate::log::record::{BlobLink, Encoded, Kind, check_key, check_value};
+use crate::store::core::Core;
+use crate::store::read::{Fetched, Hit};
+use crate::store::value::{Bytes, Value};
+use crate::sys::LogMap;
+
+/// What a key is to become.
+#[derive(Clone, Copy)]
+pub(crate) enum New<'a> {
+    Put(&'a [u8]),
+    Remove,
+}
+
+/// What the key must be at this moment, or nothing is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Anything,
+    Absent,
+    /// The record at this place. The caller keeps it pinned, so the place cannot have been recycled.
+    At(Place),
+}
+
+/// What came of a change.
+pub(crate) struct Changed<'s> {
+    /// The record that was there before.
+    pub(crate) previous: Option<Hit<'s>>,
+    /// Its value, if that is a blob: mapped before it could be unlinked.
+    pub(crate) previous_blob: Option<Arc<LogMap>>,
+    /// The record that is there now, unless the key was removed.
+    pub(crate) stored: Option<Place>,
+    /// False if the key was not as expected: nothing has changed, and `previous` is what is there.
+    pub(crate) done: bool,
+}
+
+thread_local! {
+    /// The record being encoded by this thread: no allocation per write.
+    static ENCODED: RefCell<Encoded> = RefCell::default();
+}
+
+/// Lends the thread's buffer.
+pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
+    ENCODED.with(|cell| match cell.try_borrow_mut() {
+        Ok(mut encoded) => {
+            encoded.clear();
+            work(&mut encoded)
+        }
+        // A change from inside another change of this thread: cannot happen, but costs only an allocation.
+        Err(_) => work(&mut Encoded::default()),
+    })
+}
+
+impl Core {
+    /// Changes a key if it is as expected.
+    #[inline]
+    pub(crate) fn change<'s>(&'s self, key: &[u8], hash: u64, new: New<'_>, expect: Expect) -> Result<Changed<'s>> {
+        self.check_writable()?;
+        check_key(key)?;
+        let mut link = None;
+        let result = with_encoded(|encoded| {
+            match new {
+                New::Put(value) => {
+                    check_value(value)?;
+                    if value.len() as u64 > self.blob_threshold() {
+                        let blob = self.new_blob(value)?;
+                        encoded.push(Kind::PutBlob, key, &blob.encode());
+                        link = Some(blob);
+                    } else {
+                        encoded.push(Kind::Put, key, value);
+                    }
+                }
+                New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
+            }
+            let mut patience = 1;
+            self.retry(|| {
+                self.help_growth()?;
+                self.change_locked(key, hash, encoded, link, expect, &mut patience)
+            })
+        });
+        if let Some(blob) = link {
+            if !matches!(&result, Ok((Changed { done: true, .. }, _))) {
+                self.log.give_up_blob(blob);
+            }
+        }
+        let (changed, appended) = result?;
+        if let Some(appended) = appended {
+            self.after_append(appended.end, appended.total, appended.running_low)?;
+        }
+        Ok(changed)
+    }
+
+    /// Values longer than this go to a blob file.
+    pub(crate) fn blob_threshold(&self) -> u64 {
+        let limit = self.tuning.blob_bytes_min;
+        self.log.config.segment_bytes.map_or(limit, |segment| limit.min(segment / 4))
+    }
+
+    pub(crate) fn new_blob(&self, value: &[u8]) -> Result<BlobLink> {
+        while self.log.blobs.is_crowded() {
+            self.satisfy(Need::BlobList)?;
+        }
+        self.log.write_blob(value)
+    }
+
+    /// Steps 2 to 5.
+    fn change_locked<'s>(
+        &'s self,
+        key: &[u8],
+        hash: u64,
+        encoded: &mut Encoded,
+        link: Option<BlobLink>,
+        expect: Expect,
+        patience: &mut u32,
+    ) -> Step<(Changed<'s>, Option<Appended>)> {
+        let table = &self.table;
+        let guard = table.lock(hash);
+        let owner = guard.growth.page_of(hash);
+        let mut chain = table.chain(owner)?;
+        let marks = chain.primary.state.load().has_marks();
+        let mut previous: Option<Hit<'s>> = None;
+        let found = chain.find(Table::tag(&chain, hash), marks, |slot| self.is_key(key, slot, &mut previous))?;
+
+        let as_expected = match expect {
+            Expect::Anything => true,
+            Expect::Absent => previous.is_none(),
+            Expect::At(place) => previous.as_ref().is_some_and(|hit| hit.place() == place),
+        };
+        let removing = encoded_removes(encoded);
+        if !as_expected || (removing && previous.is_none()) {
+            return Ok((Changed { previous, previous_blob: None, stored: None, done: as_expected }, None));
+        }
+        let old_bytes = previous.as_ref().map_or(0, |hit| hit.header.total());
+        let old_blob = previous.as_ref().and_then(Hit::blob);
+        let previous_blob = match (old_blob, previous.as_ref()) {
+            (Some(link), Some(hit)) => Some(self.log.map_blob(link)?.ok_or_else(|| self.missing_blob(hit.place()))?),
+            _ => None,
+        };
+
+        let (appended, stored) = match (found, removing) {
+            (Found::Hit(spot, _), true) => {
+                let moving = chain.must_move(spot) || !chain.overflow.is_empty();
+                if moving {
+                    table.touch_chain(&chain, owner, guard.growth)?;
+                } else {
+                    table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
+                }
+                let appended = self.log.append(encoded, 1, true)?;
+                if moving {
+                    chain.primary.state.begin_move();
+                    let moves = chain.remove(spot);
+                    let trimmed = table.trim(&mut chain);
+                    chain.primary.state.end_move();
+                    table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
+                    trimmed?;
+                } else {
+                    chain.remove(spot);
+                }
+                // A removal is dead weight from the start.
+                self.log.add_dead(appended.place, encoded.len());
+                guard.add_count(-1);
+                (appended, None)
+            }
+            (Found::Hit(spot, _), false) => {
+                table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
+                let appended = self.log.append(encoded, 0, false)?;
+                chain.replace(spot, Slot::new(Table::tag(&chain, hash), appended.place));
+                (appended, Some(appended.place))
+            }
+            (Found::Miss(free), _) => {
+                if free.is_none() && chain.overflow.len() as u32 >= self.tuning.chain_help && *patience > 0 {
+                    *patience -= 1;
+                    drop(guard);
+                    self.shorten_chains()?;
+                    return Err(Need::Nothing.into());
+                }
+                match free {
+                    Some(spot) => table.touch(chain.slot_of(spot.page), owner, guard.growth)?,
+                    None => table.touch_chain(&chain, owner, guard.growth)?,
+                }
+                let Some(spot) = table.room(&mut chain, owner, found)? else { return Err(Need::Nothing.into()) };
+                let appended = self.log.append(encoded, 0, false)?;
+                let into_tombstone = chain.fill(spot, Slot::new(Table::tag(&chain, hash), appended.place));
+                if into_tombstone {
+                    table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
+                }
+                let count = guard.add_count(1);
+                if table.is_crowded(&guard, count) {
+                    self.want_growth();
+                }
+                (appended, Some(appended.place))
+            }
+        };
+        if let Some(hit) = &previous {
+            self.log.add_dead(hit.place(), old_bytes);
+        }
+        if let Some(link) = link {
+            self.log.blobs.linked(link);
+        }
+        if let Some(link) = old_blob {
+            self.log.blobs.freed(link);
+        }
+        Ok((Changed { previous, previous_blob, stored, done: true }, Some(appended)))
+    }
+
+    /// Asks about a slot under the stripe; keeps the hit.
+    pub(crate) fn is_key<'s>(&'s self, key: &[u8], slot: Slot, hit: &mut Option<Hit<'s>>) -> Result<bool> {
+        match self.probe(key, SeenSlot::held(slot))? {
+            Probe::Hit(found) if slot.is_marked() => {
+                // Its twin in the other half of an earlier split cannot be told from it.
+                let location = Location::at(&self.log.path_of_slot(found.place().segment()), found.place().offset());
+                Err(Error::corrupt("record", location, "readable when its page was split", "unreadable then"))
+            }
+            Probe::Hit(found) => {
+                *hit = Some(found);
+                Ok(true)
+            }
+            Probe::Other | Probe::Changed => Ok(false),
+        }
+    }
+
+    /// Growth should start: by the background thread, or by the next change.
+    pub(crate) fn want_growth(&self) {
+        self.table.growth_wanted.store(true, Ordering::Relaxed);
+        if self.tuning.background {
+            self.wake.upkeep();
+        }
+    }
+
+    /// An insert met a long chain: growth is moved along, or begun.
+    #[cold]
+    fn shorten_chains(&self) -> Step<()> {
+        /// Pages that one insert evacuates at most.
+        const PAGES: usize = 8;
+        if self.table.growth().is_growing() {
+            self.table.help_growth(PAGES, self)?;
+            return Ok(());
+        }
+        let growth = self.table.growth();
+        let crowded = self.table.len() > self.table.threshold(growth.level()) / 2;
+        if crowded && let Some(mut structure) = self.table.structure.try_lock() {
+            if !self.table.growth().is_growing() {
+                self.table.begin_growth(&mut structure)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The value that was there before a change, or that stood in its way.
+    pub(crate) fn previous_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
+        let Some(hit) = changed.previous else { return Ok(None) };
+        if let (Some(map), Some(link)) = (changed.previous_blob, hit.blob()) {
+            self.log.check_blob(link, &map)?;
+            return Ok(Some(Value(Bytes::Blob(map))));
+        }
+        let place = hit.place();
+        match self.fetch(hit)? {
+            Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
+            Fetched::Gone => Err(self.missing_blob(place)),
+        }
+    }
+}
+
+/// True if the encoded record is a removal.
+fn encoded_removes(encoded: &Encoded) -> bool {
+    encoded.first_kind() == Some(Kind::Remove)
+}
