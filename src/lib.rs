@@ -35,6 +35,7 @@
 compile_error!("tophash supports 64-bit little-endian Unix systems only");
 
 mod batch;
+mod check;
 mod checkpoint;
 mod checksum;
 mod error;
@@ -47,6 +48,7 @@ mod store;
 pub mod sys;
 
 pub use batch::Batch;
+pub use check::{Finding, Report, verify, verify_with};
 pub use error::{Error, Location, Result};
 #[doc(hidden)]
 pub use options::Tuning;

@@ -1,0 +1,108 @@
+//! Keys and values from the command line, and the parsers of options that clap has none for.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use data_encoding::HEXLOWER_PERMISSIVE;
+use tophash::SyncPolicy;
+
+use crate::exit::BadInput;
+
+/// The bytes of a key or value: as they are, or written in hex.
+pub fn bytes(argument: &OsStr, hex: bool, what: &str) -> anyhow::Result<Vec<u8>> {
+    // On Unix an OsStr is any bytes, and these are exactly them.
+    let raw = argument.as_encoded_bytes();
+    if hex { from_hex(raw, what) } else { Ok(raw.to_vec()) }
+}
+
+/// Decodes hex digits; white space around them is ignored, so that `xxd -p` output can be piped in.
+pub fn from_hex(digits: &[u8], what: &str) -> anyhow::Result<Vec<u8>> {
+    HEXLOWER_PERMISSIVE
+        .decode(digits.trim_ascii())
+        .map_err(|error| BadInput(format!("the {what} is not hex: {error}; without --hex it is taken as it is")).into())
+}
+
+/// True for the file name that means stdin or stdout.
+pub fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// A file, or stdin for `-`.
+pub fn open_input(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if is_dash(path) {
+        Ok(Box::new(BufReader::with_capacity(1 << 16, io::stdin())))
+    } else {
+        let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+    }
+}
+
+/// Parses `manual`, `always` or `every=MILLISECONDS`.
+pub fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
+    let millis = match text {
+        "manual" => return Ok(SyncPolicy::Manual),
+        "always" => return Ok(SyncPolicy::Always),
+        _ => text.strip_prefix("every=").and_then(|millis| millis.parse::<u64>().ok()),
+    };
+    match millis {
+        Some(0) => Err("an interval of zero: use always".to_string()),
+        Some(millis) => Ok(SyncPolicy::Every(Duration::from_millis(millis))),
+        None => Err("expected manual, always or every=MILLISECONDS, as in every=100".to_string()),
+    }
+}
+
+/// Parses a number of bytes: digits, and K, M, G or T for powers of 1024 (KiB and KB are taken for the same).
+pub fn byte_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        unit => return Err(format!("unknown unit {unit}; use K, M, G or T")),
+    };
+    let number: u64 = digits.replace('_', "").parse().map_err(|_| "expected a number, as in 64M".to_string())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_raw_or_hex() {
+        assert_eq!(bytes(OsStr::new("ab"), false, "key").unwrap(), b"ab");
+        assert_eq!(bytes(OsStr::new("00fF"), true, "key").unwrap(), [0, 0xff]);
+        assert_eq!(bytes(OsStr::new(""), true, "key").unwrap(), b"");
+        assert_eq!(from_hex(b" 6162\n", "value").unwrap(), b"ab");
+        for bad in ["0", "zz", "00 11"] {
+            let error = bytes(OsStr::new(bad), true, "key").unwrap_err();
+            assert!(error.is::<BadInput>(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sync_policies() {
+        assert_eq!(sync_policy("manual"), Ok(SyncPolicy::Manual));
+        assert_eq!(sync_policy("always"), Ok(SyncPolicy::Always));
+        assert_eq!(sync_policy("every=250"), Ok(SyncPolicy::Every(Duration::from_millis(250))));
+        for bad in ["", "every", "every=", "every=0", "every=-1", "never"] {
+            assert!(sync_policy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn byte_sizes() {
+        assert_eq!(byte_size("0"), Ok(0));
+        assert_eq!(byte_size("512MiB"), Ok(512 << 20));
+        assert_eq!(byte_size("64k"), Ok(64 << 10));
+        assert_eq!(byte_size("1_000"), Ok(1000));
+        for bad in ["", "M", "1x", "-1", "1.5G", "99999999999999999999", "99999999T", "é"] {
+            assert!(byte_size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `tophash export`: a store's records as text.
+
+use std::fs::Permissions;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::json;
+use tophash::Store;
+
+use crate::exit::{Interrupted, Outcome};
+use crate::format::{self, Format, WriteOptions};
+use crate::{argument, interrupt, open, output, progress};
+
+/// Write a store's records to a text file
+///
+/// FILE appears under its name only when it is complete; an existing one is replaced then. The order is that of
+/// the hashes. What `export` writes, `import` reads.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// The store's directory
+    store: PathBuf,
+    /// The file to write; `-` is stdout
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// The file's format
+    #[arg(long, short, value_enum)]
+    format: Format,
+    /// dump: printable characters as they are (format=print), instead of hex only
+    #[arg(long)]
+    print: bool,
+    /// dump: name the database in the header
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// dump: add LMDB's mapsize, estimated generously from the store's size. mdb_load takes 1 MiB without it;
+    /// db_load refuses it
+    #[arg(long)]
+    lmdb: bool,
+    /// Print a summary as JSON (where the records go to a file)
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Formats: see `tophash import --help`.
+
+Berkeley DB takes every record; LMDB takes no empty keys, and none over 511 bytes.
+
+Example:
+  tophash export sessions.tophash sessions.jsonl --format jsonl
+  tophash export sessions.tophash --format dump --lmdb | mdb_load -n new.mdb
+  tophash export sessions.tophash --format dump | db_load new.db";
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    interrupt::install();
+    if args.format != Format::Dump && (args.print || args.database.is_some() || args.lmdb) {
+        bail!("--print, --database and --lmdb belong to --format dump");
+    }
+    if args.database.as_deref().is_some_and(|name| name.contains(['\n', '\r'])) {
+        bail!("a database's name in a dump is one line; --database has several");
+    }
+    if args.json && argument::is_dash(&args.file) {
+        bail!("--json needs a FILE: stdout is taken by the records");
+    }
+    let store = open::read_only(&args.store)?;
+    let mapsize_bytes = args.lmdb.then(|| mapsize_bytes(&store));
+    let options = WriteOptions { print: args.print, database: args.database.clone(), mapsize_bytes };
+    if argument::is_dash(&args.file) {
+        write_records(&store, args.format, &options, io::stdout().lock())?;
+        return Ok(Outcome::Yes);
+    }
+    let (records, bytes) = write_file(&store, args, &options)?;
+    if args.json {
+        let file = args.file.to_string_lossy();
+        output::emit_json(&json!({"file": file, "records": records, "record_bytes": bytes}))?;
+    } else {
+        let text = format!("{} ({}) in {}\n", output::records(records), output::size(bytes), args.file.display());
+        output::emit(&text)?;
+    }
+    Ok(Outcome::Yes)
+}
+
+/// Address space for LMDB, not disk. Its pages may be half full, large values take whole pages, and loading leaves
+/// free pages behind: eight times the records is more than enough of all that.
+fn mapsize_bytes(store: &Store) -> u64 {
+    let log = store.stats().log;
+    let live = log.bytes.saturating_sub(log.dead_bytes).saturating_add(log.blob_bytes);
+    const PAGES: u64 = 1 << 20;
+    (live.saturating_mul(8).saturating_add(16 << 20) / PAGES).saturating_mul(PAGES)
+}
+
+/// Writes to a temporary file beside the target and renames it, so that nobody takes half an export for a whole one.
+fn write_file(store: &Store, args: &Args, options: &WriteOptions) -> anyhow::Result<(u64, u64)> {
+    let path = &args.file;
+    // A device or a named pipe cannot be replaced, only written to.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let file = std::fs::OpenOptions::new().write(true).open(path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        return write_records(store, args.format, options, file);
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new()
+        .prefix(".tophash-export-")
+        // As any new file: the umask takes from it what it takes.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory)
+        .with_context(|| format!("create a file in {}", directory.display()))?;
+    let written = write_records(store, args.format, options, file.as_file())?;
+    file.as_file().sync_all().with_context(|| format!("sync {}", path.display()))?;
+    file.persist(path).map_err(|error| error.error).with_context(|| format!("create {}", path.display()))?;
+    Ok(written)
+}
+
+/// Writes all records; returns their number and the bytes of their keys and values.
+fn write_records(
+    store: &Store,
+    format: Format,
+    options: &WriteOptions,
+    output: impl Write,
+) -> anyhow::Result<(u64, u64)> {
+    let bar = progress::records(store.len(), "export");
+    let mut writer = format::writer(format, BufWriter::with_capacity(1 << 18, output), options)?;
+    let (mut records, mut bytes) = (0, 0);
+    for entry in store.iter() {
+        let entry = entry?;
+        writer.write(entry.key(), entry.value())?;
+        records += 1;
+        bytes += (entry.key().len() + entry.value().len()) as u64;
+        if records % 1024 == 0 {
+            bar.set_position(records);
+            if interrupt::requested() {
+                return Err(Interrupted(format!("the export stopped after {records} records")).into());
+            }
+        }
+    }
+    // Nobody writes while the store is open read-only. Before the format's last line: a short file stays incomplete.
+    if records != store.len() {
+        let expected = store.len();
+        return Err(anyhow!("{records} records were found, the store counts {expected}; run `tophash verify`"));
+    }
+    writer.finish()?;
+    bar.finish_and_clear();
+    Ok((records, bytes))
+}

@@ -1,0 +1,105 @@
+//! `tophash get`: one value.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use data_encoding::HEXLOWER;
+use serde_json::json;
+
+use crate::argument;
+use crate::exit::Outcome;
+use crate::format::escape;
+use crate::format::jsonl::JsonRecord;
+use crate::{open, output};
+
+/// Print the value of a key
+///
+/// The value goes to stdout as it is, without a line end; on a terminal, bytes that are not printable text are
+/// escaped. Exit code 1 if the key is not there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The store's directory
+    store: PathBuf,
+    /// The key
+    key: OsString,
+    /// KEY is written in hex, and the value is printed in hex
+    #[arg(long)]
+    hex: bool,
+    /// Print {"found": ..., "key": ..., "value": ...}; "_b64" fields hold what is not UTF-8, "_hex" with --hex
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  tophash get sessions.tophash user:17 > user-17.bin
+  tophash get sessions.tophash user:17 --json";
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let key = argument::bytes(&args.key, args.hex, "key")?;
+    let store = open::read_only(&args.store)?;
+    let value = store.get(&key)?;
+    if args.json {
+        print_json(&key, value.as_deref(), args.hex)?;
+    }
+    let Some(value) = value else {
+        if !args.json {
+            output::note(format_args!("tophash: key not found: {}", escape::excerpt(&key)));
+        }
+        return Ok(Outcome::No);
+    };
+    if !args.json {
+        print(&value, args.hex)?;
+    }
+    Ok(Outcome::Yes)
+}
+
+fn print(value: &[u8], hex: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let terminal = stdout.is_terminal();
+    if hex {
+        stdout.write_all(HEXLOWER.encode(value).as_bytes())?;
+    } else if terminal && !is_printable(value) {
+        stdout.write_all(escape::escaped(value).as_bytes())?;
+    } else {
+        stdout.write_all(value)?;
+    }
+    // The shell's prompt belongs on a line of its own; a pipe or a file gets the value and nothing else.
+    if terminal || hex {
+        stdout.write_all(b"\n")?;
+    }
+    stdout.flush()
+}
+
+/// Text that a terminal shows as it is: no control characters but line ends and TABs.
+fn is_printable(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| text.chars().all(|c| matches!(c, '\n' | '\t') || !c.is_control()))
+}
+
+fn print_json(key: &[u8], value: Option<&[u8]>, hex: bool) -> anyhow::Result<()> {
+    let mut report = match (hex, value) {
+        (true, Some(value)) => json!({"key_hex": HEXLOWER.encode(key), "value_hex": HEXLOWER.encode(value)}),
+        (true, None) => json!({"key_hex": HEXLOWER.encode(key)}),
+        (false, Some(value)) => serde_json::to_value(JsonRecord::new(key, value))?,
+        (false, None) => serde_json::to_value(JsonRecord::key(key))?,
+    };
+    report["found"] = json!(value.is_some());
+    output::emit_json(&report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_printable;
+
+    #[test]
+    fn what_a_terminal_may_see_as_it_is() {
+        assert!(is_printable(b""));
+        assert!(is_printable("two\n\tlines \u{df}".as_bytes()));
+        for binary in [&b"\0"[..], b"\x1b[31m", b"\xff", b"a\rb", "\u{9b}".as_bytes()] {
+            assert!(!is_printable(binary), "{binary:?}");
+        }
+    }
+}

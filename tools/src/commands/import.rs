@@ -1,0 +1,285 @@
+//! `tophash import`: records from a text into a store.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use tophash::{Batch, Store};
+
+use crate::exit::{BadInput, Interrupted, Outcome};
+use crate::format::dump_read::{DumpReader, Select};
+use crate::format::{self, Format, ReadError, ReadOptions, Reason, Record, RecordReader};
+use crate::{argument, interrupt, open, output, progress};
+
+/// Read records from a text file into a store
+///
+/// The store is created if there is none. A key that is there already, or that occurs twice, gets the last value.
+/// A malformed line ends the import: the records before it are in the store, and the message says how many they
+/// are. The import is durable when the command has ended, whatever its exit code.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// The store's directory
+    store: PathBuf,
+    /// The file to read; `-` is stdin
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// The file's format
+    #[arg(long, short, value_enum)]
+    format: Format,
+    /// dump: which database to read, where there are several
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// dump: of several values for one key, take the last one
+    #[arg(long)]
+    last_wins: bool,
+    /// Go on after malformed records; count them and list the first few
+    #[arg(long)]
+    skip_bad: bool,
+    /// Read and check the file, and leave the store alone
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not create a store
+    #[arg(long)]
+    no_create: bool,
+    /// Records that are applied as one
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// A longer line is an error
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = argument::byte_size)]
+    max_line_bytes: u64,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Formats:
+  jsonl  {\"key\": \"user:17\", \"value\": \"Ada\"}, one object a line. Bytes that are
+         not UTF-8 stand in base64 in \"key_b64\" or \"value_b64\" instead. Other
+         fields are refused. Empty lines are passed over.
+  tsv    key TAB value, one record a line. Escapes in both: \\t TAB, \\n line
+         end, \\r carriage return, \\\\ backslash, \\xHH any byte. Every other byte
+         stands for itself. CR LF ends a line as LF does.
+  dump   what Berkeley DB's db_dump and LMDB's mdb_dump write: VERSION=3,
+         format=bytevalue or print, type=btree or hash. Keywords that set up
+         the dumped database are passed over.
+
+Example:
+  tophash import sessions.tophash sessions.jsonl --format jsonl
+  mdb_dump -n old.mdb | tophash import sessions.tophash - --format dump";
+
+/// Bytes after which a batch is applied, however few records it has.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// The longest key that a store takes.
+const KEY_BYTES_MAX: usize = 65_535;
+
+/// Malformed records that are listed with `--skip-bad`; the rest is counted.
+const LISTED_MAX: usize = 10;
+
+/// What an import did.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    /// Records read, without skipped ones.
+    records: u64,
+    /// Bytes of their keys and values.
+    record_bytes: u64,
+    /// Records that are in the store: all that were read, unless something went wrong or this was a dry run.
+    imported: u64,
+    /// Malformed records passed over.
+    skipped: u64,
+    /// The first of them.
+    skipped_first: Vec<String>,
+    dry_run: bool,
+    seconds: f64,
+    /// Records in the store after the import.
+    records_in_store: Option<u64>,
+    /// What ended the import early.
+    error: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    interrupt::install();
+    let options = ReadOptions {
+        line_bytes_max: usize::try_from(args.max_line_bytes).unwrap_or(usize::MAX),
+        database: args.database.clone(),
+        last_wins: args.last_wins,
+    };
+    refuse_several_databases(args, &options)?;
+    let (input, bar) = open_input(&args.file)?;
+    let mut reader = format::reader(args.format, BufReader::with_capacity(1 << 18, input), &options);
+    let store = if args.dry_run { None } else { Some(open::writable(&args.store, !args.no_create)?) };
+
+    let started = Instant::now();
+    let mut import =
+        Import { store: store.as_ref(), args, batch: Batch::new(), batch_bytes: 0, summary: Summary::default() };
+    let mut result = import.read_all(reader.as_mut());
+    // Whatever ended the reading: the records before it go in, so that the message can say which ones are there.
+    let flushed = import.flush().context("store the last records");
+    if result.is_ok() {
+        result = flushed;
+    }
+    bar.finish_and_clear();
+    let mut summary = import.summary;
+    if let Some(store) = store {
+        summary.records_in_store = Some(store.len());
+        result = result.and(store.close().context("make the import durable"));
+    }
+    let result = result.with_context(|| {
+        let file = if argument::is_dash(&args.file) { "stdin".into() } else { args.file.to_string_lossy() };
+        format!("the import of {file} ended early ({} stored before that)", output::records(summary.imported))
+    });
+    summary.seconds = started.elapsed().as_secs_f64();
+    summary.dry_run = args.dry_run;
+    summary.error = result.as_ref().err().map(|error| format!("{error:#}"));
+    report(args, &summary)?;
+    result.map(|()| Outcome::Yes)
+}
+
+/// A file is looked through for a second database before anything is stored; in a pipe it ends the import where
+/// it comes.
+fn refuse_several_databases(args: &Args, options: &ReadOptions) -> anyhow::Result<()> {
+    if args.format != Format::Dump || args.database.is_some() || argument::is_dash(&args.file) || !args.file.is_file() {
+        return Ok(());
+    }
+    let input = BufReader::with_capacity(1 << 18, open_file(&args.file)?);
+    let mut reader = DumpReader::new(input, options.line_bytes_max, Select::NamesOnly, true);
+    // Whatever else is wrong with the file is for the import to say, with the line and how far it got.
+    let _ = reader.next(&mut Record::default());
+    if reader.names().len() > 1 {
+        let names: Vec<_> = reader.names().iter().map(|name| name.as_deref().unwrap_or("(without a name)")).collect();
+        let (file, names) = (args.file.display(), names.join(", "));
+        return Err(BadInput(format!(
+            "{file} holds several databases ({names}); choose one with --database NAME; nothing was imported"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+fn open_file(path: &Path) -> anyhow::Result<File> {
+    File::open(path).with_context(|| format!("open {}", path.display()))
+}
+
+fn open_input(path: &Path) -> anyhow::Result<(Box<dyn Read>, ProgressBar)> {
+    if argument::is_dash(path) {
+        let bar = progress::bytes(None, "import");
+        return Ok((Box::new(bar.wrap_read(io::stdin())), bar));
+    }
+    let file = open_file(path)?;
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    let bar = progress::bytes(length, "import");
+    Ok((Box::new(bar.wrap_read(file)), bar))
+}
+
+struct Import<'a> {
+    store: Option<&'a Store>,
+    args: &'a Args,
+    batch: Batch,
+    batch_bytes: usize,
+    summary: Summary,
+}
+
+impl Import<'_> {
+    fn read_all(&mut self, reader: &mut dyn RecordReader) -> anyhow::Result<()> {
+        let mut record = Record::default();
+        loop {
+            let read = match reader.next(&mut record) {
+                Ok(true) => check(&record, reader.line()).map(|()| true),
+                other => other,
+            };
+            match read {
+                Ok(true) => self.add(&record)?,
+                Ok(false) => return Ok(()),
+                Err(ReadError::Bad { line, reason }) if self.args.skip_bad && reason.is_skippable() => {
+                    self.skip(line, &reason);
+                }
+                Err(error @ ReadError::Bad { .. }) => return Err(BadInput(error.to_string()).into()),
+                Err(error) => return Err(error.into()),
+            }
+            if interrupt::requested() {
+                return Err(Interrupted(format!("the import stopped after line {}", reader.line())).into());
+            }
+        }
+    }
+
+    fn add(&mut self, record: &Record) -> anyhow::Result<()> {
+        let bytes = record.key.len() + record.value.len();
+        self.summary.records += 1;
+        self.summary.record_bytes += bytes as u64;
+        let Some(store) = self.store else { return Ok(()) };
+        if bytes > BATCH_BYTES_MAX {
+            // Large values go in by themselves, in their place among the others: a batch has a limit.
+            self.flush()?;
+            store.insert(&record.key, &record.value)?;
+            self.summary.imported += 1;
+            return Ok(());
+        }
+        self.batch.insert(&record.key, &record.value);
+        self.batch_bytes += bytes;
+        if self.batch.len() >= self.args.batch as usize || self.batch_bytes >= BATCH_BYTES_MAX {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let Some(store) = self.store.filter(|_| !self.batch.is_empty()) else { return Ok(()) };
+        let applied = store.apply(&self.batch);
+        if applied.is_ok() {
+            self.summary.imported += self.batch.len() as u64;
+        }
+        // Also after an error: a batch that failed must not be tried a second time at the end.
+        self.batch.clear();
+        self.batch_bytes = 0;
+        Ok(applied?)
+    }
+
+    fn skip(&mut self, line: u64, reason: &Reason) {
+        self.summary.skipped += 1;
+        if self.summary.skipped_first.len() < LISTED_MAX {
+            self.summary.skipped_first.push(format!("line {line}: {reason}"));
+        }
+    }
+}
+
+/// The store would refuse the whole batch; here the line is still known.
+fn check(record: &Record, line: u64) -> Result<(), ReadError> {
+    let len = record.key.len();
+    if len > KEY_BYTES_MAX {
+        return Err(ReadError::Bad { line, reason: Reason::KeyTooLong { len, limit: KEY_BYTES_MAX } });
+    }
+    Ok(())
+}
+
+fn report(args: &Args, summary: &Summary) -> anyhow::Result<()> {
+    if args.json {
+        return output::emit_json(summary);
+    }
+    for line in &summary.skipped_first {
+        output::note(format_args!("skipped {line}"));
+    }
+    if summary.skipped > 0 {
+        output::note(format_args!("malformed and skipped: {}", output::records(summary.skipped)));
+    }
+    let records = output::records(summary.records);
+    let size = output::size(summary.record_bytes);
+    let text = if summary.dry_run {
+        format!("{records} ({size}) can be imported; nothing was stored\n")
+    } else {
+        format!(
+            "imported {} of {records} read ({size}) in {:.1} s; the store has {}\n",
+            output::count(summary.imported),
+            summary.seconds,
+            output::records(summary.records_in_store.unwrap_or_default()),
+        )
+    };
+    Ok(output::emit(&text)?)
+}

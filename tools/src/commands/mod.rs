@@ -1,0 +1,12 @@
+//! The subcommands, one file each: its arguments, its help, and what it does.
+
+pub mod bench;
+pub mod del;
+pub mod demo;
+pub mod export;
+pub mod get;
+pub mod import;
+pub mod scan;
+pub mod set;
+pub mod stats;
+pub mod verify;

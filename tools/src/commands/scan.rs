@@ -1,0 +1,165 @@
+//! `tophash scan`: records in the store's order, resumable.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use data_encoding::HEXLOWER;
+use serde_json::json;
+use tophash::{Entry, Store};
+
+use crate::argument;
+use crate::exit::Outcome;
+use crate::format::escape::escape_into;
+use crate::format::jsonl::JsonRecord;
+use crate::{open, output};
+
+/// Print records, a line each
+///
+/// Prints key TAB value with the escapes \t \n \r \\ \xHH. The order is that of the hashes: it says nothing about
+/// the keys, and it is the same at every run. With --limit, the cursor to go on from is printed on stderr.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The store's directory
+    store: PathBuf,
+    /// Stop after N records (of those that match --prefix); without it, print all
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Go on where an earlier scan stopped
+    #[arg(long, value_name = "CURSOR", default_value_t = 0)]
+    cursor: u64,
+    /// Only keys that begin with P. A filter: the whole store is read, a hash map knows no order
+    #[arg(long, value_name = "P")]
+    prefix: Option<OsString>,
+    /// Print keys without values
+    #[arg(long)]
+    keys_only: bool,
+    /// Keys, values and P in hex
+    #[arg(long)]
+    hex: bool,
+    /// Print {"entries": [...], "next_cursor": "..."}; the cursor is a string, because many JSON readers keep 53 bits
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  tophash scan sessions.tophash --limit 100 --prefix user:
+  tophash scan sessions.tophash --limit 100 --cursor 123456789";
+
+/// Entries that one step of the scan collects.
+const STEP: usize = 1024;
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let prefix = match &args.prefix {
+        Some(prefix) => argument::bytes(prefix, args.hex, "prefix")?,
+        None => Vec::new(),
+    };
+    let store = open::read_only(&args.store)?;
+    let mut printer = Printer::new(BufWriter::new(io::stdout().lock()), args);
+    let next = scan(&store, args.cursor, args.limit, &prefix, &mut printer)?;
+    printer.finish(next)?;
+    if !args.json && args.limit.is_some() {
+        match next {
+            Some(cursor) => output::note(format_args!("next: --cursor {cursor}")),
+            None => output::note(format_args!("no more records")),
+        }
+    }
+    Ok(Outcome::Yes)
+}
+
+/// Prints matching entries from `cursor` on until `limit` of them were printed; returns where to go on.
+fn scan(
+    store: &Store,
+    mut cursor: u64,
+    limit: Option<u64>,
+    prefix: &[u8],
+    printer: &mut Printer<'_, impl Write>,
+) -> anyhow::Result<Option<u64>> {
+    let mut remaining = limit.unwrap_or(u64::MAX);
+    while remaining > 0 {
+        let wanted = usize::try_from(remaining).unwrap_or(usize::MAX);
+        let step = if prefix.is_empty() { wanted.min(STEP) } else { STEP };
+        let (mut entries, mut next) = store.scan(cursor, step)?;
+        let is_match = |entry: &Entry<'_>| entry.key().starts_with(prefix);
+        // The step holds more than was asked for: repeat it up to the last entry that is wanted, for its cursor.
+        let last_wanted = entries.iter().enumerate().filter(|(_, entry)| is_match(entry)).nth(wanted - 1);
+        if let Some((last, _)) = last_wanted
+            && last + 1 < entries.len()
+        {
+            (entries, next) = store.scan(cursor, last + 1)?;
+        }
+        for entry in entries.iter().filter(|entry| is_match(entry)) {
+            printer.print(entry)?;
+            remaining = remaining.saturating_sub(1);
+        }
+        match next {
+            Some(next) => cursor = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(cursor))
+}
+
+struct Printer<'a, W: Write> {
+    out: W,
+    args: &'a Args,
+    printed: u64,
+    line: Vec<u8>,
+}
+
+impl<'a, W: Write> Printer<'a, W> {
+    fn new(out: W, args: &'a Args) -> Self {
+        Printer { out, args, printed: 0, line: Vec::new() }
+    }
+
+    fn print(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        let value = (!self.args.keys_only).then(|| entry.value());
+        self.line.clear();
+        if self.args.json {
+            self.line.extend_from_slice(if self.printed == 0 { b"{\"entries\":[\n" } else { b",\n" });
+            json_entry(entry.key(), value, self.args.hex, &mut self.line)?;
+        } else {
+            self.text(entry.key());
+            if let Some(value) = value {
+                self.line.push(b'\t');
+                self.text(value);
+            }
+            self.line.push(b'\n');
+        }
+        self.printed += 1;
+        self.out.write_all(&self.line)
+    }
+
+    fn text(&mut self, bytes: &[u8]) {
+        if self.args.hex {
+            self.line.extend_from_slice(HEXLOWER.encode(bytes).as_bytes());
+        } else {
+            escape_into(bytes, &mut self.line);
+        }
+    }
+
+    fn finish(&mut self, next: Option<u64>) -> io::Result<()> {
+        if self.args.json {
+            let begin = if self.printed == 0 { "{\"entries\":[" } else { "" };
+            let cursor = json!(next.map(|cursor| cursor.to_string()));
+            writeln!(self.out, "{begin}\n],\"next_cursor\":{cursor}}}")?;
+        }
+        self.out.flush()
+    }
+}
+
+fn json_entry(key: &[u8], value: Option<&[u8]>, hex: bool, line: &mut Vec<u8>) -> io::Result<()> {
+    match (hex, value) {
+        (true, Some(value)) => {
+            let entry = json!({"key_hex": HEXLOWER.encode(key), "value_hex": HEXLOWER.encode(value)});
+            serde_json::to_writer(line, &entry)?;
+        }
+        (true, None) => serde_json::to_writer(line, &json!({"key_hex": HEXLOWER.encode(key)}))?,
+        (false, Some(value)) => serde_json::to_writer(line, &JsonRecord::new(key, value))?,
+        (false, None) => serde_json::to_writer(line, &JsonRecord::key(key))?,
+    }
+    Ok(())
+}

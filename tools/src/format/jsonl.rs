@@ -1,0 +1,201 @@
+//! jsonl: one JSON object a line. Strings where the bytes are UTF-8, base64 under another name where not.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, Write};
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::error::{ReadError, Reason};
+use super::lines::Lines;
+use super::{Record, RecordReader, RecordWriter};
+
+/// Reads jsonl.
+#[derive(Debug)]
+pub struct JsonlReader<R> {
+    lines: Lines<R>,
+}
+
+impl<R: BufRead> JsonlReader<R> {
+    /// Reads lines of at most `limit` bytes.
+    pub fn new(input: R, limit: usize) -> Self {
+        JsonlReader { lines: Lines::new(input, limit) }
+    }
+}
+
+impl<R: BufRead> RecordReader for JsonlReader<R> {
+    fn next(&mut self, record: &mut Record) -> Result<bool, ReadError> {
+        loop {
+            let Some(line) = self.lines.next()? else { return Ok(false) };
+            // Editors and `cat` leave empty lines; they cannot be a record cut in half.
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            return match parse(line, record) {
+                Ok(()) => Ok(true),
+                Err(reason) => Err(self.lines.bad(reason)),
+            };
+        }
+    }
+
+    fn line(&self) -> u64 {
+        self.lines.number()
+    }
+}
+
+// Unknown fields are refused: a file that carries more than a store can keep should not be taken in halves.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    key_b64: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value_b64: Option<Cow<'a, str>>,
+}
+
+fn parse(line: &[u8], record: &mut Record) -> Result<(), Reason> {
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| Reason::Json(describe(&error)))?;
+    field("key", line.key, line.key_b64, &mut record.key)?;
+    field("value", line.value, line.value_b64, &mut record.value)
+}
+
+fn field(
+    name: &'static str,
+    plain: Option<Cow<'_, str>>,
+    base64: Option<Cow<'_, str>>,
+    out: &mut Vec<u8>,
+) -> Result<(), Reason> {
+    out.clear();
+    match (plain, base64) {
+        (Some(plain), None) => out.extend_from_slice(plain.as_bytes()),
+        (None, Some(base64)) => {
+            *out = BASE64.decode(base64.as_bytes()).map_err(|error| Reason::Base64 { field: name, error })?;
+        }
+        (Some(_), Some(_)) => return Err(Reason::FieldTwice(name)),
+        (None, None) => return Err(Reason::FieldMissing(name)),
+    }
+    Ok(())
+}
+
+/// serde_json counts lines inside the one line that it was given; only its column says anything here.
+fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => format!("{what}, column {}", error.column()),
+        None => text,
+    }
+}
+
+/// A record in JSON, as the commands print it: of each pair exactly one is there.
+#[derive(Debug, Serialize)]
+pub struct JsonRecord<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_b64: Option<String>,
+}
+
+impl<'a> JsonRecord<'a> {
+    /// A key and its value.
+    pub fn new(key: &'a [u8], value: &'a [u8]) -> Self {
+        let (value, value_b64) = text_or_base64(value);
+        JsonRecord { value, value_b64, ..JsonRecord::key(key) }
+    }
+
+    /// A key alone.
+    pub fn key(key: &'a [u8]) -> Self {
+        let (key, key_b64) = text_or_base64(key);
+        JsonRecord { key, key_b64, value: None, value_b64: None }
+    }
+}
+
+fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(BASE64.encode(bytes))),
+    }
+}
+
+/// Writes jsonl.
+#[derive(Debug)]
+pub struct JsonlWriter<W> {
+    output: W,
+}
+
+impl<W: Write> JsonlWriter<W> {
+    /// Writes to `output`, which should be buffered.
+    pub fn new(output: W) -> Self {
+        JsonlWriter { output }
+    }
+}
+
+impl<W: Write> RecordWriter for JsonlWriter<W> {
+    fn write(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        serde_json::to_writer(&mut self.output, &JsonRecord::new(key, value))?;
+        self.output.write_all(b"\n")
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Format, WriteOptions, samples};
+
+    fn parsed(line: &str) -> Result<(Vec<u8>, Vec<u8>), Reason> {
+        let mut record = Record::default();
+        parse(line.as_bytes(), &mut record).map(|()| (record.key, record.value))
+    }
+
+    #[test]
+    fn each_field_is_text_or_base64_by_itself() {
+        let records = [Record { key: b"a".to_vec(), value: b"\xff".to_vec() }];
+        let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
+        assert_eq!(text, b"{\"key\":\"a\",\"value_b64\":\"/w==\"}\n");
+    }
+
+    #[test]
+    fn escapes_spaces_and_order_do_not_matter() {
+        let line = " {\"value\" : \"\\u0000\\n\", \"key_b64\": \"AP8=\"} \r";
+        assert_eq!(parsed(line).unwrap(), (vec![0, 255], b"\0\n".to_vec()));
+        let (records, error) =
+            samples::read_all(Format::Jsonl, b"\n{\"key\":\"\",\"value\":\"\"}\n \n", &samples::read_options());
+        assert!(error.is_none());
+        assert_eq!(records, [Record::default()]);
+    }
+
+    #[test]
+    fn malformed_lines_say_what_is_wrong() {
+        assert_eq!(parsed("{\"key\":\"a\"}"), Err(Reason::FieldMissing("value")));
+        assert_eq!(parsed("{\"key\":null,\"value\":\"\"}"), Err(Reason::FieldMissing("key")));
+        assert_eq!(parsed("{\"key\":\"a\",\"value\":\"\",\"value_b64\":\"\"}"), Err(Reason::FieldTwice("value")));
+        assert!(matches!(parsed("{\"key_b64\":\"A\",\"value\":\"\"}"), Err(Reason::Base64 { field: "key", .. })));
+        for (line, what) in [
+            ("{\"key\":\"a\"", "EOF while parsing"),
+            ("[1]", "column"),
+            ("{\"key\":1,\"value\":\"\"}", "expected a string"),
+            ("{\"key\":\"a\",\"value\":\"\",\"ttl\":1}", "unknown field `ttl`"),
+            ("{\"key\":\"a\",\"key\":\"b\",\"value\":\"\"}", "duplicate field"),
+            ("{\"key\":\"a\",\"value\":\"\"} x", "trailing characters"),
+        ] {
+            match parsed(line) {
+                Err(Reason::Json(found)) => {
+                    assert!(found.contains(what), "{line}: {found}");
+                    assert!(!found.contains("line 1"), "{line}: {found}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Results to stdout, notes to stderr. Nothing here panics: `println!` would, on a closed pipe.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// Writes a line to stderr. Where stderr is closed there is nobody to tell.
+pub fn note(text: fmt::Arguments<'_>) {
+    let mut line = text.to_string();
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Writes a finished report to stdout. A reader that has gone does not change what the command found, so a
+/// closed pipe is no error here; commands that stream let it end their work instead.
+pub fn emit(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a report to stdout as one indented JSON document.
+pub fn emit_json(report: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(report)?;
+    text.push('\n');
+    Ok(emit(&text)?)
+}
+
+/// An empty table with this head. Markdown, so that it can be pasted into an issue as it is.
+pub fn table<const N: usize>(head: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(head);
+    table
+}
+
+/// Right-aligns the columns of figures.
+pub fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// A count with thousands separators.
+pub fn count(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
+/// A number of records.
+pub fn records(number: u64) -> String {
+    format!("{} record{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A size in binary units.
+pub fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// A duration with three significant digits, in the unit that fits.
+pub fn duration(nanos: u64) -> String {
+    let (value, unit) = match nanos {
+        0..1_000 => return format!("{nanos} ns"),
+        1_000..1_000_000 => (nanos as f64 / 1e3, "us"),
+        1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
+        _ => (nanos as f64 / 1e9, "s"),
+    };
+    let decimals = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// How many per second, as a whole number; 0 where no time passed.
+pub fn per_second(amount: u64, time: Duration) -> u64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 { (amount as f64 / seconds).round() as u64 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_three_digits() {
+        let shown: Vec<_> = [0, 999, 1_000, 12_345, 123_456, 9_996_000, 1_500_000_000].map(duration).into();
+        assert_eq!(shown, ["0 ns", "999 ns", "1.00 us", "12.3 us", "123 us", "10.0 ms", "1.50 s"]);
+    }
+
+    #[test]
+    fn rates_survive_no_time() {
+        assert_eq!(per_second(10, Duration::ZERO), 0);
+        assert_eq!(per_second(10, Duration::from_millis(500)), 20);
+    }
+
+    #[test]
+    fn tables_are_markdown() {
+        let mut table = table(["a", "n"]);
+        table.add_row(["x", "10"]);
+        align_right(&mut table, [1, 7]);
+        assert_eq!(table.to_string(), "| a |  n |\n|---|----|\n| x | 10 |");
+    }
+}

@@ -1,0 +1,10 @@
+//! Runs the built `tophash` the way its users do: arguments, pipes, files, exit codes.
+
+mod bench;
+mod demo;
+mod formats;
+mod imports;
+mod loaders;
+mod records;
+mod reports;
+mod support;
