@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tophash::Error;
-use tophash::check::{Finding, Report};
+use tophash::{Finding, Report};
 
 use crate::exit::{Interrupted, Outcome};
 use crate::{interrupt, output, progress};
