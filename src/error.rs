@@ -8,6 +8,16 @@ use std::path::{Path, PathBuf};
 /// The result of every fallible call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// An error on the way through the hot paths: one word, so that results stay small enough to be returned in
+/// registers or built in place. Becomes an [`Error`] where it leaves the crate.
+pub(crate) type Fault = Box<Error>;
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        *fault
+    }
+}
+
 /// A place inside a store's files, as far as it is known.
 ///
 /// Printed as `index at byte 20480 (page 5, slot 17)`; parts that do not apply are left out.

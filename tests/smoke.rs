@@ -1,7 +1,15 @@
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
 fn tiny() -> Tuning {
-    Tuning { level_min: 0, home_buckets: 2, stash_buckets: 1, overflow_log2_min: 1, background: false, blob_bytes_min: 600, ..Tuning::default() }
+    Tuning {
+        level_min: 0,
+        home_buckets: 2,
+        stash_buckets: 1,
+        overflow_log2_min: 1,
+        background: false,
+        blob_bytes_min: 600,
+        ..Tuning::default()
+    }
 }
 
 #[test]

@@ -83,7 +83,10 @@ impl Table {
             file.set_len(end).context("extend", &self.path)?;
         }
         file.allocate(first * PAGE, bytes).context("allocate blocks of", &self.path)?;
-        file.map_private(first * PAGE, bytes as usize).context("map", &self.path)
+        let map = file.map_fresh(first * PAGE, bytes as usize).context("map", &self.path)?;
+        // Whoever evacuates pages into it shall not wait for page faults. Only advice: it works without.
+        let _ = map.populate(0, bytes as usize);
+        Ok(map)
     }
 
     /// Allocates the disk blocks around a page.

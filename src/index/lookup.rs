@@ -16,8 +16,11 @@ use super::chain::Found;
 use super::page::Bucket;
 use super::slot::{Slot, Tag};
 use super::table::Table;
-use crate::error::Result;
+use crate::error::Fault;
+
 use crate::sys::prefetch_word;
+
+type Result<T> = std::result::Result<T, Fault>;
 
 /// Rounds without the lock before a reader takes it.
 const ROUNDS: usize = 64;
@@ -76,6 +79,17 @@ impl Table {
         }
     }
 
+    /// The same for a change, which reads the page's header as well.
+    #[inline]
+    pub(crate) fn prefetch_for_change(&self, hash: u64) {
+        if let Some(page) = self.primary.page(self.growth().page_of(hash)) {
+            let home = Tag::of(hash, 0).home(self.geometry.homes);
+            prefetch_word(page.page.bucket(home).line());
+            prefetch_word(&page.page.words()[0]);
+            prefetch_word(page.page.bucket(self.geometry.neighbour(home)).line());
+        }
+    }
+
     /// The first slot of the home bucket whose tag fits: a guess at what a lookup will find, for prefetching.
     #[inline]
     pub(crate) fn guess(&self, hash: u64) -> Option<Slot> {
@@ -87,7 +101,7 @@ impl Table {
     }
 
     /// Looks a hash up. `probe` decides whether a slot is the key's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup<T>(
         &self,
         hash: u64,
@@ -100,7 +114,7 @@ impl Table {
                 Err(_) => break,
             }
         }
-        self.lookup_locked(hash, probe)
+        self.lookup_locked(hash, &mut probe)
     }
 
     #[inline(always)]
@@ -148,7 +162,7 @@ impl Table {
         &self,
         primary: super::page::PageRef<'_>,
         tag: Tag,
-        probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
+        probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
     ) -> Result<Flow<T>> {
         let buckets = self.geometry.homes + self.geometry.stash;
         let mut page = primary;
@@ -175,7 +189,7 @@ impl Table {
     fn lookup_locked<T>(
         &self,
         hash: u64,
-        mut probe: impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
+        probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
     ) -> Result<Option<T>> {
         self.counters.reader_locks.fetch_add(1, Ordering::Relaxed);
         let guard = self.lock(hash);
@@ -185,7 +199,7 @@ impl Table {
         let found = chain.find(Self::tag(&chain, hash), marks, |slot| match probe(SeenSlot::held(slot))? {
             Probe::Hit(value) => {
                 hit = Some(value);
-                Ok::<_, crate::Error>(true)
+                Ok::<_, Fault>(true)
             }
             Probe::Other | Probe::Changed => Ok(false),
         })?;
@@ -195,7 +209,10 @@ impl Table {
 }
 
 #[inline(always)]
-fn scan<T>(bucket: Bucket<'_>, tag: Tag, probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>) -> Result<Flow<T>> {
+fn scan<T, P>(bucket: Bucket<'_>, tag: Tag, probe: &mut P) -> Result<Flow<T>>
+where
+    P: FnMut(SeenSlot<'_>) -> Result<Probe<T>> + ?Sized,
+{
     let found = bucket.scan(tag);
     let mut matches = found.matches;
     while matches != 0 {

@@ -26,7 +26,7 @@ pub(crate) mod slot;
 pub(crate) mod split;
 pub(crate) mod table;
 
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use region::PageId;
 
 /// Something that must be found before an operation can go on. Nobody waits for it with a lock held: the
@@ -66,7 +66,7 @@ pub(crate) enum Shortage {
     /// Something must be found first.
     Need(Need),
     /// It failed.
-    Error(Error),
+    Error(Fault),
 }
 
 impl From<Need> for Shortage {
@@ -77,7 +77,13 @@ impl From<Need> for Shortage {
 
 impl From<Error> for Shortage {
     fn from(error: Error) -> Self {
-        Shortage::Error(error)
+        Shortage::Error(Box::new(error))
+    }
+}
+
+impl From<Fault> for Shortage {
+    fn from(fault: Fault) -> Self {
+        Shortage::Error(fault)
     }
 }
 

@@ -21,6 +21,8 @@ use crate::sys::IndexMap;
 pub(crate) const GROUPS_MAX: usize = 40;
 /// Words of a bitmap page that hold bits; the first eight are its header.
 const BITMAP_WORDS: usize = PAGE_WORDS - 8;
+/// Where the bits of a bitmap page begin, in bytes.
+pub(crate) const BITMAP_START: usize = 64;
 /// Pages that one bitmap page covers.
 pub(crate) const BITMAP_BITS: u64 = BITMAP_WORDS as u64 * 64;
 /// Disk blocks are allocated for this many pages at a time.

@@ -215,8 +215,7 @@ impl Table {
 
     /// Entries at which growth starts.
     pub(crate) fn threshold(&self, level: u8) -> u64 {
-        let slots = (self.geometry.slots() as u128) << level;
-        (slots * u128::from(self.tuning.grow_permille) / 1000) as u64
+        threshold(self.geometry, &self.tuning, level)
     }
 
     /// The level at which that many entries fit without growth.
@@ -398,11 +397,12 @@ impl Table {
     }
 }
 
+/// Entries of a table at which it grows. Cannot overflow: 504 slots, level 38, factor 1000 are below 2^57.
+fn threshold(geometry: Geometry, tuning: &Tuning, level: u8) -> u64 {
+    ((geometry.slots() as u64) << level) * u64::from(tuning.grow_permille.min(1000)) / 1000
+}
+
 /// The level of a table in which `records` entries fit without growth.
 pub(crate) fn level_for(geometry: Geometry, tuning: &Tuning, records: u64) -> u8 {
-    let fits = |level: u8| {
-        let slots = (geometry.slots() as u128) << level;
-        slots * u128::from(tuning.grow_permille) / 1000 >= u128::from(records)
-    };
-    (tuning.level_min..38).find(|&level| fits(level)).unwrap_or(38)
+    (tuning.level_min..38).find(|&level| threshold(geometry, tuning, level) >= records).unwrap_or(38)
 }

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::Position;
 use super::record::{Encoded, MARK_BYTES, encode_mark};
@@ -31,7 +32,14 @@ pub(crate) struct Appender {
     marked: Position,
     /// Bytes appended since the store was opened.
     total: u64,
+    /// When the segment became the active one.
+    since: Instant,
+    /// The segment before was full in a hurry: two are prepared ahead.
+    hurried: bool,
 }
+
+/// A segment that is full before this has passed was written in a hurry.
+const HURRY: Duration = Duration::from_millis(500);
 
 /// Where a record or frame was put.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +55,7 @@ pub(crate) struct Appended {
 
 impl Appender {
     pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Position) -> Self {
-        Appender { segment, writer, marked, total: 0 }
+        Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
     }
 
     /// The position of the next record.
@@ -60,9 +68,9 @@ impl Appender {
         self.total
     }
 
-    /// True if more than half of the segment is used: time to prepare the next one.
-    pub(crate) fn is_half_full(&self) -> bool {
-        self.writer.room() * 2 < self.segment.capacity
+    /// How many segments should be prepared: one when half of this one is used, two in a hurry.
+    pub(crate) fn segments_ahead(&self) -> u32 {
+        if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity) }
     }
 }
 
@@ -108,7 +116,7 @@ impl Log {
             place: Place::new(appender.segment.slot, offset),
             end: appender.position(),
             total: appender.total,
-            running_low: appender.is_half_full() && self.prepared_count() == 0,
+            running_low: self.prepared_count() < appender.segments_ahead(),
         })
     }
 
@@ -118,8 +126,8 @@ impl Log {
         let end = appender.writer.position();
         let claim = self.commit.durable();
         let predecessor = Arc::clone(&appender.segment);
-        let total = appender.total;
-        *appender = Appender { total, ..Appender::new(Arc::clone(&segment), writer, claim) };
+        let (total, hurried) = (appender.total, appender.since.elapsed() < HURRY);
+        *appender = Appender { total, hurried, ..Appender::new(Arc::clone(&segment), writer, claim) };
         appender.write_header(self, predecessor.sequence, end, claim);
         predecessor.seal(end);
         self.registry.lock().segments.insert(segment.sequence, segment);

@@ -2,9 +2,11 @@
 //!
 //! **Preparing a segment** (background, or in the call that needs it; no lock that a writer holds):
 //!
-//! 1. The file is created and its blocks are allocated. *Crash:* a file of zeroes that recovery unlinks.
-//! 2. It is filled with zeroes in pieces, whose size decides how much a later sync writes. Then fsync, and
-//!    fsync of the directory: from here on size and name are durable.
+//! 1. The file is created and its blocks are allocated; fsync, and fsync of the directory: from here on size
+//!    and name are durable. *Crash:* a file of zeroes that recovery unlinks.
+//! 2. It is filled with zeroes in pieces. The page cache keeps a file in pieces as large as it was written in,
+//!    and writes whole pieces back: small ones make small syncs, large ones are mapped by huge pages. Where
+//!    writes are synced, the zeroes are synced now, so that no later sync has to.
 //! 3. It is mapped, and becomes the next in the queue.
 //!
 //! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
@@ -24,7 +26,7 @@ use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
 use crate::checksum::Uuid;
-use crate::error::{Error, IoContext, Location, Result};
+use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::index::slot::{Place, Slot};
 use crate::options::{SyncPolicy, Tuning};
 use crate::sys::pins::{PinTable, Pinned};
@@ -153,9 +155,10 @@ impl Log {
 
     /// The error for a slot whose record is not valid.
     #[cold]
-    pub(crate) fn invalid_record(&self, place: Place, why: Invalid) -> Error {
+    pub(crate) fn invalid_record(&self, place: Place, why: Invalid) -> Fault {
         let (expected, found) = why.texts();
-        Error::corrupt("record", Location::at(&self.path_of_slot(place.segment()), place.offset()), expected, found)
+        let location = Location::at(&self.path_of_slot(place.segment()), place.offset());
+        Box::new(Error::corrupt("record", location, expected, found))
     }
 
     /// The record at a place, checked, in a pinned mapping.
@@ -186,13 +189,12 @@ impl Log {
         chosen.max(needed)
     }
 
-    /// Bytes of the zeroes that a segment is prepared with. The kernel keeps a file in pieces as large as it
-    /// was written in, and writes whole pieces back: small ones for small syncs, large ones for bulk.
+    /// Bytes of the zeroes that a segment is prepared with.
     fn piece_bytes(&self) -> usize {
         match self.config.sync {
             SyncPolicy::Always => 4 << 10,
             SyncPolicy::Every(_) => 16 << 10,
-            SyncPolicy::Manual => 1 << 20,
+            SyncPolicy::Manual => 4 << 20,
         }
     }
 
@@ -308,6 +310,8 @@ impl Log {
     fn create_segment(&self, path: &Path, bytes: u64, salt: u64) -> Result<(Arc<dyn DiskFile>, LogWriter)> {
         let file = self.disk().open(path, OpenMode::CreateNew).context("create", path)?;
         file.allocate(0, bytes).context("allocate blocks of", path)?;
+        file.sync_all().context("sync", path)?;
+        self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
         let zeroes = vec![0; self.piece_bytes().min(bytes as usize)];
         let mut at = 0;
         while at < bytes {
@@ -315,8 +319,9 @@ impl Log {
             write_all_at(&*file, &zeroes[..piece as usize], at).context("write zeroes to", path)?;
             at += piece;
         }
-        file.sync_all().context("sync", path)?;
-        self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
+        if self.config.sync != SyncPolicy::Manual {
+            file.sync_data().context("sync", path)?;
+        }
         let map = file.map_log(bytes as usize, 0, true).context("map", path)?.with_cookie(salt);
         if self.config.sync == SyncPolicy::Manual {
             // Only advice: the first store to each page is slower without it.

@@ -54,12 +54,15 @@ fn upkeep(core: &Core) {
         if core.check_writable().is_err() {
             continue;
         }
-        let half_full = core.log.appender.lock().as_ref().is_some_and(|appender| appender.is_half_full());
-        if half_full {
+        loop {
+            let ahead = core.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
             // If the disk is full, the call that needs the segment says so.
-            let _ = core.log.prepare_ahead(1);
+            if !matches!(core.log.prepare_ahead(ahead), Ok(true)) {
+                break;
+            }
         }
         if core.table.growth_wanted.load(Ordering::Relaxed) {
+            core.prepare_journal();
             let _ = core.retry(|| core.table.start_growth());
         }
         drive_growth(core);

@@ -212,7 +212,7 @@ impl Core {
         loop {
             match step() {
                 Ok(value) => return Ok(value),
-                Err(Shortage::Error(error)) => return Err(error),
+                Err(Shortage::Error(error)) => return Err(*error),
                 Err(Shortage::Need(need)) => self.satisfy(need)?,
             }
         }
@@ -276,6 +276,13 @@ impl Core {
         files.journal.allocate(images)?;
         self.table.dirty.set_journal_pages(images);
         Ok(())
+    }
+
+    /// Allocates the journal blocks that a table of twice the size can need, so that no writer has to.
+    pub(crate) fn prepare_journal(&self) {
+        let pages = self.table.growth().pages() * 2 + self.table.overflow.pages();
+        // If the disk is full, the call that needs the blocks says so.
+        let _ = self.extend_journal((pages + pages / 16 + 64).min(self.limit_pages));
     }
 
     /// Does a little of the growth that is under way. Called before each change, with no lock held.

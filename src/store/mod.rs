@@ -82,7 +82,7 @@ impl Store {
     /// # Errors
     /// As [`get`](Store::get); the first error ends the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
-        self.core.get_many(keys)
+        Ok(self.core.get_many(keys)?)
     }
 
     /// True if the key is in the store. Reads and checks the record's key, not a blob's value.

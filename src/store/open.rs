@@ -32,7 +32,7 @@ use crate::checkpoint::tail::{Tail, TailSource, map_segment};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::page::{PageImage, PageKind, image};
-use crate::index::region::{Group, PageState, RegionKind};
+use crate::index::region::{BITMAP_START, Group, GroupShape, PageState, RegionKind};
 use crate::index::table::{Structure, Table, TableParts};
 use crate::log::Position;
 use crate::log::append::Appender;
@@ -312,6 +312,18 @@ impl<'o> Opening<'o> {
         })
     }
 
+    /// True if no page of an extent was ever written, as in a table that was made large from the start.
+    fn is_unused(&self, header: &IndexHeader, first: u64, shape: GroupShape) -> Result<bool> {
+        for number in first..first + shape.bitmap_pages {
+            let page = self.read_page(number)?;
+            check_page(&self.index_path, header.uuid, header.generation, number, PageKind::Bitmap, &page)?;
+            if page[BITMAP_START..].iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.options.read_only)
+    }
+
     fn map_groups(&self, table: &Table, header: &IndexHeader, kind: RegionKind, extents: &[u64]) -> Result<()> {
         let region = table.region(kind);
         for (number, &first) in extents.iter().enumerate() {
@@ -324,7 +336,9 @@ impl<'o> Opening<'o> {
                 return Err(Error::corrupt("extent", location, "a possible size", format!("{} pages", shape.total())));
             };
             let in_file = end <= len;
-            let map = if in_file {
+            let map = if in_file && self.is_unused(header, first, shape)? {
+                self.index.map_fresh(first * PAGE, bytes as usize).context("map", &self.index_path)?
+            } else if in_file {
                 self.index.map_private(first * PAGE, bytes as usize).context("map", &self.index_path)?
             } else if self.options.read_only && !self.overlay.is_empty() {
                 self.options
@@ -341,7 +355,7 @@ impl<'o> Opening<'o> {
                 let Some((page, state)) = group.at(index) else { continue };
                 if let Some(image) = self.overlay.get(&number) {
                     page.load(image);
-                } else if !in_file && number * PAGE < len {
+                } else if (!in_file && number * PAGE < len) || index < shape.bitmap_pages {
                     page.load(&*self.read_page(number)?);
                 }
                 if index < shape.bitmap_pages {

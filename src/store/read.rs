@@ -1,12 +1,14 @@
 //! Reading: from a key to a pinned record.
 
-use crate::error::{Error, Location, Result};
+use crate::error::{Error, Fault, Location};
 use crate::index::lookup::{Probe, SeenSlot};
 use crate::index::slot::{Place, Slot};
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
 use crate::store::core::Core;
 use crate::store::value::{Bytes, Value};
 use crate::sys::pins::Pinned;
+
+type Result<T> = std::result::Result<T, Fault>;
 
 /// A live record, pinned.
 pub(crate) struct Hit<'s> {
@@ -44,7 +46,7 @@ pub(crate) enum Fetched<'s> {
 impl Core {
     /// Decides whether a slot is the key's: pins its segment, looks at the slot again, compares the key, and
     /// checks the record.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>) -> Result<Probe<Hit<'s>>> {
         let slot = seen.slot;
         let place = slot.place();
@@ -71,13 +73,13 @@ impl Core {
     }
 
     /// The record of a key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
         self.table.lookup(hash, |seen| self.probe(key, seen))
     }
 
     /// The value of a record.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fetch<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
         if hit.header.kind == Kind::PutBlob {
             return self.fetch_blob(&hit);
@@ -101,9 +103,9 @@ impl Core {
 
     /// The error for a link whose blob file does not exist.
     #[cold]
-    pub(crate) fn missing_blob(&self, place: Place) -> Error {
+    pub(crate) fn missing_blob(&self, place: Place) -> Fault {
         let location = Location::at(&self.log.path_of_slot(place.segment()), place.offset());
-        Error::corrupt("blob", location, "the blob file that the record links", "no such file")
+        Box::new(Error::corrupt("blob", location, "the blob file that the record links", "no such file"))
     }
 
     /// The value of a key, with its place.

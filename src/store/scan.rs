@@ -74,7 +74,7 @@ impl Core {
         let pinned = pinned.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
         let record: Record<'_> = self.log.record(&pinned, place)?;
         if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
-            return Err(self.log.invalid_record(place, Invalid::Header));
+            return Err(self.log.invalid_record(place, Invalid::Header).into());
         }
         let cursor = self.hasher.hash(record.key()).reverse_bits();
         let header = record.header;

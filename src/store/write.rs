@@ -83,6 +83,8 @@ impl Core {
     pub(crate) fn change<'s>(&'s self, key: &[u8], hash: u64, new: New<'_>, expect: Expect) -> Result<Changed<'s>> {
         self.check_writable()?;
         check_key(key)?;
+        // On its way while the record is encoded.
+        self.table.prefetch_for_change(hash);
         let mut link = None;
         let result = with_encoded(|encoded| {
             match new {
@@ -282,7 +284,7 @@ impl Core {
         let place = hit.place();
         match self.fetch(hit)? {
             Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
-            Fetched::Gone => Err(self.missing_blob(place)),
+            Fetched::Gone => Err(self.missing_blob(place).into()),
         }
     }
 }

@@ -117,6 +117,9 @@ pub trait DiskFile: Send + Sync + Debug {
     fn sync_all(&self) -> io::Result<()>;
     /// Maps a part privately, writable in memory only.
     fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap>;
+    /// Memory for a part of the file that holds nothing yet: zeroes, in huge pages where the system has them.
+    /// [`IndexMap::drop_private`] replaces pages of it by the file's.
+    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap>;
     /// Maps the first `bytes` bytes for sharing with the file. The watermark starts at `written`.
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap>;
 }

@@ -1,11 +1,12 @@
 //! Holding on to log mappings without locks.
 //!
 //! A [`PinTable`] has a slot per segment slot of the store. A reader **pins**: it adds one to the slot's
-//! counter (sharded by thread), issues a SeqCst fence, and only then loads the mapping's address. Whoever
-//! wants to unmap **retires**: takes the address out of the slot, issues a SeqCst fence, and only then reads
-//! the counters of all shards; if they are zero, nobody has the mapping, and nobody can get it any more,
-//! because the address is gone. Otherwise the mapping stays until a later look finds zero. So no reader ever
-//! waits for the compactor, and the compactor never waits for a reader.
+//! counter (sharded by thread) and only then loads the mapping's address. Whoever wants to unmap **retires**:
+//! takes the address out of the slot and only then reads the counters of all shards. All four accesses are
+//! SeqCst, so they have one order: either the reader finds the address gone, or the counter is seen. If all
+//! counters are zero, nobody has the mapping, and nobody can get it any more. Otherwise the mapping stays
+//! until a later look finds zero. So no reader ever waits for the compactor, and the compactor never waits
+//! for a reader.
 //!
 //! A slot can be given to a new mapping while the old one is still pinned by somebody: the old mapping is
 //! then freed when the counters are seen to be zero, which can only be later than necessary, never earlier.
@@ -14,13 +15,14 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
 use super::map::LogMap;
 
+/// A power of two.
 const SHARDS: usize = 16;
 const CHUNK: usize = 64;
 
@@ -96,9 +98,8 @@ impl PinTable {
     pub(crate) fn pin(&self, slot: u32) -> Option<Pinned<'_>> {
         let entry = self.slot(slot)?;
         let shard = shard();
-        entry.counts[shard as usize].fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let map = entry.map.load(Ordering::Acquire);
+        entry.counts[shard as usize & (SHARDS - 1)].fetch_add(1, Ordering::SeqCst);
+        let map = entry.map.load(Ordering::SeqCst);
         let guard = PinGuard { slot: entry, shard };
         if map.is_null() {
             return None;
@@ -118,7 +119,7 @@ impl PinTable {
     /// Takes the mapping out of a slot, so that nobody can pin it any more.
     pub(crate) fn retire(&self, slot: u32) -> Option<Retired> {
         let entry = self.slot(slot)?;
-        let map = entry.map.swap(ptr::null_mut(), Ordering::AcqRel);
+        let map = entry.map.swap(ptr::null_mut(), Ordering::SeqCst);
         if map.is_null() {
             return None;
         }
@@ -129,7 +130,6 @@ impl PinTable {
 
     /// Frees a retired mapping if nobody has it pinned, else gives it back.
     pub(crate) fn reclaim(&self, retired: Retired) -> Option<Retired> {
-        fence(Ordering::SeqCst);
         let pinned = self.slot(retired.slot).is_some_and(PinSlot::is_pinned);
         if pinned {
             return Some(retired);
@@ -172,7 +172,7 @@ struct PinGuard<'t> {
 impl Clone for PinGuard<'_> {
     fn clone(&self) -> Self {
         // The count is at least one already, so the mapping cannot be freed meanwhile: no fence needed.
-        self.slot.counts[self.shard as usize].fetch_add(1, Ordering::Relaxed);
+        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_add(1, Ordering::Relaxed);
         PinGuard { slot: self.slot, shard: self.shard }
     }
 }
@@ -180,7 +180,7 @@ impl Clone for PinGuard<'_> {
 impl Drop for PinGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.slot.counts[self.shard as usize].fetch_sub(1, Ordering::Release);
+        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -205,8 +205,8 @@ impl Deref for Pinned<'_> {
 
     #[inline]
     fn deref(&self) -> &LogMap {
-        // SAFETY: the address was loaded after the pin and its SeqCst fence; `reclaim` frees a mapping only
-        // after it took the address out, fenced, and saw all counts at zero. So it lives while `guard` does.
+        // SAFETY: the address was loaded after the pin; `reclaim` frees a mapping only after `retire`
+        // took the address out and all counts were seen at zero, all SeqCst (see the module's docs). So it lives while `guard` does.
         unsafe { &*self.map }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
-use rustix::mm::Advice;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::map::MapOwner;
 use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PathKind};
@@ -27,7 +27,7 @@ impl Disk for RealDisk {
             OpenMode::Write => _ = options.write(true),
             OpenMode::CreateNew => _ = options.write(true).create_new(true),
         }
-        Ok(Arc::new(RealFile { file: options.open(path)? }))
+        Ok(Arc::new(RealFile { file: Arc::new(options.open(path)?) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -109,7 +109,7 @@ impl LockGuard for RealLock {}
 
 #[derive(Debug)]
 struct RealFile {
-    file: File,
+    file: Arc<File>,
 }
 
 impl DiskFile for RealFile {
@@ -155,17 +155,29 @@ impl DiskFile for RealFile {
         // SAFETY: a private mapping; other processes are kept out by the store's lock, our own writes to the
         // file go to pages that are private already or through the same bytes, and the memory is accessed as
         // atomics only. A file truncated by others is SIGBUS, as documented.
-        let mut map = unsafe { MmapOptions::new().offset(offset).len(bytes).no_reserve_swap().map_copy(&self.file)? };
+        let mut map = unsafe { MmapOptions::new().offset(offset).len(bytes).no_reserve_swap().map_copy(&*self.file)? };
         let memory = non_null(map.as_mut_ptr())?;
         // SAFETY: page-aligned, writable (privately), kept by the owner, accessed as atomics only.
         Ok(unsafe { IndexMap::from_raw(memory, bytes, Box::new(Writable { map, file_backed: true })) })
+    }
+
+    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
+        let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
+        let memory = non_null(map.as_mut_ptr())?;
+        let owner = Fresh { map, file: Arc::clone(&self.file), offset };
+        if cfg!(target_os = "linux") {
+            // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
+            let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+        }
+        // SAFETY: page-aligned, writable, kept by the owner, accessed as atomics only.
+        Ok(unsafe { IndexMap::from_raw(memory, bytes, Box::new(owner)) })
     }
 
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
         if writable {
             // SAFETY: the store's lock keeps other processes out; within this one, stores go through the one
             // LogWriter only.
-            let mut map = unsafe { MmapOptions::new().len(bytes).map_mut(&self.file)? };
+            let mut map = unsafe { MmapOptions::new().len(bytes).map_mut(&*self.file)? };
             let memory = non_null(map.as_mut_ptr())?;
             // SAFETY: mapped readable and writable for `bytes`, kept by the owner.
             return Ok(unsafe {
@@ -173,7 +185,7 @@ impl DiskFile for RealFile {
             });
         }
         // SAFETY: as above, without stores.
-        let map = unsafe { MmapOptions::new().len(bytes).map(&self.file)? };
+        let map = unsafe { MmapOptions::new().len(bytes).map(&*self.file)? };
         let memory = non_null(map.as_ptr().cast_mut())?;
         // SAFETY: mapped readable for `bytes`, kept by the owner; no LogWriter is made for it.
         Ok(unsafe { LogMap::from_raw(memory, bytes, written, Box::new(ReadOnly { map })) })
@@ -208,6 +220,47 @@ impl MapOwner for Writable {
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
         // Anonymous memory has no file behind it: dropping would lose data.
         if self.file_backed { self.advise(Advice::LinuxDontNeed, offset, bytes) } else { Ok(()) }
+    }
+}
+
+/// Owns anonymous memory that stands for a part of a file.
+struct Fresh {
+    map: MmapMut,
+    file: Arc<File>,
+    /// Where in the file the memory's first byte belongs.
+    offset: u64,
+}
+
+impl MapOwner for Fresh {
+    fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        assert!(offset + bytes <= self.map.len());
+        // SAFETY: the range is inside a mapping that `self` owns.
+        unsafe {
+            rustix::mm::madvise(
+                self.map.as_ptr().add(offset).cast_mut().cast(),
+                bytes,
+                if cfg!(target_os = "linux") { Advice::LinuxPopulateWrite } else { Advice::Normal },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        assert!(offset + bytes <= self.map.len());
+        // SAFETY: the range is inside a mapping that `self` owns and stays mapped: the file's pages take the
+        // memory's place in one step. They hold the same bytes, as `drop_private`'s callers see to; the
+        // mapping is unmapped as a whole when `map` is dropped.
+        unsafe {
+            rustix::mm::mmap(
+                self.map.as_ptr().add(offset).cast_mut().cast(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+                &*self.file,
+                self.offset + offset as u64,
+            )?;
+        }
+        Ok(())
     }
 }
 
