@@ -171,7 +171,7 @@ impl Options {
 
     /// A checkpoint is started after this many bytes of log. More means less writing of index pages and a
     /// longer replay after a crash (about a quarter of a second per million records in the page cache).
-    /// Default: the size of the index, at least 64 MiB, at most 1 GiB.
+    /// Default: twice the size of the index, at least 128 MiB, at most 1 GiB.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = Some(bytes);

@@ -35,6 +35,8 @@ pub(crate) struct TailSource<'a> {
     /// The segments that the checkpoint knows.
     pub(crate) known: &'a [SegmentEntry],
     pub(crate) cut: Position,
+    /// The header says that the store was closed cleanly at the cut.
+    pub(crate) clean: bool,
 }
 
 /// One change to replay.
@@ -298,6 +300,11 @@ impl TailSource<'_> {
     /// Decides whether what follows X is a torn tail or lost data, and lists the files to discard.
     fn look_behind(&self, later: &Later, torn: bool, tail: &mut Tail) -> Result<()> {
         tail.sequence_max = later.sequence_max;
+        if self.clean && tail.end == self.cut && later.files.is_empty() {
+            // Nothing was written after the close, so there is nothing to search: the rest of a large segment
+            // would cost more than all the rest of a clean open.
+            return Ok(());
+        }
         let mut claimed = tail.claim;
         if let Some(last) = tail.segments.last().filter(|_| torn) {
             let map = self.map(&last.path)?;

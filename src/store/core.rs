@@ -322,7 +322,7 @@ impl Core {
     pub(crate) fn checkpoint_interval(&self) -> u64 {
         self.checkpoint_bytes.unwrap_or_else(|| {
             let pages = self.table.growth().pages();
-            (pages * 4096).clamp(64 << 20, 1 << 30)
+            (pages * 4096 * 2).clamp(128 << 20, 1 << 30)
         })
     }
 }

@@ -387,6 +387,7 @@ impl Core {
             hasher: &self.hasher,
             known: &meta.segments,
             cut: header.cut,
+            clean: header.clean,
         };
         let tail = source.read()?;
         let writable = self.files.is_some();
