@@ -49,12 +49,6 @@ impl Location {
     pub(crate) fn page(path: &Path, page: u64) -> Self {
         Location { path: path.to_path_buf(), offset: Some(page * 4096), page: Some(page), slot: None }
     }
-
-    /// The same place, with the slot inside the page.
-    pub(crate) fn with_slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
-        self
-    }
 }
 
 impl fmt::Display for Location {

@@ -235,10 +235,10 @@ impl Options {
 
     fn validate(&self) -> Result<()> {
         let invalid = |option, value, reason| Err(Error::InvalidOption { option, value, reason });
-        if let Some(bytes) = self.segment_bytes {
-            if !(4096..=1 << 30).contains(&bytes) {
-                return invalid("segment_bytes", bytes, "it must be between 4 KiB and 1 GiB");
-            }
+        if let Some(bytes) = self.segment_bytes
+            && !(4096..=1 << 30).contains(&bytes)
+        {
+            return invalid("segment_bytes", bytes, "it must be between 4 KiB and 1 GiB");
         }
         if self.checkpoint_bytes == Some(0) {
             return invalid("checkpoint_bytes", 0, "a checkpoint cannot follow every byte");

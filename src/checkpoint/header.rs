@@ -138,7 +138,12 @@ impl IndexHeader {
             return Err(corrupt("hash algorithm 1".into(), raw.hash_algorithm.to_string()));
         }
         let geometry = Geometry { homes: raw.homes as usize, stash: raw.stash as usize };
-        if !geometry.is_valid() || raw.primary_log2 > 36 || raw.overflow_log2 > 36 || raw.serial % 2 != slot {
+        if !geometry.is_valid()
+            || raw.primary_log2 > 36
+            || raw.overflow_log2 > 36
+            || raw.serial % 2 != slot
+            || !raw.cut.is_multiple_of(8)
+        {
             return Err(corrupt("fields within their limits".into(), format!("{geometry:?}, serial {}", raw.serial)));
         }
         Ok(IndexHeader {

@@ -16,6 +16,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::header::FIRST_META_PAGE;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{IoContext, Result};
 use crate::index::page::image;
@@ -26,6 +27,8 @@ const HEAD_MAGIC: [u8; 8] = *b"tophJNL1";
 const TRAILER_MAGIC: [u8; 8] = *b"tophJEND";
 const VERSION: u32 = 1;
 const BLOCK: u64 = PAGE_BYTES as u64;
+/// No page number of an index file is this large.
+const PAGES_MAX: u64 = 1 << 48;
 /// Blocks besides the images.
 const EXTRA_BLOCKS: u64 = 2;
 /// Bytes written or read at a time.
@@ -100,7 +103,7 @@ impl Journal {
         Ok(blocks.saturating_sub(EXTRA_BLOCKS))
     }
 
-    /// Allocates blocks for so many images and makes the file's size durable.
+    /// Allocates blocks for so many images (meta pages included) and makes the file's size durable.
     pub(crate) fn allocate(&self, images: u64) -> Result<()> {
         self.file.allocate(0, (images + EXTRA_BLOCKS) * BLOCK).context("allocate blocks of", &self.path)?;
         self.file.sync_all().context("sync", &self.path)
@@ -140,12 +143,16 @@ impl Journal {
         }
         let mut checksum = crc32fast::Hasher::new();
         let mut valid = true;
-        let mut previous = 0;
+        // No image is for a header slot.
+        let mut previous = FIRST_META_PAGE - 1;
         self.for_each_run(head, |images| {
             for page in images {
                 let number = image::number(page);
                 let (found, expected) = image::checksums(page, self.uuid, number);
-                valid &= found == expected && image::generation(page) == head.generation && number > previous;
+                valid &= found == expected
+                    && image::generation(page) == head.generation
+                    && number > previous
+                    && number < PAGES_MAX;
                 previous = number;
                 checksum.update(&found.to_le_bytes());
             }

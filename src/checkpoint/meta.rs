@@ -89,6 +89,16 @@ const _: () = assert!(
 );
 
 impl Meta {
+    /// Meta pages that so many segments can need, with all that can be listed besides.
+    pub(crate) fn pages_for(segments: usize) -> u64 {
+        /// Blobs that many threads write at one moment.
+        const IN_FLIGHT: usize = 256;
+        // A few segments more than there are, so that this need not be asked at each one.
+        let segments = (segments + 64).min(Place::SEGMENTS);
+        let lists = size_of::<SegmentEntry>() * segments + 16 * GROUPS_MAX + 8 * (FREED_MAX + IN_FLIGHT);
+        ((size_of::<RawMeta>() + lists).div_ceil(PAYLOAD) as u64).min(META_PAGES)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let blobs = &self.blobs;
         let mut raw = RawMeta {

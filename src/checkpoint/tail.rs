@@ -78,8 +78,8 @@ pub(crate) struct Tail {
     pub(crate) discard: Vec<PathBuf>,
     /// Bytes of records past X that look written.
     pub(crate) discarded_bytes: u64,
-    /// Ids of all blobs that a record of the tail links.
-    pub(crate) linked: Vec<u64>,
+    /// Blobs that records of the tail link: index in `ops`, id.
+    pub(crate) linked: Vec<(usize, u64)>,
     /// The highest sequence of any segment file.
     pub(crate) sequence_max: u32,
 }
@@ -207,10 +207,11 @@ impl TailSource<'_> {
             }
             later.sequence_max = later.sequence_max.max(sequence);
             let state = self.header_of(&path)?;
-            if let Some(HeaderState::Valid(header)) = state {
-                if header.sequence == sequence && (header.slot as usize) < Place::SEGMENTS {
-                    later.headers.insert(sequence, header);
-                }
+            if let Some(HeaderState::Valid(header)) = state
+                && header.sequence == sequence
+                && (header.slot as usize) < Place::SEGMENTS
+            {
+                later.headers.insert(sequence, header);
             }
             later.files.push((sequence, path));
         }
@@ -223,7 +224,8 @@ impl TailSource<'_> {
         let limit = end.unwrap_or(map.len()).min(map.len());
         let mut at = if segment.sequence == self.cut.sequence() { self.cut.offset() } else { SEGMENT_HEADER_BYTES };
         loop {
-            if at == limit && end.is_some() {
+            // Not `limit`: a file that is shorter than its successor says has lost its end.
+            if end == Some(at) {
                 return Ok(Scanned { end: at, torn: false });
             }
             match self.unit(&map, segment, at, limit, tail) {
@@ -279,7 +281,7 @@ impl TailSource<'_> {
             Kind::Frame => {}
             Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {
                 if let Some(link) = (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten() {
-                    tail.linked.push(link.id);
+                    tail.linked.push((tail.ops.len(), link.id));
                 }
                 if matches!(kind, Kind::Remove | Kind::Clear) {
                     segment.removals += 1;
@@ -358,7 +360,13 @@ pub(crate) fn map_segment(
     writable: bool,
 ) -> Result<(LogMap, u64, Arc<dyn crate::sys::DiskFile>)> {
     let mode = if writable { OpenMode::Write } else { OpenMode::Read };
-    let file = disk.open(path, mode).context("open", path)?;
+    let file = match disk.open(path, mode) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::corrupt("segment", Location::file(path), format!("{end} bytes"), "no such file"));
+        }
+        Err(error) => return Err(Error::io("open", path, error)),
+    };
     let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
     if len < end {
         return Err(Error::corrupt("segment", Location::file(path), format!("at least {end} bytes"), format!("{len}")));

@@ -138,7 +138,7 @@ impl<'t> Chain<'t> {
     pub(crate) fn remove(&self, spot: Spot) -> u32 {
         let mut hole = spot;
         let mut moves = 0;
-        self.page(spot.page).count(0, 0, 1);
+        self.page(spot.page).count(-1, 0, 1);
         loop {
             let bucket = self.page(hole.page).bucket(hole.bucket);
             if bucket.has_empty_rest() {
@@ -156,12 +156,16 @@ impl<'t> Chain<'t> {
             };
             // First the destination, then (in the next round) the source: a reader meets the entry twice,
             // never not at all.
-            self.set(hole, self.get(from));
+            let moved = self.get(from);
+            self.set(hole, moved);
+            if !moved.is_marked() {
+                self.page(hole.page).count(1, 0, 0);
+                self.page(from.page).count(-1, 0, 0);
+            }
             hole = from;
             moves += 1;
         }
         self.set(hole, Slot::EMPTY_REST);
-        self.page(hole.page).count(-1, 0, 0);
         moves
     }
 
@@ -221,13 +225,31 @@ impl<'t> Chain<'t> {
         slots
     }
 
-    /// Empty slots in the stash and the overflow pages: what any key of this page can fall back to.
-    pub(crate) fn shared_room(&self) -> usize {
-        let Geometry { homes, stash } = self.geometry;
-        let empty = |page: PageRef<'_>, from: usize| {
-            (from..homes + stash).flat_map(|b| page.bucket(b).slots()).filter(|(_, slot)| slot.is_empty()).count()
+    /// The empty slots of every bucket, for planning.
+    pub(crate) fn room(&self) -> Room {
+        let buckets = self.geometry.homes + self.geometry.stash;
+        let empty = |page: PageRef<'_>, bucket: usize| {
+            page.bucket(bucket).slots().filter(|(_, slot)| slot.is_empty()).count() as u8
         };
-        empty(self.primary.page, homes) + self.overflow.iter().map(|(_, p)| empty(p.page, 0)).sum::<usize>()
+        let free = self.pages().map(|page| (0..buckets).map(|bucket| empty(page.page, bucket)).collect()).collect();
+        Room { geometry: self.geometry, free }
+    }
+}
+
+/// Empty slots of a chain that a plan has not yet given away.
+#[derive(Debug)]
+pub(crate) struct Room {
+    geometry: Geometry,
+    /// By page and bucket.
+    free: Vec<Vec<u8>>,
+}
+
+impl Room {
+    /// Gives away the first empty slot of a key's path; false if there is none.
+    pub(crate) fn take(&mut self, tag: Tag) -> bool {
+        let home = tag.home(self.geometry.homes);
+        let slot = path(self.geometry, home, self.free.len() - 1).find(|&(page, bucket)| self.free[page][bucket] > 0);
+        slot.inspect(|&(page, bucket)| self.free[page][bucket] -= 1).is_some()
     }
 }
 

@@ -11,7 +11,7 @@
 //! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -27,10 +27,24 @@ pub(crate) struct DirtySet {
     /// Page images that the journal has blocks for.
     journal_pages: AtomicU64,
     /// Dirty pages and copies beyond which writers wait for a checkpoint.
-    limit_pages: AtomicU64,
+    limit_pages: u64,
+    /// Operations to which the limit does not apply.
+    exempt: AtomicU32,
     /// Pages with a private copy in memory.
     private_pages: AtomicU64,
     inner: Mutex<Inner>,
+}
+
+/// While it lives, the memory limit does not apply.
+#[derive(Debug)]
+pub(crate) struct LimitLift<'d> {
+    exempt: &'d AtomicU32,
+}
+
+impl Drop for LimitLift<'_> {
+    fn drop(&mut self) {
+        self.exempt.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +62,8 @@ impl DirtySet {
         DirtySet {
             parity: AtomicBool::new(false),
             journal_pages: AtomicU64::new(0),
-            limit_pages: AtomicU64::new(limit_pages),
+            limit_pages,
+            exempt: AtomicU32::new(0),
             private_pages: AtomicU64::new(0),
             inner: Mutex::new(Inner::default()),
         }
@@ -102,9 +117,10 @@ impl DirtySet {
         let dirty = inner.current.len() as u64 + pages;
         let journal = self.journal_pages.load(Ordering::Acquire);
         if dirty > journal {
-            return Err(Need::Journal { pages: dirty });
+            return Err(Need::Journal { pages: dirty, alone: pages });
         }
-        if dirty + inner.copies.len() as u64 > self.limit_pages.load(Ordering::Relaxed) && !inner.current.is_empty() {
+        let limited = self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
+        if limited && dirty + inner.copies.len() as u64 > self.limit_pages {
             return Err(Need::Checkpoint);
         }
         Ok(())
@@ -179,9 +195,11 @@ impl DirtySet {
         self.journal_pages.store(pages, Ordering::Release);
     }
 
-    /// Lifts or restores the memory limit (recovery and `clear` must not wait for checkpoints).
-    pub(crate) fn set_limit_pages(&self, pages: u64) {
-        self.limit_pages.store(pages, Ordering::Relaxed);
+    /// Lifts the memory limit while the guard lives: for recovery, which must not wait for checkpoints, and
+    /// for single operations that are larger than the limit.
+    pub(crate) fn lift_limit(&self) -> LimitLift<'_> {
+        self.exempt.fetch_add(1, Ordering::Relaxed);
+        LimitLift { exempt: &self.exempt }
     }
 
     /// Pages dirty in the current epoch.

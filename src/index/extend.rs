@@ -46,8 +46,10 @@ impl Table {
             .into());
         }
         let shape = region.shape(number);
-        if self.dirty.journal_pages() < self.dirty.len() + shape.bitmap_pages + 1 {
-            return Err(Need::Journal { pages: self.dirty.len() + shape.bitmap_pages + 1 }.into());
+        let alone = shape.bitmap_pages + 1;
+        let pages = self.dirty.len() + alone;
+        if self.dirty.journal_pages() < pages {
+            return Err(Need::Journal { pages, alone }.into());
         }
         let first = structure.end_page;
         let map = self.new_extent(first, shape)?;

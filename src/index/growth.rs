@@ -11,6 +11,8 @@ pub(crate) struct Growth(u64);
 
 impl Growth {
     const GROWING: u64 = 1 << 12;
+    /// The highest level of a page.
+    pub(crate) const LEVEL_MAX: u8 = 38;
 
     /// A table of `2^level` pages that is not growing.
     pub(crate) fn resting(level: u8, stripes_log2: u8) -> Self {
@@ -96,7 +98,7 @@ impl Growth {
 
     /// True if the word makes sense: for words that come from a file.
     pub(crate) fn is_valid(self) -> bool {
-        self.level() <= 38
+        self.level() <= Self::LEVEL_MAX
             && self.stripes_log2() <= self.level()
             && self.cursor() <= 1 << self.level()
             && (self.is_growing() || self.cursor() == 0)

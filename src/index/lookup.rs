@@ -130,6 +130,9 @@ impl Table {
         if !state.is_verified() {
             self.verify(&page)?;
             state = page.state.load();
+            if !state.is_verified() {
+                return Ok(Round::Again);
+            }
         }
         if state.has_marks() {
             return self.lookup_locked(hash, probe).map(Round::Done);
@@ -179,6 +182,10 @@ impl Table {
             let Some(next) = page.next() else { return Ok(Flow::GoOn) };
             let Some(overflow) = self.overflow.page(next) else { return Ok(Flow::Again) };
             self.verify(&overflow)?;
+            if overflow.state.load().has_marks() {
+                // The look under the stripe sees to marks.
+                return Ok(Flow::Again);
+            }
             page = overflow.page;
         }
         Ok(Flow::Again)

@@ -33,10 +33,12 @@ use region::PageId;
 /// operation lets go of everything, finds it (or waits), and starts again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Journal blocks for this many page images in all.
+    /// Journal blocks for page images.
     Journal {
-        /// How many.
+        /// How many in all, with the pages that are dirty already.
         pages: u64,
+        /// How many the operation needs by itself: after a checkpoint, that many must do.
+        alone: u64,
     },
     /// A checkpoint, to bound private memory.
     Checkpoint,

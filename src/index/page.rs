@@ -168,10 +168,6 @@ impl<'a> PageRef<'a> {
         self.0
     }
 
-    pub(crate) fn number(self) -> u64 {
-        self.word(1)
-    }
-
     pub(crate) fn owner(self) -> u64 {
         self.word(2)
     }
@@ -295,6 +291,14 @@ pub(crate) mod image {
         word(page, 1)
     }
 
+    pub(crate) fn level(page: &[u8; PAGE_BYTES]) -> u8 {
+        page[24]
+    }
+
+    pub(crate) fn split_base(page: &[u8; PAGE_BYTES]) -> u8 {
+        page[25]
+    }
+
     pub(crate) fn generation(page: &[u8; PAGE_BYTES]) -> u64 {
         word(page, 6)
     }
@@ -344,7 +348,7 @@ mod tests {
         page.set_counts(500, 4, 9);
         page.set_next(Some(0));
         page.set_level(7, 5);
-        assert_eq!((page.number(), page.owner(), page.chain_position()), (77, 5, 3));
+        assert_eq!((image::number(&page.image()), page.owner(), page.chain_position()), (77, 5, 3));
         assert_eq!((page.level(), page.split_base()), (7, 5));
         assert_eq!((page.live(), page.tombstones(), page.removals()), (500, 4, 9));
         assert_eq!((page.next(), page.kind()), (Some(0), PageKind::Bucket as u32));

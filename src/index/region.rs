@@ -32,7 +32,8 @@ pub(crate) const CHUNK_PAGES: u64 = 256;
 ///
 /// Flags change under the page's stripe lock or the dirty set's lock; VERIFIED may also be set by readers.
 /// The version (upper half) is odd while entries of the page move, and changes under the stripe lock only.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, bytemuck::Zeroable)]
+#[repr(transparent)]
 pub(crate) struct PageState(AtomicU64);
 
 /// A loaded [`PageState`].
@@ -109,6 +110,13 @@ impl PageState {
 
     pub(crate) fn unset(&self, flags: u64) {
         self.0.fetch_and(!flags, Ordering::AcqRel);
+    }
+
+    /// Sets split base and flags if the state is still what it was when the page was read.
+    pub(crate) fn install(&self, seen: StateWord, split_base: u8, flags: u64) {
+        let word = seen.0 & !0xff00 | u64::from(split_base) << 8 | flags;
+        // Losing means that somebody knows better.
+        let _ = self.0.compare_exchange(seen.0, word, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Sets the split base. The caller holds the stripe, and the page has no entries or a move has begun.
@@ -200,7 +208,8 @@ impl Group {
             first,
             bitmap_pages: shape.bitmap_pages,
             pages: shape.pages,
-            states: (0..shape.total()).map(|_| PageState::default()).collect(),
+            // Zeroed by the system: a table made large from the start costs nothing here before it is used.
+            states: bytemuck::zeroed_slice_box(shape.total() as usize),
             allocated: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(fill)).collect(),
         }
     }
@@ -278,10 +287,6 @@ impl Region {
         Region { kind, base_log2, groups: [const { OnceLock::new() }; GROUPS_MAX] }
     }
 
-    pub(crate) fn base_log2(&self) -> u8 {
-        self.base_log2
-    }
-
     /// The shape of a group.
     pub(crate) fn shape(&self, group: usize) -> GroupShape {
         let log2 = u32::from(self.base_log2) + (group as u32).saturating_sub(1);
@@ -335,13 +340,6 @@ impl Region {
         Some(PageSlot { page, state, group, id })
     }
 
-    /// The region's number of the page with this name; `None` for a bitmap page.
-    pub(crate) fn number_of(&self, id: PageId) -> Option<u64> {
-        let shape = self.shape(id.group as usize);
-        let offset = u64::from(id.index).checked_sub(shape.bitmap_pages)?;
-        Some(if id.group == 0 { offset } else { offset + shape.pages })
-    }
-
     /// Pages of all groups that exist.
     pub(crate) fn pages(&self) -> u64 {
         self.groups().map(|(_, group)| group.pages).sum()
@@ -373,7 +371,6 @@ mod tests {
             let mut numbers = Vec::new();
             for page in 0..region.pages() {
                 let slot = region.page(page).unwrap();
-                assert_eq!(region.number_of(slot.id), Some(page));
                 assert_eq!(region.by_id(slot.id).unwrap().number(), slot.number());
                 numbers.push(slot.number());
             }

@@ -161,7 +161,9 @@ impl Place {
 
     #[inline]
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        debug_assert!((segment as usize) < Self::SEGMENTS && offset < Self::SEGMENT_BYTES_MAX && offset % 8 == 0);
+        debug_assert!(
+            (segment as usize) < Self::SEGMENTS && offset < Self::SEGMENT_BYTES_MAX && offset.is_multiple_of(8)
+        );
         Place(u64::from(segment) << 27 | offset >> 3)
     }
 

@@ -25,7 +25,7 @@ use super::table::{Structure, Table};
 use super::{Need, Step};
 
 /// Hash bits that a slot keeps for splits.
-const SPLIT_BITS: u8 = 8;
+pub(crate) const SPLIT_BITS: u8 = 8;
 
 /// Reads the hash of a slot's key from the log; `None` if the record cannot be read.
 pub(crate) trait ReadHash {
@@ -100,6 +100,10 @@ impl Table {
 
         let mut slots = source.live_slots();
         let mut split_base = source.primary.state.load().split_base();
+        if split_base > level {
+            let expected = format!("split base at most {level}");
+            return Err(self.damaged(&source.primary, "bucket page", expected, split_base.to_string()).into());
+        }
         let mut lost = 0;
         if level >= split_base + SPLIT_BITS {
             split_base = level;

@@ -21,6 +21,7 @@ use super::page::{Geometry, PageKind, image};
 use super::pool::OverflowPool;
 use super::region::{PageSlot, PageState, Region, RegionKind};
 use super::slot::Tag;
+use super::split::SPLIT_BITS;
 use super::{Need, Step};
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
@@ -248,7 +249,8 @@ impl Table {
     /// page's stripe, or repeat under it before believing an error: a writer may be making the page at this
     /// moment.
     pub(crate) fn verify(&self, page: &PageSlot<'_>) -> Result<()> {
-        if page.state.load().is_verified() {
+        let seen = page.state.load();
+        if seen.is_verified() {
             return Ok(());
         }
         let offset = u64::from(page.id.index) - page.group.bitmap_pages;
@@ -257,7 +259,7 @@ impl Table {
             if page.id.region == RegionKind::Primary && !page.page.is_zero() {
                 return Err(self.damaged(page, "bucket page", "zeroes (never used)".into(), "other bytes".into()));
             }
-            page.state.set(PageState::VERIFIED);
+            page.state.install(seen, seen.split_base(), PageState::VERIFIED);
             return Ok(());
         }
         let bytes = page.page.image();
@@ -273,12 +275,20 @@ impl Table {
             let expected = format!("generation {} or older", self.opened_generation);
             return Err(self.damaged(page, "bucket page", expected, format!("generation {}", page.page.generation())));
         }
-        let mut flags = PageState::VERIFIED;
-        if self.has_marks(page) {
-            flags |= PageState::MARKS;
+        let (level, split_base) = (image::level(&bytes), image::split_base(&bytes));
+        let fields_fit = image::number(&bytes) == page.number()
+            && level <= Growth::LEVEL_MAX
+            && split_base <= level
+            && level - split_base <= SPLIT_BITS;
+        if !fields_fit {
+            let expected = format!("number {}, split base at most {SPLIT_BITS} below the level", page.number());
+            let found = format!("number {}, level {level}, split base {split_base}", image::number(&bytes));
+            return Err(self.damaged(page, "bucket page", expected, found));
         }
-        page.state.set_split_base(page.page.split_base());
-        page.state.set(flags);
+        let marks = if self.has_marks(page) { PageState::MARKS } else { 0 };
+        // If the state has changed since it was loaded, a writer has verified the page and may have split it
+        // since: what was read here is old then.
+        page.state.install(seen, split_base, PageState::VERIFIED | marks);
         Ok(())
     }
 
@@ -309,6 +319,14 @@ impl Table {
                 return Err(self.damaged(last, "overflow link", expected, overflow.to_string()));
             };
             self.verify(&page)?;
+            let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+            if !page.group.is_used(offset) {
+                return Err(self.damaged(&page, "overflow page", "a page in use".into(), "a free one".into()));
+            }
+            if page.state.load().has_marks() {
+                // Lookups ask the primary page only.
+                chain.primary.state.set(PageState::MARKS);
+            }
             let expected = (number, chain.overflow.len() + 1);
             let found = (page.page.owner(), usize::from(page.page.chain_position()));
             // Owner and position make a cycle or a cross-link impossible to follow: each page has one place.
@@ -324,11 +342,13 @@ impl Table {
 
     /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
     pub(crate) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
-        if self.dirty.is_dirty(page) {
+        let is_fresh = page.page.kind() == 0;
+        if !is_fresh && self.dirty.is_dirty(page) {
             return Ok(());
         }
         self.dirty.mark(page)?;
-        if page.page.kind() == 0 {
+        // Also when the page was dirty already: an earlier attempt can have run short in the middle of this.
+        if is_fresh {
             self.dirty.set_used(&self.primary, page, true)?;
             let level = growth.level_of(owner);
             page.page.init(PageKind::Bucket, page.number(), owner, level, level, 0);

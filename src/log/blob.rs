@@ -106,7 +106,7 @@ impl Blobs {
     pub(crate) fn linked(&self, link: BlobLink) {
         let mut state = self.state.lock();
         state.in_flight.remove(&link.id);
-        state.next_id = state.next_id.max(link.id + 1);
+        state.next_id = state.next_id.max(link.id.saturating_add(1));
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(link.len as i64, Ordering::Relaxed);
     }
@@ -132,6 +132,12 @@ impl Blobs {
         freed.extend(ids.iter().filter(|id| !known.contains(id) && !in_flight.contains(id)));
         self.count.store(0, Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// True if freed blobs wait for a checkpoint.
+    pub(crate) fn has_freed(&self) -> bool {
+        let state = self.state.lock();
+        !state.freed.is_empty() || !state.dying.is_empty()
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -179,7 +185,7 @@ impl Log {
         let id = {
             let mut state = self.blobs.state.lock();
             let id = state.next_id.max(1);
-            state.next_id = id + 1;
+            state.next_id = id.saturating_add(1);
             state.in_flight.insert(id);
             id
         };

@@ -247,12 +247,15 @@ pub(crate) struct Encoded {
     bytes: Vec<u8>,
     /// Where each record starts. The first is 0.
     starts: Vec<u32>,
+    /// The bytes carry the masks of a place: they were appended and cannot be again.
+    is_placed: bool,
 }
 
 impl Encoded {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
+        self.is_placed = false;
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -304,8 +307,12 @@ impl Encoded {
     }
 
     /// The bytes as they stand at an offset of a segment. Call once, when the place is certain.
+    ///
+    /// # Panics
+    /// If called twice: the second copy's checksums would be wrong.
     #[inline]
     pub(crate) fn placed(&mut self, salt: u64, offset: u64) -> &[u8] {
+        assert!(!std::mem::replace(&mut self.is_placed, true), "a record is appended once");
         for &start in &self.starts {
             let start = start as usize;
             if let Some(crc) = self.bytes[start..].first_chunk_mut::<4>() {

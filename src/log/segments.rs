@@ -127,10 +127,16 @@ impl Log {
         self.dead[slot as usize].store(bytes, Ordering::Relaxed);
     }
 
-    /// Everything was removed: every record is dead. The caller holds all stripes.
-    pub(crate) fn all_dead(&self) {
+    /// Everything up to a position was removed: every record before it is dead. The caller holds all stripes.
+    pub(crate) fn all_dead(&self, until: Position) {
         for segment in self.segments() {
-            self.set_dead(segment.slot, self.record_bytes(&segment));
+            match segment.sequence.cmp(&until.sequence()) {
+                std::cmp::Ordering::Less => self.set_dead(segment.slot, self.record_bytes(&segment)),
+                std::cmp::Ordering::Equal => {
+                    self.set_dead(segment.slot, until.offset().saturating_sub(SEGMENT_HEADER_BYTES));
+                }
+                std::cmp::Ordering::Greater => {}
+            }
         }
     }
 
@@ -225,6 +231,11 @@ impl Log {
         Ok(true)
     }
 
+    /// Segment slots in use, prepared segments included.
+    pub(crate) fn slots_used(&self) -> usize {
+        self.registry.lock().used.iter().filter(|&&used| used).count()
+    }
+
     fn enqueue(&self, prepared: Prepared) {
         let mut queue = self.prepared.lock();
         queue.push_back(prepared);
@@ -254,14 +265,18 @@ impl Log {
     /// Unlinks the segments of the queue. None of them ever held a record.
     pub(crate) fn discard_prepared(&self) -> Result<()> {
         loop {
-            let next = self.prepared.lock().pop_front();
+            let next = {
+                let mut queue = self.prepared.lock();
+                let next = queue.pop_front();
+                self.prepared_count.store(queue.len() as u32, Ordering::Release);
+                next
+            };
             let Some(Prepared { segment, writer }) = next else { break };
-            self.prepared_count.fetch_sub(1, Ordering::AcqRel);
             drop(writer);
             // Nothing was ever written to it, so nobody can have it pinned for longer than an instant; if
-            // somebody does just now, the mapping is leaked until the store is closed.
+            // somebody does just now, the mapping is leaked.
             if let Some(retired) = self.pins.retire(segment.slot) {
-                drop(self.pins.reclaim(retired));
+                _ = self.pins.reclaim(retired);
             }
             self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
             self.registry.lock().used[segment.slot as usize] = false;
@@ -342,7 +357,7 @@ impl Log {
     pub(crate) fn forget(&self, sequence: u32) -> Result<()> {
         let Some(segment) = self.registry.lock().segments.remove(&sequence) else { return Ok(()) };
         if let Some(retired) = self.pins.retire(segment.slot) {
-            drop(self.pins.reclaim(retired));
+            _ = self.pins.reclaim(retired);
         }
         self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
         self.disk().sync_dir(self.dir()).context("sync", self.dir())?;

@@ -26,21 +26,32 @@ const EVACUATE_PAGES: usize = 64;
 /// How long the store must have been without inserts before upkeep evacuates pages itself.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// What a thread does until the store is closed.
+type Work = fn(&Core);
+
 /// Starts the threads of a store.
 pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
-    let mut threads = Vec::new();
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
     if !core.tuning.background || core.files.is_none() {
         return Ok(threads);
     }
-    let work: [(&str, fn(&Core)); 3] =
-        [("tophash-upkeep", upkeep), ("tophash-ckpt", checkpoints), ("tophash-sync", syncs)];
+    let work: [(&str, Work); 3] = [("tophash-upkeep", upkeep), ("tophash-ckpt", checkpoints), ("tophash-sync", syncs)];
     for (name, work) in work {
         if name == "tophash-sync" && !matches!(core.sync, SyncPolicy::Every(_)) {
             continue;
         }
         let shared = Arc::clone(core);
         let thread = Builder::new().name(name.to_string()).spawn(move || work(&shared));
-        threads.push(thread.context("start a thread for", &core.path)?);
+        match thread.context("start a thread for", &core.path) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                core.wake.stop();
+                for thread in threads {
+                    let _ = thread.join();
+                }
+                return Err(error);
+            }
+        }
     }
     Ok(threads)
 }
@@ -54,6 +65,8 @@ fn upkeep(core: &Core) {
         if core.check_writable().is_err() {
             continue;
         }
+        // If the disk is full, the call that needs the room says so.
+        let _ = core.provide_meta_room();
         loop {
             let ahead = core.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
             // If the disk is full, the call that needs the segment says so.

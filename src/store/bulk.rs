@@ -7,15 +7,18 @@
 //! **Clearing** appends one record under all stripes and empties every page in memory. *Crash before the
 //! record is in the log:* everything is there. *After:* nothing is; replay clears again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use crate::batch::{Batch, BatchOp};
 use crate::error::{Error, Result};
 use crate::index::chain::{Chain, Found, Spot};
-use crate::index::slot::{Place, Slot};
+use crate::index::growth::Growth;
+use crate::index::region::{CHUNK_PAGES, PageId, RegionKind};
+use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::{StripeGuard, Table};
 use crate::index::{Need, Shortage, Step};
+use crate::log::Position;
 use crate::log::append::Appended;
 use crate::log::blob::parse_blob_name;
 use crate::log::record::{BlobLink, Encoded, Kind, MARK_BYTES, check_key, check_value};
@@ -59,22 +62,20 @@ impl Core {
         let mut links = Vec::new();
         let result = with_encoded(|encoded| {
             let changes = self.encode_batch(batch, &kept, encoded, &mut links)?;
-            let mut checkpoints = 0;
-            let result = self.retry(|| {
-                self.help_growth()?;
+            self.make_room(&changes)?;
+            let (mut tries, mut lift) = (0, None);
+            self.retry(|| {
                 let step = self.apply_locked(&changes, encoded);
                 if matches!(step, Err(Shortage::Need(Need::Checkpoint))) {
-                    checkpoints += 1;
-                    // A batch that touches more pages than the memory limit allows would wait for ever: one
-                    // operation alone may exceed the budget.
-                    if checkpoints == 2 {
-                        self.table.dirty.set_limit_pages(u64::MAX);
+                    // One checkpoint makes room. If that is not enough, the batch touches more pages than the
+                    // memory limit allows: one operation alone may exceed it.
+                    tries += 1;
+                    if tries > 1 && lift.is_none() {
+                        lift = Some(self.table.dirty.lift_limit());
                     }
                 }
                 step
-            });
-            self.table.dirty.set_limit_pages(self.limit_pages);
-            result
+            })
         });
         match result {
             Ok(appended) => self.after_append(appended.end, appended.total, appended.running_low),
@@ -119,57 +120,30 @@ impl Core {
         Ok(changes)
     }
 
+    /// Helps growth along, and grows the table first if the batch would overfill it.
+    fn make_room(&self, changes: &[Change<'_>]) -> Result<()> {
+        self.help_growth()?;
+        let puts = changes.iter().filter(|change| !change.removes).count() as u64;
+        if self.table.len() + puts > self.table.threshold(self.table.growth().level()) + puts / 2 {
+            self.grow_for(self.table.len() + puts)?;
+        }
+        Ok(())
+    }
+
     fn apply_locked(&self, changes: &[Change<'_>], encoded: &mut Encoded) -> Step<Appended> {
         let table = &self.table;
         let Some(guards) = self.lock_stripes(changes) else { return Err(Need::Nothing.into()) };
-        let (_, first) = &guards[0];
-        let growth = first.growth;
+        let growth = guards.first().map_or_else(|| table.growth(), |(_, guard)| guard.growth);
+        self.reserve_pages(changes, growth)?;
 
-        // Everything that can run short, for all keys, before anything changes.
-        let mut by_page: HashMap<u64, usize> = HashMap::new();
+        let mut hits = Vec::with_capacity(changes.len());
         for change in changes {
-            *by_page.entry(growth.page_of(change.hash)).or_default() += usize::from(!change.removes);
+            let chain = table.chain(growth.page_of(change.hash))?;
+            let marks = chain.primary.state.load().has_marks();
+            let mut hit = None;
+            chain.find(Table::tag(&chain, change.hash), marks, |slot| self.is_key(change.key, slot, &mut hit))?;
+            hits.push(hit);
         }
-        let mut reserved: HashMap<u64, Vec<u64>> = HashMap::new();
-        let give_back = |reserved: HashMap<u64, Vec<u64>>| table.pool.give(reserved.into_values().flatten());
-        let prepared = by_page.iter().try_for_each(|(&owner, &puts)| -> Step<()> {
-            let chain = table.chain(owner)?;
-            table.touch_chain(&chain, owner, growth)?;
-            // Any key of the page can fall back to the stash and the overflow pages.
-            let missing = puts.saturating_sub(chain.shared_room());
-            let pages = missing.div_ceil(self.table.geometry.slots());
-            let Some(free) = table.pool.take(pages) else { return Err(Need::Overflow { pages: pages as u64 }.into()) };
-            reserved.insert(owner, free);
-            Ok(())
-        });
-        let linked = prepared.and_then(|()| {
-            for (&owner, pages) in &mut reserved {
-                let mut chain = table.chain(owner)?;
-                while let Some(page) = pages.last().copied() {
-                    table.link_overflow(&mut chain, owner, page)?;
-                    pages.pop();
-                }
-            }
-            Ok(())
-        });
-        let hits = linked.and_then(|()| -> Step<Vec<Option<Hit<'_>>>> {
-            let find = |change: &Change<'_>| {
-                let chain = table.chain(growth.page_of(change.hash))?;
-                let marks = chain.primary.state.load().has_marks();
-                let mut hit = None;
-                chain.find(Table::tag(&chain, change.hash), marks, |slot| self.is_key(change.key, slot, &mut hit))?;
-                Ok(hit)
-            };
-            changes.iter().map(find).collect()
-        });
-        let hits = match hits {
-            Ok(hits) => hits,
-            Err(shortage) => {
-                // Pages that were linked already stay, empty; the rest goes back.
-                give_back(reserved);
-                return Err(shortage);
-            }
-        };
         let removals = changes.iter().filter(|change| change.removes).count() as u64;
         let appended = self.log.append(encoded, removals, removals == changes.len() as u64)?;
 
@@ -177,9 +151,66 @@ impl Core {
         for (change, hit) in changes.iter().zip(hits) {
             let place = Place::new(base.segment(), base.offset() + change.start);
             let guard = guard_of(&guards, growth.stripe_of(change.hash));
-            self.apply_change(change, hit, place, guard)?;
+            if let Err(error) = self.apply_change(change, hit, place, guard) {
+                // The frame is in the log, and memory does not say what it says: only a recovery can mend it.
+                self.poison(&error);
+                return Err(error.into());
+            }
+        }
+        for owner in changes.iter().map(|change| growth.page_of(change.hash)).collect::<HashSet<_>>() {
+            let mut chain = table.chain(owner)?;
+            if !chain.overflow.is_empty() {
+                chain.primary.state.begin_move();
+                let trimmed = table.trim(&mut chain);
+                chain.primary.state.end_move();
+                trimmed?;
+            }
         }
         Ok(appended)
+    }
+
+    /// Everything that can run short, for all keys of a batch, before anything changes: journal blocks,
+    /// memory, and an empty slot for every put, whether or not its key is there already.
+    fn reserve_pages(&self, changes: &[Change<'_>], growth: Growth) -> Step<()> {
+        let table = &self.table;
+        let mut by_owner: HashMap<u64, Vec<u64>> = HashMap::new();
+        for change in changes {
+            let puts = by_owner.entry(growth.page_of(change.hash)).or_default();
+            if !change.removes {
+                puts.push(change.hash);
+            }
+        }
+        let mut missing: Vec<(u64, usize)> = Vec::new();
+        let mut pages = 0;
+        for (&owner, puts) in &by_owner {
+            let chain = table.chain(owner)?;
+            let mut room = chain.room();
+            let homeless = puts.iter().filter(|&&hash| !room.take(Tag::of(hash, 0))).count();
+            let overflow = homeless.div_ceil(table.geometry.slots());
+            missing.push((owner, overflow));
+            // Each page, and perhaps a bitmap page for each.
+            pages += 2 * (1 + chain.overflow.len() + overflow) as u64;
+        }
+        if table.dirty.journal_pages() < pages {
+            return Err(Need::Journal { pages, alone: pages }.into());
+        }
+        let total = missing.iter().map(|&(_, overflow)| overflow).sum();
+        let Some(mut free) = table.pool.take(total) else {
+            return Err(Need::Overflow { pages: total as u64 }.into());
+        };
+        let linked = missing.iter().try_for_each(|&(owner, overflow)| -> Step<()> {
+            let mut chain = table.chain(owner)?;
+            table.touch_chain(&chain, owner, growth)?;
+            for _ in 0..overflow {
+                let Some(&page) = free.last() else { return Err(Need::Nothing.into()) };
+                table.link_overflow(&mut chain, owner, page)?;
+                free.pop();
+            }
+            Ok(())
+        });
+        // Pages that were linked before a shortage stay in their chains, empty; the next attempt counts them.
+        table.pool.give(free);
+        linked
     }
 
     /// Locks the stripes of all changes in ascending order; `None` if their number changed meanwhile.
@@ -210,29 +241,30 @@ impl Core {
         hit: Option<Hit<'_>>,
         place: Place,
         guard: &StripeGuard<'_>,
-    ) -> Step<()> {
+    ) -> Result<()> {
         let table = &self.table;
         let owner = guard.growth.page_of(change.hash);
-        let mut chain = table.chain(owner)?;
+        let chain = table.chain(owner)?;
         let tag = Table::tag(&chain, change.hash);
         // Repairs of the changes before this one may have moved the entry: look for its place again.
         let old = hit.as_ref().map(Hit::place);
         let found = chain.find(tag, false, |slot| Ok::<_, Error>(Some(slot.place()) == old))?;
         match (found, change.removes) {
             (Found::Hit(spot, _), true) => {
+                // No trimming: pages that are empty now may have been reserved for later changes.
                 chain.primary.state.begin_move();
                 let moves = chain.remove(spot);
-                let trimmed = table.trim(&mut chain);
                 chain.primary.state.end_move();
                 table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
                 guard.add_count(-1);
-                trimmed?;
             }
             (Found::Hit(spot, _), false) => chain.replace(spot, Slot::new(tag, place)),
             (Found::Miss(_), true) => {}
             (Found::Miss(free), false) => {
-                // The room was reserved; not finding it would be a bug in the reservation.
-                let spot = free.ok_or(Need::Nothing)?;
+                let Some(spot) = free else {
+                    let (expected, found) = ("an empty slot, reserved for the batch".into(), "a full path".into());
+                    return Err(table.damaged(&chain.primary, "bucket page", expected, found));
+                };
                 if chain.fill(spot, Slot::new(tag, place)) {
                     table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
                 }
@@ -271,12 +303,8 @@ impl Core {
         let mut removed = 0;
         let mut rest = &hashed[..];
         while let Some(&(first, _)) = rest.first() {
-            let (count, keys_done) = with_encoded(|encoded| {
-                self.retry(|| {
-                    self.help_growth()?;
-                    self.remove_run(first, rest, encoded)
-                })
-            })?;
+            self.help_growth()?;
+            let (count, keys_done) = with_encoded(|encoded| self.retry(|| self.remove_run(first, rest, encoded)))?;
             removed += count;
             rest = &rest[keys_done..];
         }
@@ -335,7 +363,7 @@ impl Core {
         self.check_writable()?;
         let appended = with_encoded(|encoded| {
             encoded.push(Kind::Clear, &[], &[]);
-            self.retry(|| self.clear_locked(Some(encoded)))
+            self.retry(|| self.clear_locked(Clear::Record(encoded)))
         })?;
         match appended {
             Some(appended) => self.after_append(appended.end, appended.total, appended.running_low),
@@ -343,44 +371,67 @@ impl Core {
         }
     }
 
-    /// Empties every page, under all stripes. `record` is the clear-record, `None` in a replay.
-    pub(crate) fn clear_locked(&self, record: Option<&mut Encoded>) -> Step<Option<Appended>> {
+    /// Empties every page, under all stripes.
+    pub(crate) fn clear_locked(&self, cause: Clear<'_>) -> Step<Option<Appended>> {
         let table = &self.table;
-        let blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
         let structure = table.structure.lock();
+        self.allocate_all_blocks()?;
         let pages = table.primary.pages() + table.overflow.pages();
         let bitmaps: u64 = [&table.primary, &table.overflow]
             .iter()
             .flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages))
             .sum();
         if table.dirty.journal_pages() < pages + bitmaps {
-            return Err(Need::Journal { pages: pages + bitmaps }.into());
+            return Err(Need::Journal { pages: pages + bitmaps, alone: pages + bitmaps }.into());
         }
+        let _lift = table.dirty.lift_limit();
         let all = table.lock_all();
         let growth = table.growth();
-        table.dirty.set_limit_pages(u64::MAX);
-        let touched = (0..growth.pages()).try_for_each(|number| -> Step<()> {
+        for number in 0..growth.pages() {
             let chain = table.chain(number)?;
-            if chain.primary.page.kind() != 0 { table.touch_chain(&chain, number, growth) } else { Ok(()) }
-        });
-        let result = touched.and_then(|()| {
-            let appended = record.map(|encoded| self.log.append(encoded, 1, true)).transpose()?;
-            for number in 0..growth.pages() {
-                let mut chain = table.chain(number)?;
-                if chain.primary.page.kind() == 0 {
-                    continue;
-                }
+            if chain.primary.page.kind() != 0 {
+                table.touch_chain(&chain, number, growth)?;
+            }
+        }
+        // Under the stripes, so that no link is missed; a store without blobs does not come here.
+        let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
+        let (appended, until) = match cause {
+            Clear::Record(encoded) => {
+                let appended = self.log.append(encoded, 1, true)?;
+                (Some(appended), appended.end)
+            }
+            Clear::Replay { at, linked_later } => {
+                blobs.retain(|id| !linked_later.contains(id));
+                (None, at)
+            }
+        };
+        for number in 0..growth.pages() {
+            let mut chain = table.chain(number)?;
+            if chain.primary.page.kind() != 0 {
                 empty_chain(table, &mut chain)?;
             }
-            table.spread_count(growth.stripes_log2(), 0);
-            self.log.all_dead();
-            self.log.blobs.free_all(&blobs);
-            Ok(appended)
-        });
-        table.dirty.set_limit_pages(self.limit_pages);
+        }
+        table.spread_count(growth.stripes_log2(), 0);
+        self.log.all_dead(until);
+        self.log.blobs.free_all(&blobs);
         drop(all);
         drop(structure);
-        result
+        Ok(appended)
+    }
+
+    /// Every page is about to become dirty: all of them get their disk blocks now, not one at a time.
+    fn allocate_all_blocks(&self) -> Result<()> {
+        for kind in [RegionKind::Primary, RegionKind::Overflow] {
+            for (number, group) in self.table.region(kind).groups() {
+                for index in (0..group.states().len() as u64).step_by(CHUNK_PAGES as usize) {
+                    if !group.is_allocated(index) {
+                        let id = PageId { region: kind, group: number as u8, index: index as u32 };
+                        self.table.allocate_blocks(id)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Ids of all blob files.
@@ -389,6 +440,14 @@ impl Core {
         let names = self.log.config.disk.read_dir(dir).map_err(|error| Error::io("list", dir, error))?;
         Ok(names.iter().filter_map(|name| parse_blob_name(name)).collect())
     }
+}
+
+/// Why everything is removed.
+pub(crate) enum Clear<'a> {
+    /// Somebody wants it: this is the record.
+    Record(&'a mut Encoded),
+    /// A record says so: its position, and the blobs that records behind it link.
+    Replay { at: Position, linked_later: &'a HashSet<u64> },
 }
 
 fn empty_chain(table: &Table, chain: &mut Chain<'_>) -> Step<()> {

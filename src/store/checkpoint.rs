@@ -45,11 +45,18 @@ impl Core {
     /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
     pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
+        let before = self.counters.checkpoints.load(Ordering::Relaxed);
         let mut state = self.checkpoint.lock();
         self.check_writable()?;
+        // Whoever waited for a checkpoint that began after its call needs no other one. One that was under way
+        // may have been cut before.
+        if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
+            return Ok(());
+        }
         let result = self.checkpoint_steps(files, &mut state, clean);
         result.inspect_err(|error| self.poison(error))?;
-        drop(state);
+        // Still as the one checkpoint: a page that another one has captured and not yet written in place is
+        // clean by its flags, and the file does not hold its bytes.
         self.drop_clean_pages();
         Ok(())
     }
@@ -57,7 +64,7 @@ impl Core {
     fn checkpoint_steps(&self, files: &Files, state: &mut MutexGuard<'_, CheckpointState>, clean: bool) -> Result<()> {
         let cut = self.cut();
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
-        let nothing_new = cut.pages.is_empty() && cut.position == state.header.cut;
+        let nothing_new = cut.pages.is_empty() && cut.position == state.header.cut && cut.meta.blobs.dying.is_empty();
         if nothing_new && !clean {
             return Ok(());
         }
@@ -72,7 +79,8 @@ impl Core {
         }
         header.write(&*files.index, &files.index_path)?;
         state.header = header;
-        state.total_at_cut = cut.total;
+        self.generation.store(header.generation, Ordering::Relaxed);
+        self.total_at_cut.store(cut.total, Ordering::Relaxed);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.log.unlink_dying_blobs()
     }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
 use crate::checkpoint::meta::Meta;
 use crate::checksum::KeyHasher;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::index::page::PageImage;
 use crate::index::slot::Slot;
 use crate::index::split::ReadHash;
@@ -47,9 +47,15 @@ pub(crate) struct Core {
     pub(crate) wake: Wake,
     pub(crate) poison: OnceLock<String>,
     pub(crate) closed: AtomicBool,
+    /// The log's tail is being replayed: no cut can be made.
+    pub(crate) recovering: AtomicBool,
+    /// Generation of the last checkpoint, and the bytes appended at its cut, for the stats.
+    pub(crate) generation: AtomicU64,
+    pub(crate) total_at_cut: AtomicU64,
     pub(crate) fork: ForkGuard,
     pub(crate) recovery: OnceLock<RecoveryStats>,
-    pub(crate) lock: Box<dyn LockGuard>,
+    /// Held as long as anything above lives.
+    pub(crate) _lock: Box<dyn LockGuard>,
 }
 
 /// The files that checkpoints write.
@@ -60,6 +66,8 @@ pub(crate) struct Files {
     pub(crate) journal: Journal,
     /// Held while the journal's blocks are allocated.
     pub(crate) extending: Mutex<()>,
+    /// Meta pages that index and journal have blocks for.
+    pub(crate) meta_room: AtomicU64,
 }
 
 /// What stands in the index file.
@@ -68,8 +76,6 @@ pub(crate) struct CheckpointState {
     pub(crate) header: IndexHeader,
     /// The meta pages as they were last written.
     pub(crate) meta_pages: Vec<PageImage>,
-    /// Bytes that had been appended at the last cut.
-    pub(crate) total_at_cut: u64,
     /// The meta data that the store was opened with.
     pub(crate) opened: Meta,
 }
@@ -223,13 +229,16 @@ impl Core {
     pub(crate) fn satisfy(&self, need: Need) -> Result<()> {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match need {
-            Need::Journal { pages } => {
+            Need::Journal { pages, alone } => {
                 count(&self.counters.journal_waits);
                 match self.extend_journal(pages) {
-                    // On a full disk the blocks that are there must do: a checkpoint empties the dirty set.
+                    // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
+                    // in a recovery: the records that are still to be replayed lie below any cut.
                     Err(full @ Error::DiskFull { .. }) => {
-                        self.run_checkpoint(false)?;
-                        if self.table.dirty.len() + 1 < self.table.dirty.journal_pages() { Ok(()) } else { Err(full) }
+                        if alone > self.table.dirty.journal_pages() || self.recovering.load(Ordering::Relaxed) {
+                            return Err(full);
+                        }
+                        self.run_checkpoint(false)
                     }
                     other => other,
                 }
@@ -237,6 +246,7 @@ impl Core {
             Need::Checkpoint => {
                 count(&self.counters.memory_waits);
                 self.check_writable()?;
+                debug_assert!(!self.recovering.load(Ordering::Relaxed));
                 self.run_checkpoint(false)
             }
             Need::IndexBlocks(page) => {
@@ -251,11 +261,11 @@ impl Core {
             Need::Segment { bytes, .. } => {
                 self.check_writable()?;
                 count(&self.counters.segment_waits);
+                self.provide_meta_room()?;
                 self.log.provide_segment(bytes)
             }
             Need::BlobList => self.run_checkpoint(false),
             Need::Nothing => {
-                self.check_writable()?;
                 std::thread::yield_now();
                 Ok(())
             }
@@ -273,8 +283,24 @@ impl Core {
             return Ok(());
         }
         let images = pages.max(have + have / 2).next_multiple_of(64);
-        files.journal.allocate(images)?;
+        files.journal.allocate(images + files.meta_room.load(Ordering::Acquire))?;
         self.table.dirty.set_journal_pages(images);
+        Ok(())
+    }
+
+    /// Makes sure that the meta pages of the next checkpoints have blocks in the journal and in the index: a
+    /// checkpoint must never run out of space.
+    pub(crate) fn provide_meta_room(&self) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let pages = Meta::pages_for(self.log.slots_used());
+        if pages <= files.meta_room.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = files.extending.lock();
+        let page = crate::sys::PAGE_BYTES as u64;
+        files.index.allocate(0, (FIRST_META_PAGE + pages) * page).context("allocate blocks of", &files.index_path)?;
+        files.journal.allocate(self.table.dirty.journal_pages() + pages)?;
+        files.meta_room.store(pages, Ordering::Release);
         Ok(())
     }
 
@@ -286,14 +312,24 @@ impl Core {
     }
 
     /// Does a little of the growth that is under way. Called before each change, with no lock held.
+    ///
+    /// On a full disk, or at a damaged page, growth stands still; that alone keeps no change from being made.
     #[inline]
-    pub(crate) fn help_growth(&self) -> Step<()> {
-        if self.table.growth().is_growing() {
-            self.table.help_growth(1, self)?;
-        } else if !self.tuning.background && self.table.growth_wanted.load(Ordering::Relaxed) {
-            self.table.start_growth()?;
+    pub(crate) fn help_growth(&self) -> Result<()> {
+        let growing = self.table.growth().is_growing();
+        if !growing && (self.tuning.background || !self.table.growth_wanted.load(Ordering::Relaxed)) {
+            return Ok(());
         }
-        Ok(())
+        let helped = self.retry(|| if growing { self.evacuate(1) } else { self.table.start_growth().map(|_| ()) });
+        match helped {
+            Err(Error::DiskFull { .. } | Error::Corrupt { .. } | Error::LimitReached { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Evacuates some pages, if growth is under way and nobody else is at it.
+    pub(crate) fn evacuate(&self, pages: usize) -> Step<()> {
+        self.table.help_growth(pages, self).map(|_| ())
     }
 
     /// What follows an append: wakes whoever has to do something now. No lock is held.

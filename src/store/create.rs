@@ -1,8 +1,12 @@
 //! Creating a store.
 //!
-//! 1. The directory, if it is not there. 2. LOCK. 3. `log-1/`. 4. The journal, empty. 5. The index under a
-//! temporary name: header slots, meta pages, bitmap pages; the bucket pages are holes. 6. fsync of all, of
-//! both directories. 7. The index is renamed to its name; fsync of the directory and of its parent.
+//! 1. The directory, if it is not there.
+//! 2. LOCK.
+//! 3. `log-1/`.
+//! 4. The journal, empty.
+//! 5. The index under a temporary name: header slots, meta pages, bitmap pages; the bucket pages are holes.
+//! 6. fsync of all, of both directories.
+//! 7. The index is renamed to its name; fsync of the directory and of its parent.
 //!
 //! A crash before 7 leaves a directory without an index, which the next open completes; after 7 a store.
 
@@ -26,8 +30,8 @@ use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, write_all_at};
 /// The first generation: what creation writes.
 const FIRST_GENERATION: u64 = 1;
 /// Page images that a new journal has room for.
-const JOURNAL_PAGES: u64 = 24;
-/// Overflow pages of group 0.
+pub(crate) const JOURNAL_PAGES: u64 = 24;
+/// The index until it is whole.
 const TEMPORARY: &str = "index.new";
 
 pub(crate) fn index_path(store: &Path) -> PathBuf {
@@ -103,6 +107,11 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
     disk.sync_dir(path).context("sync", path)?;
     disk.rename(&path.join(TEMPORARY), &index).context("rename to", &index)?;
     disk.sync_dir(path).context("sync", path)?;
+    sync_parent(disk, path)
+}
+
+/// Makes the store's own directory entry durable.
+pub(crate) fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<()> {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => disk.sync_dir(Path::new(".")).context("sync", parent),
         Some(parent) => disk.sync_dir(parent).context("sync", parent),

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use value::Bytes;
 pub use value::{Entry, Value};
 
 use crate::batch::Batch;
@@ -110,7 +111,7 @@ impl Store {
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
         let hash = self.core.hasher.hash(key);
-        let changed = self.core.change(key, hash, New::Put(value.as_ref()), Expect::Anything)?;
+        let changed = self.core.change(key, hash, New::Put(value.as_ref()), Expect::Anything, false)?;
         self.core.previous_value(changed)
     }
 
@@ -121,7 +122,7 @@ impl Store {
     #[inline]
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let changed = self.core.change(key, self.core.hasher.hash(key), New::Remove, Expect::Anything)?;
+        let changed = self.core.change(key, self.core.hasher.hash(key), New::Remove, Expect::Anything, false)?;
         self.core.previous_value(changed)
     }
 
@@ -153,7 +154,7 @@ impl Store {
             if matches!((expect, new), (Expect::Absent, New::Remove)) {
                 return Ok(Ok(()));
             }
-            if self.core.change(key, hash, new, expect)?.done {
+            if self.core.change(key, hash, new, expect, false)?.done {
                 return Ok(Ok(()));
             }
         }
@@ -190,14 +191,14 @@ impl Store {
             let current = self.core.get_placed(key, hash)?;
             let expect = current.as_ref().map_or(Expect::Absent, |(place, _)| Expect::At(*place));
             let Some(new) = change(current.as_ref().map(|(_, value)| &**value)) else {
-                if current.is_none() || self.core.change(key, hash, New::Remove, expect)?.done {
+                if current.is_none() || self.core.change(key, hash, New::Remove, expect, false)?.done {
                     return Ok(None);
                 }
                 continue;
             };
-            let changed = self.core.change(key, hash, New::Put(&new), expect)?;
+            let changed = self.core.change(key, hash, New::Put(&new), expect, true)?;
             if changed.done {
-                return self.core.stored_value(key, hash, changed);
+                return self.core.stored_value(changed);
             }
         }
     }
@@ -219,13 +220,13 @@ impl Store {
         }
         let made = make();
         loop {
-            let changed = self.core.change(key, hash, New::Put(made.as_ref()), Expect::Absent)?;
+            let changed = self.core.change(key, hash, New::Put(made.as_ref()), Expect::Absent, true)?;
             let value = if changed.done {
-                self.core.stored_value(key, hash, changed)?
+                self.core.stored_value(changed)?
             } else {
                 self.core.get_placed(key, hash)?.map(|(_, value)| value)
             };
-            // Removed again meanwhile: try once more.
+            // There, and removed again by the time of the second look: try once more.
             if let Some(value) = value {
                 return Ok(value);
             }
@@ -388,8 +389,13 @@ impl Store {
             return Ok(());
         }
         self.core.check_writable()?;
-        self.core.log.discard_prepared()?;
-        self.core.run_checkpoint(true)
+        // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
+        let discarded = self.core.log.discard_prepared();
+        while self.core.log.blobs.has_freed() {
+            self.core.run_checkpoint(false)?;
+        }
+        self.core.run_checkpoint(true)?;
+        discarded
     }
 }
 
@@ -401,17 +407,28 @@ impl Drop for Store {
 }
 
 impl Core {
-    /// The value that a change has just stored. If others have changed the key since, theirs.
-    fn stored_value<'s>(&'s self, key: &[u8], hash: u64, changed: write::Changed<'s>) -> Result<Option<Value<'s>>> {
-        debug_assert!(changed.done && changed.stored.is_some());
-        Ok(self.get_placed(key, hash)?.map(|(_, value)| value))
+    /// The value that a change has just stored.
+    fn stored_value<'s>(&'s self, changed: write::Changed<'s>) -> Result<Option<Value<'s>>> {
+        if let Some(map) = changed.stored_blob {
+            return Ok(Some(Value(Bytes::Blob(map))));
+        }
+        let Some(hit) = changed.stored else { return Ok(None) };
+        match self.fetch(hit)? {
+            read::Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
+            read::Fetched::Gone => Ok(None),
+        }
     }
 
     fn reserve(&self, additional: u64) -> Result<()> {
-        /// Pages evacuated between two looks at the world.
-        const PAGES: usize = 64;
         let wanted = self.table.len().saturating_add(additional);
         self.table.structure.lock().floor = wanted;
+        self.grow_for(wanted)
+    }
+
+    /// Grows the table until so many entries fit.
+    fn grow_for(&self, wanted: u64) -> Result<()> {
+        /// Pages evacuated between two looks at the world.
+        const PAGES: usize = 64;
         let level = self.table.level_for(wanted);
         while self.table.growth().level() < level {
             self.retry(|| {

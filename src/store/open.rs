@@ -15,7 +15,7 @@
 //! A crash in any step: the next open does the same again, from the same header. A read-only open does 1, 3
 //! and 6 in private memory and leaves the disk alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -24,8 +24,8 @@ use parking_lot::Mutex;
 
 use super::checkpoint::apply_journal;
 use super::core::{CheckpointState, Core, Counters, Files, Wake};
-use super::create::{check_vacant, create, index_path, lock_path, log_path};
-use crate::checkpoint::header::{IndexHeader, read_headers};
+use super::create::{JOURNAL_PAGES, check_vacant, create, index_path, lock_path, log_path, sync_parent};
+use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
 use crate::checkpoint::meta::{Meta, SegmentEntry, check_page};
 use crate::checkpoint::tail::{Tail, TailSource, map_segment};
@@ -37,7 +37,7 @@ use crate::index::table::{Structure, Table, TableParts};
 use crate::log::Position;
 use crate::log::append::Appender;
 use crate::log::blob::{Blobs, parse_blob_name};
-use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, parse_segment_name, segment_path};
+use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
@@ -183,13 +183,15 @@ impl<'o> Opening<'o> {
         }
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: self.journal.uuid };
-        let files = Files {
-            index: Arc::clone(&self.index),
-            index_path: self.index_path.clone(),
-            journal,
-            extending: Mutex::new(()),
-        };
+        let files = self.files(journal, 0);
         apply_journal(&files, head)?;
+        // The extents that the new generation names may reach beyond the last page that was written, and the
+        // file's length was not durable before this.
+        let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number))?;
+        if self.index.len().context("look at", &self.index_path)? < meta.end_page * PAGE {
+            self.index.set_len(meta.end_page * PAGE).context("extend", &self.index_path)?;
+            self.index.sync_all().context("sync", &self.index_path)?;
+        }
         header.serial += 1;
         header.write(&*self.index, &self.index_path)?;
         Ok((header, true))
@@ -199,7 +201,7 @@ impl<'o> Opening<'o> {
     fn pages_end(&self, head: JournalHead) -> Result<u64> {
         let mut last = 0;
         self.journal.for_each_run(head, |images| {
-            last = images.iter().map(|page| image::number(page)).max().unwrap_or(0).max(last);
+            last = images.iter().map(image::number).max().unwrap_or(0).max(last);
             Ok(true)
         })?;
         Ok((last + 1) * PAGE)
@@ -236,7 +238,8 @@ impl<'o> Opening<'o> {
             path: self.index_path.clone(),
             disk: Arc::clone(&options.disk),
             file: writable.then(|| Arc::clone(&self.index)),
-            growth: meta.growth,
+            // The stripes are this process's own affair; the file's word was written by another.
+            growth: meta.growth.with_stripes(meta.growth.level().min(options.tuning.stripes_log2_max)),
             primary_base_log2: header.primary_log2,
             overflow_base_log2: header.overflow_log2,
             structure: Structure {
@@ -256,12 +259,18 @@ impl<'o> Opening<'o> {
             let found = format!("for {}", table.primary.pages());
             return Err(Error::corrupt("meta data", Location::page(&self.index_path, 2), expected, found));
         }
-        let capacity = if writable { self.journal.capacity()? } else { u64::MAX };
+        let meta_room = Meta::pages_for(meta.segments.len());
+        let mut journal_pages = u64::MAX;
         if writable {
-            // The length may be there without the blocks.
+            // The length may be there without the blocks. What a checkpoint writes besides bucket pages has its
+            // blocks from the start, in the journal and in the index.
+            let capacity = self.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
             self.journal.allocate(capacity)?;
+            let index = (FIRST_META_PAGE + meta_room) * PAGE;
+            self.index.allocate(0, index).context("allocate blocks of", &self.index_path)?;
+            journal_pages = capacity - meta_room;
         }
-        table.dirty.set_journal_pages(capacity);
+        table.dirty.set_journal_pages(journal_pages);
 
         let log = Log::new(
             LogConfig {
@@ -279,16 +288,9 @@ impl<'o> Opening<'o> {
         let Some(lock) = self.lock.take() else {
             return Err(Error::Locked { path: self.path.to_path_buf(), pid: None });
         };
-        let files = writable.then(|| Files {
-            index: Arc::clone(&self.index),
-            index_path: self.index_path.clone(),
-            journal: Journal {
-                file: Arc::clone(&self.journal.file),
-                path: self.journal.path.clone(),
-                uuid: header.uuid,
-            },
-            extending: Mutex::new(()),
-        });
+        let journal =
+            Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };
+        let files = writable.then(|| self.files(journal, meta_room));
         Ok(Core {
             path: self.path.to_path_buf(),
             table,
@@ -300,16 +302,35 @@ impl<'o> Opening<'o> {
             checkpoint_bytes: options.checkpoint_bytes,
             limit_pages,
             files,
-            checkpoint: Mutex::new(CheckpointState { header, meta_pages: meta.pages(), total_at_cut: 0, opened: meta }),
+            checkpoint: Mutex::new(CheckpointState { header, meta_pages: meta.pages(), opened: meta }),
             checkpoint_due: AtomicU64::new(u64::MAX),
             counters: Counters::default(),
             wake: Wake::default(),
             poison: OnceLock::new(),
             closed: AtomicBool::new(false),
+            recovering: AtomicBool::new(false),
+            generation: AtomicU64::new(header.generation),
+            total_at_cut: AtomicU64::new(0),
             fork: ForkGuard::new(),
             recovery: OnceLock::new(),
-            lock,
+            _lock: lock,
         })
+    }
+
+    fn files(&self, journal: Journal, meta_room: u64) -> Files {
+        Files {
+            index: Arc::clone(&self.index),
+            index_path: self.index_path.clone(),
+            journal,
+            extending: Mutex::new(()),
+            meta_room: AtomicU64::new(meta_room),
+        }
+    }
+
+    /// True if an extent beyond the end of the file can be one that the journal's checkpoint has added: no more
+    /// than a doubling of what there is.
+    fn overlay_reaches(&self, shape: GroupShape, len: u64) -> bool {
+        !self.overlay.is_empty() && shape.total() <= 2 * (len / PAGE + self.overlay.len() as u64)
     }
 
     /// True if no page of an extent was ever written, as in a table that was made large from the start.
@@ -340,7 +361,7 @@ impl<'o> Opening<'o> {
                 self.index.map_fresh(first * PAGE, bytes as usize).context("map", &self.index_path)?
             } else if in_file {
                 self.index.map_private(first * PAGE, bytes as usize).context("map", &self.index_path)?
-            } else if self.options.read_only && !self.overlay.is_empty() {
+            } else if self.options.read_only && self.overlay_reaches(shape, len) {
                 self.options
                     .disk
                     .map_anonymous(bytes as usize)
@@ -412,9 +433,15 @@ impl Core {
         if writable {
             let mut state = self.checkpoint.lock();
             let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
-            let rewritten = IndexHeader { serial: state.header.serial + 1, clean: false, ..state.header };
-            rewritten.write(&*files.index, &files.index_path)?;
-            state.header = rewritten;
+            // The directory entries too: the last process may have died between a rename and its fsync.
+            disk.sync_dir(&self.path).context("sync", &self.path)?;
+            sync_parent(disk, &self.path)?;
+            // After an unclean end neither slot is trusted to be on the disk as it reads.
+            for _ in 0..if clean { 1 } else { 2 } {
+                let serial = state.header.serial + 1;
+                state.header = IndexHeader { serial, clean: false, ..state.header };
+                state.header.write(&*files.index, &files.index_path)?;
+            }
             drop(state);
             self.log.commit.set_durable(tail.end);
             if self.log.appender.lock().is_none() {
@@ -459,11 +486,11 @@ impl Core {
             let active = go_on && i + 1 == tail.segments.len();
             let (map, len, file) = map_segment(disk, &found.path, found.salt, found.end, active)?;
             let known = opened.iter().find(|entry| entry.sequence == found.sequence);
-            self.log.set_dead(found.slot, known.map_or(0, |entry| entry.dead) + found.overhead);
+            self.log.set_dead(found.slot, known.map_or(0, |entry| entry.dead).saturating_add(found.overhead));
             let identity = (found.sequence, found.slot, found.salt);
             let end = (!active).then_some(found.end);
             let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
-            let removals = known.map_or(0, |entry| entry.removals) + found.removals;
+            let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals);
             segment.removals.store(removals, std::sync::atomic::Ordering::Relaxed);
             let segment = Arc::new(segment);
             if active {
@@ -535,19 +562,15 @@ impl Core {
     fn unlink_orphan_blobs(&self, disk: &dyn Disk, meta: &Meta, tail: &Tail) -> Result<()> {
         let dir = self.log.dir();
         let mut orphans = Vec::new();
+        let linked: HashSet<u64> = tail.linked.iter().map(|&(_, id)| id).collect();
         for name in disk.read_dir(dir).context("list", dir)? {
             let Some(id) = parse_blob_name(&name) else { continue };
             let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);
-            if meta.blobs.dying.contains(&id) || (unlinked && !tail.linked.contains(&id)) {
+            if meta.blobs.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
                 orphans.push(id);
             }
             self.log.blobs.seen(id);
         }
         self.log.unlink_blobs(&orphans)
     }
-}
-
-/// True if the name is one that a store's log directory can hold.
-pub(crate) fn is_log_file(name: &str) -> bool {
-    parse_segment_name(name).is_some() || parse_blob_name(name).is_some()
 }

@@ -26,6 +26,11 @@ impl<'s> Hit<'s> {
         self.slot.place()
     }
 
+    /// A copy of the key.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        Record::at(&self.pinned, self.place().offset()).map_or_else(|_| Vec::new(), |record| record.key().to_vec())
+    }
+
     /// The link, if the value is in a blob file.
     pub(crate) fn blob(&self) -> Option<BlobLink> {
         if self.header.kind != Kind::PutBlob {

@@ -5,6 +5,7 @@
 //! Growth, overflow and everything else happen as they did when the records were written, though not at the
 //! same moments: the index is a function of the records, not of their timing.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use crate::checkpoint::tail::{Tail, TailOp};
@@ -15,6 +16,7 @@ use crate::index::table::Table;
 use crate::index::{Need, Step};
 use crate::log::Position;
 use crate::log::record::{BlobLink, Kind, Record};
+use crate::store::bulk::Clear;
 use crate::store::core::Core;
 use crate::store::read::Hit;
 
@@ -27,15 +29,25 @@ impl Core {
     /// Replays a tail. Returns the number of log bytes that it covers.
     pub(crate) fn replay(&self, tail: &Tail, cut: Position) -> Result<u64> {
         // Waiting for a checkpoint would be waiting for ourselves.
-        self.table.dirty.set_limit_pages(u64::MAX);
+        self.recovering.store(true, Ordering::Relaxed);
+        let lift = self.table.dirty.lift_limit();
+        let mut done = 0;
         for run in tail.ops.split_inclusive(|op| op.kind == Kind::Clear) {
-            for piece in run.chunks(PIECE) {
+            done += run.len();
+            let (clear, changes) = match run.split_last() {
+                Some((last, rest)) if last.kind == Kind::Clear => (Some(last), rest),
+                _ => (None, run),
+            };
+            for piece in changes.chunks(PIECE) {
                 self.replay_piece(piece)?;
             }
+            if let Some(op) = clear {
+                let later = tail.linked.iter().filter(|&&(op, _)| op >= done).map(|&(_, id)| id);
+                self.replay_clear(tail, op, &later.collect())?;
+            }
         }
-        if self.files.is_some() {
-            self.table.dirty.set_limit_pages(self.limit_pages);
-        }
+        drop(lift);
+        self.recovering.store(false, Ordering::Relaxed);
         let bytes = tail.segments.iter().map(|segment| {
             let from = if segment.sequence == cut.sequence() { cut.offset() } else { 0 };
             segment.end.saturating_sub(from)
@@ -45,11 +57,7 @@ impl Core {
 
     fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
         let growth = self.table.growth();
-        let (changes, clear) = match piece.split_last() {
-            Some((last, rest)) if last.kind == Kind::Clear => (rest, true),
-            _ => (piece, false),
-        };
-        let mut order: Vec<&TailOp> = changes.iter().collect();
+        let mut order: Vec<&TailOp> = piece.iter().collect();
         order.sort_by_key(|op| growth.page_of(op.hash));
         for (i, op) in order.iter().enumerate() {
             if let Some(ahead) = order.get(i + AHEAD) {
@@ -61,10 +69,14 @@ impl Core {
             }
             self.retry_replay(|| self.replay_one(op))?;
         }
-        if clear {
-            self.retry_replay(|| self.clear_locked(None).map(|_| ()))?;
-        }
         Ok(())
+    }
+
+    fn replay_clear(&self, tail: &Tail, op: &TailOp, linked_later: &HashSet<u64>) -> Result<()> {
+        let segment = tail.segments.iter().find(|segment| segment.slot == op.place.segment());
+        let sequence = segment.map_or(0, |segment| segment.sequence);
+        let at = Position::new(sequence, op.place.offset());
+        self.retry_replay(|| self.clear_locked(Clear::Replay { at, linked_later }).map(|_| ()))
     }
 
     /// Growth in a replay is driven by the replay itself.

@@ -11,10 +11,6 @@ use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
 impl Core {
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (generation, total_at_cut) = {
-            let state = self.checkpoint.lock();
-            (state.header.generation, state.total_at_cut)
-        };
         let counters = &self.counters;
         let journal_pages = self.table.dirty.journal_pages();
         Stats {
@@ -23,8 +19,8 @@ impl Core {
             log: self.log_stats(),
             checkpoint: CheckpointStats {
                 count: get(&counters.checkpoints),
-                generation,
-                log_bytes_since: self.log.total().saturating_sub(total_at_cut),
+                generation: get(&self.generation),
+                log_bytes_since: self.log.total().saturating_sub(get(&self.total_at_cut)),
                 dirty_pages: self.table.dirty.len(),
                 private_pages: self.table.dirty.private_pages(),
                 images: get(&counters.images),

@@ -22,11 +22,11 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Location, Result};
 use crate::index::chain::Found;
 use crate::index::lookup::{Probe, SeenSlot};
-use crate::index::slot::{Place, Slot};
+use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::Table;
 use crate::index::{Need, Step};
 use crate::log::append::Appended;
-use crate::log::record::{BlobLink, Encoded, Kind, check_key, check_value};
+use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
 use crate::store::core::Core;
 use crate::store::read::{Fetched, Hit};
 use crate::store::value::{Bytes, Value};
@@ -54,10 +54,26 @@ pub(crate) struct Changed<'s> {
     pub(crate) previous: Option<Hit<'s>>,
     /// Its value, if that is a blob: mapped before it could be unlinked.
     pub(crate) previous_blob: Option<Arc<LogMap>>,
-    /// The record that is there now, unless the key was removed.
-    pub(crate) stored: Option<Place>,
+    /// The record that is there now, if the caller wanted it and the key was not removed.
+    pub(crate) stored: Option<Hit<'s>>,
+    /// Its value, if that is a blob: mapped before anybody could supersede it.
+    pub(crate) stored_blob: Option<Arc<LogMap>>,
     /// False if the key was not as expected: nothing has changed, and `previous` is what is there.
     pub(crate) done: bool,
+}
+
+/// What a change carries from one attempt to the next.
+struct Attempt<'s> {
+    expect: Expect,
+    want_stored: bool,
+    /// How often a long chain is shortened before the key goes into it all the same.
+    patience: u32,
+    /// The previous value is this blob, which must be checked before it is superseded.
+    unchecked: Option<Hit<'s>>,
+    /// A blob that was checked, by the place of its link.
+    checked: Option<(Place, Arc<LogMap>)>,
+    /// The new value, if it is a blob and the caller wants it back.
+    stored_blob: Option<Arc<LogMap>>,
 }
 
 thread_local! {
@@ -80,7 +96,14 @@ pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
 impl Core {
     /// Changes a key if it is as expected.
     #[inline]
-    pub(crate) fn change<'s>(&'s self, key: &[u8], hash: u64, new: New<'_>, expect: Expect) -> Result<Changed<'s>> {
+    pub(crate) fn change<'s>(
+        &'s self,
+        key: &[u8],
+        hash: u64,
+        new: New<'_>,
+        expect: Expect,
+        want_stored: bool,
+    ) -> Result<Changed<'s>> {
         self.check_writable()?;
         check_key(key)?;
         // On its way while the record is encoded.
@@ -100,16 +123,21 @@ impl Core {
                 }
                 New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
             }
-            let mut patience = 1;
+            let stored_blob = match link.filter(|_| want_stored) {
+                Some(link) => self.log.map_blob(link)?,
+                None => None,
+            };
+            let mut attempt = Attempt { expect, want_stored, patience: 1, unchecked: None, checked: None, stored_blob };
+            self.help_growth()?;
             self.retry(|| {
-                self.help_growth()?;
-                self.change_locked(key, hash, encoded, link, expect, &mut patience)
+                self.check_previous_blob(&mut attempt)?;
+                self.change_locked(key, hash, encoded, link, &mut attempt)
             })
         });
-        if let Some(blob) = link {
-            if !matches!(&result, Ok((Changed { done: true, .. }, _))) {
-                self.log.give_up_blob(blob);
-            }
+        if let Some(blob) = link
+            && !matches!(&result, Ok((Changed { done: true, .. }, _)))
+        {
+            self.log.give_up_blob(blob);
         }
         let (changed, appended) = result?;
         if let Some(appended) = appended {
@@ -138,8 +166,7 @@ impl Core {
         hash: u64,
         encoded: &mut Encoded,
         link: Option<BlobLink>,
-        expect: Expect,
-        patience: &mut u32,
+        attempt: &mut Attempt<'s>,
     ) -> Step<(Changed<'s>, Option<Appended>)> {
         let table = &self.table;
         let guard = table.lock(hash);
@@ -149,21 +176,28 @@ impl Core {
         let mut previous: Option<Hit<'s>> = None;
         let found = chain.find(Table::tag(&chain, hash), marks, |slot| self.is_key(key, slot, &mut previous))?;
 
-        let as_expected = match expect {
+        let as_expected = match attempt.expect {
             Expect::Anything => true,
             Expect::Absent => previous.is_none(),
             Expect::At(place) => previous.as_ref().is_some_and(|hit| hit.place() == place),
         };
         let removing = encoded_removes(encoded);
         if !as_expected || (removing && previous.is_none()) {
-            return Ok((Changed { previous, previous_blob: None, stored: None, done: as_expected }, None));
+            let (previous_blob, stored, stored_blob) = (None, None, None);
+            return Ok((Changed { previous, previous_blob, stored, stored_blob, done: as_expected }, None));
         }
         let old_bytes = previous.as_ref().map_or(0, |hit| hit.header.total());
         let old_blob = previous.as_ref().and_then(Hit::blob);
-        let previous_blob = match (old_blob, previous.as_ref()) {
-            (Some(link), Some(hit)) => Some(self.log.map_blob(link)?.ok_or_else(|| self.missing_blob(hit.place()))?),
-            _ => None,
-        };
+        let mut previous_blob = None;
+        if let Some(hit) = previous.as_ref().filter(|_| old_blob.is_some()) {
+            match attempt.checked.take() {
+                Some((place, map)) if place == hit.place() => previous_blob = Some(map),
+                _ => {
+                    attempt.unchecked = previous;
+                    return Err(Need::Nothing.into());
+                }
+            }
+        }
 
         let (appended, stored) = match (found, removing) {
             (Found::Hit(spot, _), true) => {
@@ -196,8 +230,8 @@ impl Core {
                 (appended, Some(appended.place))
             }
             (Found::Miss(free), _) => {
-                if free.is_none() && chain.overflow.len() as u32 >= self.tuning.chain_help && *patience > 0 {
-                    *patience -= 1;
+                if free.is_none() && chain.overflow.len() as u32 >= self.tuning.chain_help && attempt.patience > 0 {
+                    attempt.patience -= 1;
                     drop(guard);
                     self.shorten_chains()?;
                     return Err(Need::Nothing.into());
@@ -228,7 +262,34 @@ impl Core {
         if let Some(link) = old_blob {
             self.log.blobs.freed(link);
         }
-        Ok((Changed { previous, previous_blob, stored, done: true }, Some(appended)))
+        // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
+        let stored = match stored.filter(|_| attempt.want_stored) {
+            Some(place) => self.stored_hit(place),
+            None => None,
+        };
+        let stored_blob = attempt.stored_blob.take();
+        Ok((Changed { previous, previous_blob, stored, stored_blob, done: true }, Some(appended)))
+    }
+
+    fn stored_hit(&self, place: Place) -> Option<Hit<'_>> {
+        let pinned = self.log.pin(place)?;
+        let header = Record::at(&pinned, place.offset()).ok()?.header;
+        Some(Hit::new(Slot::new(Tag::of(0, 0), place), header, pinned))
+    }
+
+    /// Maps and checks the blob that the last attempt found as the previous value, with no lock held: it is
+    /// returned to the caller, and a damaged one must be reported before anything changes.
+    fn check_previous_blob<'s>(&'s self, attempt: &mut Attempt<'s>) -> Result<()> {
+        let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
+        let Some(link) = hit.blob() else { return Ok(()) };
+        // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
+        if let Some(map) = self.log.map_blob(link)? {
+            self.log.check_blob(link, &map)?;
+            attempt.checked = Some((hit.place(), map));
+        } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.place() == hit.place()) {
+            return Err(self.missing_blob(hit.place()).into());
+        }
+        Ok(())
     }
 
     /// Asks about a slot under the stripe; keeps the hit.
@@ -266,10 +327,11 @@ impl Core {
         }
         let growth = self.table.growth();
         let crowded = self.table.len() > self.table.threshold(growth.level()) / 2;
-        if crowded && let Some(mut structure) = self.table.structure.try_lock() {
-            if !self.table.growth().is_growing() {
-                self.table.begin_growth(&mut structure)?;
-            }
+        if crowded
+            && let Some(mut structure) = self.table.structure.try_lock()
+            && !self.table.growth().is_growing()
+        {
+            self.table.begin_growth(&mut structure)?;
         }
         Ok(())
     }
@@ -277,8 +339,7 @@ impl Core {
     /// The value that was there before a change, or that stood in its way.
     pub(crate) fn previous_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
         let Some(hit) = changed.previous else { return Ok(None) };
-        if let (Some(map), Some(link)) = (changed.previous_blob, hit.blob()) {
-            self.log.check_blob(link, &map)?;
+        if let Some(map) = changed.previous_blob {
             return Ok(Some(Value(Bytes::Blob(map))));
         }
         let place = hit.place();

@@ -202,18 +202,6 @@ impl LogWriter {
         self.at += bytes.len() as u64;
     }
 
-    /// Appends zero bytes.
-    #[inline]
-    pub(crate) fn put_zeroes(&mut self, bytes: usize) {
-        const ZEROES: [u8; 64] = [0; 64];
-        let mut left = bytes;
-        while left > 0 {
-            let n = left.min(ZEROES.len());
-            self.put(&ZEROES[..n]);
-            left -= n;
-        }
-    }
-
     /// Makes everything appended so far readable.
     #[inline]
     pub(crate) fn publish(&mut self) {

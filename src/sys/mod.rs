@@ -98,6 +98,7 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// An open file.
+#[allow(clippy::len_without_is_empty)] // A system call, not a collection.
 pub trait DiskFile: Send + Sync + Debug {
     /// Reads up to `buffer.len()` bytes; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

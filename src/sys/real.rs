@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
@@ -164,7 +165,7 @@ impl DiskFile for RealFile {
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
         let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         let memory = non_null(map.as_mut_ptr())?;
-        let owner = Fresh { map, file: Arc::clone(&self.file), offset };
+        let owner = Fresh { map, replaced: AtomicU32::new(0), file: Arc::clone(&self.file), offset };
         if cfg!(target_os = "linux") {
             // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
             let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
@@ -223,9 +224,14 @@ impl MapOwner for Writable {
     }
 }
 
+/// Pieces of a [`Fresh`] that can be replaced by the file: each can split the mapping, and a process may have
+/// 65,530 of them.
+const REPLACEMENTS_MAX: u32 = 4096;
+
 /// Owns anonymous memory that stands for a part of a file.
 struct Fresh {
     map: MmapMut,
+    replaced: AtomicU32,
     file: Arc<File>,
     /// Where in the file the memory's first byte belongs.
     offset: u64,
@@ -247,6 +253,9 @@ impl MapOwner for Fresh {
 
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
         assert!(offset + bytes <= self.map.len());
+        if self.replaced.fetch_add(1, Ordering::Relaxed) >= REPLACEMENTS_MAX {
+            return Err(io::Error::other("the mapping is in too many pieces"));
+        }
         // SAFETY: the range is inside a mapping that `self` owns and stays mapped: the file's pages take the
         // memory's place in one step. They hold the same bytes, as `drop_private`'s callers see to; the
         // mapping is unmapped as a whole when `map` is dropped.
