@@ -55,3 +55,8 @@ pub use options::Tuning;
 pub use options::{Options, SyncPolicy};
 pub use stats::{CheckpointStats, CommitStats, IndexStats, LogStats, RecoveryStats, Stats, WaitStats};
 pub use store::{Entry, Store, Value};
+
+/// The code in README.md, compiled and run with the other documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
