@@ -49,6 +49,12 @@ impl Location {
     pub(crate) fn page(path: &Path, page: u64) -> Self {
         Location { path: path.to_path_buf(), offset: Some(page * 4096), page: Some(page), slot: None }
     }
+
+    /// The same place, with the slot inside the page.
+    pub(crate) fn with_slot(mut self, slot: u32) -> Self {
+        self.slot = Some(slot);
+        self
+    }
 }
 
 impl fmt::Display for Location {
@@ -268,6 +274,13 @@ pub enum Error {
         path: PathBuf,
         /// The process that opened it.
         owner: u32,
+    },
+
+    /// The caller of a long operation asked it to stop. Nothing was changed.
+    #[error("{what} was stopped before its end")]
+    Aborted {
+        /// The operation, as in "verify".
+        what: &'static str,
     },
 
     /// An option has a value that cannot work.

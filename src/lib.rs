@@ -48,6 +48,8 @@ mod store;
 pub mod sys;
 
 pub use batch::Batch;
+#[doc(hidden)]
+pub use check::verify_disk;
 pub use check::{Finding, Report, verify, verify_with};
 pub use error::{Error, Location, Result};
 #[doc(hidden)]

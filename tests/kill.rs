@@ -323,7 +323,7 @@ fn judge(
 
 fn run_series(number: usize, seed: u64, counts: &mut Counts) {
     let series = &SERIES[number];
-    let dir = if number % 2 == 0 { common::scratch() } else { common::disk_scratch() };
+    let dir = if number.is_multiple_of(2) { common::scratch() } else { common::disk_scratch() };
     let path = dir.path().join("store");
     let mut random = Random(seed);
     let mut models = vec![Content::new(); series.threads as usize];

@@ -1,11 +1,59 @@
 //! Checking a store's files without opening it.
+//!
+//! Everything is read by pread, under the store's shared lock, and nothing is written:
+//!
+//! 1. **state**: header slots, journal, meta data: which checkpoint counts.
+//! 2. **extents**: the index's extents and bitmaps. **segments**: the log files that the checkpoint knows.
+//! 3. **walk** and **chain**: every page in use, its header, its counters, and the rule of the paths. **keys**:
+//!    no key twice. Live slots go to **slots**, which sorts them by place.
+//! 4. **scan**: every segment from its first record to its end, with the slots that point there beside;
+//!    **records** compares each live slot with its record's key.
+//! 5. The log's tail, as an open would read it (checkpoint/tail.rs). **blobs**: linked ones and leftovers.
+//!
+//! Memory is bounded whatever the files say: slots are checked in passes if there are many, findings beyond a
+//! thousand are only counted, records and blobs are read in pieces.
 
+mod blobs;
+mod chain;
+mod extents;
+mod keys;
+mod kind;
+mod records;
 mod report;
+mod scan;
+mod segments;
+mod sink;
+mod slots;
+mod state;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::ops::Range;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 
 pub use report::{Finding, Report};
 
-use crate::error::Result;
-use std::path::Path;
+use self::chain::PageMemory;
+use self::keys::KeyReader;
+use self::records::{LiveLink, RecordCheck};
+use self::scan::Scan;
+use self::segments::Segments;
+use self::sink::{Input, Sink};
+use self::slots::{Collector, LiveSlot, SLOTS_MAX};
+use self::state::State;
+use self::walk::{Walk, Walked};
+use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
+use crate::checkpoint::tail::{Tail, TailAccess, TailSource};
+use crate::checksum::KeyHasher;
+use crate::error::{Error, IoContext, Location, Result};
+use crate::index::slot::Place;
+use crate::log::blob::parse_blob_name;
+use crate::log::record::BlobLink;
+use crate::store::create::{TEMPORARY, check_vacant, index_path, lock_path, log_path};
+use crate::sys::{Disk, LockMode, LockOutcome, PathKind, RealDisk};
 
 /// Checks the files of the store at a path. See [`verify_with`].
 ///
@@ -15,11 +63,252 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
     verify_with(path, &mut |_, _| true)
 }
 
-/// Checks the files of the store at a path; `progress` is told (bytes done, bytes in all).
+/// Checks the files of the store at a path: every checksum, every page, every record, every link between them.
+/// Changes nothing. `progress` is told (bytes done, bytes in all, as far as is known) and ends the check by
+/// returning false.
+///
+/// Damage is no error: it is in the report.
 ///
 /// # Errors
-/// If the check cannot be carried out.
+/// If the check cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
+/// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if
+/// neither header slot tells what the store is; [`Error::Aborted`] if `progress` said so.
 pub fn verify_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Report> {
-    let _ = (path, progress);
-    Ok(Report::default())
+    verify_disk(&RealDisk, path, progress)
+}
+
+/// Checks the files of a store on any disk. See [`verify_with`].
+///
+/// # Errors
+/// As [`verify_with`].
+#[doc(hidden)]
+pub fn verify_disk(
+    disk: &dyn Disk,
+    path: impl AsRef<Path>,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Report> {
+    check(disk, path.as_ref(), progress, SLOTS_MAX)
+}
+
+/// Checks a store with that many slots in memory at a time.
+fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> bool, slots_max: usize) -> Result<Report> {
+    let index_path = index_path(path);
+    match disk.kind(path).context("look at", path)? {
+        PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
+        PathKind::Other => {
+            return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
+        }
+        PathKind::Directory if disk.kind(&index_path).context("look at", &index_path)? == PathKind::Missing => {
+            check_vacant(disk, path)?;
+            return Err(Error::NotFound { path: path.to_path_buf() });
+        }
+        PathKind::Directory => {}
+    }
+    let lock_file = lock_path(path);
+    let _lock = match disk.lock(&lock_file, LockMode::Shared).context("lock", &lock_file)? {
+        LockOutcome::Held(lock) => lock,
+        LockOutcome::Busy(pid) => return Err(Error::Locked { path: path.to_path_buf(), pid }),
+    };
+    let index = Input::open(disk, &index_path).context("open", &index_path)?;
+    let headers = read_headers(&*index.file, &index_path, false)?;
+    let mut sink = Sink::new(progress);
+    sink.expect(index.len);
+    sink.advance(2 * state::PAGE)?;
+    if let Some(state) = State::find(disk, path, index, &headers, &mut sink)? {
+        let dir = log_path(path, state.header.log_dir);
+        let check = Check { disk, path, dir: &dir, hasher: KeyHasher::new(state.header.hash_key), state: &state };
+        check.run(&mut sink, slots_max)?;
+    }
+    Ok(sink.report)
+}
+
+/// A check whose checkpoint is known.
+struct Check<'c> {
+    disk: &'c dyn Disk,
+    path: &'c Path,
+    dir: &'c Path,
+    hasher: KeyHasher,
+    state: &'c State,
+}
+
+impl Check<'_> {
+    fn run(&self, sink: &mut Sink<'_>, slots_max: usize) -> Result<()> {
+        let (primary, overflow) = extents::find(self.state, sink)?;
+        let mut segments = Segments::find(self.disk, self.dir, self.state, sink)?;
+        let (ends, sequences) = (segments.ends.clone(), segments.sequences.clone());
+        let memory: PageMemory = Rc::new([const { AtomicU64::new(0) }; 512]);
+        let keys = KeyReader::new(self.disk, self.dir, &self.hasher, &sequences);
+        let mut walk = Walk { state: self.state, primary: &primary, overflow: &overflow, ends: &ends, keys, memory };
+
+        let mut collector = Collector::new(slots_max);
+        let walked = walk.run(sink, &mut |slot| collector.add(slot))?;
+        let whole = primary.whole && overflow.whole && walked.broken.is_empty();
+        self.note_walk(&walked, whole, sink);
+
+        let mut links = Vec::new();
+        match collector.finish() {
+            Ok(slots) => {
+                let all = Place::from_raw(0)..Place::from_raw(1 << 39);
+                self.scan(&mut segments, &slots, all, &mut links, sink)?;
+            }
+            Err(ranges) => {
+                sink.expect((ranges.len() as u64).saturating_mul(self.state.pages.index.len));
+                for range in ranges {
+                    let slots = self.collect(&mut walk, &range, slots_max, sink)?;
+                    self.scan(&mut segments, &slots, range, &mut links, sink)?;
+                }
+            }
+        }
+        if whole && walked.marked == 0 {
+            segments.check_accounting(sink);
+        }
+        let tail = self.check_tail(&segments, sink)?;
+        blobs::check_live(self.disk, self.dir, self.state, &mut links, sink)?;
+        let log_whole = segments.known.iter().all(|known| !known.damaged);
+        if whole && log_whole && walked.marked == 0 {
+            blobs::check_accounting(self.state, &links, sink);
+        }
+        self.check_leftovers(tail.as_ref().filter(|_| whole && log_whole), &links, sink)
+    }
+
+    fn note_walk(&self, walked: &Walked, whole: bool, sink: &mut Sink<'_>) {
+        let report = &mut sink.report;
+        report.pages = walked.primary_pages;
+        report.overflow_pages = walked.overflow_pages.len() as u64;
+        (report.live_slots, report.marked_slots) = (walked.live, walked.marked);
+        report.tombstones = walked.tombstones;
+        let records = self.state.meta.records;
+        // Pages that could not be read hold slots that were not counted.
+        if whole && records != walked.live {
+            let location = Location::page(&self.state.pages.index.path, FIRST_META_PAGE);
+            let (expected, found) = (format!("{} records (live slots)", walked.live), format!("{records} records"));
+            sink.damage(kind::RECORD_COUNT, location, expected, found);
+        }
+    }
+
+    /// Collects the slots that point into a range of places, in a further walk.
+    fn collect(
+        &self,
+        walk: &mut Walk<'_>,
+        range: &Range<Place>,
+        slots_max: usize,
+        sink: &mut Sink<'_>,
+    ) -> Result<Vec<LiveSlot>> {
+        let (mut slots, mut surplus) = (Vec::new(), None);
+        sink.muted = true;
+        let walked = walk.run(sink, &mut |slot| {
+            if range.contains(&slot.place()) {
+                // More than a range has places: the ranges were made so that this cannot be.
+                if slots.len() < slots_max.max(1 << 19) { slots.push(slot) } else { surplus = Some(slot) }
+            }
+        });
+        sink.muted = false;
+        walked?;
+        if let Some(slot) = surplus {
+            let location = slot.spot.location(&self.state.pages.index.path);
+            sink.damage(kind::SHARED_PLACE, location, "a place of its own", "more slots than there are places");
+        }
+        slots::sort(&mut slots);
+        Ok(slots)
+    }
+
+    /// Reads the part of the log that a range of places covers.
+    fn scan(
+        &self,
+        segments: &mut Segments,
+        slots: &[LiveSlot],
+        range: Range<Place>,
+        links: &mut Vec<LiveLink>,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        let index = &self.state.pages.index.path;
+        let growth = self.state.meta.growth;
+        let mut check = RecordCheck { index, hasher: &self.hasher, growth, links: std::mem::take(links) };
+        for known in &mut segments.known {
+            let slot = known.entry.slot;
+            let of_segment = |place: Place| place.segment() as u64;
+            // The end of the range can lie inside the segment, at its end or behind it.
+            if of_segment(range.end) < u64::from(slot) {
+                break;
+            }
+            let upto = if range.end.raw() >> 27 > u64::from(slot) { u64::MAX } else { range.end.offset() };
+            let from = slots.partition_point(|live| live.place().segment() < slot);
+            let to = slots.partition_point(|live| live.place().segment() <= slot);
+            let slots = slots[from..to].iter().peekable();
+            Scan { known, check: &mut check, sink: &mut *sink, slots }.run(self.disk, upto)?;
+        }
+        *links = check.links;
+        Ok(())
+    }
+
+    /// Reads the log's tail as an open would. `None` if that is not possible.
+    fn check_tail(&self, segments: &Segments, sink: &mut Sink<'_>) -> Result<Option<Tail>> {
+        let header = &self.state.header;
+        if !header.cut.offset().is_multiple_of(8) {
+            return Ok(None);
+        }
+        let source = TailSource {
+            disk: self.disk,
+            dir: self.dir,
+            uuid: header.uuid,
+            hasher: &self.hasher,
+            known: &self.state.meta.segments,
+            cut: header.cut,
+            // A check searches everything, a clean end or not.
+            clean: false,
+            access: TailAccess::Pread,
+        };
+        let tail = match source.read() {
+            Ok(tail) => tail,
+            Err(error) => {
+                sink.error(kind::SEGMENT_HEADER, error);
+                return Ok(None);
+            }
+        };
+        sink.report.clean = header.clean && tail.end == header.cut;
+        sink.report.tail_records = tail.ops.len() as u64;
+        sink.report.torn_bytes = tail.discarded_bytes;
+        sink.report.leftover_segments = tail.discard.len() as u64;
+        let mut read = tail.discarded_bytes;
+        let mut taken = std::collections::HashSet::new();
+        for segment in &tail.segments {
+            let from = if segment.sequence == header.cut.sequence() { header.cut.offset() } else { 0 };
+            read += segment.end.saturating_sub(from);
+            let holder = segments.sequences.get(&segment.slot);
+            if holder.is_some_and(|&holder| holder != segment.sequence) || !taken.insert(segment.slot) {
+                let location = Location::at(&segment.path, 72);
+                sink.damage(kind::SEGMENT_SLOT, location, "a segment slot of its own", segment.slot);
+            }
+            sink.report.segments += u64::from(holder != Some(&segment.sequence));
+        }
+        sink.expect(read);
+        sink.advance(read)?;
+        blobs::check_tail(self.disk, self.dir, self.state, &linked(&tail), sink)?;
+        Ok(Some(tail))
+    }
+
+    /// Counts what nobody needs. Without the tail it is not known which blobs those are.
+    fn check_leftovers(&self, tail: Option<&Tail>, links: &[LiveLink], sink: &mut Sink<'_>) -> Result<()> {
+        let log_dir = self.dir.file_name().unwrap_or_default();
+        for name in self.disk.read_dir(self.path).context("list", self.path)? {
+            let other_log = name.starts_with("log-") && *name != *log_dir;
+            sink.report.leftover_files += u64::from(other_log || name == TEMPORARY);
+        }
+        let Some(tail) = tail else { return Ok(()) };
+        let names = match self.disk.read_dir(self.dir) {
+            Ok(names) => names,
+            Err(error) => {
+                sink.damage(kind::UNREADABLE, Location::file(self.dir), "the log's directory", error);
+                return Ok(());
+            }
+        };
+        let on_disk: Vec<u64> = names.iter().filter_map(|name| parse_blob_name(name)).collect();
+        blobs::check_leftovers(self.dir, self.state, &on_disk, links, &linked(tail), sink);
+        Ok(())
+    }
+}
+
+/// The blobs that a tail links.
+fn linked(tail: &Tail) -> Vec<BlobLink> {
+    tail.linked.iter().map(|&(_, link)| link).collect()
 }

@@ -18,6 +18,7 @@
 //!
 //! A build reads a file whose *read version* it knows, and writes to one whose *write version* it knows.
 
+use std::mem::offset_of;
 use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
@@ -158,6 +159,19 @@ impl IndexHeader {
             primary_log2: raw.primary_log2 as u8,
             overflow_log2: raw.overflow_log2 as u8,
         })
+    }
+
+    /// True if a slot's bytes can be a mixture of two headers of this store: all bytes that are the same in
+    /// every header are right. A write that was interrupted leaves nothing else.
+    pub(crate) fn can_be_torn(&self, slot: &[u8; PAGE_BYTES]) -> bool {
+        let changing =
+            [offset_of!(Raw, crc)..offset_of!(Raw, hash_algorithm), offset_of!(Raw, serial)..offset_of!(Raw, log_dir)];
+        let flags = offset_of!(Raw, flags)..offset_of!(Raw, homes);
+        let mut pages = [self.encode(), *slot];
+        for page in &mut pages {
+            changing.iter().chain([&flags]).for_each(|range| page[range.clone()].fill(0));
+        }
+        pages[0] == pages[1]
     }
 
     /// Writes the header into its slot and makes it durable.

@@ -116,6 +116,21 @@ impl Journal {
         Ok(decode_head(self.uuid, &block))
     }
 
+    /// True if a head that does not validate can be a mixture of two heads of this store, which an interrupted
+    /// write leaves: all bytes that are the same in every head are right.
+    pub(crate) fn is_torn_head(&self) -> Result<bool> {
+        let mut block = [0; PAGE_BYTES];
+        read_up_to(&*self.file, &mut block, 0).context("read", &self.path)?;
+        let none = JournalHead { generation: 0, cut: Position::default(), images: 0, growth: 0 };
+        let mut expected = encode_head(self.uuid, none);
+        for block in [&mut block, &mut expected] {
+            // The crc, and the four words.
+            block[12..16].fill(0);
+            block[32..64].fill(0);
+        }
+        Ok(block == expected)
+    }
+
     /// Makes it an empty, complete journal of a generation: nothing to redo.
     pub(crate) fn reset(&self, generation: u64, cut: Position, growth: u64) -> Result<()> {
         let mut writer = self.begin(generation);

@@ -19,7 +19,8 @@ use crate::checksum::{KeyHasher, Uuid};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::slot::Place;
 use crate::log::Position;
-use crate::log::record::{BlobLink, Kind, Record, highest_mark};
+use crate::log::reader::{MappedSource, PreadSource, RecordSource};
+use crate::log::record::{BlobLink, Kind, Record};
 use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
@@ -37,6 +38,16 @@ pub(crate) struct TailSource<'a> {
     pub(crate) cut: Position,
     /// The header says that the store was closed cleanly at the cut.
     pub(crate) clean: bool,
+    pub(crate) access: TailAccess,
+}
+
+/// How segments are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TailAccess {
+    /// Mapped: what an open does. A block that the device refuses is SIGBUS.
+    Map,
+    /// By pread: what a check does. A block that the device refuses is an error.
+    Pread,
 }
 
 /// One change to replay.
@@ -62,6 +73,15 @@ pub(crate) struct TailSegment {
     pub(crate) removals: u64,
     /// Bytes of log overhead found in its tail part: marks, frames, removals, clears.
     pub(crate) overhead: u64,
+    /// The part of it that lies behind the last clear-record.
+    pub(crate) overhead_since_clear: u64,
+}
+
+impl TailSegment {
+    fn add_overhead(&mut self, bytes: u64) {
+        self.overhead += bytes;
+        self.overhead_since_clear += bytes;
+    }
 }
 
 /// What was found.
@@ -78,8 +98,8 @@ pub(crate) struct Tail {
     pub(crate) discard: Vec<PathBuf>,
     /// Bytes of records past X that look written.
     pub(crate) discarded_bytes: u64,
-    /// Blobs that records of the tail link: index in `ops`, id.
-    pub(crate) linked: Vec<(usize, u64)>,
+    /// Blobs that records of the tail link: index in `ops`, link.
+    pub(crate) linked: Vec<(usize, BlobLink)>,
     /// The highest sequence of any segment file.
     pub(crate) sequence_max: u32,
 }
@@ -149,6 +169,7 @@ impl TailSource<'_> {
             end: SEGMENT_HEADER_BYTES,
             removals: 0,
             overhead: 0,
+            overhead_since_clear: 0,
         }
     }
 
@@ -220,83 +241,104 @@ impl TailSource<'_> {
 
     /// Collects the valid records of a segment.
     fn scan(&self, segment: &mut TailSegment, end: Option<u64>, tail: &mut Tail) -> Result<Scanned> {
-        let map = self.map(&segment.path)?;
-        let limit = end.unwrap_or(map.len()).min(map.len());
+        let mut source = self.source(&segment.path)?;
+        let limit = end.unwrap_or(source.len()).min(source.len());
         let mut at = if segment.sequence == self.cut.sequence() { self.cut.offset() } else { SEGMENT_HEADER_BYTES };
-        loop {
+        let torn = loop {
             // Not `limit`: a file that is shorter than its successor says has lost its end.
             if end == Some(at) {
-                return Ok(Scanned { end: at, torn: false });
+                break false;
             }
-            match self.unit(&map, segment, at, limit, tail) {
+            match self.unit(&mut *source, segment, at, limit, tail) {
                 Some(next) => at = next,
-                None => return Ok(Scanned { end: at, torn: true }),
+                None => break true,
             }
-        }
+        };
+        readable(&segment.path, &mut *source)?;
+        Ok(Scanned { end: at, torn })
     }
 
     /// One record, or one frame with all its records; returns where the next one begins.
-    fn unit(&self, map: &LogMap, segment: &mut TailSegment, at: u64, limit: u64, tail: &mut Tail) -> Option<u64> {
-        let valid = |at: u64, limit: u64| {
-            let record = Record::at(map, at).ok().filter(|record| at + record.header.total() <= limit)?;
-            record.check(segment.salt, at).ok()?;
-            Some(record)
-        };
-        let record = valid(at, limit)?;
+    fn unit(
+        &self,
+        source: &mut dyn RecordSource,
+        segment: &mut TailSegment,
+        at: u64,
+        limit: u64,
+        tail: &mut Tail,
+    ) -> Option<u64> {
+        let record = source.record(at, limit, segment.salt).ok()?;
         let next = at + record.header.total();
-        if let Some((records, bytes)) = record.frame() {
-            let end = next.checked_add(bytes).filter(|&end| end <= limit)?;
-            let mut inner = next;
-            let mut members = Vec::new();
-            for _ in 0..records {
-                let record = valid(inner, end)?;
-                members.push((inner, record));
-                inner += record.header.total();
-            }
-            if inner != end {
+        let Some((records, bytes)) = record.frame() else {
+            if record.header.kind == Kind::Frame {
                 return None;
             }
-            segment.overhead += record.header.total();
-            for (at, record) in members {
-                self.collect(segment, at, &record, tail);
-            }
-            return Some(end);
+            let member = self.member(at, &record);
+            self.collect(segment, member, tail);
+            return Some(next);
+        };
+        let end = next.checked_add(bytes).filter(|&end| end <= limit)?;
+        let mut inner = next;
+        let mut members = Vec::new();
+        for _ in 0..records {
+            let record = source.record(inner, end, segment.salt).ok()?;
+            members.push(self.member(inner, &record));
+            inner += record.header.total();
         }
-        if record.header.kind == Kind::Frame {
+        if inner != end {
             return None;
         }
-        self.collect(segment, at, &record, tail);
-        Some(next)
+        segment.add_overhead(next - at);
+        for member in members {
+            self.collect(segment, member, tail);
+        }
+        Some(end)
     }
 
-    fn collect(&self, segment: &mut TailSegment, at: u64, record: &Record<'_>, tail: &mut Tail) {
+    fn member(&self, at: u64, record: &Record<'_>) -> Member {
         let kind = record.header.kind;
+        Member {
+            at,
+            kind,
+            bytes: record.header.total(),
+            hash: self.hasher.hash(record.key()),
+            claim: record.mark(),
+            link: (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten(),
+        }
+    }
+
+    fn collect(&self, segment: &mut TailSegment, member: Member, tail: &mut Tail) {
+        let Member { at, kind, bytes, hash, claim, link } = member;
         match kind {
             Kind::Mark => {
-                if let Some(claim) = record.mark() {
+                if let Some(claim) = claim {
                     tail.claim = tail.claim.max(claim);
                 }
-                segment.overhead += record.header.total();
+                segment.add_overhead(bytes);
             }
             Kind::Frame => {}
             Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {
-                if let Some(link) = (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten() {
-                    tail.linked.push((tail.ops.len(), link.id));
-                }
+                tail.linked.extend(link.map(|link| (tail.ops.len(), link)));
                 if matches!(kind, Kind::Remove | Kind::Clear) {
                     segment.removals += 1;
-                    segment.overhead += record.header.total();
+                    segment.add_overhead(bytes);
+                }
+                if kind == Kind::Clear {
+                    segment.overhead_since_clear = 0;
                 }
                 let place = Place::new(segment.slot, at);
-                tail.ops.push(TailOp { hash: self.hasher.hash(record.key()), place, kind });
+                tail.ops.push(TailOp { hash, place, kind });
             }
         }
     }
 
-    fn map(&self, path: &Path) -> Result<LogMap> {
+    fn source(&self, path: &Path) -> Result<Box<dyn RecordSource>> {
         let file = self.disk.open(path, OpenMode::Read).context("open", path)?;
         let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
-        file.map_log(len as usize, len, false).context("map", path)
+        Ok(match self.access {
+            TailAccess::Map => Box::new(MappedSource(file.map_log(len as usize, len, false).context("map", path)?)),
+            TailAccess::Pread => Box::new(PreadSource::new(file, len)),
+        })
     }
 
     /// Decides whether what follows X is a torn tail or lost data, and lists the files to discard.
@@ -309,10 +351,10 @@ impl TailSource<'_> {
         }
         let mut claimed = tail.claim;
         if let Some(last) = tail.segments.last().filter(|_| torn) {
-            let map = self.map(&last.path)?;
-            let behind = map.read(last.end, map.len().saturating_sub(last.end)).unwrap_or(&[]);
-            claimed = claimed.max(highest_mark(behind, last.salt, last.end).unwrap_or_default());
-            let written = behind.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
+            let mut source = self.source(&last.path)?;
+            let (claim, written) = source.behind(last.end, last.salt);
+            readable(&last.path, &mut *source)?;
+            claimed = claimed.max(claim.unwrap_or_default());
             tail.discarded_bytes += written;
         }
         for (sequence, path) in &later.files {
@@ -322,11 +364,11 @@ impl TailSource<'_> {
             tail.discard.push(path.clone());
             let Some(header) = later.headers.get(sequence) else { continue };
             claimed = claimed.max(header.claim);
-            let map = self.map(path)?;
-            let records = map.read(SEGMENT_HEADER_BYTES, map.len().saturating_sub(SEGMENT_HEADER_BYTES));
-            let records = records.unwrap_or(&[]);
-            claimed = claimed.max(highest_mark(records, header.salt, SEGMENT_HEADER_BYTES).unwrap_or_default());
-            tail.discarded_bytes += records.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
+            let mut source = self.source(path)?;
+            let (claim, written) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
+            readable(path, &mut *source)?;
+            claimed = claimed.max(claim.unwrap_or_default());
+            tail.discarded_bytes += written;
         }
         if claimed > tail.end {
             let location = match tail.segments.last() {
@@ -341,6 +383,21 @@ impl TailSource<'_> {
         }
         Ok(())
     }
+}
+
+/// A record of the tail, read and checked.
+struct Member {
+    at: u64,
+    kind: Kind,
+    bytes: u64,
+    hash: u64,
+    claim: Option<Position>,
+    link: Option<BlobLink>,
+}
+
+/// A block that cannot be read is no end of the log.
+fn readable(path: &Path, source: &mut dyn RecordSource) -> Result<()> {
+    source.failure().map_or(Ok(()), |(_, error)| Err(Error::io("read", path, error)))
 }
 
 /// Segment files that the checkpoint does not know.

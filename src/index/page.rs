@@ -190,6 +190,11 @@ impl<'a> PageRef<'a> {
         self.set_word(3, rest | u64::from(level) | u64::from(split_base) << 8);
     }
 
+    /// True if the header's flags and its last word are zero, as they always are.
+    pub(crate) fn reserved_is_zero(self) -> bool {
+        self.word(3) >> 32 == 0 && self.word(7) == 0
+    }
+
     /// Live slots of this page, marked ones not counted.
     pub(crate) fn live(self) -> u16 {
         self.word(4) as u16

@@ -20,7 +20,7 @@ use crate::sys::IndexMap;
 /// The number of groups that a region can have.
 pub(crate) const GROUPS_MAX: usize = 40;
 /// Words of a bitmap page that hold bits; the first eight are its header.
-const BITMAP_WORDS: usize = PAGE_WORDS - 8;
+pub(crate) const BITMAP_WORDS: usize = PAGE_WORDS - 8;
 /// Where the bits of a bitmap page begin, in bytes.
 pub(crate) const BITMAP_START: usize = 64;
 /// Pages that one bitmap page covers.
@@ -296,7 +296,7 @@ impl Region {
 
     /// The group that a page belongs to, and its number there.
     #[inline]
-    fn locate(&self, page: u64) -> (usize, u64) {
+    pub(crate) fn locate(&self, page: u64) -> (usize, u64) {
         if page >> self.base_log2 == 0 {
             return (0, page);
         }

@@ -167,6 +167,17 @@ impl Place {
         Place(u64::from(segment) << 27 | offset >> 3)
     }
 
+    /// The 39 bits as they stand in a slot.
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The place with these 39 bits. One more than the last is allowed, as the end of a range.
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        debug_assert!(raw <= 1 << 39);
+        Place(raw)
+    }
+
     /// The segment slot.
     #[inline]
     pub(crate) fn segment(self) -> u32 {

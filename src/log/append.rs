@@ -102,6 +102,7 @@ impl Log {
         if claim > appender.marked {
             let mark = encode_mark(claim, appender.segment.salt, appender.writer.position());
             appender.writer.put(&mark);
+            appender.total += MARK_BYTES as u64;
             appender.marked = claim;
             self.add_dead(Place::new(appender.segment.slot, 0), MARK_BYTES as u64);
         }
@@ -111,7 +112,7 @@ impl Log {
         if removals > 0 {
             appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
         }
-        appender.total += bytes;
+        appender.total += encoded.len();
         Ok(Appended {
             place: Place::new(appender.segment.slot, offset),
             end: appender.position(),

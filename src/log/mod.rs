@@ -5,6 +5,7 @@
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── blob     values too large for a segment
+//! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header
 //! └── record   one record: header, checksum, limits
 //! ```
@@ -12,6 +13,7 @@
 pub(crate) mod append;
 pub(crate) mod blob;
 pub(crate) mod commit;
+pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod segments;

@@ -15,6 +15,8 @@
 //! and the record's offset. Bits 4..7 of the kind are kept for expiry, compression and table ids; a record
 //! that has one of them set is not valid in this version.
 
+use std::ops::Range;
+
 use super::Position;
 use crate::checksum::{crc32, place_mask};
 use crate::error::{Error, Result};
@@ -28,11 +30,17 @@ pub(crate) const VALUE_BYTES_MAX: usize = u32::MAX as usize;
 pub(crate) const ALIGN: u64 = 8;
 const SMALL: usize = 8;
 const LARGE: usize = 16;
+/// The longest header in bytes.
+pub(crate) const HEADER_BYTES_MAX: usize = LARGE;
+/// Bytes of the checksum at the front of a record.
+pub(crate) const CRC_BYTES: usize = 4;
 const LARGE_BIT: u8 = 0x80;
 /// What makes a sync mark recognizable when the log is searched for one.
 const MARK_MAGIC: u64 = u64::from_le_bytes(*b"tophMARK");
 /// Bytes of a sync mark.
 pub(crate) const MARK_BYTES: usize = SMALL + 16;
+/// Bytes of a clear-record.
+pub(crate) const CLEAR_BYTES: u64 = SMALL as u64;
 /// Bytes of a frame's header.
 pub(crate) const FRAME_BYTES: usize = SMALL + 16;
 
@@ -115,6 +123,18 @@ impl Header {
     pub(crate) fn value_start(&self) -> usize {
         self.header_len + self.key_len
     }
+
+    /// Where the key lies in the record.
+    pub(crate) fn key_range(&self) -> Range<usize> {
+        self.header_len..self.value_start()
+    }
+
+    /// Compares the crc with that of the record's bytes (all but the first [`CRC_BYTES`]).
+    #[inline]
+    pub(crate) fn check(&self, crc: u32, salt: u64, offset: u64) -> std::result::Result<(), Invalid> {
+        let expected = crc ^ place_mask(salt, offset);
+        if expected == self.crc { Ok(()) } else { Err(Invalid::Checksum(expected, self.crc)) }
+    }
 }
 
 /// A record in memory.
@@ -163,11 +183,17 @@ impl<'a> Record<'a> {
         Ok(Record { header, bytes: bytes.get(..header.len()).ok_or(Invalid::Beyond)? })
     }
 
+    /// The record at the front of `bytes`, which hold its key and need not hold all of its value: the value is
+    /// cut off where they end. For records too long to be held in memory, checked by other means.
+    pub(crate) fn clipped(header: Header, bytes: &'a [u8]) -> Option<Record<'a>> {
+        let bytes = bytes.get(..header.len().min(bytes.len()))?;
+        (bytes.len() >= header.value_start()).then_some(Record { header, bytes })
+    }
+
     /// Compares the checksum.
     #[inline]
     pub(crate) fn check(&self, salt: u64, offset: u64) -> std::result::Result<(), Invalid> {
-        let expected = crc32(&self.bytes[4..]) ^ place_mask(salt, offset);
-        if expected == self.header.crc { Ok(()) } else { Err(Invalid::Checksum(expected, self.header.crc)) }
+        self.header.check(crc32(&self.bytes[CRC_BYTES..]), salt, offset)
     }
 
     #[inline]

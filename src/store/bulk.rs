@@ -400,9 +400,9 @@ impl Core {
                 let appended = self.log.append(encoded, 1, true)?;
                 (Some(appended), appended.end)
             }
-            Clear::Replay { at, linked_later } => {
+            Clear::Replay { end, linked_later } => {
                 blobs.retain(|id| !linked_later.contains(id));
-                (None, at)
+                (None, end)
             }
         };
         for number in 0..growth.pages() {
@@ -446,8 +446,8 @@ impl Core {
 pub(crate) enum Clear<'a> {
     /// Somebody wants it: this is the record.
     Record(&'a mut Encoded),
-    /// A record says so: its position, and the blobs that records behind it link.
-    Replay { at: Position, linked_later: &'a HashSet<u64> },
+    /// A record says so: where it ends, and the blobs that records behind it link.
+    Replay { end: Position, linked_later: &'a HashSet<u64> },
 }
 
 fn empty_chain(table: &Table, chain: &mut Chain<'_>) -> Step<()> {

@@ -31,8 +31,8 @@ use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, write_all_at};
 const FIRST_GENERATION: u64 = 1;
 /// Page images that a new journal has room for.
 pub(crate) const JOURNAL_PAGES: u64 = 24;
-/// The index until it is whole.
-const TEMPORARY: &str = "index.new";
+/// The index while it is being made.
+pub(crate) const TEMPORARY: &str = "index.new";
 
 pub(crate) fn index_path(store: &Path) -> PathBuf {
     store.join("index")

@@ -15,7 +15,7 @@ mod background;
 mod bulk;
 mod checkpoint;
 pub(crate) mod core;
-mod create;
+pub(crate) mod create;
 mod open;
 mod read;
 mod replay;

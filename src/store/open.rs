@@ -28,7 +28,7 @@ use super::create::{JOURNAL_PAGES, check_vacant, create, index_path, lock_path, 
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
 use crate::checkpoint::meta::{Meta, SegmentEntry, check_page};
-use crate::checkpoint::tail::{Tail, TailSource, map_segment};
+use crate::checkpoint::tail::{Tail, TailAccess, TailSource, map_segment};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::page::{PageImage, PageKind, image};
@@ -409,6 +409,7 @@ impl Core {
             known: &meta.segments,
             cut: header.cut,
             clean: header.clean,
+            access: TailAccess::Map,
         };
         let tail = source.read()?;
         let writable = self.files.is_some();
@@ -561,8 +562,8 @@ impl Core {
     /// Unlinks blobs that no record links: written when the process died, or listed as dying.
     fn unlink_orphan_blobs(&self, disk: &dyn Disk, meta: &Meta, tail: &Tail) -> Result<()> {
         let dir = self.log.dir();
+        let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
         let mut orphans = Vec::new();
-        let linked: HashSet<u64> = tail.linked.iter().map(|&(_, id)| id).collect();
         for name in disk.read_dir(dir).context("list", dir)? {
             let Some(id) = parse_blob_name(&name) else { continue };
             let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);

@@ -15,7 +15,7 @@ use crate::index::slot::Slot;
 use crate::index::table::Table;
 use crate::index::{Need, Step};
 use crate::log::Position;
-use crate::log::record::{BlobLink, Kind, Record};
+use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
 use crate::store::bulk::Clear;
 use crate::store::core::Core;
 use crate::store::read::Hit;
@@ -42,7 +42,7 @@ impl Core {
                 self.replay_piece(piece)?;
             }
             if let Some(op) = clear {
-                let later = tail.linked.iter().filter(|&&(op, _)| op >= done).map(|&(_, id)| id);
+                let later = tail.linked.iter().filter(|&&(op, _)| op >= done).map(|(_, link)| link.id);
                 self.replay_clear(tail, op, &later.collect())?;
             }
         }
@@ -74,9 +74,11 @@ impl Core {
 
     fn replay_clear(&self, tail: &Tail, op: &TailOp, linked_later: &HashSet<u64>) -> Result<()> {
         let segment = tail.segments.iter().find(|segment| segment.slot == op.place.segment());
-        let sequence = segment.map_or(0, |segment| segment.sequence);
-        let at = Position::new(sequence, op.place.offset());
-        self.retry_replay(|| self.clear_locked(Clear::Replay { at, linked_later }).map(|_| ()))
+        let (sequence, overhead) = segment.map_or((0, 0), |segment| (segment.sequence, segment.overhead_since_clear));
+        let end = Position::new(sequence, op.place.offset() + CLEAR_BYTES);
+        self.retry_replay(|| self.clear_locked(Clear::Replay { end, linked_later }).map(|_| ()))?;
+        self.log.add_dead(op.place, overhead);
+        Ok(())
     }
 
     /// Growth in a replay is driven by the replay itself.

@@ -108,6 +108,11 @@ pub trait DiskFile: Send + Sync + Debug {
     fn len(&self) -> io::Result<u64>;
     /// Bytes that the file occupies on the disk.
     fn allocated(&self) -> io::Result<u64>;
+    /// An offset at or after the given one before which there are only holes, which read as zeroes; `None` if
+    /// there are only holes up to the end.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
     /// Sets the length; new bytes are a hole that reads as zeroes.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Makes sure that writes into the range cannot run out of space; extends the file if need be.
@@ -153,6 +158,35 @@ pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) ->
         }
     }
     Ok(done)
+}
+
+/// Fills the buffer as far as the file and the device allow: blocks that cannot be read are zeroed and passed
+/// to `bad`, with their offset. Returns the number of bytes up to the file's end.
+pub(crate) fn read_around(
+    file: &dyn DiskFile,
+    buffer: &mut [u8],
+    offset: u64,
+    bad: &mut dyn FnMut(u64, io::Error),
+) -> usize {
+    if let Ok(read) = read_up_to(file, buffer, offset) {
+        return read;
+    }
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = offset + done as u64;
+        let block = (PAGE_BYTES - at as usize % PAGE_BYTES).min(buffer.len() - done);
+        let bytes = &mut buffer[done..done + block];
+        match read_up_to(file, bytes, at) {
+            Ok(read) if read < block => return done + read,
+            Ok(_) => {}
+            Err(error) => {
+                bytes.fill(0);
+                bad(at, error);
+            }
+        }
+        done += block;
+    }
+    done
 }
 
 /// Writes all of `buffer`.

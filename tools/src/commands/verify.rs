@@ -93,13 +93,22 @@ fn text(store: &Path, report: &Report) -> String {
             output::records(report.tail_records)
         ));
     }
-    if report.is_clean() {
+    if report.torn_bytes + report.leftover_segments + report.leftover_blobs > 0 {
+        text.push_str(&format!(
+            "left by a crash, to be removed by the next open: {} behind the end of the log, {} segments, {} blobs\n",
+            output::size(report.torn_bytes),
+            output::count(report.leftover_segments),
+            output::count(report.leftover_blobs),
+        ));
+    }
+    if report.findings.is_empty() && report.is_clean() {
         text.push_str("no damage found\n");
         return text;
     }
-    let mut table = output::table(["damage", "where", "expected", "found"]);
+    let mut table = output::table(["finding", "where", "expected", "found"]);
     for finding in &report.findings {
-        table.add_row([finding.kind.clone(), place(finding), finding.expected.clone(), finding.found.clone()]);
+        let kind = if finding.harmless { format!("{} (harmless)", finding.kind) } else { finding.kind.clone() };
+        table.add_row([kind, place(finding), finding.expected.clone(), finding.found.clone()]);
     }
     text.push_str(&format!("{table}\n"));
     text.push_str(&format!("{} findings", output::count(report.findings_total)));
@@ -107,7 +116,11 @@ fn text(store: &Path, report: &Report) -> String {
     if listed < report.findings_total {
         text.push_str(&format!(" (the first {} are listed)", output::count(listed)));
     }
-    text.push_str("; keep the files as they are and restore the store from a copy\n");
+    text.push_str(if report.is_clean() {
+        ", harmless; no damage found\n"
+    } else {
+        "; keep the files as they are and restore the store from a copy\n"
+    });
     text
 }
 
@@ -146,6 +159,16 @@ mod tests {
         let text = text(Path::new("s"), &report(70));
         assert!(text.contains("| page-checksum | index, byte 8192, page 2 |"), "{text}");
         assert!(text.contains("70 findings (the first 1 are listed)"), "{text}");
+        assert!(text.contains("restore the store"), "{text}");
+    }
+
+    #[test]
+    fn harmless_findings_are_listed_and_are_no_damage() {
+        let mut report = serde_json::to_value(report(1)).unwrap();
+        report["harmless_total"] = json!(1);
+        report["findings"][0]["harmless"] = json!(true);
+        let text = text(Path::new("s"), &serde_json::from_value(report).unwrap());
+        assert!(text.contains("page-checksum (harmless)") && text.ends_with("no damage found\n"), "{text}");
     }
 
     #[test]

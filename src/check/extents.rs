@@ -1,0 +1,192 @@
+//! Extents and bitmaps: which pages the index has, and which of them are in use.
+
+use std::collections::BTreeMap;
+
+use super::kind;
+use super::sink::Sink;
+use super::state::{PAGE, State};
+use crate::checkpoint::meta::check_page;
+use crate::error::{Location, Result};
+use crate::index::page::{PageImage, PageKind};
+use crate::index::region::{BITMAP_BITS, BITMAP_WORDS, GroupShape, Region, RegionKind};
+use crate::sys::PAGE_BYTES;
+
+/// Where the words of a bitmap page begin that hold bits.
+const BITS_START: usize = PAGE_BYTES - 8 * BITMAP_WORDS;
+
+/// One extent.
+#[derive(Debug)]
+pub(super) struct Extent {
+    /// Page number in the file of its first page.
+    first: u64,
+    shape: GroupShape,
+    /// Bitmap pages by their number in the extent. Damaged ones are not there: none of their pages is looked at.
+    bitmaps: BTreeMap<u64, PageImage>,
+}
+
+impl Extent {
+    /// Pages, bitmap pages not counted.
+    pub(super) fn pages(&self) -> u64 {
+        self.shape.pages
+    }
+
+    /// The number in the file of a page of the extent.
+    pub(super) fn number(&self, page: u64) -> u64 {
+        self.first + self.shape.bitmap_pages + page
+    }
+
+    /// True if the bitmap that speaks of the page is whole.
+    pub(super) fn is_known(&self, page: u64) -> bool {
+        self.bitmaps.contains_key(&(page / BITMAP_BITS))
+    }
+
+    /// True if the page is in use.
+    pub(super) fn is_used(&self, page: u64) -> bool {
+        let Some(bitmap) = self.bitmaps.get(&(page / BITMAP_BITS)) else { return false };
+        let bit = (page % BITMAP_BITS) as usize;
+        bitmap[BITS_START + bit / 8] & 1 << (bit % 8) != 0
+    }
+
+    /// The first page at or after `page` that is in use.
+    pub(super) fn next_used(&self, page: u64) -> Option<u64> {
+        let first_bitmap = page / BITMAP_BITS;
+        for (&number, bitmap) in self.bitmaps.range(first_bitmap..) {
+            let from = if number == first_bitmap { page % BITMAP_BITS } else { 0 };
+            let mut byte = (from / 8) as usize;
+            let mut mask = 0xffu8 << (from % 8);
+            while byte < 8 * BITMAP_WORDS {
+                let bits = bitmap[BITS_START + byte] & mask;
+                if bits != 0 {
+                    let found = number * BITMAP_BITS + byte as u64 * 8 + u64::from(bits.trailing_zeros());
+                    return Some(found).filter(|&found| found < self.shape.pages);
+                }
+                (byte, mask) = (byte + 1, 0xff);
+            }
+        }
+        None
+    }
+}
+
+/// The extents of a region.
+#[derive(Debug)]
+pub(super) struct Extents {
+    region: Region,
+    /// By group. `None` if the extent cannot be where the meta data says.
+    groups: Vec<Option<Extent>>,
+    /// Everything that describes the region was whole.
+    pub(super) whole: bool,
+}
+
+impl Extents {
+    /// The extents that exist, with the region's number of their first page.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Extent)> {
+        self.groups.iter().enumerate().filter_map(|(group, extent)| {
+            let extent = extent.as_ref()?;
+            Some((if group == 0 { 0 } else { extent.shape.pages }, extent))
+        })
+    }
+
+    /// The extent of a page of the region, and the page's number there.
+    pub(super) fn locate(&self, page: u64) -> Option<(&Extent, u64)> {
+        let (group, offset) = self.region.locate(page);
+        Some((self.groups.get(group)?.as_ref()?, offset))
+    }
+
+    /// Pages of the region, up to the first extent that cannot be.
+    fn pages(&self) -> u64 {
+        self.groups.iter().map_while(|extent| extent.as_ref()).map(Extent::pages).sum()
+    }
+}
+
+/// Finds the extents of both regions: primary, overflow.
+pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Extents)> {
+    let (meta, header) = (&state.meta, &state.header);
+    let primary = extents(state, RegionKind::Primary, header.primary_log2, &meta.primary_extents, sink)?;
+    let overflow = extents(state, RegionKind::Overflow, header.overflow_log2, &meta.overflow_extents, sink)?;
+    check_overlaps(state, [&primary, &overflow], sink);
+    let growth = meta.growth;
+    let wanted = if growth.is_growing() { 2 << growth.level() } else { 1 << growth.level() };
+    if primary.pages() < wanted {
+        let location = Location::page(&state.pages.index.path, crate::checkpoint::header::FIRST_META_PAGE);
+        sink.damage(kind::GROWTH, location, format!("extents for {wanted} pages"), format!("for {}", primary.pages()));
+    }
+    Ok((primary, overflow))
+}
+
+fn extents(state: &State, kind: RegionKind, log2: u8, firsts: &[u64], sink: &mut Sink<'_>) -> Result<Extents> {
+    let path = &state.pages.index.path;
+    let mut extents = Extents { region: Region::new(kind, log2), groups: Vec::new(), whole: true };
+    for (group, &first) in firsts.iter().enumerate() {
+        let shape = extents.region.shape(group);
+        let end = first.checked_add(shape.total()).filter(|&end| end <= state.meta.end_page);
+        let Some(end) = end else {
+            let expected = format!("an end at or below page {}", state.meta.end_page);
+            let found = format!("{} pages from page {first} on", shape.total());
+            sink.damage(kind::EXTENT, Location::page(path, first), expected, found);
+            extents.whole = false;
+            extents.groups.push(None);
+            continue;
+        };
+        // While a checkpoint waits in the journal, the file may be as long as it was before.
+        if end * PAGE > state.pages.index.len && !state.pages.is_pending() {
+            let found = format!("{} bytes", state.pages.index.len);
+            sink.damage(kind::INDEX_LENGTH, Location::file(path), format!("at least {} bytes", end * PAGE), found);
+            extents.whole = false;
+        }
+        let mut extent = Extent { first, shape, bitmaps: BTreeMap::new() };
+        extents.whole &= read_bitmaps(state, &mut extent, sink)?;
+        extents.groups.push(Some(extent));
+    }
+    Ok(extents)
+}
+
+/// Reads an extent's bitmap pages. False if one of them is damaged.
+fn read_bitmaps(state: &State, extent: &mut Extent, sink: &mut Sink<'_>) -> Result<bool> {
+    let path = &state.pages.index.path;
+    let mut whole = true;
+    for i in 0..extent.shape.bitmap_pages {
+        let number = extent.first + i;
+        if number >= state.pages.end() {
+            let found = format!("the file ends at page {}", state.pages.end());
+            sink.damage(kind::BITMAP, Location::page(path, number), "a bitmap page", found);
+            return Ok(false);
+        }
+        let page = state.pages.read(number, sink)?;
+        let (uuid, generation) = (state.header.uuid, state.header.generation);
+        if let Err(error) = check_page(path, uuid, generation, number, PageKind::Bitmap, &page) {
+            sink.error(kind::BITMAP, error);
+            whole = false;
+            continue;
+        }
+        let covered = (extent.shape.pages - i * BITMAP_BITS).min(BITMAP_BITS) as usize;
+        let surplus = (covered..BITMAP_BITS as usize).find(|&bit| page[BITS_START + bit / 8] & 1 << (bit % 8) != 0);
+        if let Some(bit) = surplus {
+            let location = Location { slot: None, ..Location::page(path, number) };
+            sink.damage(kind::BITMAP_BITS, location, format!("bits for {covered} pages"), format!("bit {bit} is set"));
+        }
+        extent.bitmaps.insert(i, page);
+    }
+    Ok(whole)
+}
+
+fn check_overlaps(state: &State, regions: [&Extents; 2], sink: &mut Sink<'_>) {
+    let mut ranges: Vec<(u64, u64)> = regions
+        .into_iter()
+        .flat_map(|extents| extents.groups.iter().flatten())
+        .map(|extent| (extent.first, extent.first + extent.shape.total()))
+        .collect();
+    ranges.sort_unstable();
+    let mut end = 0;
+    for (first, next) in ranges {
+        if first < end {
+            let location = Location::page(&state.pages.index.path, first);
+            sink.damage(
+                kind::EXTENT_OVERLAP,
+                location,
+                format!("an extent from page {end} on"),
+                format!("page {first}"),
+            );
+        }
+        end = end.max(next);
+    }
+}

@@ -1,0 +1,186 @@
+//! Reading a segment's records in order, live or not, and the slots that point to them beside.
+//!
+//! Every record begins where the one before ends, so one scan finds both: bytes that are no record, and slots
+//! that point elsewhere than to a record's beginning. After a record that does not validate the scan goes on at
+//! the next slot's place, or behind the record if its length is right.
+
+use std::iter::Peekable;
+use std::slice::Iter;
+
+use super::kind;
+use super::records::RecordCheck;
+use super::segments::Known;
+use super::sink::{Input, Sink};
+use super::slots::LiveSlot;
+use crate::error::{Location, Result};
+use crate::log::reader::{PreadSource, RecordSource};
+use crate::log::record::{Invalid, Kind, Record};
+use crate::sys::Disk;
+
+/// Bytes that are read between two looks at the progress.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// The scan of one segment.
+pub(super) struct Scan<'s, 'c, 'p, 'q> {
+    pub(super) known: &'s mut Known,
+    pub(super) check: &'s mut RecordCheck<'c>,
+    pub(super) sink: &'s mut Sink<'p>,
+    /// The slots that point into the part that is scanned, sorted.
+    pub(super) slots: Peekable<Iter<'q, LiveSlot>>,
+}
+
+impl Scan<'_, '_, '_, '_> {
+    /// Reads records from where the last scan ended up to `upto`, at most to the segment's end.
+    pub(super) fn run(&mut self, disk: &dyn Disk, upto: u64) -> Result<()> {
+        let end = self.known.entry.end;
+        let upto = upto.min(end);
+        if !self.known.exists {
+            return Ok(());
+        }
+        let input = match Input::open(disk, &self.known.path) {
+            Ok(input) => input,
+            Err(error) => {
+                self.sink.damage(kind::UNREADABLE, Location::file(&self.known.path), "a readable file", error);
+                self.known.damaged = true;
+                return Ok(());
+            }
+        };
+        let len = input.len.min(end);
+        let mut source = PreadSource::new(input.file, len);
+        if self.known.lost {
+            self.known.at = self.next_slot(self.known.at).unwrap_or(upto);
+        }
+        let mut told = self.known.at;
+        while self.known.at < upto {
+            let at = self.known.at;
+            self.misplaced_before(at);
+            match source.record(at, end, self.known.entry.salt) {
+                Ok(record) => {
+                    self.known.lost = false;
+                    self.record(at, &record);
+                }
+                Err(_) if at >= len => {
+                    // The file is too short, which is a finding of its own.
+                    self.known.damaged = true;
+                    return Ok(());
+                }
+                Err(why) => self.resume(&mut source, at, upto, why),
+            }
+            for (at, error) in source.take_bad() {
+                self.sink.unreadable(&self.known.path, at, &error);
+                self.known.damaged = true;
+            }
+            if self.known.at >= told + STEP_BYTES {
+                told = self.known.at;
+                self.sink.advance(source.take_bytes_read())?;
+            }
+        }
+        self.misplaced_before(upto.min(self.known.at));
+        self.sink.advance(source.take_bytes_read())
+    }
+
+    /// Slots before an offset at which a record begins: they point into the middle of the one before.
+    fn misplaced_before(&mut self, at: u64) {
+        let lost = self.known.lost;
+        while let Some(slot) = self.slots.next_if(|slot| slot.place().offset() < at) {
+            if !lost {
+                let location = slot.spot.location(self.check.index);
+                self.sink.damage(kind::SLOT_RECORD, location, "the place of a record", format!("{:?}", slot.place()));
+            }
+        }
+    }
+
+    /// The place of the next slot behind an offset.
+    fn next_slot(&mut self, at: u64) -> Option<u64> {
+        self.slots.clone().map(|slot| slot.place().offset()).find(|&offset| offset >= at)
+    }
+
+    /// A record that validates.
+    fn record(&mut self, at: u64, record: &Record<'_>) {
+        let bytes = record.header.total();
+        let mut first: Option<&LiveSlot> = None;
+        while let Some(slot) = self.slots.next_if(|slot| slot.place().offset() == at) {
+            if let Some(first) = first {
+                let found = format!("the place of page {} slot {}, too", first.spot.page(), first.spot.slot());
+                self.sink.damage(kind::SHARED_PLACE, slot.spot.location(self.check.index), "a place of its own", found);
+                continue;
+            }
+            if self.check.check(slot, record, self.sink) {
+                self.known.live_bytes += bytes;
+            }
+            first = Some(slot);
+        }
+        self.sink.report.log_records += 1;
+        self.known.removals += u64::from(matches!(record.header.kind, Kind::Remove | Kind::Clear));
+        self.known.at = at + bytes;
+        self.frame(at, record);
+    }
+
+    /// Keeps count of the records of a batch.
+    fn frame(&mut self, at: u64, record: &Record<'_>) {
+        let next = self.known.at;
+        let end = self.known.entry.end;
+        if record.header.kind != Kind::Frame {
+            let Some((left, frame_end)) = self.known.frame else { return };
+            self.known.frame = Some((left - 1, frame_end)).filter(|&(left, _)| left > 0);
+            if next > frame_end || (left == 1 && next != frame_end) {
+                self.known.frame = None;
+                let found = format!("a record that ends at byte {next}, with {} to come", left - 1);
+                let expected = format!("a frame that ends at byte {frame_end}");
+                self.sink.damage(kind::FRAME, Location::at(&self.known.path, at), expected, found);
+            }
+            return;
+        }
+        self.known.frame_bytes += next - at;
+        let nested = self.known.frame.take().is_some();
+        let frame = record.frame().and_then(|(records, bytes)| {
+            let frame_end = next.checked_add(bytes).filter(|&frame_end| frame_end <= end)?;
+            (!nested && (records > 0 || bytes == 0)).then_some((records, frame_end))
+        });
+        match frame {
+            Some((records, frame_end)) => self.known.frame = Some((records, frame_end)).filter(|_| records > 0),
+            None => {
+                let found = format!("{:?}", record.frame());
+                let expected = format!("a frame inside the {end} bytes of records, and in no other");
+                self.sink.damage(kind::FRAME, Location::at(&self.known.path, at), expected, found);
+            }
+        }
+    }
+
+    /// A record that does not validate: reports it and finds where to go on.
+    fn resume(&mut self, source: &mut PreadSource, at: u64, upto: u64, why: Invalid) {
+        let len = source.len();
+        self.known.damaged = true;
+        self.known.frame = None;
+        let slot = self.slots.peek().filter(|slot| slot.place().offset() == at).map(|slot| slot.spot);
+        let (expected, found) = why.texts();
+        let mut location = Location::at(&self.known.path, at);
+        if let Some(spot) = slot {
+            location = Location { page: Some(spot.page()), ..location }.with_slot(spot.slot());
+        }
+        self.sink.damage(kind::LOG_RECORD, location, expected, found);
+
+        let behind = source.header_at(at).map(|header| at + header.total()).filter(|&behind| behind <= len);
+        if let (Some(behind), Invalid::Checksum(..)) = (behind, why) {
+            self.known.wasted += behind - at;
+        }
+        if self.known.wasted > 4 * len + (64 << 20) {
+            // Lengths that were made up to keep us reading.
+            let found = "too many bytes that belong to no record";
+            self.sink.damage(kind::LOG_RECORD, Location::at(&self.known.path, at), "records", found);
+            self.known.exists = false;
+            self.known.at = upto;
+            return;
+        }
+        let next_slot = self.next_slot(at + 1).filter(|&next| next < upto);
+        let (end, salt) = (self.known.entry.end, self.known.entry.salt);
+        let follows = behind
+            .filter(|&behind| next_slot.is_none_or(|next| next >= behind))
+            .filter(|&behind| behind == end || source.record(behind, end, salt).is_ok());
+        self.known.lost = follows.is_none();
+        self.known.at = follows.or(next_slot).unwrap_or(upto);
+        // The slot of this record, and none that lies further along.
+        let next = self.known.at;
+        while self.slots.next_if(|slot| slot.place().offset() == at && at < next).is_some() {}
+    }
+}

@@ -1,0 +1,171 @@
+//! The segments that the checkpoint knows: files and headers, and which slots they answer for.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::kind;
+use super::sink::{Input, Sink};
+use super::state::State;
+use crate::checkpoint::meta::SegmentEntry;
+use crate::error::{Location, Result};
+use crate::index::slot::Place;
+use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, segment_path};
+use crate::sys::Disk;
+
+/// A segment, and how far its records have been read.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) entry: SegmentEntry,
+    pub(super) path: PathBuf,
+    /// There is a file.
+    pub(super) exists: bool,
+    /// Where the next record begins that has not been read.
+    pub(super) at: u64,
+    /// Where records begin is not known at `at`.
+    pub(super) lost: bool,
+    /// Something could not be read: the sums below are not complete.
+    pub(super) damaged: bool,
+    /// Bytes of records that did not validate and were read in vain.
+    pub(super) wasted: u64,
+    /// Records left in a batch's frame, and its end.
+    pub(super) frame: Option<(u64, u64)>,
+    /// Bytes of records that live slots point to.
+    pub(super) live_bytes: u64,
+    pub(super) frame_bytes: u64,
+    pub(super) removals: u64,
+}
+
+/// All segments that the checkpoint knows.
+#[derive(Debug)]
+pub(super) struct Segments {
+    /// In the order of segment slots, which is that of places.
+    pub(super) known: Vec<Known>,
+    /// Where the records of each segment slot end; 0 if there is no such segment.
+    pub(super) ends: Vec<u64>,
+    /// Sequence of the segment in each segment slot.
+    pub(super) sequences: HashMap<u32, u32>,
+}
+
+impl Segments {
+    /// Looks at the files and headers of all segments.
+    pub(super) fn find(disk: &dyn Disk, dir: &Path, state: &State, sink: &mut Sink<'_>) -> Result<Segments> {
+        let mut segments = Segments { known: Vec::new(), ends: vec![0; Place::SEGMENTS], sequences: HashMap::new() };
+        for &entry in &state.meta.segments {
+            let path = segment_path(dir, entry.sequence);
+            let exists = check_file(disk, &path, entry, state, sink)?;
+            segments.ends[entry.slot as usize] = entry.end;
+            segments.sequences.insert(entry.slot, entry.sequence);
+            segments.known.push(Known {
+                entry,
+                path,
+                exists,
+                at: SEGMENT_HEADER_BYTES,
+                lost: false,
+                damaged: !exists,
+                wasted: 0,
+                frame: None,
+                live_bytes: 0,
+                frame_bytes: 0,
+                removals: 0,
+            });
+            sink.report.segments += 1;
+            sink.expect(entry.end);
+        }
+        segments.known.sort_unstable_by_key(|known| known.entry.slot);
+        check_cut(dir, state, sink);
+        Ok(segments)
+    }
+
+    /// Compares the counters of dead bytes and removals with what was read.
+    ///
+    /// A record is dead or live, so what is not live is dead: superseded records, removals, sync marks. Whether
+    /// the headers of batches were counted depends on whether they were replayed.
+    pub(super) fn check_accounting(&self, sink: &mut Sink<'_>) {
+        for known in self.known.iter().filter(|known| !known.damaged) {
+            let entry = known.entry;
+            let dead = (entry.end - SEGMENT_HEADER_BYTES).saturating_sub(known.live_bytes);
+            let possible = dead.saturating_sub(known.frame_bytes)..=dead;
+            if !possible.contains(&entry.dead) {
+                let expected = format!("{} to {} dead bytes", possible.start(), possible.end());
+                sink.harmless(kind::SEGMENT_ACCOUNTING, Location::file(&known.path), expected, entry.dead);
+            }
+            if entry.removals != known.removals {
+                let expected = format!("{} removals", known.removals);
+                sink.harmless(kind::SEGMENT_ACCOUNTING, Location::file(&known.path), expected, entry.removals);
+            }
+        }
+    }
+}
+
+/// The cut is the end of the segment that was the active one, the last that the checkpoint knows.
+fn check_cut(dir: &Path, state: &State, sink: &mut Sink<'_>) {
+    let cut = state.header.cut;
+    let last = state.meta.segments.last();
+    let expected = last.map_or((0, 0), |entry| (entry.sequence, entry.end));
+    if (cut.sequence(), cut.offset()) != expected || !cut.offset().is_multiple_of(8) {
+        let location = last.map_or_else(|| Location::file(dir), |e| Location::file(&segment_path(dir, e.sequence)));
+        let expected = format!("segment {} byte {}, where its records end", expected.0, expected.1);
+        sink.damage(kind::CUT, location, expected, format!("{cut:?}"));
+    }
+}
+
+/// Checks a segment's file and header. False if there is no file.
+fn check_file(disk: &dyn Disk, path: &Path, entry: SegmentEntry, state: &State, sink: &mut Sink<'_>) -> Result<bool> {
+    let input = match Input::open(disk, path) {
+        Ok(input) => input,
+        Err(error) => {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let kind = if missing { kind::SEGMENT_MISSING } else { kind::UNREADABLE };
+            let expected = format!("segment {} with {} bytes of records", entry.sequence, entry.end);
+            sink.damage(kind, Location::file(path), expected, error);
+            return Ok(false);
+        }
+    };
+    if input.len < entry.end {
+        let expected = format!("at least {} bytes", entry.end);
+        sink.damage(kind::SEGMENT_LENGTH, Location::file(path), expected, format!("{} bytes", input.len));
+    }
+    let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+    input.read(&mut bytes, 0, sink)?;
+    let header = match SegmentHeader::decode(&bytes) {
+        HeaderState::Valid(header) => header,
+        HeaderState::Newer(version) => {
+            let expected = format!("format version {SEGMENT_VERSION} or older");
+            sink.damage(kind::NEWER_FORMAT, Location::at(path, 8), expected, version);
+            return Ok(true);
+        }
+        other => {
+            let expected = format!("the header of segment {}", entry.sequence);
+            sink.damage(kind::SEGMENT_HEADER, Location::at(path, 0), expected, format!("{other:?}"));
+            return Ok(true);
+        }
+    };
+    if header.uuid != state.header.uuid {
+        let (expected, found) = (format!("store {}", state.header.uuid), format!("store {}", header.uuid));
+        sink.damage(kind::WRONG_STORE, Location::at(path, 16), expected, found);
+    }
+    let identity = (entry.sequence, entry.salt, entry.slot);
+    if (header.sequence, header.salt, header.slot) != identity {
+        let text = |(sequence, salt, slot)| format!("sequence {sequence}, salt {salt:#x}, segment slot {slot}");
+        let found = text((header.sequence, header.salt, header.slot));
+        sink.damage(kind::SEGMENT_HEADER, Location::at(path, 32), text(identity), found);
+    }
+    check_predecessor(path, header, state, sink);
+    Ok(true)
+}
+
+/// What a segment's header says about the segment before it.
+fn check_predecessor(path: &Path, header: SegmentHeader, state: &State, sink: &mut Sink<'_>) {
+    let location = || Location::at(path, 48);
+    if header.predecessor >= header.sequence {
+        let expected = format!("a predecessor before {}", header.sequence);
+        sink.damage(kind::SEGMENT_HEADER, location(), expected, format!("segment {}", header.predecessor));
+        return;
+    }
+    let Some(before) = state.meta.segments.iter().find(|entry| entry.sequence == header.predecessor) else { return };
+    if header.predecessor_end != before.end {
+        let expected = format!("segment {} ends at {}", before.sequence, before.end);
+        sink.damage(kind::SEGMENT_HEADER, location(), expected, format!("at {}", header.predecessor_end));
+    }
+}

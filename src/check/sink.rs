@@ -1,0 +1,143 @@
+//! Where the parts of a check put what they find, and what they tell about their progress.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::kind;
+use super::report::{Finding, Report};
+use crate::error::{Error, Location, Result};
+use crate::sys::{Disk, DiskFile, OpenMode, read_around};
+
+/// Findings that are kept; the rest is counted.
+const FINDINGS_MAX: usize = 1000;
+
+/// Collects findings and progress.
+pub(super) struct Sink<'p> {
+    pub(super) report: Report,
+    progress: &'p mut dyn FnMut(u64, u64) -> bool,
+    /// Bytes that are to be read in all, as far as is known.
+    all: u64,
+    /// Nothing is added: the same was looked at before.
+    pub(super) muted: bool,
+}
+
+impl<'p> Sink<'p> {
+    pub(super) fn new(progress: &'p mut dyn FnMut(u64, u64) -> bool) -> Self {
+        Sink { report: Report::default(), progress, all: 0, muted: false }
+    }
+
+    /// Adds something that is not as it must be.
+    pub(super) fn damage(
+        &mut self,
+        kind: &'static str,
+        location: Location,
+        expected: impl Display,
+        found: impl Display,
+    ) {
+        self.add(kind, location, expected.to_string(), found.to_string(), false);
+    }
+
+    /// Adds something wrong that affects nothing that is stored.
+    pub(super) fn harmless(
+        &mut self,
+        kind: &'static str,
+        location: Location,
+        expected: impl Display,
+        found: impl Display,
+    ) {
+        self.add(kind, location, expected.to_string(), found.to_string(), true);
+    }
+
+    fn add(&mut self, kind: &'static str, location: Location, expected: String, found: String, harmless: bool) {
+        if self.muted {
+            return;
+        }
+        let Location { path, offset, page, slot } = location;
+        let path = path.display().to_string();
+        // Two parts of the check can come across the same thing.
+        let same =
+            |f: &Finding| f.kind == kind && f.offset == offset && f.slot == slot && f.path == path && f.found == found;
+        if self.report.findings.iter().rev().take(16).any(same) {
+            return;
+        }
+        self.report.findings_total += 1;
+        self.report.harmless_total += u64::from(harmless);
+        if self.report.findings.len() < FINDINGS_MAX {
+            let kind = kind.to_string();
+            self.report.findings.push(Finding { kind, path, offset, page, slot, expected, found, harmless });
+        }
+    }
+
+    /// Adds an error that a reader of the store's structures met. `kind` is what damage means here.
+    pub(super) fn error(&mut self, kind: &'static str, error: Error) {
+        match error {
+            Error::Corrupt { location, expected, found, .. } => self.damage(kind, *location, expected, found),
+            Error::WrongStore { location, expected, found } => {
+                self.damage(kind::WRONG_STORE, location, format!("store {expected}"), format!("store {found}"));
+            }
+            Error::LostData { location, valid_to, durable_to } => {
+                let expected = format!("valid records up to position {durable_to:#x}");
+                self.damage(kind::LOST_DATA, *location, expected, format!("the last one ends at {valid_to:#x}"));
+            }
+            Error::NewerFormat { path, found, supported, .. } => {
+                let location = Location::file(&path);
+                self.damage(kind::NEWER_FORMAT, location, format!("format version {supported} or older"), found);
+            }
+            Error::Io { path, source, .. } => {
+                self.damage(kind::UNREADABLE, Location::file(&path), "a readable file", source);
+            }
+            other => self.damage(kind, Location::default(), "no error", other),
+        }
+    }
+
+    /// Adds a block that the device refused.
+    pub(super) fn unreadable(&mut self, path: &Path, offset: u64, error: &io::Error) {
+        self.damage(kind::UNREADABLE, Location::at(path, offset), "a readable block", error);
+    }
+
+    /// More is to be read than was known so far.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.all = self.all.saturating_add(bytes);
+    }
+
+    /// Notes bytes read and tells the caller.
+    ///
+    /// # Errors
+    /// `Aborted` if the caller says so.
+    pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.report.bytes_read += bytes;
+        // Some pages and record fronts are read twice: the end is where we are, at the latest.
+        self.all = self.all.max(self.report.bytes_read);
+        if (self.progress)(self.report.bytes_read, self.all) { Ok(()) } else { Err(Error::Aborted { what: "verify" }) }
+    }
+}
+
+/// A file that is read by pread.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+}
+
+impl Input {
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> io::Result<Input> {
+        let file = disk.open(path, OpenMode::Read)?;
+        let len = file.len()?;
+        Ok(Input { file, path: path.to_path_buf(), len })
+    }
+
+    /// Fills the buffer. What lies beyond the file's end, and blocks that the device refuses, are zeroes; the
+    /// latter are findings.
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64, sink: &mut Sink<'_>) -> Result<()> {
+        let mut bad = Vec::new();
+        let read = read_around(&*self.file, buffer, offset, &mut |at, error| bad.push((at, error)));
+        buffer[read..].fill(0);
+        for (at, error) in bad {
+            sink.unreadable(&self.path, at, &error);
+        }
+        sink.advance(read as u64)
+    }
+}

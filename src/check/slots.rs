@@ -1,0 +1,177 @@
+//! Live slots on their way from the index to the log.
+//!
+//! Slots are checked against records in the order of the log, so they are sorted by place. A store with more of
+//! them than are to be held in memory is checked in several passes, each over a range of places: the first walk
+//! counts how many slots point into each stretch of the log, which decides the ranges.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::state::PAGE;
+use crate::error::Location;
+use crate::index::page::BUCKET_SLOTS;
+use crate::index::slot::{Place, Slot};
+
+/// Slots in memory at a time: 24 bytes each.
+pub(super) const SLOTS_MAX: usize = 4 << 20;
+/// log2 of the stretch of log that slots are counted for, in units of 8 bytes.
+const STRETCH_LOG2: u32 = 19;
+/// The number of stretches: places have 39 bits.
+const STRETCHES: usize = 1 << (39 - STRETCH_LOG2);
+
+/// Where a slot stands: page of the index file, and slot in the page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Spot(u64);
+
+impl Spot {
+    pub(super) fn new(page: u64, slot: u32) -> Self {
+        Spot(page << 10 | u64::from(slot))
+    }
+
+    pub(super) fn page(self) -> u64 {
+        self.0 >> 10
+    }
+
+    pub(super) fn slot(self) -> u32 {
+        (self.0 & 1023) as u32
+    }
+
+    /// The place of the slot in the index file.
+    pub(super) fn location(self, path: &Path) -> Location {
+        let offset = self.page() * PAGE + 8 * (BUCKET_SLOTS as u64 + u64::from(self.slot()));
+        Location { offset: Some(offset), ..Location::page(path, self.page()) }.with_slot(self.slot())
+    }
+}
+
+/// A live slot of a chain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) slot: Slot,
+    pub(super) spot: Spot,
+}
+
+/// A live slot, and what its record has to agree with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LiveSlot {
+    pub(super) slot: Slot,
+    pub(super) spot: Spot,
+    /// Primary page 56 bits, split base 8 bits.
+    owner: u64,
+}
+
+impl LiveSlot {
+    pub(super) fn new(slot: Slot, spot: Spot, owner: u64, split_base: u8) -> Self {
+        LiveSlot { slot, spot, owner: owner << 8 | u64::from(split_base) }
+    }
+
+    /// The primary page whose chain has the slot.
+    pub(super) fn owner(&self) -> u64 {
+        self.owner >> 8
+    }
+
+    /// The split base of the slot's page.
+    pub(super) fn split_base(&self) -> u8 {
+        self.owner as u8
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.slot.place()
+    }
+}
+
+/// Collects live slots: all of them, as long as they are few enough.
+#[derive(Debug)]
+pub(super) struct Collector {
+    limit: usize,
+    slots: Vec<LiveSlot>,
+    /// Slots that point into each stretch of the log.
+    counts: Vec<u32>,
+    /// There were more than the limit: `slots` is not complete.
+    overflowed: bool,
+}
+
+impl Collector {
+    pub(super) fn new(limit: usize) -> Self {
+        Collector { limit, slots: Vec::new(), counts: vec![0; STRETCHES], overflowed: false }
+    }
+
+    pub(super) fn add(&mut self, slot: LiveSlot) {
+        let count = &mut self.counts[stretch(slot.place())];
+        *count = count.saturating_add(1);
+        if self.slots.len() < self.limit {
+            self.slots.push(slot);
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    /// All slots, if they were few enough, else the ranges of places for the passes to make.
+    pub(super) fn finish(mut self) -> Result<Vec<LiveSlot>, Vec<Range<Place>>> {
+        if !self.overflowed {
+            sort(&mut self.slots);
+            return Ok(self.slots);
+        }
+        let mut ranges = Vec::new();
+        let (mut first, mut sum) = (0, 0);
+        for (i, &count) in self.counts.iter().enumerate() {
+            if sum > 0 && sum + count as usize > self.limit {
+                ranges.push(place_of(first)..place_of(i));
+                (first, sum) = (i, 0);
+            }
+            sum += count as usize;
+        }
+        ranges.push(place_of(first)..place_of(STRETCHES));
+        Err(ranges)
+    }
+}
+
+/// Sorts slots by place.
+pub(super) fn sort(slots: &mut [LiveSlot]) {
+    slots.sort_unstable_by_key(|slot| (slot.place(), slot.spot));
+}
+
+fn stretch(place: Place) -> usize {
+    (place.raw() >> STRETCH_LOG2) as usize
+}
+
+/// The first place of a stretch.
+fn place_of(stretch: usize) -> Place {
+    Place::from_raw((stretch as u64) << STRETCH_LOG2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::slot::Tag;
+
+    fn slot(i: u64, segment: u32, offset: u64) -> LiveSlot {
+        LiveSlot::new(Slot::new(Tag::of(i, 0), Place::new(segment, offset)), Spot::new(i, 7), 9, 3)
+    }
+
+    #[test]
+    fn ranges_cover_every_place_once_and_hold_no_more_than_the_limit() {
+        let slots: Vec<_> = (0..1000).map(|i| slot(i, (i % 7) as u32, 128 + (i << 23) % (1 << 29))).collect();
+        for limit in [100, 300, 1000] {
+            let mut collector = Collector::new(limit);
+            slots.iter().for_each(|&slot| collector.add(slot));
+            match collector.finish() {
+                Ok(all) => assert!(limit == 1000 && all.len() == 1000 && all.is_sorted_by_key(LiveSlot::place)),
+                Err(ranges) => {
+                    assert!(ranges.len() >= 1000 / limit);
+                    for slot in &slots {
+                        assert_eq!(ranges.iter().filter(|range| range.contains(&slot.place())).count(), 1);
+                    }
+                    let most = ranges.iter().map(|r| slots.iter().filter(|s| r.contains(&s.place())).count()).max();
+                    assert!(most <= Some(limit), "{most:?} of {limit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_live_slot_keeps_its_parts() {
+        let slot = slot(5, 3, 1024);
+        assert_eq!((slot.owner(), slot.split_base(), slot.spot.page(), slot.spot.slot()), (9, 3, 5, 7));
+        assert_eq!(slot.spot.location(Path::new("index")).offset, Some(5 * 4096 + 64 + 56));
+    }
+}

@@ -1,0 +1,219 @@
+//! The walk over all pages of the index: primary pages in the order of the file, each with its chain.
+//!
+//! Nothing is kept of a page once its slots were handed on, so memory does not grow with the index: only the
+//! numbers of the overflow pages that chains have are remembered, and those of chains that are damaged, so that
+//! what follows from the damage is not reported a second time.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::chain::{ChainCheck, Next, PageMemory};
+use super::extents::{Extent, Extents};
+use super::keys::KeyReader;
+use super::kind;
+use super::sink::Sink;
+use super::slots::LiveSlot;
+use super::state::{PAGE, State};
+use crate::error::{Location, Result};
+use crate::index::page::{PageKind, image};
+use crate::sys::PAGE_BYTES;
+
+/// Pages read at a time.
+const RUN_PAGES: u64 = 64;
+
+/// What the walk needs to know.
+pub(super) struct Walk<'w> {
+    pub(super) state: &'w State,
+    pub(super) primary: &'w Extents,
+    pub(super) overflow: &'w Extents,
+    /// Where the records of each segment slot end; 0 if there is no such segment.
+    pub(super) ends: &'w [u64],
+    pub(super) keys: KeyReader<'w>,
+    pub(super) memory: PageMemory,
+}
+
+/// What the walk found.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    pub(super) live: u64,
+    pub(super) marked: u64,
+    pub(super) tombstones: u64,
+    pub(super) primary_pages: u64,
+    /// Overflow pages that a chain has.
+    pub(super) overflow_pages: HashSet<u64>,
+    /// Primary pages whose chain could not be followed to its end.
+    pub(super) broken: HashSet<u64>,
+}
+
+impl Walk<'_> {
+    pub(super) fn index_path(&self) -> &Path {
+        &self.state.pages.index.path
+    }
+
+    /// Walks over all pages. Live slots whose place can be one are handed to `each`.
+    pub(super) fn run(&mut self, sink: &mut Sink<'_>, each: &mut dyn FnMut(LiveSlot)) -> Result<Walked> {
+        let mut walked = Walked::default();
+        let primary = self.primary;
+        for (before, extent) in primary.iter() {
+            self.extent(before, extent, &mut walked, sink, each)?;
+        }
+        self.check_orphans(&walked, sink)?;
+        Ok(walked)
+    }
+
+    fn extent(
+        &mut self,
+        before: u64,
+        extent: &Extent,
+        walked: &mut Walked,
+        sink: &mut Sink<'_>,
+        each: &mut dyn FnMut(LiveSlot),
+    ) -> Result<()> {
+        let pages = &self.state.pages;
+        let mut buffer = vec![[0; PAGE_BYTES]; RUN_PAGES as usize];
+        let mut at = 0;
+        while at < extent.pages() {
+            // What is neither in use nor anything but a hole need not be read.
+            let used = extent.next_used(at);
+            let data = pages.next_data(extent.number(at)).map(|number| number - extent.number(0));
+            let Some(next) = used.into_iter().chain(data).min().filter(|&next| next < extent.pages()) else { break };
+            if extent.number(next) >= pages.end() {
+                let found = format!("the file ends at page {}", pages.end());
+                let expected = format!("page {} is in use", extent.number(next));
+                sink.damage(kind::INDEX_LENGTH, Location::file(self.index_path()), expected, found);
+                walked.broken.insert(before + next);
+                break;
+            }
+            let run = RUN_PAGES.min(extent.pages() - next).min(pages.end() - extent.number(next));
+            let images = &mut buffer[..run as usize];
+            pages.read_run(extent.number(next), images, sink)?;
+            for (page, image) in (next..).zip(&*images) {
+                if extent.is_used(page) {
+                    self.chain(before + page, extent.number(page), image, walked, sink, each)?;
+                } else if extent.is_known(page) && image.iter().any(|&byte| byte != 0) {
+                    let location = Location::page(self.index_path(), extent.number(page));
+                    sink.damage(kind::PAGE_NOT_ZERO, location, "zeroes (never used)", "other bytes");
+                }
+            }
+            at = next + run;
+        }
+        Ok(())
+    }
+
+    /// Checks a primary page and its overflow pages.
+    fn chain(
+        &mut self,
+        owner: u64,
+        number: u64,
+        page: &[u8; PAGE_BYTES],
+        walked: &mut Walked,
+        sink: &mut Sink<'_>,
+        each: &mut dyn FnMut(LiveSlot),
+    ) -> Result<()> {
+        walked.primary_pages += 1;
+        if !self.is_valid(number, page, sink) {
+            walked.broken.insert(owner);
+            return Ok(());
+        }
+        let mut chain = ChainCheck::new(self.state, self.ends, Rc::clone(&self.memory), owner);
+        let mut next = chain.page(number, page, sink, each);
+        while let Next::Overflow { from, link } = next {
+            let Some(image) = self.overflow_page(from, link, walked, sink)? else {
+                walked.broken.insert(owner);
+                break;
+            };
+            let Some((extent, offset)) = self.overflow.locate(link) else { break };
+            next = chain.page(extent.number(offset), &image, sink, each);
+        }
+        if matches!(next, Next::Broken) {
+            walked.broken.insert(owner);
+        }
+        walked.live += chain.live;
+        walked.marked += chain.marked;
+        walked.tombstones += chain.tombstones;
+        if !sink.muted {
+            self.keys.check_duplicates(&self.state.pages.index.path, chain.into_entries(), sink)?;
+        }
+        Ok(())
+    }
+
+    /// Follows a link; `None` if it leads to no page that the chain can have.
+    fn overflow_page(
+        &self,
+        from: u64,
+        link: u64,
+        walked: &mut Walked,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<crate::index::page::PageImage>> {
+        let location = Location { offset: Some(from * PAGE + 40), ..Location::page(self.index_path(), from) };
+        let Some((extent, offset)) = self.overflow.locate(link) else {
+            sink.damage(kind::CHAIN_LINK, location, "an overflow page that exists", format!("overflow page {link}"));
+            return Ok(None);
+        };
+        if extent.is_known(offset) && !extent.is_used(offset) {
+            let found = format!("overflow page {link}, which is not in use");
+            sink.damage(kind::CHAIN_LINK, location, "an overflow page in use", found);
+            return Ok(None);
+        }
+        if !walked.overflow_pages.insert(link) {
+            let found = format!("overflow page {link}, which a chain has already");
+            sink.damage(kind::CHAIN_CROSS_LINK, location, "an overflow page of its own", found);
+            return Ok(None);
+        }
+        let number = extent.number(offset);
+        let page = self.state.pages.read(number, sink)?;
+        Ok(self.is_valid(number, &page, sink).then_some(page))
+    }
+
+    /// Checks that an image is the bucket page that it should be.
+    fn is_valid(&self, number: u64, page: &[u8; PAGE_BYTES], sink: &mut Sink<'_>) -> bool {
+        let header = &self.state.header;
+        let (found, expected) = image::checksums(page, header.uuid, number);
+        let location = Location::page(self.index_path(), number);
+        if found != expected {
+            let text = |crc: u32| format!("crc {crc:#010x}");
+            sink.damage(kind::PAGE_CHECKSUM, location, text(expected), text(found));
+        } else if image::kind(page) != PageKind::Bucket as u32 {
+            let expected = format!("a bucket page ({:#010x})", PageKind::Bucket as u32);
+            sink.damage(kind::PAGE_KIND, location, expected, format!("kind {:#010x}", image::kind(page)));
+        } else if image::number(page) != number {
+            sink.damage(kind::PAGE_NUMBER, location, format!("page {number}"), format!("page {}", image::number(page)));
+        } else if image::generation(page) > header.generation {
+            let expected = format!("generation {} or older", header.generation);
+            sink.damage(kind::PAGE_GENERATION, location, expected, format!("generation {}", image::generation(page)));
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// Every overflow page in use belongs to a chain.
+    fn check_orphans(&self, walked: &Walked, sink: &mut Sink<'_>) -> Result<()> {
+        for (before, extent) in self.overflow.iter() {
+            let mut next = extent.next_used(0);
+            while let Some(page) = next {
+                next = extent.next_used(page + 1);
+                if walked.overflow_pages.contains(&(before + page)) {
+                    continue;
+                }
+                let number = extent.number(page);
+                if number >= self.state.pages.end() {
+                    let found = format!("the file ends at page {}", self.state.pages.end());
+                    let expected = format!("page {number} is in use");
+                    sink.damage(kind::INDEX_LENGTH, Location::file(self.index_path()), expected, found);
+                    break;
+                }
+                let image = self.state.pages.read(number, sink)?;
+                let owner = u64::from_le_bytes(image.as_chunks::<8>().0[2]);
+                let lost = walked.broken.contains(&owner) || !self.primary.whole;
+                if self.is_valid(number, &image, sink) && !lost {
+                    let location = Location::page(self.index_path(), number);
+                    let found = format!("overflow page {} of page {owner}, which does not have it", before + page);
+                    sink.damage(kind::OVERFLOW_ORPHAN, location, "a page of a chain", found);
+                }
+            }
+        }
+        Ok(())
+    }
+}

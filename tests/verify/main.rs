@@ -1,0 +1,9 @@
+//! The offline check: stores that are whole verify clean, however they came to be; damage is found and named.
+
+mod bad_sector;
+mod clean;
+mod damage;
+mod damage_log;
+mod engine;
+mod flips;
+mod support;
