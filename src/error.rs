@@ -199,7 +199,7 @@ pub enum Error {
     },
 
     /// The key is longer than a record can hold.
-    #[error("the key has {len} bytes, the limit is {limit}")]
+    #[error("the key has {len} bytes, the limit is {limit}; use a hash of it as the key and keep it in the value")]
     KeyTooLong {
         /// The key's length in bytes.
         len: usize,

@@ -43,7 +43,7 @@ pub struct IndexStats {
     pub overflow_pages: u64,
     /// Overflow pages free for use.
     pub overflow_pages_free: u64,
-    /// Size of the index file.
+    /// Disk blocks of the index file, in bytes; 0 in a read-only store.
     pub file_bytes: u64,
     /// Slots in all primary pages.
     pub slots: u64,

@@ -88,7 +88,7 @@ struct Key {
 
 /// Every fourth change of a key that is not permanent removes it. Before the first change it is absent.
 fn removes(key: u64, change: u64) -> bool {
-    change == 0 || change % 4 == 0 && key >= PERMANENT
+    change == 0 || change.is_multiple_of(4) && key >= PERMANENT
 }
 
 /// The value of a key after a change.
@@ -309,7 +309,9 @@ fn keys_with_one_writer_are_linearizable() {
                 })
                 .collect();
             let readers: Vec<_> = (0..2)
-                .map(|reader| scope.spawn(move || read(store_ref, keys_ref, stop_ref, &mut Random(seed ^ 77 + reader))))
+                .map(|reader| {
+                    scope.spawn(move || read(store_ref, keys_ref, stop_ref, &mut Random(seed ^ (77 + reader))))
+                })
                 .collect();
             let scanner = scope.spawn(move || scan(store_ref, keys_ref, stop_ref));
             while Instant::now() < until {

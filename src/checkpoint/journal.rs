@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::header::FIRST_META_PAGE;
 use crate::checksum::{Uuid, crc32};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Location, Result};
 use crate::index::page::image;
 use crate::log::Position;
 use crate::sys::{DiskFile, PAGE_BYTES, read_up_to, write_all_at};
@@ -103,16 +103,25 @@ impl Journal {
         Ok(blocks.saturating_sub(EXTRA_BLOCKS))
     }
 
-    /// Allocates blocks for so many images (meta pages included) and makes the file's size durable.
+    /// Allocates blocks for so many images (meta pages included). The new size becomes durable with what is
+    /// written there; after a crash the next open allocates again.
     pub(crate) fn allocate(&self, images: u64) -> Result<()> {
-        self.file.allocate(0, (images + EXTRA_BLOCKS) * BLOCK).context("allocate blocks of", &self.path)?;
-        self.file.sync_all().context("sync", &self.path)
+        self.file.allocate(0, (images + EXTRA_BLOCKS) * BLOCK).context("allocate blocks of", &self.path)
     }
 
     /// The head, if it validates.
+    ///
+    /// # Errors
+    /// `WrongStore` if it is a valid one of another store: that journal must not be overwritten.
     pub(crate) fn head(&self) -> Result<Option<JournalHead>> {
         let mut block = [0; PAGE_BYTES];
         read_up_to(&*self.file, &mut block, 0).context("read", &self.path)?;
+        let mut uuid = Uuid([0; 16]);
+        uuid.0.copy_from_slice(&block[16..32]);
+        if uuid != self.uuid && decode_head(uuid, &block).is_some() {
+            let location = Location::at(&self.path, 16);
+            return Err(Error::WrongStore { location, expected: self.uuid.to_string(), found: uuid.to_string() });
+        }
         Ok(decode_head(self.uuid, &block))
     }
 

@@ -2,16 +2,18 @@
 //!
 //! A group is added under the structure lock, outside all stripes:
 //!
-//! 1. The file is extended and blocks are allocated. *Crash:* the file is longer than the last checkpoint
-//!    says; the next extent is laid over the same place.
-//! 2. The extent is mapped, its bitmap pages are made in memory and marked dirty.
+//! 1. The file is extended; blocks are allocated for the bitmap pages. *Crash:* the file is longer than the
+//!    last checkpoint says; the next extent is laid over the same place.
+//! 2. Memory is mapped for the extent, its bitmap pages are made there and marked dirty.
 //! 3. The group is published. *Crash before the next checkpoint:* as in 1; replay adds the group again.
+//! 4. Blocks for the bucket pages are allocated a chunk at a time, in the background ahead of the writers or by the
+//!    writer that is about to change the first page of a chunk.
 
 use parking_lot::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use super::page::PageKind;
-use super::region::{GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
+use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
 use super::table::{Structure, Table};
 use super::{Need, Step};
 use crate::error::{Error, IoContext, Result};
@@ -53,7 +55,10 @@ impl Table {
         }
         let first = structure.end_page;
         let map = self.new_extent(first, shape)?;
-        let group = region.install(number, Group::new(shape, first, map, true));
+        let group = region.install(number, Group::new(shape, first, map, self.file.is_none()));
+        for index in (0..shape.bitmap_pages).step_by(CHUNK_PAGES as usize) {
+            group.set_allocated(index);
+        }
         structure.end_page += shape.total();
         match kind {
             RegionKind::Primary => structure.primary_extents.push(first),
@@ -84,11 +89,9 @@ impl Table {
         if file.len().context("look at", &self.path)? < end {
             file.set_len(end).context("extend", &self.path)?;
         }
-        file.allocate(first * PAGE, bytes).context("allocate blocks of", &self.path)?;
-        let map = file.map_fresh(first * PAGE, bytes as usize).context("map", &self.path)?;
-        // Whoever evacuates pages into it shall not wait for page faults. Only advice: it works without.
-        let _ = map.populate(0, bytes as usize);
-        Ok(map)
+        let bitmaps = shape.bitmap_pages.next_multiple_of(CHUNK_PAGES).min(shape.total());
+        file.allocate(first * PAGE, bitmaps * PAGE).context("allocate blocks of", &self.path)?;
+        file.map_fresh(first * PAGE, bytes as usize).context("map", &self.path)
     }
 
     /// Allocates the disk blocks around a page.
@@ -114,18 +117,62 @@ impl Table {
 
     /// Begins to grow, if the load asks for it and growth is not under way.
     ///
-    /// 1. The extent for pages `2^L..2^(L+1)` is added, unless an earlier growth did.
+    /// 1. The extent for pages `2^L..2^(L+1)` is added, unless it is there.
     /// 2. The growth word says "growing, 0 evacuated": no hash changes its page yet.
-    pub(crate) fn start_growth(&self) -> Step<bool> {
+    pub(crate) fn start_growth(&self) -> Step<()> {
+        self.growth_wanted.store(false, Ordering::Relaxed);
         let mut structure = self.structure.lock();
         let growth = self.growth();
-        if growth.is_growing() || self.len() <= self.threshold(growth.level()) {
-            self.growth_wanted.store(false, Ordering::Relaxed);
-            return Ok(false);
+        let wanted = !growth.is_growing() && self.len() > self.threshold(growth.level());
+        if wanted {
+            let begun = self.begin_growth(&mut structure);
+            if begun.is_err() {
+                self.growth_wanted.store(true, Ordering::Relaxed);
+            }
+            return begun;
         }
-        self.begin_growth(&mut structure)?;
-        self.growth_wanted.store(false, Ordering::Relaxed);
-        Ok(true)
+        Ok(())
+    }
+
+    /// Adds the extent for the next growth, if it is not there, and faults its memory in, so that neither the
+    /// start of growth nor the first entry of a page has to.
+    pub(crate) fn prepare_growth(&self) -> Step<()> {
+        let group = {
+            let mut structure = self.structure.lock();
+            let growth = self.growth();
+            if growth.is_growing() || self.primary.pages() >= 2 << growth.level() {
+                return Ok(());
+            }
+            self.add_group(RegionKind::Primary, &mut structure)?;
+            self.primary.groups().last()
+        };
+        if let Some((_, group)) = group {
+            // Only advice: it works without.
+            let _ = group.map().populate(0, ((group.bitmap_pages + group.pages) * PAGE) as usize);
+        }
+        Ok(())
+    }
+
+    /// Allocates disk blocks for the pages that growth will fill next, ahead of the writers. Called in the
+    /// background while the table grows.
+    pub(crate) fn allocate_ahead(&self) -> Result<()> {
+        /// Chunks allocated by one call.
+        const CHUNKS: u64 = 16;
+        let Some(file) = &self.file else { return Ok(()) };
+        let Some((_, group)) = self.primary.groups().last() else { return Ok(()) };
+        let total = group.bitmap_pages + group.pages;
+        let mut index = 0;
+        while index < total && self.growth().is_growing() {
+            let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
+            let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
+            if chunks.clone().any(|index| !group.is_allocated(index)) {
+                let first = (group.first + index) * PAGE;
+                file.allocate(first, pages * PAGE).context("allocate blocks of", &self.path)?;
+                chunks.for_each(|index| group.set_allocated(index));
+            }
+            index += pages;
+        }
+        Ok(())
     }
 
     /// The unconditional part of [`start_growth`](Self::start_growth).

@@ -287,6 +287,10 @@ impl Region {
         Region { kind, base_log2, groups: [const { OnceLock::new() }; GROUPS_MAX] }
     }
 
+    pub(crate) fn base_log2(&self) -> u8 {
+        self.base_log2
+    }
+
     /// The shape of a group.
     pub(crate) fn shape(&self, group: usize) -> GroupShape {
         let log2 = u32::from(self.base_log2) + (group as u32).saturating_sub(1);

@@ -28,6 +28,9 @@ use crate::error::{Error, Location, Result};
 use crate::options::Tuning;
 use crate::sys::{Disk, DiskFile};
 
+/// The extent for the next growth is added this fraction of the threshold before growth starts.
+const EXTEND_AHEAD: u64 = 12;
+
 /// Counters that [`IndexStats`](crate::IndexStats) reports.
 #[derive(Debug, Default)]
 pub(crate) struct IndexCounters {
@@ -79,7 +82,7 @@ pub(crate) struct Table {
     pub(crate) dirty: DirtySet,
     pub(crate) pool: OverflowPool,
     pub(crate) structure: Mutex<Structure>,
-    /// The load has passed the threshold: growth should start.
+    /// The load has passed the threshold or is near it: growth should start or be prepared.
     pub(crate) growth_wanted: AtomicBool,
     pub(crate) counters: IndexCounters,
     /// No page of the file can be of a later generation than this before it is touched.
@@ -224,7 +227,8 @@ impl Table {
         level_for(self.geometry, &self.tuning, records)
     }
 
-    /// Called after an insert with the stripe's new count: true if growth should start.
+    /// Called after an insert with the stripe's new count: true if growth should start, or is so near that its
+    /// extent should be added.
     #[inline]
     pub(crate) fn is_crowded(&self, guard: &StripeGuard<'_>, stripe_count: i64) -> bool {
         let growth = guard.growth;
@@ -234,10 +238,18 @@ impl Table {
         let threshold = self.threshold(growth.level());
         // The stripe's share hints at the whole; the exact sum is taken only near the threshold.
         let hint = (stripe_count.max(0) as u64) << growth.stripes_log2();
-        if hint < threshold - threshold / 16 || (growth.stripes_log2() > 4 && stripe_count % 16 != 0) {
+        if hint < threshold - threshold / 8 || (growth.stripes_log2() > 4 && stripe_count % 16 != 0) {
             return false;
         }
-        self.len() > threshold
+        self.len() > threshold - threshold / EXTEND_AHEAD
+    }
+
+    /// True if the extent for the next growth is there: growth can start at once.
+    pub(crate) fn is_extended(&self) -> bool {
+        let growth = self.growth();
+        // Group k + 1 holds the pages from 2^(base + k) on.
+        let group = (growth.level() + 1).saturating_sub(self.primary.base_log2());
+        self.primary.group(group.into()).is_some()
     }
 
     /// Damage in an index page.

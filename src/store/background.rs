@@ -1,7 +1,9 @@
 //! The background threads: whatever can be done before somebody has to wait for it.
 //!
-//! * *upkeep* prepares the next segment, begins growth when the load asks for it, and drives it to its end
-//!   when no writes do.
+//! * *segments* prepares the next segment.
+//! * *growth* adds the extent for the next growth, begins it when the load asks for it, and drives it to its
+//!   end when no writes do. A thread of its own, because a segment can take long on a busy disk, and a table
+//!   that waits for growth fills up with overflow pages.
 //! * *checkpoint* runs checkpoints when enough log has been written or much memory is dirty.
 //! * *sync* (with `SyncPolicy::Every`) syncs at the interval.
 //!
@@ -17,13 +19,13 @@ use crate::error::{IoContext, Result};
 use crate::options::SyncPolicy;
 use crate::store::core::{Core, Woken};
 
-/// How often upkeep looks around without being woken.
-const UPKEEP_PAUSE: Duration = Duration::from_millis(100);
+/// How often the threads look around without being woken.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How often the checkpoint thread looks at the dirty set without being woken.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
 /// Pages evacuated at a time when no writes help.
 const EVACUATE_PAGES: usize = 64;
-/// How long the store must have been without inserts before upkeep evacuates pages itself.
+/// How long the store must have been without inserts before the growth thread evacuates pages itself.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// What a thread does until the store is closed.
@@ -35,7 +37,12 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
     if !core.tuning.background || core.files.is_none() {
         return Ok(threads);
     }
-    let work: [(&str, Work); 3] = [("tophash-upkeep", upkeep), ("tophash-ckpt", checkpoints), ("tophash-sync", syncs)];
+    let work: [(&str, Work); 4] = [
+        ("tophash-segment", segments),
+        ("tophash-growth", growth),
+        ("tophash-ckpt", checkpoints),
+        ("tophash-sync", syncs),
+    ];
     for (name, work) in work {
         if name == "tophash-sync" && !matches!(core.sync, SyncPolicy::Every(_)) {
             continue;
@@ -56,12 +63,8 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
-fn upkeep(core: &Core) {
-    loop {
-        match core.wake.wait_upkeep(UPKEEP_PAUSE) {
-            Woken::Stop => return,
-            Woken::Work | Woken::Timeout => {}
-        }
+fn segments(core: &Core) {
+    while core.wake.wait_segment(PAUSE) != Woken::Stop {
         if core.check_writable().is_err() {
             continue;
         }
@@ -69,14 +72,27 @@ fn upkeep(core: &Core) {
         let _ = core.provide_meta_room();
         loop {
             let ahead = core.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
-            // If the disk is full, the call that needs the segment says so.
+            // As above.
             if !matches!(core.log.prepare_ahead(ahead), Ok(true)) {
                 break;
             }
         }
+    }
+}
+
+fn growth(core: &Core) {
+    while core.wake.wait_growth(PAUSE) != Woken::Stop {
+        if core.check_writable().is_err() {
+            continue;
+        }
+        // If the disk is full, the calls that need the room say so.
         if core.table.growth_wanted.load(Ordering::Relaxed) {
-            core.prepare_journal();
+            let _ = core.retry(|| core.table.prepare_growth());
             let _ = core.retry(|| core.table.start_growth());
+            core.prepare_journal();
+        }
+        if core.table.growth().is_growing() {
+            let _ = core.table.allocate_ahead();
         }
         drive_growth(core);
     }

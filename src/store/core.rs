@@ -97,7 +97,8 @@ pub(crate) struct Counters {
 pub(crate) struct Wake {
     state: Mutex<WakeState>,
     changed: Condvar,
-    upkeep_wanted: AtomicBool,
+    segment_wanted: AtomicBool,
+    growth_wanted: AtomicBool,
     checkpoint_wanted: AtomicBool,
 }
 
@@ -123,9 +124,14 @@ impl Wake {
         }
     }
 
-    /// A segment or growth is wanted.
-    pub(crate) fn upkeep(&self) {
-        self.set(&self.upkeep_wanted);
+    /// A segment is wanted.
+    pub(crate) fn segment(&self) {
+        self.set(&self.segment_wanted);
+    }
+
+    /// Growth is wanted.
+    pub(crate) fn growth(&self) {
+        self.set(&self.growth_wanted);
     }
 
     /// A checkpoint is wanted.
@@ -138,8 +144,12 @@ impl Wake {
         self.changed.notify_all();
     }
 
-    pub(crate) fn wait_upkeep(&self, timeout: std::time::Duration) -> Woken {
-        self.wait(Some(&self.upkeep_wanted), timeout)
+    pub(crate) fn wait_segment(&self, timeout: std::time::Duration) -> Woken {
+        self.wait(Some(&self.segment_wanted), timeout)
+    }
+
+    pub(crate) fn wait_growth(&self, timeout: std::time::Duration) -> Woken {
+        self.wait(Some(&self.growth_wanted), timeout)
     }
 
     pub(crate) fn wait_checkpoint(&self, timeout: std::time::Duration) -> Woken {
@@ -317,10 +327,14 @@ impl Core {
     #[inline]
     pub(crate) fn help_growth(&self) -> Result<()> {
         let growing = self.table.growth().is_growing();
-        if !growing && (self.tuning.background || !self.table.growth_wanted.load(Ordering::Relaxed)) {
+        if !growing && !self.table.growth_wanted.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let helped = self.retry(|| if growing { self.evacuate(1) } else { self.table.start_growth().map(|_| ()) });
+        if !growing && self.tuning.background && !self.table.is_extended() {
+            // The growth thread is adding the extent.
+            return Ok(());
+        }
+        let helped = self.retry(|| if growing { self.evacuate(1) } else { self.table.start_growth() });
         match helped {
             Err(Error::DiskFull { .. } | Error::Corrupt { .. } | Error::LimitReached { .. }) => Ok(()),
             other => other,
@@ -336,7 +350,7 @@ impl Core {
     #[inline]
     pub(crate) fn after_append(&self, end: Position, total: u64, running_low: bool) -> Result<()> {
         if running_low && self.tuning.background {
-            self.wake.upkeep();
+            self.wake.segment();
         }
         if total >= self.checkpoint_due.load(Ordering::Relaxed) {
             if self.tuning.background {

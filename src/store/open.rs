@@ -183,7 +183,7 @@ impl<'o> Opening<'o> {
         }
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: self.journal.uuid };
-        let files = self.files(journal, 0);
+        let files = self.files(journal);
         apply_journal(&files, head)?;
         // The extents that the new generation names may reach beyond the last page that was written, and the
         // file's length was not durable before this.
@@ -259,18 +259,8 @@ impl<'o> Opening<'o> {
             let found = format!("for {}", table.primary.pages());
             return Err(Error::corrupt("meta data", Location::page(&self.index_path, 2), expected, found));
         }
-        let meta_room = Meta::pages_for(meta.segments.len());
-        let mut journal_pages = u64::MAX;
-        if writable {
-            // The length may be there without the blocks. What a checkpoint writes besides bucket pages has its
-            // blocks from the start, in the journal and in the index.
-            let capacity = self.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
-            self.journal.allocate(capacity)?;
-            let index = (FIRST_META_PAGE + meta_room) * PAGE;
-            self.index.allocate(0, index).context("allocate blocks of", &self.index_path)?;
-            journal_pages = capacity - meta_room;
-        }
-        table.dirty.set_journal_pages(journal_pages);
+        // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
+        table.dirty.set_journal_pages(if writable { 0 } else { u64::MAX });
 
         let log = Log::new(
             LogConfig {
@@ -290,7 +280,7 @@ impl<'o> Opening<'o> {
         };
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };
-        let files = writable.then(|| self.files(journal, meta_room));
+        let files = writable.then(|| self.files(journal));
         Ok(Core {
             path: self.path.to_path_buf(),
             table,
@@ -317,13 +307,13 @@ impl<'o> Opening<'o> {
         })
     }
 
-    fn files(&self, journal: Journal, meta_room: u64) -> Files {
+    fn files(&self, journal: Journal) -> Files {
         Files {
             index: Arc::clone(&self.index),
             index_path: self.index_path.clone(),
             journal,
             extending: Mutex::new(()),
-            meta_room: AtomicU64::new(meta_room),
+            meta_room: AtomicU64::new(0),
         }
     }
 
@@ -420,7 +410,12 @@ impl Core {
         stats.replayed_records = tail.ops.len() as u64;
 
         self.adopt_known(disk, &meta.segments, header.cut)?;
+        for found in &tail.segments {
+            // Refused before anything is changed.
+            map_segment(disk, &found.path, found.salt, found.end, false)?;
+        }
         if writable {
+            self.allocate_reserve(meta.segments.len())?;
             self.discard(disk, &tail.discard)?;
             if !clean {
                 self.rewrite_tail(disk, &tail, header.cut)?;
@@ -457,6 +452,20 @@ impl Core {
                 self.checkpoint_due.store(0, std::sync::atomic::Ordering::Relaxed);
             }
         }
+        Ok(())
+    }
+
+    /// What a checkpoint writes besides bucket pages has its blocks from the start, in the journal and in the
+    /// index, and so have the images that the journal's length promises: the length may be there without them.
+    fn allocate_reserve(&self, segments: usize) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let meta_room = Meta::pages_for(segments);
+        let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
+        files.journal.allocate(capacity)?;
+        let index = (FIRST_META_PAGE + meta_room) * PAGE;
+        files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
+        files.meta_room.store(meta_room, std::sync::atomic::Ordering::Release);
+        self.table.dirty.set_journal_pages(capacity - meta_room);
         Ok(())
     }
 

@@ -45,7 +45,6 @@ impl Core {
         let growth = table.growth();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let free = table.pool.len();
-        let end_page = table.structure.lock().end_page;
         let counters = &table.counters;
         let into_empty_one = get(&counters.into_empty_one);
         let into_new_overflow = get(&counters.into_new_overflow);
@@ -56,7 +55,8 @@ impl Core {
             evacuated_pages: growth.cursor(),
             overflow_pages: table.overflow.pages().saturating_sub(free),
             overflow_pages_free: free,
-            file_bytes: end_page * PAGE_BYTES as u64,
+            // Blocks, since an extent gets them as it is filled.
+            file_bytes: self.files.as_ref().and_then(|files| files.index.allocated().ok()).unwrap_or(0),
             slots: growth.pages() * table.geometry.slots() as u64,
             growths: get(&counters.growths),
             splits: get(&counters.splits),

@@ -312,7 +312,7 @@ impl Core {
     pub(crate) fn want_growth(&self) {
         self.table.growth_wanted.store(true, Ordering::Relaxed);
         if self.tuning.background {
-            self.wake.upkeep();
+            self.wake.growth();
         }
     }
 

@@ -6,14 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::map::MapOwner;
-use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PathKind};
+use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PAGE_BYTES, PathKind};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -176,7 +176,7 @@ impl DiskFile for RealFile {
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
         let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         let memory = non_null(map.as_mut_ptr())?;
-        let owner = Fresh { map, replaced: AtomicU32::new(0), file: Arc::clone(&self.file), offset };
+        let owner = Fresh { map, file: Arc::clone(&self.file), offset, replaced: Mutex::default() };
         if cfg!(target_os = "linux") {
             // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
             let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
@@ -235,17 +235,37 @@ impl MapOwner for Writable {
     }
 }
 
-/// Pieces of a [`Fresh`] that can be replaced by the file: each can split the mapping, and a process may have
-/// 65,530 of them.
-const REPLACEMENTS_MAX: u32 = 4096;
+/// Pieces that a [`Fresh`] can be split into: a process may have 65,530 mappings, and the log needs some.
+const PIECES_MAX: u64 = 4096;
 
 /// Owns anonymous memory that stands for a part of a file.
 struct Fresh {
     map: MmapMut,
-    replaced: AtomicU32,
     file: Arc<File>,
     /// Where in the file the memory's first byte belongs.
     offset: u64,
+    /// Pages that the file has taken the place of, a bit each.
+    replaced: Mutex<Replaced>,
+}
+
+#[derive(Default)]
+struct Replaced {
+    pages: Vec<u64>,
+    /// Runs of replaced pages that began with a page of their own.
+    pieces: u64,
+}
+
+impl Replaced {
+    fn has(&self, page: usize) -> bool {
+        self.pages.get(page / 64).is_some_and(|word| word & 1 << (page % 64) != 0)
+    }
+
+    fn set(&mut self, page: usize) {
+        if self.pages.len() <= page / 64 {
+            self.pages.resize(page / 64 + 1, 0);
+        }
+        self.pages[page / 64] |= 1 << (page % 64);
+    }
 }
 
 impl MapOwner for Fresh {
@@ -264,7 +284,21 @@ impl MapOwner for Fresh {
 
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
         assert!(offset + bytes <= self.map.len());
-        if self.replaced.fetch_add(1, Ordering::Relaxed) >= REPLACEMENTS_MAX {
+        let page = offset / PAGE_BYTES;
+        let mut replaced = self.replaced.lock();
+        if bytes != PAGE_BYTES {
+            return Err(io::Error::other("one page at a time"));
+        }
+        if replaced.has(page) {
+            // SAFETY: the range is inside a mapping that `self` owns; it shows the file, as below, so dropping
+            // the private copy brings the file's bytes back.
+            unsafe {
+                rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxDontNeed)?
+            };
+            return Ok(());
+        }
+        let alone = !(replaced.has(page + 1) || page > 0 && replaced.has(page - 1));
+        if alone && replaced.pieces >= PIECES_MAX {
             return Err(io::Error::other("the mapping is in too many pieces"));
         }
         // SAFETY: the range is inside a mapping that `self` owns and stays mapped: the file's pages take the
@@ -280,6 +314,8 @@ impl MapOwner for Fresh {
                 self.offset + offset as u64,
             )?;
         }
+        replaced.set(page);
+        replaced.pieces += u64::from(alone);
         Ok(())
     }
 }

@@ -1,0 +1,884 @@
+//! The contract of the public interface, call by call: what the documentation promises, and what happens at its
+//! edges. Limits, options, what opening does to whatever lies at the path, locks, read-only stores, damaged and
+//! foreign files, and what opening and closing over and over costs.
+//!
+//! Errors are part of the contract: each has the right type, names what a person needs, and leaves the disk as
+//! it was (directories are compared byte for byte, modification times included).
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::{contents, copy_store, open, snapshot, tiny_options};
+use tophash::{Batch, Entry, Error, Options, Store, SyncPolicy, Tuning, Value};
+
+/// Options of a quiet store with ordinary pages: no background threads.
+fn quiet() -> Options {
+    Options::new().tuning(Tuning { background: false, ..Tuning::default() }).sync(SyncPolicy::Manual)
+}
+
+/// Opening must fail, and change nothing below `dir`.
+fn refused(options: &Options, path: &Path, dir: &Path) -> Error {
+    let before = snapshot(dir);
+    let error = options.open(path).expect_err("the open should be refused");
+    assert_eq!(snapshot(dir), before, "a refused open changed something: {error}");
+    error
+}
+
+/// Fails unless the text has all the words.
+fn says(error: &Error, words: &[&str]) {
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not say {word:?}");
+    }
+}
+
+// ---- one key at a time ----
+
+#[test]
+fn changes_return_what_was_there() {
+    let dir = common::scratch();
+    let store = open(&tiny_options(), &dir.path().join("store"));
+    let big = vec![9; 5000];
+    assert!(store.insert("key", "one").unwrap().is_none());
+    assert_eq!(store.insert("key", &big).unwrap().unwrap(), &b"one"[..]);
+    let blob = store.insert("key", "two").unwrap().unwrap();
+    assert_eq!(store.remove("key").unwrap().unwrap(), &b"two"[..]);
+    assert!(store.remove("key").unwrap().is_none());
+    // The file of the value is unlinked by the second checkpoint; the value stays what it is.
+    store.checkpoint().unwrap();
+    store.checkpoint().unwrap();
+    assert_eq!(blob, &big[..]);
+
+    assert!(store.compare_exchange("key", None, Some(b"a")).unwrap().is_ok());
+    assert_eq!(store.compare_exchange("key", None, Some(b"b")).unwrap().unwrap_err().unwrap(), &b"a"[..]);
+    assert!(store.compare_exchange("other", Some(b"a"), None).unwrap().unwrap_err().is_none());
+    assert!(store.compare_exchange("key", Some(b"a"), None).unwrap().is_ok());
+    assert!(store.compare_exchange("key", None, None).unwrap().is_ok(), "absent as expected, and stays so");
+    assert!(!store.contains_key("key").unwrap());
+
+    assert_eq!(store.update("key", |old| old.is_none().then(|| b"made".to_vec())).unwrap().unwrap(), &b"made"[..]);
+    assert!(store.update("key", |old| old.is_none().then(|| b"made".to_vec())).unwrap().is_none());
+    assert!(store.update("key", |_| None).unwrap().is_none());
+    assert_eq!(store.get_or_insert_with("key", || "first").unwrap(), &b"first"[..]);
+    let never = || -> &str { panic!("the key is there") };
+    assert_eq!(store.get_or_insert_with("key", never).unwrap(), &b"first"[..]);
+
+    let mut batch = Batch::new();
+    batch.insert("key", "x").remove("key").insert("key", "y").insert("gone", "z").remove("gone").remove("never there");
+    assert_eq!(batch.len(), 6);
+    store.apply(&batch).unwrap();
+    assert_eq!(store.get("key").unwrap().unwrap(), &b"y"[..], "the last change of a key counts");
+    assert!(!store.contains_key("gone").unwrap());
+    batch.clear();
+    assert!(batch.is_empty());
+    store.apply(&batch).unwrap();
+    assert_eq!(store.remove_many(&["key", "key", "gone"]).unwrap(), 1);
+    assert!(store.is_empty());
+    store.clear().unwrap();
+}
+
+#[test]
+fn empty_keys_and_values_are_ordinary_ones() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&tiny_options(), &path);
+    assert!(store.get("").unwrap().is_none());
+    store.insert("", "").unwrap();
+    store.insert("empty value", "").unwrap();
+    assert_eq!(store.get("").unwrap().unwrap(), &b""[..]);
+    assert_eq!(store.len(), 2);
+    store.close().unwrap();
+    let store = open(&tiny_options(), &path);
+    assert_eq!(store.get("").unwrap().unwrap().len(), 0);
+    assert_eq!(store.insert("", "something").unwrap().unwrap(), &b""[..]);
+    assert_eq!(store.remove("").unwrap().unwrap(), &b"something"[..]);
+    assert!(!store.contains_key("").unwrap() && store.contains_key("empty value").unwrap());
+}
+
+#[test]
+fn what_is_too_long_is_refused_and_changes_nothing() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&quiet(), &path);
+    let longest = vec![b'k'; 65_535];
+    store.insert(&longest, "value").unwrap();
+    assert_eq!(store.get(&longest).unwrap().unwrap(), &b"value"[..]);
+    store.sync().unwrap();
+
+    let position = store.stats().log.position;
+    let before = contents(&store);
+    let long = vec![b'k'; 65_536];
+    let mut batch = Batch::new();
+    batch.insert("in the batch", "before the long key").insert(&long, "value");
+    let errors = [
+        store.insert(&long, "value").map(drop),
+        store.remove(&long).map(drop),
+        store.compare_exchange(&long, None, Some(b"value")).map(drop),
+        store.update(&long, |_| Some(Vec::new())).map(drop),
+        store.get_or_insert_with(&long, || "value").map(drop),
+        store.apply(&batch),
+        store.remove_many(&[&longest, &long]).map(drop),
+    ];
+    for outcome in errors {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, Error::KeyTooLong { len: 65_536, limit: 65_535 }), "{error}");
+        says(&error, &["65536", "65535"]);
+    }
+    assert!(store.get(&long).unwrap().is_none());
+    assert!(!store.contains_key(&long).unwrap());
+    // Zeroed memory of this size is only an address range until somebody reads it.
+    let huge = vec![0u8; 1 << 32];
+    let error = store.insert("key", &huge).unwrap_err();
+    assert!(matches!(error, Error::ValueTooLong { .. }), "{error}");
+    says(&error, &["4294967296", "4294967295", "split it"]);
+    assert_eq!(contents(&store), before);
+    assert_eq!(store.stats().log.position, position, "a refused change is in the log");
+}
+
+#[test]
+fn every_error_says_where_and_what_to_do() {
+    let path = || PathBuf::from("/data/sessions");
+    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let errors: [(Error, &[&str]); 14] = [
+        (Error::Io { action: "open", path: path(), source: full() }, &["open /data/sessions"]),
+        (Error::DiskFull { what: "a segment", path: path(), source: full() }, &["/data/sessions", "a segment", "free"]),
+        (Error::Locked { path: path(), pid: Some(17) }, &["/data/sessions", "process 17", "one process at a time"]),
+        (Error::NotFound { path: path() }, &["/data/sessions", "create"]),
+        (Error::AlreadyExists { path: path() }, &["/data/sessions", "without create_new"]),
+        (Error::NotAStore { path: path(), reason: "the reason".into() }, &["/data/sessions", "the reason"]),
+        (
+            Error::NewerFormat { path: path(), found: 7, supported: 1, access: "write" },
+            &["/data/sessions", "7", "write", "newer tophash"],
+        ),
+        (Error::KeyTooLong { len: 70_000, limit: 65_535 }, &["70000", "65535", "hash"]),
+        (Error::ValueTooLong { len: 5_000_000_000, limit: 4_294_967_295 }, &["5000000000", "4294967295", "split it"]),
+        (Error::BatchTooLarge { bytes: 2_000_000_000, limit: 1_000 }, &["2000000000", "1000", "in parts"]),
+        (
+            Error::LimitReached { path: path(), what: "segments", limit: 4096, remedy: "compact" },
+            &["/data/sessions", "segments", "4096", "compact"],
+        ),
+        (Error::ReadOnly { path: path() }, &["/data/sessions", "without Options::read_only"]),
+        (
+            Error::Poisoned { path: path(), cause: "the first error".into() },
+            &["/data/sessions", "the first error", "open it again"],
+        ),
+        (Error::Forked { path: path(), owner: 18 }, &["/data/sessions", "18", "its own store"]),
+    ];
+    for (error, words) in &errors {
+        says(error, words);
+        assert!(!error.is_corruption());
+    }
+}
+
+#[test]
+fn handles_cross_threads() {
+    fn shared<T: Send + Sync>() {}
+    fn value<T: Send + Sync + Clone>() {}
+    shared::<Store>();
+    shared::<Options>();
+    shared::<Error>();
+    value::<Value<'static>>();
+    value::<Entry<'static>>();
+    value::<Batch>();
+}
+
+#[test]
+fn values_outlive_what_happens_to_their_keys() {
+    let dir = common::scratch();
+    let store = open(&tiny_options(), &dir.path().join("store"));
+    store.insert("key", "precious").unwrap();
+    let value = store.get("key").unwrap().unwrap();
+    let clone = value.clone();
+    assert_eq!(store.stats().log.pinned_segments, 1);
+    for i in 0..2000u32 {
+        store.insert(i.to_le_bytes(), [i as u8; 50]).unwrap();
+    }
+    store.clear().unwrap();
+    store.checkpoint().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || assert_eq!(&*clone, b"precious"));
+    });
+    assert_eq!(format!("{value:?}"), "Value(8 bytes, \"precious\")");
+    drop(value);
+    assert_eq!(store.stats().log.pinned_segments, 0);
+}
+
+#[test]
+fn a_cursor_goes_on_after_closing() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let mut store = open(&tiny_options(), &path);
+    for i in 0..500u32 {
+        store.insert(i.to_le_bytes(), "value").unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        let (entries, next) = store.scan(at, 30).unwrap();
+        seen.extend(entries.iter().map(|entry| u32::from_le_bytes(entry.key().try_into().unwrap())));
+        drop(entries);
+        store.close().unwrap();
+        store = open(&tiny_options(), &path);
+        // The table grows meanwhile.
+        for i in 0..60u32 {
+            store.insert(((1000 + seen.len() as u32) << 8 | i).to_le_bytes(), "new").unwrap();
+        }
+        cursor = next;
+    }
+    seen.retain(|&key| key < 500);
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..500), "each key that was there throughout comes exactly once");
+    assert!(store.stats().index.level > 3);
+}
+
+// ---- options ----
+
+#[test]
+fn impossible_options_are_refused() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let cases: [(&str, Options); 9] = [
+        ("segment_bytes", Options::new().segment_bytes(4095)),
+        ("segment_bytes", Options::new().segment_bytes((1 << 30) + 1)),
+        ("checkpoint_bytes", Options::new().checkpoint_bytes(0)),
+        ("memory_bytes", Options::new().memory_bytes((256 << 10) - 1)),
+        ("sync", Options::new().sync(SyncPolicy::Every(Duration::ZERO))),
+        ("capacity", Options::new().capacity((1 << 40) + 1)),
+        ("create_new", Options::new().create_new(true).read_only(true)),
+        ("tuning", Options::new().tuning(Tuning { home_buckets: 1, ..Tuning::default() })),
+        ("tuning", Options::new().tuning(Tuning { home_buckets: 61, ..Tuning::default() })),
+    ];
+    for (option, options) in cases {
+        let error = options.open(&path).unwrap_err();
+        assert!(matches!(&error, Error::InvalidOption { option: named, .. } if *named == option), "{error}");
+        says(&error, &[option, "not possible"]);
+    }
+    let possible = [
+        Options::new().segment_bytes(4096).checkpoint_bytes(1).memory_bytes(256 << 10),
+        Options::new().sync(SyncPolicy::Every(Duration::from_nanos(1))),
+        Options::new().sync(SyncPolicy::Always),
+        Options::default(),
+    ];
+    for options in possible {
+        let store = open(&options, &path);
+        store.insert("key", "value").unwrap();
+        assert_eq!(store.get("key").unwrap().unwrap(), &b"value"[..]);
+    }
+}
+
+#[test]
+fn capacity_costs_no_disk_and_spares_growth() {
+    const RECORDS: u32 = 60_000;
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let options = quiet().capacity(RECORDS.into());
+    let mut store = open(&options, &path);
+    let sized = store.stats().index;
+    assert!(sized.slots >= u64::from(RECORDS), "{sized:?}");
+    let (occupied, length) = (store.disk_bytes().unwrap(), fs::metadata(path.join("index")).unwrap().len());
+    assert!(occupied < 1 << 20 && length > 480_000, "{occupied} bytes of disk, an index of {length} bytes");
+    assert_eq!(store.disk_bytes().unwrap(), common::blocks(&path));
+    for i in 0..RECORDS {
+        if i == RECORDS / 2 {
+            store.close().unwrap();
+            // On an existing store the option has no effect.
+            store = open(&quiet().capacity(1 << 30), &path);
+            assert_eq!(store.stats().index.level, sized.level);
+        }
+        store.insert(i.to_le_bytes(), "value").unwrap();
+    }
+    let filled = store.stats().index;
+    assert_eq!((filled.growths, filled.level, filled.growing), (0, sized.level, false));
+    drop(store);
+
+    let small = open(&quiet(), &dir.path().join("small"));
+    (0..RECORDS).for_each(|i| drop(small.insert(i.to_le_bytes(), "value").unwrap()));
+    assert!(small.stats().index.growths > 0, "without capacity the table grows");
+}
+
+#[test]
+fn reserved_room_is_there_and_stays() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&quiet(), &path);
+    (0..500u32).for_each(|i| drop(store.insert(i.to_le_bytes(), "value").unwrap()));
+    store.reserve(30_000).unwrap();
+    let reserved = store.stats().index;
+    assert!(reserved.slots >= 30_500 && !reserved.growing && reserved.growths > 0, "{reserved:?}");
+    assert_eq!(contents(&store).len(), 500);
+    store.close().unwrap();
+    let store = open(&quiet(), &path);
+    (500..30_500u32).for_each(|i| drop(store.insert(i.to_le_bytes(), "value").unwrap()));
+    let filled = store.stats().index;
+    assert_eq!((filled.growths, filled.level), (0, reserved.level));
+    assert_eq!(store.len(), 30_500);
+    store.reserve(0).unwrap();
+    assert_eq!(store.stats().index.level, reserved.level);
+}
+
+#[test]
+fn little_memory_makes_writers_wait_and_nothing_else() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    // 512 pages, of which 64 may be changed between two checkpoints.
+    let options = tiny_options()
+        .tuning(Tuning { level_min: 9, ..common::tiny() })
+        .checkpoint_bytes(1 << 30)
+        .segment_bytes(1 << 20)
+        .memory_bytes(256 << 10);
+    let store = open(&options, &path);
+    for round in 0..3u32 {
+        (0..2000u32).for_each(|i| drop(store.insert(i.to_le_bytes(), round.to_le_bytes()).unwrap()));
+    }
+    let stats = store.stats();
+    assert!(stats.waits.memory > 10 && stats.checkpoint.count >= stats.waits.memory, "{stats:?}");
+    assert!(stats.checkpoint.dirty_pages <= 64 && stats.checkpoint.private_pages <= 128, "{:?}", stats.checkpoint);
+    let found = contents(&store);
+    assert!(found.len() == 2000 && found.values().all(|value| value[..] == 2u32.to_le_bytes()));
+    store.close().unwrap();
+    assert!(contents(&open(&options, &path)) == found);
+}
+
+// ---- what lies at the path ----
+
+#[test]
+fn other_peoples_files_are_left_alone() {
+    let dir = common::scratch();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "a file").unwrap();
+    fs::create_dir(at("documents")).unwrap();
+    fs::write(at("documents/letter.txt"), "Dear Sir or Madam").unwrap();
+    for (name, bytes) in [("text", &b"an index of something else"[..]), ("empty", b""), ("long", &[7; 20_000])] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join("index"), bytes).unwrap();
+    }
+    // Looks like what an interrupted creation leaves, but holds a segment.
+    fs::create_dir_all(at("log/log-1")).unwrap();
+    fs::write(at("log/log-1/00000001.log"), "records?").unwrap();
+    for name in ["file", "documents", "text", "empty", "long", "log"] {
+        for options in [Options::new(), Options::new().create_new(true), Options::new().create(false)] {
+            let error = refused(&options, &at(name), dir.path());
+            let there_is_one = matches!(error, Error::AlreadyExists { .. }) && name != "documents" && name != "file";
+            assert!(matches!(error, Error::NotAStore { .. }) || there_is_one, "{name}: {error}");
+            says(&error, &[name]);
+        }
+        let error = refused(&Options::new().read_only(true), &at(name), dir.path());
+        assert!(matches!(error, Error::NotAStore { .. }), "{name}: {error}");
+    }
+    says(&refused(&Options::new(), &at("documents"), dir.path()), &["letter.txt"]);
+
+    let error = refused(&Options::new(), &at("missing/store"), dir.path());
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    // A link in place of the index is not followed.
+    fs::create_dir(at("linked")).unwrap();
+    std::os::unix::fs::symlink(at("long").join("index"), at("linked/index")).unwrap();
+    let error = refused(&Options::new(), &at("linked"), dir.path());
+    assert!(matches!(error, Error::Io { .. } | Error::NotAStore { .. }), "{error}");
+}
+
+#[test]
+fn creation_is_asked_for_or_refused() {
+    let dir = common::scratch();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("empty")).unwrap();
+    for name in ["missing", "empty"] {
+        for options in [Options::new().create(false), Options::new().read_only(true)] {
+            let error = refused(&options, &at(name), dir.path());
+            assert!(matches!(error, Error::NotFound { .. }), "{name}: {error}");
+            says(&error, &[name]);
+        }
+        assert!(!at("missing").exists());
+    }
+    for name in ["missing", "empty"] {
+        open(&Options::new().create_new(true), &at(name)).insert("key", "value").unwrap();
+        let error = refused(&Options::new().create_new(true), &at(name), dir.path());
+        assert!(matches!(error, Error::AlreadyExists { .. }), "{name}: {error}");
+        let store = open(&Options::new().create(false), &at(name));
+        assert_eq!(store.get("key").unwrap().unwrap(), &b"value"[..]);
+    }
+    // Only its owner may read a store.
+    let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o077;
+    assert_eq!((mode("missing"), mode("missing/index"), mode("missing/log-1")), (0, 0, 0));
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_an_error() {
+    if rustix::process::geteuid().is_root() {
+        println!("skipped: root may write everywhere");
+        return;
+    }
+    let dir = common::scratch();
+    let path = dir.path().join("locked");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o500)).unwrap();
+    let error = refused(&Options::new(), &path, dir.path());
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    says(&error, &["locked"]);
+}
+
+// ---- reading without writing ----
+
+/// A store that was not closed: its last records are in the log only. Returns what it holds.
+fn unclean_store(options: &Options, path: &Path, records: u32) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
+    let original = path.with_extension("original");
+    let store = open(options, &original);
+    (0..records).for_each(|i| drop(store.insert(i.to_le_bytes(), common::bytes(40, i.into())).unwrap()));
+    store.checkpoint().unwrap();
+    (0..records / 2).for_each(|i| drop(store.remove((i * 2).to_le_bytes()).unwrap()));
+    (0..records).for_each(|i| drop(store.insert((i * 3).to_le_bytes(), "in the tail").unwrap()));
+    store.insert("blob", vec![3; 3000]).unwrap();
+    let found = contents(&store);
+    copy_store(&original, path);
+    drop(store);
+    fs::remove_dir_all(original).unwrap();
+    found
+}
+
+#[test]
+fn a_read_only_store_changes_nothing() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let options = tiny_options().checkpoint_bytes(1 << 30);
+    let expected = unclean_store(&options, &path, 400);
+    let before = snapshot(dir.path());
+    for round in 0..3 {
+        let store = open(&options.clone().read_only(true), &path);
+        assert!(contents(&store) == expected);
+        let recovery = store.stats().recovery;
+        assert!(recovery.was_unclean && recovery.replayed_records == 601, "{recovery:?}");
+        let refusals = [
+            store.insert("key", "value").map(drop),
+            store.remove("key").map(drop),
+            store.compare_exchange("key", None, Some(b"value")).map(drop),
+            store.update("key", |_| Some(Vec::new())).map(drop),
+            store.get_or_insert_with("key", || "value").map(drop),
+            store.apply(Batch::new().insert("key", "value")),
+            store.remove_many(&["key"]).map(drop),
+            store.clear(),
+            store.reserve(10_000),
+            store.sync(),
+            store.checkpoint(),
+        ];
+        for (call, outcome) in refusals.into_iter().enumerate() {
+            assert!(matches!(outcome, Err(Error::ReadOnly { .. })), "call {call}: {outcome:?}");
+        }
+        assert_eq!(store.get_or_insert_with("blob", || "value").unwrap(), &[3; 3000][..]);
+        assert!(contents(&store) == expected);
+        if round % 2 == 0 {
+            store.close().unwrap();
+        }
+        assert_eq!(snapshot(dir.path()), before);
+    }
+    assert!(contents(&open(&options, &path)) == expected);
+}
+
+// ---- closing, crashing, opening ----
+
+#[test]
+fn a_clean_close_leaves_nothing_to_replay() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let options = quiet();
+    let store = open(&options, &path);
+    (0..100u32).for_each(|i| drop(store.insert(i.to_le_bytes(), "value").unwrap()));
+    let copy = dir.path().join("copy");
+    copy_store(&path, &copy);
+    store.close().unwrap();
+
+    let recovery = open(&options, &path).stats().recovery;
+    assert!(!recovery.was_unclean && recovery.open_nanos > 0, "{recovery:?}");
+    assert_eq!((recovery.replayed_records, recovery.replayed_bytes, recovery.discarded_bytes), (0, 0, 0));
+    // Dropping closes as well.
+    assert!(!open(&options, &path).stats().recovery.was_unclean);
+
+    let crashed = open(&options, &copy);
+    let recovery = crashed.stats().recovery;
+    assert!(recovery.was_unclean && recovery.replayed_bytes >= 100 * 16, "{recovery:?}");
+    assert_eq!((recovery.replayed_records, recovery.discarded_bytes), (100, 0));
+    assert_eq!(crashed.len(), 100);
+}
+
+#[test]
+fn a_checkpoint_shortens_the_replay() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&quiet(), &path);
+    (0..100u32).for_each(|i| drop(store.insert(i.to_le_bytes(), "value").unwrap()));
+    store.checkpoint().unwrap();
+    (0..7u32).for_each(|i| drop(store.remove(i.to_le_bytes()).unwrap()));
+    copy_store(&path, &dir.path().join("copy"));
+    let crashed = open(&quiet(), &dir.path().join("copy"));
+    assert_eq!((crashed.stats().recovery.replayed_records, crashed.len()), (7, 93));
+}
+
+#[test]
+fn opening_and_closing_over_and_over_eats_nothing() {
+    for options in [quiet(), tiny_options(), Options::new()] {
+        let dir = common::scratch();
+        let path = dir.path().join("store");
+        open(&options, &path).insert("first", "value").unwrap();
+        let (before, segments) = (common::blocks(&path), common::segments(&path).len());
+        for i in 0..300u32 {
+            let store = open(&options, &path);
+            store.insert((i % 10).to_le_bytes(), i.to_le_bytes()).unwrap();
+            store.close().unwrap();
+        }
+        let store = open(&options, &path);
+        assert_eq!(store.len(), 11);
+        assert_eq!(store.get(9u32.to_le_bytes()).unwrap().unwrap(), &299u32.to_le_bytes()[..]);
+        drop(store);
+        // 300 records of 16 bytes, and a mark of 24 bytes for each sync: what is written, and no more.
+        let bytes = 300 * (16 + 24);
+        assert!(common::blocks(&path) <= before + bytes + (32 << 10), "{before} -> {}", common::blocks(&path));
+        assert!(common::segments(&path).len() <= segments + 1 + bytes as usize / 4096, "{:?}", common::segments(&path));
+    }
+}
+
+#[test]
+fn crashing_over_and_over_eats_nothing() {
+    let dir = common::scratch();
+    let options = tiny_options().checkpoint_bytes(1 << 20);
+    let mut path = dir.path().join("0");
+    let expected = unclean_store(&options, &path, 200);
+    let mut sizes = Vec::new();
+    for i in 1..=200 {
+        let store = open(&options, &path);
+        assert_eq!(store.len(), expected.len() as u64);
+        let copy = dir.path().join(i.to_string());
+        copy_store(&path, &copy);
+        drop(store);
+        fs::remove_dir_all(&path).unwrap();
+        path = copy;
+        sizes.push((common::files(&path).len(), common::blocks(&path)));
+    }
+    assert!(contents(&open(&options, &path)) == expected);
+    let (files, blocks) = (sizes[2].0, sizes[2].1);
+    assert!(sizes[2..].iter().all(|size| size.0 <= files && size.1 <= blocks + (16 << 10)), "{sizes:?}");
+}
+
+// ---- damaged and foreign files ----
+
+/// A clean store with a few segments of known content.
+fn sample(dir: &Path, name: &str) -> (PathBuf, std::collections::BTreeMap<Vec<u8>, Vec<u8>>) {
+    let path = dir.join(name);
+    let store = open(&tiny_options(), &path);
+    for i in 0..300u32 {
+        store.insert(i.to_le_bytes(), common::bytes(60, u64::from(i) ^ name.len() as u64)).unwrap();
+    }
+    store.insert("blob", common::bytes(2500, 1)).unwrap();
+    let found = contents(&store);
+    store.close().unwrap();
+    assert!(common::segments(&path).len() > 3);
+    (path, found)
+}
+
+/// Opening a store must fail, and change no byte of it.
+fn store_refused(options: &Options, path: &Path) -> Error {
+    let before = snapshot(path).but_for_opening();
+    let error = options.open(path).expect_err("the open should be refused");
+    assert_eq!(snapshot(path).but_for_opening(), before, "a refused open changed something: {error}");
+    error
+}
+
+/// Both ways of opening must fail; returns both errors.
+fn both_refused(path: &Path) -> [Error; 2] {
+    [store_refused(&tiny_options(), path), refused(&tiny_options().read_only(true), path, path)]
+}
+
+/// Changes a header slot of the index file and mends its checksum.
+fn edit_header(path: &Path, slot: u64, edit: impl FnOnce(&mut [u8])) {
+    let index = File::options().read(true).write(true).open(path.join("index")).unwrap();
+    let mut page = vec![0; 4096];
+    index.read_exact_at(&mut page, slot * 4096).unwrap();
+    edit(&mut page);
+    page[16..20].fill(0);
+    let crc = crc32fast::hash(&page);
+    page[16..20].copy_from_slice(&crc.to_le_bytes());
+    index.write_all_at(&page, slot * 4096).unwrap();
+}
+
+#[test]
+fn one_damaged_header_slot_is_survived_two_are_not() {
+    let dir = common::scratch();
+    let (path, expected) = sample(dir.path(), "store");
+    for slots in [&[0][..], &[1], &[0, 1]] {
+        for at in [0, 17, 60, 100, 4000] {
+            let damaged = dir.path().join("damaged");
+            copy_store(&path, &damaged);
+            slots.iter().for_each(|slot| common::flip_bit(&damaged.join("index"), slot * 4096 + at, 3));
+            if slots.len() == 2 {
+                for error in both_refused(&damaged) {
+                    let kind =
+                        matches!(error, Error::Corrupt { .. }) || at == 0 && matches!(error, Error::NotAStore { .. });
+                    assert!(kind, "byte {at}: {error}");
+                    says(&error, &["index"]);
+                }
+            } else {
+                assert!(contents(&open(&tiny_options().read_only(true), &damaged)) == expected);
+                let store = open(&tiny_options(), &damaged);
+                assert!(contents(&store) == expected, "slot {slots:?} byte {at}");
+                store.insert("goes", "on").unwrap();
+                store.close().unwrap();
+                assert_eq!(open(&tiny_options(), &damaged).len(), expected.len() as u64 + 1);
+            }
+            fs::remove_dir_all(damaged).unwrap();
+        }
+    }
+}
+
+#[test]
+fn newer_formats_are_named() {
+    let dir = common::scratch();
+    let (path, expected) = sample(dir.path(), "store");
+    for slots in [&[0][..], &[1], &[0, 1]] {
+        let newer = dir.path().join("newer");
+        copy_store(&path, &newer);
+        slots
+            .iter()
+            .for_each(|&slot| edit_header(&newer, slot, |page| page[8..12].copy_from_slice(&2u32.to_le_bytes())));
+        for error in both_refused(&newer) {
+            assert!(matches!(error, Error::NewerFormat { found: 2, supported: 1, access: "read", .. }), "{error}");
+        }
+        slots.iter().for_each(|&slot| {
+            edit_header(&newer, slot, |page| {
+                page[8..12].copy_from_slice(&1u32.to_le_bytes());
+                page[12..16].copy_from_slice(&5u32.to_le_bytes());
+            });
+        });
+        // Whoever only reads may go on.
+        assert!(contents(&open(&tiny_options().read_only(true), &newer)) == expected);
+        let error = store_refused(&tiny_options(), &newer);
+        assert!(matches!(error, Error::NewerFormat { found: 5, supported: 1, access: "write", .. }), "{error}");
+        fs::remove_dir_all(newer).unwrap();
+    }
+    // A segment can be of a newer version, too.
+    let last = common::segments(&path).pop().unwrap();
+    let file = File::options().write(true).open(&last).unwrap();
+    file.write_all_at(&9u32.to_le_bytes(), 8).unwrap();
+    for error in both_refused(&path) {
+        assert!(matches!(error, Error::NewerFormat { found: 9, .. }), "{error}");
+        says(&error, &[".log"]);
+    }
+}
+
+#[test]
+fn files_of_another_store_are_noticed() {
+    let dir = common::scratch();
+    let (path, expected) = sample(dir.path(), "store");
+    let (other, _) = sample(dir.path(), "another");
+    let mixed = dir.path().join("mixed");
+    let with = |damage: &dyn Fn(&Path)| {
+        let _ = fs::remove_dir_all(&mixed);
+        copy_store(&path, &mixed);
+        damage(&mixed);
+    };
+    let last = |store: &Path| common::segments(store).pop().unwrap();
+    // In the place of the segment that is written to, and as one that follows it.
+    let in_place = |mixed: &Path| _ = fs::copy(last(&other), last(mixed)).unwrap();
+    let behind = |mixed: &Path| _ = fs::copy(last(&other), mixed.join("log-1/00000999.log")).unwrap();
+    let header = |mixed: &Path| {
+        let mut page = [0; 4096];
+        File::open(other.join("index")).unwrap().read_exact_at(&mut page, 4096).unwrap();
+        File::options().write(true).open(mixed.join("index")).unwrap().write_all_at(&page, 4096).unwrap();
+    };
+    let index = |mixed: &Path| common::copy_file(&other.join("index"), &mixed.join("index")).unwrap();
+    for damage in [&in_place as &dyn Fn(&Path), &behind, &header, &index] {
+        with(damage);
+        for error in both_refused(&mixed) {
+            assert!(matches!(error, Error::WrongStore { .. }) && error.is_corruption(), "{error}");
+            says(&error, &["mixed", "restore"]);
+        }
+    }
+    // An older segment is found out by its records: they validate in their own store only.
+    with(&|mixed| _ = fs::copy(&common::segments(&other)[1], &common::segments(mixed)[1]).unwrap());
+    match tiny_options().open(&mixed) {
+        Err(error) => assert!(error.is_corruption(), "{error}"),
+        Ok(store) => {
+            let mut damaged = 0;
+            for (key, value) in &expected {
+                match store.get(key) {
+                    Ok(found) => assert_eq!(found.as_deref(), Some(&value[..])),
+                    Err(error) => {
+                        assert!(error.is_corruption(), "{error}");
+                        damaged += 1;
+                    }
+                }
+            }
+            assert!(damaged > 0);
+        }
+    }
+}
+
+#[test]
+fn missing_and_shortened_files_are_noticed() {
+    let dir = common::scratch();
+    let (path, _) = sample(dir.path(), "store");
+    let damaged = dir.path().join("damaged");
+    let segments = common::segments(&path).len();
+    for number in 0..segments {
+        for shortened in [false, true] {
+            copy_store(&path, &damaged);
+            let segment = &common::segments(&damaged)[number];
+            if shortened {
+                File::options().write(true).open(segment).unwrap().set_len(1000).unwrap();
+            } else {
+                fs::remove_file(segment).unwrap();
+            }
+            for error in both_refused(&damaged) {
+                let missing = matches!(error, Error::Io { .. }) && !shortened;
+                assert!(missing || error.is_corruption(), "segment {number}, shortened {shortened}: {error}");
+                says(&error, &[segment.file_name().unwrap().to_str().unwrap()]);
+            }
+            fs::remove_dir_all(&damaged).unwrap();
+        }
+    }
+    copy_store(&path, &damaged);
+    fs::remove_file(damaged.join("journal")).unwrap();
+    for error in both_refused(&damaged) {
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        says(&error, &["journal"]);
+    }
+    fs::remove_dir_all(&damaged).unwrap();
+    copy_store(&path, &damaged);
+    File::options().write(true).open(damaged.join("index")).unwrap().set_len(140 * 4096).unwrap();
+    for error in both_refused(&damaged) {
+        assert!(error.is_corruption(), "{error}");
+        says(&error, &["index"]);
+    }
+}
+
+#[test]
+fn lost_records_that_were_durable_are_not_passed_over() {
+    let dir = common::scratch();
+    let (original, path) = (dir.path().join("original"), dir.path().join("store"));
+    // Every record is synced, none is in the index file: a tail of several segments full of marks.
+    let options = tiny_options().checkpoint_bytes(1 << 30).sync(SyncPolicy::Always);
+    let store = open(&options, &original);
+    (0..200u32).for_each(|i| drop(store.insert(i.to_le_bytes(), [7; 60]).unwrap()));
+    let count = common::segments(&original).len();
+    assert!(count > 4);
+    for number in 0..count - 1 {
+        for damage in 0..3 {
+            copy_store(&original, &path);
+            let segment = &common::segments(&path)[number];
+            match damage {
+                0 => common::flip_bit(segment, 1000, 0),
+                1 => File::options().write(true).open(segment).unwrap().set_len(2000).unwrap(),
+                _ => fs::remove_file(segment).unwrap(),
+            }
+            for error in [store_refused(&options, &path), refused(&options.clone().read_only(true), &path, &path)] {
+                assert!(matches!(error, Error::LostData { .. }), "segment {number}, damage {damage}: {error}");
+                says(&error, &["log-1", "repair"]);
+            }
+            fs::remove_dir_all(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_rotten_record_is_an_error_and_never_a_wrong_value() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&quiet(), &path);
+    let records: Vec<(Vec<u8>, Vec<u8>)> = (0..12u8)
+        .map(|i| (format!("key number {i}").into_bytes(), common::bytes(usize::from(i) * 5, i.into())))
+        .collect();
+    records.iter().for_each(|(key, value)| drop(store.insert(key, value).unwrap()));
+    let end = store.stats().log.position & 0xffff_ffff;
+    store.close().unwrap();
+    let segment = common::segments(&path)[0].clone();
+
+    let mut noticed = 0;
+    for offset in 128..end {
+        let bit = (offset % 8) as u8;
+        common::flip_bit(&segment, offset, bit);
+        let store = open(&quiet(), &path);
+        let mut damaged = 0;
+        for (key, value) in &records {
+            match store.get(key) {
+                Ok(found) => assert_eq!(found.as_deref(), Some(&value[..]), "byte {offset}"),
+                Err(error) => {
+                    let Error::Corrupt { location, .. } = &error else { panic!("byte {offset}: {error}") };
+                    let at = location.offset.expect("an offset");
+                    assert!(location.path.ends_with("00000001.log") && at <= offset && offset < at + 128, "{error}");
+                    says(&error, &["00000001.log", &at.to_string(), "expected", "found", "verify"]);
+                    assert!(store.insert(key, "new").is_err(), "a damaged record is not overwritten");
+                    assert!(store.remove(key).is_err() && store.contains_key(key).is_err());
+                    damaged += 1;
+                }
+            }
+        }
+        // Iteration reports it and goes on with the next.
+        let (good, bad) = store.iter().fold((0, 0), |(good, bad), entry| match entry {
+            Ok(_) => (good + 1, bad),
+            Err(_) => (good, bad + 1),
+        });
+        assert_eq!((good, bad), (records.len() - damaged, damaged), "byte {offset}");
+        noticed += damaged;
+        drop(store);
+        common::flip_bit(&segment, offset, bit);
+    }
+    // All but the padding between records and the sync mark is covered.
+    assert!(noticed as u64 > (end - 128) / 2, "{noticed} of {} bytes", end - 128);
+    assert_eq!(contents(&open(&quiet(), &path)), records.into_iter().collect());
+}
+
+#[test]
+fn unverified_reads_return_what_is_there() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&quiet(), &path);
+    store.insert("the key", "the precious value").unwrap();
+    store.close().unwrap();
+    let segment = common::segments(&path)[0].clone();
+    let key_at = common::find_bytes(&segment, b"the key").unwrap();
+    common::flip_bit(&segment, key_at + 7 + 4, 0);
+    let trusting = quiet().verify_reads(false);
+    assert_eq!(open(&trusting, &path).get("the key").unwrap().unwrap(), &b"the qrecious value"[..]);
+    assert!(matches!(open(&quiet(), &path).get("the key"), Err(Error::Corrupt { .. })));
+    // A rotten key is an error or absent, not another key.
+    common::flip_bit(&segment, key_at, 0);
+    let store = open(&trusting, &path);
+    assert!(!matches!(store.get("the key"), Ok(Some(_))));
+    assert!(!matches!(store.get("uhe key"), Ok(Some(_))));
+}
+
+#[test]
+fn a_rotten_blob_is_an_error() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let value = common::bytes(3000, 5);
+    let store = open(&tiny_options(), &path);
+    store.insert("blob", &value).unwrap();
+    store.insert("other", "small").unwrap();
+    store.close().unwrap();
+    let blob = common::files(&path).into_iter().find(|name| name.extension().is_some_and(|e| e == "blob")).unwrap();
+    let blob = path.join(blob);
+    let is_damaged = |what: &str| {
+        for options in [tiny_options(), tiny_options().read_only(true)] {
+            let store = open(&options, &path);
+            let error = store.get("blob").expect_err(what);
+            assert!(matches!(error, Error::Corrupt { what: "blob", .. }), "{what}: {error}");
+            says(&error, &["log-1"]);
+            assert_eq!(store.get("other").unwrap().unwrap(), &b"small"[..]);
+        }
+    };
+    for offset in [0, 8, 13, 20, 35, 45, 50, 64, 1000, 3063] {
+        common::flip_bit(&blob, offset, 6);
+        is_damaged(&format!("byte {offset}"));
+        common::flip_bit(&blob, offset, 6);
+    }
+    let bytes = fs::read(&blob).unwrap();
+    fs::write(&blob, &bytes[..2000]).unwrap();
+    is_damaged("shortened");
+    fs::write(&blob, [&bytes[..], b"more"].concat()).unwrap();
+    is_damaged("lengthened");
+    fs::remove_file(&blob).unwrap();
+    is_damaged("deleted");
+    fs::write(&blob, &bytes).unwrap();
+    assert_eq!(open(&tiny_options(), &path).get("blob").unwrap().unwrap(), &value[..]);
+}

@@ -1,0 +1,107 @@
+//! A forked child may not change its parent's store, and does its parent no harm.
+//!
+//! A child inherits the mappings and the lock, but not the threads: a write of its own would land in the middle
+//! of its parent's log. This test runs without the usual harness, because that has threads, and a process with
+//! threads should not fork.
+
+mod common;
+
+use std::process::ExitCode;
+
+use tophash::{Batch, Error, Options, Store, SyncPolicy, Tuning};
+
+fn is_forked<T>(what: &str, owner: u32, outcome: tophash::Result<T>) {
+    match outcome {
+        Err(Error::Forked { owner: told, .. }) => assert_eq!(told, owner, "{what}"),
+        Err(error) => panic!("{what} in a child: {error}"),
+        Ok(_) => panic!("{what} in a child was carried out"),
+    }
+}
+
+/// What the child does with the store that it inherited.
+fn child(store: Store, owner: u32, options: &Options, path: &std::path::Path, drop_it: bool) {
+    let mut batch = Batch::new();
+    batch.insert("child", "batch");
+    is_forked("insert", owner, store.insert("child", "was here"));
+    is_forked("insert of a blob", owner, store.insert("child", vec![0; 1 << 20]));
+    is_forked("remove", owner, store.remove("parent"));
+    is_forked("update", owner, store.update("parent", |_| Some(b"child".to_vec())));
+    is_forked("compare_exchange", owner, store.compare_exchange("child", None, Some(b"child")));
+    is_forked("get_or_insert_with", owner, store.get_or_insert_with("child", || "child"));
+    is_forked("apply", owner, store.apply(&batch));
+    is_forked("remove_many", owner, store.remove_many(&["parent"]));
+    is_forked("clear", owner, store.clear());
+    is_forked("reserve", owner, store.reserve(1_000_000));
+    is_forked("sync", owner, store.sync());
+    is_forked("checkpoint", owner, store.checkpoint());
+    // The lock is still its parent's.
+    assert!(matches!(options.open(path), Err(Error::Locked { .. })));
+    if drop_it {
+        drop(store);
+    } else {
+        is_forked("close", owner, store.close());
+    }
+}
+
+/// Forks; the child does `work` and is waited for.
+#[expect(unsafe_code, reason = "fork has no safe interface")]
+fn in_child(work: impl FnOnce()) {
+    // SAFETY: with background threads about, the child only uses what they cannot have locked: the allocator,
+    // which is made ready for forks, and calls of the store that are refused before they lock anything.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => {
+            // SAFETY: no handler is installed. A child that hangs is killed by the signal.
+            unsafe { libc::alarm(30) };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: leaves without running the parent's destructors.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "the child ended with {status:#x}");
+        }
+    }
+}
+
+fn run(name: &str, options: &Options) {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    for drop_it in [false, true] {
+        let store = common::open(options, &path);
+        store.insert("parent", "before").unwrap();
+        let owner = std::process::id();
+        let mut inherited = Some(store);
+        in_child(|| child(inherited.take().unwrap(), owner, options, &path, drop_it));
+        let store = inherited.unwrap();
+        for i in 0..500u32 {
+            store.insert(i.to_le_bytes(), "after").unwrap();
+        }
+        store.sync().unwrap();
+        assert!(matches!(options.open(&path), Err(Error::Locked { .. })), "the child gave the lock away");
+        assert_eq!(store.get("parent").unwrap().unwrap(), &b"before"[..]);
+        assert!(!store.contains_key("child").unwrap());
+        store.close().unwrap();
+        let store = common::open(options, &path);
+        assert!(!store.stats().recovery.was_unclean);
+        assert_eq!(store.len(), 501);
+        store.close().unwrap();
+    }
+    println!("test {name} ... ok");
+}
+
+fn main() -> ExitCode {
+    // Listing and filtering, as other test binaries know them.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        println!("a_child_is_refused: test");
+        return ExitCode::SUCCESS;
+    }
+    run("a_child_is_refused", &common::tiny_options());
+    let threads = Tuning { background: true, ..common::tiny() };
+    run("a_child_is_refused, threads in the parent", &common::tiny_options().tuning(threads));
+    run("a_child_is_refused, default options", &Options::new().sync(SyncPolicy::default()));
+    ExitCode::SUCCESS
+}

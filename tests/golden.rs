@@ -1,0 +1,268 @@
+//! Format version 1 stays what it is.
+//!
+//! `tests/golden/v1.txt` is a store that was written once and has been kept since: its index with an overflow
+//! page and a growth that is not finished, its log with a batch, a removal, a value in a blob file, and a tail
+//! after the last checkpoint that ends in a torn record. Every later version must read it, go on writing to it,
+//! and find the same contents.
+//!
+//! The second half is a reader of the format that uses no code of the store (`tests/golden/reader.rs`). It must
+//! find in the golden store, and in what today's build writes, exactly what was put there: so the description of
+//! the format is complete, and a change of the format that forgot its version number is noticed.
+//!
+//! `cargo test --test golden -- --ignored write_the_golden_store` writes a new file, for a new format version.
+
+mod common;
+#[path = "golden/reader.rs"]
+mod reader;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use common::{bytes, contents, hash, open};
+use tophash::{Batch, Options, Store};
+
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Keys in order; every other one belongs to the same page until the third doubling, so that it overflows.
+fn key(number: usize) -> Vec<u8> {
+    let crowded = number.is_multiple_of(2);
+    let fits = |key: &u32| (hash(&key.to_le_bytes()) % 8 == 2) == crowded;
+    (0u32..).filter(fits).nth(number / 2).unwrap().to_le_bytes().to_vec()
+}
+
+/// Puts a value, here and there.
+fn put(store: &Store, model: &mut Content, key: &[u8], value: Vec<u8>) {
+    store.insert(key, &value).unwrap();
+    model.insert(key.to_vec(), value);
+}
+
+/// Records in the golden store's tail, and bytes of its torn last record.
+const TAIL_RECORDS: u64 = 15;
+const TORN_BYTES: u64 = 20;
+
+/// What the golden store was made by, up to its checkpoint.
+fn before_the_checkpoint(store: &Store, model: &mut Content) {
+    for number in 0..64 {
+        put(store, model, &key(number), bytes(number % 13, number as u64));
+    }
+    put(store, model, b"", b"the empty key".to_vec());
+    put(store, model, b"the empty value", Vec::new());
+    put(store, model, b"blob in the index", bytes(700, 1));
+    put(store, model, &[b'k'; 300], b"the key of a large header".to_vec());
+    for number in [3, 8, 21] {
+        store.remove(key(number)).unwrap();
+        model.remove(&key(number));
+    }
+    // Back and forth until a growth is half done.
+    while !(store.stats().index.growing && store.stats().index.evacuated_pages == 2) {
+        put(store, model, &key(model.len() + 40), b"grow".to_vec());
+        assert!(model.len() < 400);
+    }
+}
+
+/// What followed the checkpoint.
+fn after_the_checkpoint(store: &Store, model: &mut Content) {
+    put(store, model, &key(1), b"a new value".to_vec());
+    store.remove(key(2)).unwrap();
+    model.remove(&key(2));
+    let mut batch = Batch::new();
+    for number in 30..40 {
+        batch.insert(key(number), format!("of the batch, {number}"));
+        model.insert(key(number), format!("of the batch, {number}").into_bytes());
+    }
+    batch.remove(key(41));
+    model.remove(&key(41));
+    store.apply(&batch).unwrap();
+    store.sync().unwrap();
+    put(store, model, b"blob in the tail", bytes(650, 2));
+    put(store, model, b"last", b"the last whole record".to_vec());
+}
+
+/// The golden store's contents.
+fn expected() -> Content {
+    let dir = common::scratch();
+    let store = open(&common::tiny_options(), &dir.path().join("store"));
+    let mut model = Content::new();
+    before_the_checkpoint(&store, &mut model);
+    after_the_checkpoint(&store, &mut model);
+    model
+}
+
+fn torn_record() -> [u8; TORN_BYTES as usize] {
+    // Looks like a record, but its checksum is wrong.
+    let mut bytes = [0xa5; TORN_BYTES as usize];
+    bytes[4..8].copy_from_slice(&[1, 4, 8, 0]);
+    bytes
+}
+
+#[test]
+#[ignore = "writes the golden file: for a new version of the format only"]
+fn write_the_golden_store() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&common::tiny_options().checkpoint_bytes(1 << 30), &path);
+    let mut model = Content::new();
+    before_the_checkpoint(&store, &mut model);
+    store.checkpoint().unwrap();
+    after_the_checkpoint(&store, &mut model);
+    let end = store.stats().log.position & 0xffff_ffff;
+    let copy = dir.path().join("copy");
+    common::copy_store(&path, &copy);
+    let last = common::segments(&copy).into_iter().rfind(|path| fs::read(path).unwrap()[..8] == *b"tophLOG1").unwrap();
+    File::options().write(true).open(last).unwrap().write_all_at(&torn_record(), end).unwrap();
+    fs::write("tests/golden/v1.txt", pack(&copy)).unwrap();
+}
+
+/// A store as text: per file its path and length, then the offset and the bytes of each run without long holes.
+fn pack(store: &Path) -> String {
+    let mut text = String::new();
+    for name in common::files(store).iter().filter(|name| !name.ends_with("LOCK")) {
+        let bytes = fs::read(store.join(name)).unwrap();
+        writeln!(text, "file {} {}", name.display(), bytes.len()).unwrap();
+        for (number, piece) in bytes.chunks(32).enumerate().filter(|(_, piece)| piece.iter().any(|&byte| byte != 0)) {
+            let end = piece.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+            write!(text, "{:x} ", number * 32).unwrap();
+            piece[..end].iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Makes the store that the text describes.
+fn unpack(text: &str, store: &Path) {
+    fs::create_dir_all(store.join("log-1")).unwrap();
+    fs::write(store.join("LOCK"), "").unwrap();
+    let mut file = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        if let ["file", name, len] = words[..] {
+            let new = File::create(store.join(name)).unwrap();
+            new.set_len(len.parse().unwrap()).unwrap();
+            file = Some(new);
+        } else if let [offset, hex] = words[..] {
+            let digits = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+            let bytes: Vec<u8> = digits.collect();
+            file.as_ref().unwrap().write_all_at(&bytes, u64::from_str_radix(offset, 16).unwrap()).unwrap();
+        }
+    }
+}
+
+fn golden(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("golden");
+    unpack(include_str!("golden/v1.txt"), &path);
+    path
+}
+
+#[test]
+fn the_golden_store_is_read_and_written() {
+    let dir = common::scratch();
+    let path = golden(dir.path());
+    let mut expected = expected();
+    let before = common::snapshot(&path);
+    // Whatever options a later user has.
+    for options in [Options::new().read_only(true), common::tiny_options().read_only(true)] {
+        let store = open(&options, &path);
+        assert_eq!(contents(&store), expected);
+        expected.iter().for_each(|(key, value)| assert_eq!(store.get(key).unwrap().unwrap(), &value[..]));
+        assert_eq!(store.len(), expected.len() as u64);
+        let recovery = store.stats().recovery;
+        assert!(recovery.was_unclean && !recovery.journal_redone);
+        assert_eq!((recovery.replayed_records, recovery.discarded_bytes), (TAIL_RECORDS, TORN_BYTES));
+    }
+    assert_eq!(common::snapshot(&path), before);
+
+    let store = open(&common::tiny_options(), &path);
+    assert_eq!(contents(&store), expected);
+    assert_eq!(store.stats().recovery.replayed_records, TAIL_RECORDS);
+    for number in 100..400 {
+        put(&store, &mut expected, &key(number), bytes(30, number as u64));
+    }
+    assert_eq!(contents(&store), expected);
+    store.close().unwrap();
+    let report = tophash::verify(&path).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    let store = open(&Options::new(), &path);
+    assert!(!store.stats().recovery.was_unclean);
+    assert_eq!(contents(&store), expected);
+}
+
+#[test]
+fn the_golden_store_is_what_its_description_says() {
+    let dir = common::scratch();
+    let (found, seen) = reader::read(&golden(dir.path()));
+    assert_eq!(found, expected());
+    assert!(seen.overflow_pages > 0 && seen.evacuated_pages == 2 && seen.blobs == 2, "{seen:?}");
+    assert!(seen.frames == 1 && seen.removals == 2 && seen.marks > 0, "{seen:?}");
+    assert_eq!((seen.tail_records, seen.torn_bytes), (TAIL_RECORDS, TORN_BYTES), "{seen:?}");
+}
+
+#[test]
+fn what_is_written_today_is_what_the_description_says() {
+    let seed = common::seed("what is written today");
+    for (round, options) in [common::tiny_options(), common::tiny_options().checkpoint_bytes(1 << 30), Options::new()]
+        .into_iter()
+        .enumerate()
+    {
+        let dir = common::scratch();
+        let path = dir.path().join("store");
+        let mut random = common::Random(seed + round as u64);
+        let mut model = Content::new();
+        let store = open(&options, &path);
+        let mut total = reader::Seen::default();
+        for step in 0..6 {
+            for _ in 0..300 {
+                let key = random.below(600).to_le_bytes();
+                match random.below(10) {
+                    0..=1 => {
+                        store.remove(key).unwrap();
+                        model.remove(&key[..]);
+                    }
+                    2 => {
+                        let mut batch = Batch::new();
+                        for number in 0..random.below(8) {
+                            batch.insert(number.to_le_bytes(), key);
+                            model.insert(number.to_le_bytes().to_vec(), key.to_vec());
+                        }
+                        store.apply(&batch).unwrap();
+                    }
+                    3 => put(&store, &mut model, &bytes(260, key[0].into()), bytes(700, random.next())),
+                    _ => {
+                        let len = random.below(90) as usize;
+                        put(&store, &mut model, &key, bytes(len, random.next()));
+                    }
+                }
+            }
+            match step {
+                2 => {
+                    store.clear().unwrap();
+                    model.clear();
+                    put(&store, &mut model, b"after", b"the clearing".to_vec());
+                }
+                3 => store.checkpoint().unwrap(),
+                _ => store.sync().unwrap(),
+            }
+            // With background threads something may go on in an open store.
+            if round < 2 {
+                let copy = dir.path().join("copy");
+                common::copy_store(&path, &copy);
+                let (found, seen) = reader::read(&copy);
+                assert!(found == model, "step {step}");
+                assert_eq!(seen.torn_bytes, 0);
+                total.tail_records += seen.tail_records;
+                total.clears += seen.clears;
+                total.records_in_index += seen.records_in_index;
+                fs::remove_dir_all(copy).unwrap();
+            }
+        }
+        store.close().unwrap();
+        let (found, seen) = reader::read(&path);
+        assert!(found == model);
+        assert_eq!((seen.tail_records, seen.records_in_index), (0, model.len() as u64), "a clean store has no tail");
+        assert!(round != 0 || total.records_in_index > 1000, "{total:?}");
+        assert!(round != 1 || total.tail_records > 1000 && total.clears > 0, "{total:?}");
+    }
+}
