@@ -26,13 +26,13 @@
 //!
 //! # Limits
 //!
-//! Keys up to 65,535 bytes, values up to 4 GiB - 1, 4 TiB of log in 4,096 segments. 64-bit little-endian Unix
+//! Keys up to 65,535 bytes, values up to 4 GiB - 1, 4 TiB of log in 4,096 segments. 64-bit little-endian Linux
 //! only. One process at a time (or several read-only ones). No key ranges and no order: this is a hash map.
 #![deny(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 
-#[cfg(not(all(unix, target_endian = "little", target_pointer_width = "64")))]
-compile_error!("tophash supports 64-bit little-endian Unix systems only");
+#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
+compile_error!("tophash supports 64-bit little-endian Linux only");
 
 mod batch;
 mod check;

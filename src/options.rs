@@ -44,7 +44,7 @@ pub struct Tuning {
     pub grow_permille: u32,
     /// log2 of the number of overflow pages in the first overflow group.
     pub overflow_log2_min: u8,
-    /// An insert that meets a chain of more overflow pages than this helps growth along.
+    /// An insert that finds a chain of this many overflow pages full helps growth along.
     pub chain_help: u32,
     /// Tombstones of a page (in thousandths of its slots) past which it is rewritten in place.
     pub rewrite_permille: u32,
@@ -188,7 +188,8 @@ impl Options {
 
     /// A bound for index pages that were changed since the last checkpoint and live in private memory.
     /// Writers wait for a checkpoint when it is reached (counted in [`Stats`](crate::Stats)). Default: a
-    /// quarter of the memory that the container or machine allows.
+    /// quarter of the memory that the container or machine allows, at least 64 MiB. Pages of an extent that
+    /// growth has just added are in memory from the start, whatever the bound; clean ones are given back.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);

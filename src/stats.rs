@@ -107,7 +107,7 @@ pub struct CheckpointStats {
     pub images: u64,
     /// Longest time that a cut held all writers, in nanoseconds.
     pub cut_nanos_max: u64,
-    /// Size of the journal file.
+    /// Room for page images in the journal file.
     pub journal_bytes: u64,
 }
 

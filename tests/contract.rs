@@ -772,7 +772,7 @@ fn lost_records_that_were_durable_are_not_passed_over() {
             }
             for error in [store_refused(&options, &path), refused(&options.clone().read_only(true), &path, &path)] {
                 assert!(matches!(error, Error::LostData { .. }), "segment {number}, damage {damage}: {error}");
-                says(&error, &["log-1", "repair"]);
+                says(&error, &["log-1", "verify"]);
             }
             fs::remove_dir_all(&path).unwrap();
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!   0  magic "tophash1"
 //!   8  read version 32 | write version 32
-//!  16  crc32 of the other 4092 bytes | hash algorithm 32
+//!  16  crc32 of the page with this field zero | hash algorithm 32
 //!  24  store uuid
 //!  40  hash key 128
 //!  56  serial 64: counts header writes; slot = serial mod 2

@@ -4,8 +4,10 @@
 //! ```text
 //! block 0        head:    magic "tophJNL1" | version 32, crc32 | uuid | generation | cut | images | growth word
 //! block 1..=n    images, in the order of their page numbers, sealed with the generation
-//! block n + 1    trailer: magic "tophJEND" | generation | images | crc32 over the images' checksums | crc32
+//! block n + 1    trailer: magic "tophJEND" | zero 32, crc32 | uuid | generation | images | crc32 over the images' checksums
 //! ```
+//!
+//! The growth word of the head is for people; recovery takes the one of the meta pages.
 //!
 //! The journal is **complete** for a generation if head and trailer validate and agree and every image
 //! validates with that very generation. The images of earlier checkpoints that stand behind or between never

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0  magic "tophBLB1"
-//!  8  format version 32 | crc32 of the other 60 bytes
+//!  8  format version 32 | crc32 of the header with this field zero
 //! 16  store uuid
 //! 32  blob id 64
 //! 40  length 64

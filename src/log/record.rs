@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The crc covers everything after itself up to the end of the value, XORed with a mask of the segment's salt
-//! and the record's offset. Bits 4..7 of the kind are kept for expiry, compression and table ids; a record
-//! that has one of them set is not valid in this version.
+//! and the record's offset. Bit 7 of the kind says "large header"; bits 3 to 6 are kept for expiry, compression and
+//! table ids; a record that has one of them set is not valid in this version.
 
 use std::ops::Range;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0  magic "tophLOG1"
-//!   8  format version 32 | crc32 of the other 124 bytes
+//!   8  format version 32 | crc32 of the header with this field zero
 //!  16  store uuid
 //!  32  sequence 64
 //!  40  salt 64

@@ -313,7 +313,7 @@ impl Log {
             path: self.dir().to_path_buf(),
             what: "log segments",
             limit: Place::SEGMENTS as u64,
-            remedy: "run `tophash compact`",
+            remedy: "export the store into a new one (`tophash export`, `tophash import`)",
         };
         let slot = registry.used.iter().position(|used| !used).ok_or_else(full)?;
         registry.used[slot] = true;

@@ -1,15 +1,17 @@
 //! Opening a store, after a clean end or any other.
 //!
-//! 1. The newest valid header is taken. A slot that does not validate is accepted only if the journal is
-//!    complete for that header's generation or the next one: then it was torn by the write that the journal
-//!    explains.
+//! 1. The newest valid header is taken. A slot that does not validate is accepted only if the journal's head
+//!    is of that header's generation, or the journal is complete for the next one: then it was torn by the
+//!    write that the journal explains.
 //! 2. If the journal is complete for the next generation, it is itself written again and synced (it may have
-//!    existed in the page cache only), its images are written in place, and the header follows.
+//!    existed in the page cache only), its images are written in place, the file gets the length that the new
+//!    generation's extents need, and the header follows.
 //! 3. The extents are mapped, the segments opened, the tail of the log read (checkpoint/tail.rs).
 //! 4. Unless the store was closed cleanly and nothing follows the cut: **seal**. Segments past the end X are
-//!    unlinked; the tail is written again and synced from the last claim on; a fresh segment names its
-//!    predecessor and X. From here on bytes past X are never valid again.
-//! 5. The header is written again, "not clean", and synced, before anything can be appended.
+//!    unlinked; the tail is written again and synced from the last claim on.
+//! 5. The store's directory entries are synced. The header is written again, "not clean", and synced (both slots
+//!    after an unclean end), before anything can be appended. Then a fresh segment names its predecessor and
+//!    X: once it holds a record, bytes past X are never valid again.
 //! 6. The tail is replayed into the index.
 //!
 //! A crash in any step: the next open does the same again, from the same header. A read-only open does 1, 3

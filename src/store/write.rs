@@ -2,8 +2,8 @@
 //!
 //! **The steps of a change**
 //!
-//! 1. Growth, if under way, is helped along by one page. Values too large for a segment are written to a
-//!    blob file and synced. The record is encoded. No lock is held.
+//! 1. Values too large for a segment are written to a blob file and synced. The record is encoded. Growth, if
+//!    under way, is helped along by one page. No lock is held.
 //! 2. The key's stripe is locked and the key looked up. If it is not as the caller expects, nothing happens.
 //! 3. Everything that can run short is found: the pages become dirty (journal blocks, disk blocks, memory),
 //!    an overflow page is linked if the path is full. On a shortage all locks are released, the shortage is

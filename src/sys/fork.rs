@@ -38,7 +38,6 @@ impl ForkGuard {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn wiped_on_fork() -> Option<MmapMut> {
     let mut page = MmapMut::map_anon(super::PAGE_BYTES).ok()?;
     // SAFETY: the range is the whole of a mapping that this function owns.
@@ -47,9 +46,4 @@ fn wiped_on_fork() -> Option<MmapMut> {
     }
     page[0] = 1;
     Some(page)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn wiped_on_fork() -> Option<MmapMut> {
-    None
 }

@@ -8,7 +8,7 @@
 //! * [`LogMap`]: a *shared* mapping with a watermark. Bytes below the watermark never change and can be read
 //!   by anybody; bytes above it are written by the one [`LogWriter`].
 //!
-//! [`pins`] lets readers hold on to log mappings without a lock and without ever making anybody wait.
+//! The `pins` module lets readers hold on to log mappings without a lock and without ever making anybody wait.
 #![allow(unsafe_code)]
 
 mod fork;
@@ -124,7 +124,7 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Maps a part privately, writable in memory only.
     fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap>;
     /// Memory for a part of the file that holds nothing yet: zeroes, in huge pages where the system has them.
-    /// [`IndexMap::drop_private`] replaces pages of it by the file's.
+    /// Dropping private pages replaces them by the file's.
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap>;
     /// Maps the first `bytes` bytes for sharing with the file. The watermark starts at `written`.
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap>;

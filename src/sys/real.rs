@@ -177,10 +177,8 @@ impl DiskFile for RealFile {
         let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         let memory = non_null(map.as_mut_ptr())?;
         let owner = Fresh { map, file: Arc::clone(&self.file), offset, replaced: Mutex::default() };
-        if cfg!(target_os = "linux") {
-            // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
-            let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
-        }
+        // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
+        let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
         // SAFETY: page-aligned, writable, kept by the owner, accessed as atomics only.
         Ok(unsafe { IndexMap::from_raw(memory, bytes, Box::new(owner)) })
     }
@@ -208,6 +206,15 @@ fn non_null(memory: *mut u8) -> io::Result<NonNull<u8>> {
     NonNull::new(memory).ok_or_else(|| io::Error::other("a mapping at address zero"))
 }
 
+/// Dropping works by the page, and only where the system's pages are as small as ours: a larger one would take
+/// the neighbours' changes along.
+fn one_page(bytes: usize) -> io::Result<()> {
+    if bytes == PAGE_BYTES && rustix::param::page_size() == PAGE_BYTES {
+        return Ok(());
+    }
+    Err(io::Error::other("private memory is dropped one page of 4096 bytes at a time"))
+}
+
 /// Owns a mapping that was made writable.
 struct Writable {
     map: MmapMut,
@@ -226,10 +233,11 @@ impl Writable {
 
 impl MapOwner for Writable {
     fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        if cfg!(target_os = "linux") { self.advise(Advice::LinuxPopulateWrite, offset, bytes) } else { Ok(()) }
+        self.advise(Advice::LinuxPopulateWrite, offset, bytes)
     }
 
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        one_page(bytes)?;
         // Anonymous memory has no file behind it: dropping would lose data.
         if self.file_backed { self.advise(Advice::LinuxDontNeed, offset, bytes) } else { Ok(()) }
     }
@@ -273,22 +281,16 @@ impl MapOwner for Fresh {
         assert!(offset + bytes <= self.map.len());
         // SAFETY: the range is inside a mapping that `self` owns.
         unsafe {
-            rustix::mm::madvise(
-                self.map.as_ptr().add(offset).cast_mut().cast(),
-                bytes,
-                if cfg!(target_os = "linux") { Advice::LinuxPopulateWrite } else { Advice::Normal },
-            )?;
+            rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxPopulateWrite)?;
         }
         Ok(())
     }
 
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
         assert!(offset + bytes <= self.map.len());
+        one_page(bytes)?;
         let page = offset / PAGE_BYTES;
         let mut replaced = self.replaced.lock();
-        if bytes != PAGE_BYTES {
-            return Err(io::Error::other("one page at a time"));
-        }
         if replaced.has(page) {
             // SAFETY: the range is inside a mapping that `self` owns; it shows the file, as below, so dropping
             // the private copy brings the file's bytes back.
