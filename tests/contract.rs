@@ -141,32 +141,32 @@ fn what_is_too_long_is_refused_and_changes_nothing() {
 
 #[test]
 fn every_error_says_where_and_what_to_do() {
-    let path = || PathBuf::from("/data/sessions");
+    let path = || PathBuf::from("/data/store");
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
     let errors: [(Error, &[&str]); 14] = [
-        (Error::Io { action: "open", path: path(), source: full() }, &["open /data/sessions"]),
-        (Error::DiskFull { what: "a segment", path: path(), source: full() }, &["/data/sessions", "a segment", "free"]),
-        (Error::Locked { path: path(), pid: Some(17) }, &["/data/sessions", "process 17", "one process at a time"]),
-        (Error::NotFound { path: path() }, &["/data/sessions", "create"]),
-        (Error::AlreadyExists { path: path() }, &["/data/sessions", "without create_new"]),
-        (Error::NotAStore { path: path(), reason: "the reason".into() }, &["/data/sessions", "the reason"]),
+        (Error::Io { action: "open", path: path(), source: full() }, &["open /data/store"]),
+        (Error::DiskFull { what: "a segment", path: path(), source: full() }, &["/data/store", "a segment", "free"]),
+        (Error::Locked { path: path(), pid: Some(17) }, &["/data/store", "process 17", "one process at a time"]),
+        (Error::NotFound { path: path() }, &["/data/store", "create"]),
+        (Error::AlreadyExists { path: path() }, &["/data/store", "without create_new"]),
+        (Error::NotAStore { path: path(), reason: "the reason".into() }, &["/data/store", "the reason"]),
         (
             Error::NewerFormat { path: path(), found: 7, supported: 1, access: "write" },
-            &["/data/sessions", "7", "write", "newer tophash"],
+            &["/data/store", "7", "write", "newer tophash"],
         ),
         (Error::KeyTooLong { len: 70_000, limit: 65_535 }, &["70000", "65535", "hash"]),
         (Error::ValueTooLong { len: 5_000_000_000, limit: 4_294_967_295 }, &["5000000000", "4294967295", "split it"]),
         (Error::BatchTooLarge { bytes: 2_000_000_000, limit: 1_000 }, &["2000000000", "1000", "in parts"]),
         (
             Error::LimitReached { path: path(), what: "segments", limit: 4096, remedy: "compact" },
-            &["/data/sessions", "segments", "4096", "compact"],
+            &["/data/store", "segments", "4096", "compact"],
         ),
-        (Error::ReadOnly { path: path() }, &["/data/sessions", "without Options::read_only"]),
+        (Error::ReadOnly { path: path() }, &["/data/store", "without Options::read_only"]),
         (
             Error::Poisoned { path: path(), cause: "the first error".into() },
-            &["/data/sessions", "the first error", "open it again"],
+            &["/data/store", "the first error", "open it again"],
         ),
-        (Error::Forked { path: path(), owner: 18 }, &["/data/sessions", "18", "its own store"]),
+        (Error::Forked { path: path(), owner: 18 }, &["/data/store", "18", "its own store"]),
     ];
     for (error, words) in &errors {
         says(error, words);
@@ -558,6 +558,38 @@ fn crashing_over_and_over_eats_nothing() {
     assert!(contents(&open(&options, &path)) == expected);
     let (files, blocks) = (sizes[2].0, sizes[2].1);
     assert!(sizes[2..].iter().all(|size| size.0 <= files && size.1 <= blocks + (16 << 10)), "{sizes:?}");
+}
+
+#[test]
+fn a_torn_batch_is_not_there_at_all() {
+    let dir = common::scratch();
+    let (original, path) = (dir.path().join("original"), dir.path().join("store"));
+    let store = open(&quiet(), &original);
+    store.insert("before", "the batch").unwrap();
+    let start = store.stats().log.position & 0xffff_ffff;
+    let mut batch = Batch::new();
+    (0..6u8).for_each(|i| _ = batch.insert([i], common::bytes(i.into(), i.into())));
+    batch.remove("before");
+    store.apply(&batch).unwrap();
+    let end = store.stats().log.position & 0xffff_ffff;
+    let whole = contents(&store);
+    // Nothing was synced: the tail may end anywhere, and power loss may leave any part of it unwritten.
+    let mut whole_seen = 0;
+    for torn in start..=end {
+        copy_store(&original, &path);
+        let segment = File::options().write(true).open(&common::segments(&path)[0]).unwrap();
+        segment.write_all_at(&vec![0; (end - torn) as usize], torn).unwrap();
+        let found = contents(&open(&quiet(), &path));
+        if found != whole {
+            assert_eq!(found.len(), 1, "torn at {torn} of {start}..{end}: {found:?}");
+            assert_eq!(found[&b"before"[..]], b"the batch");
+        }
+        // Only the padding behind the last record can be missing.
+        assert!(found != whole || torn + 8 >= end, "torn at {torn} of {start}..{end}");
+        whole_seen += u32::from(found == whole);
+        fs::remove_dir_all(&path).unwrap();
+    }
+    assert!(whole_seen > 0);
 }
 
 // ---- damaged and foreign files ----

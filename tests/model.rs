@@ -196,7 +196,7 @@ impl Model {
     }
 }
 
-/// Why a session with an open store ends.
+/// Why a store is closed.
 #[derive(PartialEq)]
 enum End {
     History,
@@ -229,7 +229,7 @@ impl History<'_> {
         loop {
             let store = common::open(&self.setup.options(), &self.path);
             self.compare_all(&store);
-            let end = self.session(&store, &mut ops);
+            let end = self.while_open(&store, &mut ops);
             note(self.total, &store.stats());
             match end {
                 End::Crash => {
@@ -254,8 +254,8 @@ impl History<'_> {
         }
     }
 
-    /// Carries out operations until one ends the session. Values that are held live in here.
-    fn session<'o>(&mut self, store: &Store, ops: &mut impl Iterator<Item = &'o Op>) -> End {
+    /// Carries out operations until one has the store closed. Values that are held live in here.
+    fn while_open<'o>(&mut self, store: &Store, ops: &mut impl Iterator<Item = &'o Op>) -> End {
         let mut held: Vec<(Value<'_>, Vec<u8>)> = Vec::new();
         let end = loop {
             let Some(op) = ops.next() else { break End::History };
@@ -443,7 +443,7 @@ impl History<'_> {
                 std::fs::remove_dir_all(&copy).unwrap();
                 None
             }
-            Op::Hold(_) | Op::LetGo | Op::Close | Op::Crash => unreachable!("dealt with by the session"),
+            Op::Hold(_) | Op::LetGo | Op::Close | Op::Crash => unreachable!("dealt with by `while_open`"),
         }
     }
 
@@ -512,7 +512,7 @@ impl History<'_> {
     }
 }
 
-/// Adds what one session did to what all of them did.
+/// Adds what one open store did to what all of them did.
 fn note(total: &Mutex<Stats>, stats: &Stats) {
     let mut total = total.lock().unwrap();
     let (sum, one) = (&mut total.index, &stats.index);
@@ -544,14 +544,18 @@ fn run_histories(name: &str, background: bool, histories: usize) -> Stats {
         max_shrink_time: 120_000,
         ..Config::default()
     };
-    // Some tables are made so large that their slots' hash bits must be refilled, or that the memory limit of the
-    // variant with background threads is reached.
-    let reserve =
-        if background { Just(Some(2000)).boxed() } else { prop::option::weighted(0.1, 5200u16..7000).boxed() };
-    let strategy = (setups(background), reserve, prop::collection::vec(ops(background), 200));
+    // Some tables are made so large that their slots' hash bits must be refilled: 512 pages. With background
+    // threads all are made large enough for the memory limit to be reached.
+    let large = prop::bool::weighted(if background { 1.0 } else { 0.1 });
+    let strategy = (setups(background), large, prop::collection::vec(ops(background), 200));
     let total = Mutex::new(Stats::default());
-    let outcome = TestRunner::new(config).run(&strategy, |(setup, reserve, mut ops)| {
-        ops.splice(100.min(ops.len())..100.min(ops.len()), reserve.map(Op::Reserve));
+    let outcome = TestRunner::new(config).run(&strategy, |(setup, large, mut ops)| {
+        if large {
+            let pages = if background { 128 } else { 512 };
+            let slots = u16::from(setup.homes + setup.stash) * 8;
+            // More than 82 % of half the pages' slots.
+            ops.insert(ops.len() / 2, Op::Reserve(pages / 2 * slots / 100 * 82 + 500));
+        }
         let dir = common::scratch();
         let path = dir.path().join("0");
         let model = Model::default();
@@ -560,10 +564,8 @@ fn run_histories(name: &str, background: bool, histories: usize) -> Stats {
     });
     match outcome {
         Ok(()) => {}
-        Err(TestError::Fail(reason, (setup, reserve, ops))) => {
-            panic!(
-                "{name}, TOPHASH_TEST_SEED={seed}: {reason}\nsmallest history: {setup:?}, reserve {reserve:?}\n{ops:?}"
-            );
+        Err(TestError::Fail(reason, (setup, large, ops))) => {
+            panic!("{name}, TOPHASH_TEST_SEED={seed}: {reason}\nsmallest history: {setup:?}, large: {large}\n{ops:?}");
         }
         Err(TestError::Abort(reason)) => panic!("{name}, TOPHASH_TEST_SEED={seed}: {reason}"),
     }

@@ -188,6 +188,15 @@ fn write(store: &Store, keys: &[Key], writer: u64, until: Instant, random: &mut 
     writes
 }
 
+/// Tells readers to stop when dropped, also by a panic that would else wait for them for ever.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Reads in all ways until told to stop, and holds on to some of what it got.
 fn read(store: &Store, keys: &[Key], stop: &AtomicBool, random: &mut Random) -> u64 {
     let mut seen = vec![0; keys.len()];
@@ -314,13 +323,14 @@ fn keys_with_one_writer_are_linearizable() {
                 })
                 .collect();
             let scanner = scope.spawn(move || scan(store_ref, keys_ref, stop_ref));
+            let end = StopAtEnd(&stop);
             while Instant::now() < until {
                 thread::sleep(Duration::from_millis(3));
                 store.checkpoint().unwrap();
                 checkpoints += 1;
             }
             let writes: u64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
-            stop.store(true, Ordering::Relaxed);
+            drop(end);
             let reads: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
             (writes, reads, scanner.join().unwrap())
         });
@@ -331,7 +341,9 @@ fn keys_with_one_writer_are_linearizable() {
             stats.index.growths, stats.index.rewrites, stats.index.repairs, stats.waits.reader_locks, stats.waits
         );
         assert!(writes > 100 && reads > 100 && scans > 0 && checkpoints > 0);
-        assert!(setup == "defaults" || stats.index.growths > 0 && stats.index.repairs > 0, "{:?}", stats.index);
+        // Growth is certain with so many keys. Repairs depend on which threads meet in time; the histories of
+        // model.rs make thousands of them.
+        assert!(setup == "defaults" || stats.index.growths > 0, "{:?}", stats.index);
         let contents = compare_reopened(setup, &options, dir.path(), store);
         for key in 0..KEYS {
             let finished = keys[key as usize].finished.load(Ordering::SeqCst);
@@ -343,8 +355,9 @@ fn keys_with_one_writer_are_linearizable() {
 #[test]
 fn counters_end_at_the_exact_sum() {
     const THREADS: u64 = 4;
-    let rounds = 2500 * common::scale() as u64;
     for (setup, options) in setups() {
+        // With little memory, checkpoints run beside each other: more chances for a change to get lost.
+        let rounds = if setup.contains("memory") { 6000 } else { 2500 } * common::scale() as u64;
         let dir = common::scratch();
         let store = common::open(&options, &dir.path().join("store"));
         let number = |value: Option<&[u8]>| value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()));
@@ -476,6 +489,8 @@ fn one_of_many_makers_wins() {
 fn batches_over_the_same_keys_end_as_one_of_them() {
     const THREADS: u64 = 4;
     const GROUP: u64 = 24;
+    // No divisor in common with the group's size: each thread's batches have all its keys, in its own order.
+    const STEPS: [u64; THREADS as usize] = [5, 7, 11, 13];
     let rounds = 150 * common::scale() as u64;
     for (setup, options) in setups() {
         let dir = common::scratch();
@@ -484,13 +499,12 @@ fn batches_over_the_same_keys_end_as_one_of_them() {
             for thread in 0..THREADS {
                 let store = &store;
                 scope.spawn(move || {
-                    let mut random = Random(thread);
                     for round in 0..rounds {
                         let stamp = thread << 40 | round;
                         let mut batch = Batch::new();
-                        // Each thread names the keys in another order; a stray one makes the table grow.
+                        // A stray key in each, so that the table grows.
                         for i in 0..GROUP {
-                            let key = (i * (2 * thread + 5) + random.below(1)) % GROUP;
+                            let key = i * STEPS[thread as usize] % GROUP;
                             batch.insert(name(key), make(key, stamp));
                         }
                         batch.insert(name(1000 + stamp), "stray");

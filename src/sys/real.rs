@@ -74,6 +74,10 @@ impl Disk for RealDisk {
         match rustix::fs::flock(&file, operation) {
             Ok(()) => {}
             Err(e) if e == rustix::io::Errno::WOULDBLOCK => {
+                // Readers leave the last writer's id in the file. If a reader's lock can be had, it is readers.
+                if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+                    return Ok(LockOutcome::Busy(None));
+                }
                 let mut text = String::new();
                 let _ = (&mut file).take(32).read_to_string(&mut text);
                 return Ok(LockOutcome::Busy(text.trim().parse().ok()));
@@ -84,7 +88,7 @@ impl Disk for RealDisk {
             // The id is a courtesy for error messages: a full disk must not keep a store from opening.
             let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         }
-        Ok(LockOutcome::Held(Box::new(RealLock { _file: file })))
+        Ok(LockOutcome::Held(Box::new(RealLock { file, owner: std::process::id() })))
     }
 
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
@@ -103,10 +107,22 @@ impl Disk for RealDisk {
 /// An flock, held until dropped.
 #[derive(Debug)]
 struct RealLock {
-    _file: File,
+    file: File,
+    owner: u32,
 }
 
 impl LockGuard for RealLock {}
+
+impl Drop for RealLock {
+    /// Unlocks, rather than only closing: a child process that is just being spawned holds a copy of the
+    /// descriptor until it executes its program. A forked child must leave its parent's lock alone.
+    fn drop(&mut self) {
+        if std::process::id() == self.owner {
+            // Closing follows; if this fails it does the same, a little later.
+            let _ = rustix::fs::flock(&self.file, FlockOperation::NonBlockingUnlock);
+        }
+    }
+}
 
 #[derive(Debug)]
 struct RealFile {
