@@ -1,19 +1,9 @@
 //! Bugs that were found, each with its story. None may come back.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for e in std::fs::read_dir(from).unwrap() {
-        let e = e.unwrap();
-        let t = to.join(e.file_name());
-        if e.file_type().unwrap().is_dir() {
-            copy(&e.path(), &t)
-        } else {
-            std::fs::copy(e.path(), &t).unwrap();
-        }
-    }
-}
 /// In memory where there is such a place: 17,000 blobs are 17,000 fsyncs.
 fn dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
@@ -24,7 +14,7 @@ fn quiet() -> Options {
 }
 fn crash(s: &Store, from: &Path, to: &Path) {
     let _ = s;
-    copy(from, to);
+    common::copy_store(from, to);
 }
 fn with_timeout(name: &str, secs: u64, f: impl FnOnce() + Send + 'static) {
     let (tx, rx) = std::sync::mpsc::channel();

@@ -1,5 +1,7 @@
 //! Bugs that were found and that need a disk that misbehaves, each with its story. None may come back.
 
+mod common;
+
 use std::io;
 use std::path::Path;
 use std::sync::{
@@ -91,18 +93,6 @@ impl DiskFile for F {
         self.0.map_log(n, w, wr)
     }
 }
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for e in std::fs::read_dir(from).unwrap() {
-        let e = e.unwrap();
-        let t = to.join(e.file_name());
-        if e.file_type().unwrap().is_dir() {
-            copy(&e.path(), &t)
-        } else {
-            std::fs::copy(e.path(), &t).unwrap();
-        }
-    }
-}
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -128,7 +118,7 @@ fn an_extension_of_the_index_is_redone() {
     disk.0.index_fails.store(true, SeqCst);
     assert!(s.checkpoint().is_err()); // the journal is complete, nothing in place
     let q = d.path().join("c");
-    copy(&p, &q);
+    common::copy_store(&p, &q);
     let now = std::fs::metadata(q.join("index")).unwrap().len();
     println!("index length {before} -> {now}");
     // Power loss: the extension of the index was never fsynced.

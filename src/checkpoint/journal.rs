@@ -144,9 +144,7 @@ impl Journal {
 
     /// Makes it an empty, complete journal of a generation: nothing to redo.
     pub(crate) fn reset(&self, generation: u64, cut: Position, growth: u64) -> Result<()> {
-        let mut writer = self.begin(generation);
-        writer.checksum = crc32fast::Hasher::new();
-        writer.finish(cut, growth)
+        self.begin(generation).finish(cut, growth)
     }
 
     /// Begins to write a generation's images. From here on the journal is not complete until
