@@ -100,6 +100,7 @@ pub struct Options {
     pub(crate) checkpoint_bytes: Option<u64>,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) memory_bytes: Option<u64>,
+    pub(crate) log_ratio: f64,
     pub(crate) read_only: bool,
     pub(crate) tuning: Tuning,
     pub(crate) disk: Arc<dyn Disk>,
@@ -125,6 +126,7 @@ impl Options {
             checkpoint_bytes: None,
             segment_bytes: None,
             memory_bytes: None,
+            log_ratio: 1.5,
             read_only: false,
             tuning: Tuning::default(),
             disk: Arc::new(RealDisk),
@@ -196,6 +198,17 @@ impl Options {
         self
     }
 
+    /// The log may take this multiple of the live records' bytes, plus a few segments; beyond it, segments with
+    /// much dead weight are compacted in the background, and if that does not keep up, writers help with a few
+    /// records at each write. At least 1.1; less space means more copying: at 1.5, with keys replaced at
+    /// random, about one record is copied for each that is written. [`f64::INFINITY`] turns compaction off.
+    /// Default: 1.5.
+    #[must_use]
+    pub fn log_ratio(mut self, ratio: f64) -> Self {
+        self.log_ratio = ratio;
+        self
+    }
+
     /// Opens without changing anything on disk: the log's tail is replayed into private memory. Several
     /// read-only openers may share a store, none beside a writer. Default: false.
     #[must_use]
@@ -246,6 +259,9 @@ impl Options {
         }
         if self.memory_bytes.is_some_and(|bytes| bytes < 256 << 10) {
             return invalid("memory_bytes", self.memory_bytes.unwrap_or(0), "at least 256 KiB are needed");
+        }
+        if self.log_ratio.is_nan() || self.log_ratio < 1.1 {
+            return invalid("log_ratio", self.log_ratio as u64, "it must be at least 1.1");
         }
         if self.sync == SyncPolicy::Every(Duration::ZERO) {
             return invalid("sync", 0, "an interval of zero: use SyncPolicy::Always");

@@ -15,6 +15,8 @@ pub struct Stats {
     pub index: IndexStats,
     /// The log: segments, live and dead bytes.
     pub log: LogStats,
+    /// Online compaction: what it moved and freed.
+    pub compaction: CompactionStats,
     /// Checkpoints and what waits for the next one.
     pub checkpoint: CheckpointStats,
     /// Syncs and group commit.
@@ -75,6 +77,8 @@ pub struct LogStats {
     pub bytes: u64,
     /// Bytes of records that nothing refers to any more.
     pub dead_bytes: u64,
+    /// Bytes of remove- and clear-records, which are part of the dead ones.
+    pub removal_bytes: u64,
     /// Size of all segment files, prepared ones included.
     pub file_bytes: u64,
     /// Segments that a [`Value`](crate::Value) pins at this moment.
@@ -153,4 +157,57 @@ pub struct RecoveryStats {
     pub journal_redone: bool,
     /// Time from the call to the open store, in nanoseconds.
     pub open_nanos: u64,
+}
+
+/// What [`Store::compact`](crate::Store::compact) did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CompactionReport {
+    /// False if the caller ended it early.
+    pub finished: bool,
+    /// Live records that were appended again.
+    pub moved_records: u64,
+    /// Bytes of the records that were appended again, kept removals included.
+    pub moved_bytes: u64,
+    /// Segments that were emptied.
+    pub freed_segments: u64,
+    /// Bytes of emptied segments that go away only when the last [`Value`](crate::Value) into them is dropped.
+    pub pinned_bytes: u64,
+    /// Bytes of records in the log before.
+    pub log_bytes_before: u64,
+    /// Bytes of records in the log after.
+    pub log_bytes_after: u64,
+    /// Disk blocks of the whole store before, in bytes.
+    pub disk_bytes_before: u64,
+    /// Disk blocks of the whole store after, in bytes.
+    pub disk_bytes_after: u64,
+    /// Time taken, in nanoseconds.
+    pub nanos: u64,
+}
+
+/// Figures of online compaction.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Live records that were appended again.
+    pub moved_records: u64,
+    /// Bytes of records that were appended again, kept removals included.
+    pub moved_bytes: u64,
+    /// Segments that were emptied.
+    pub evacuated_segments: u64,
+    /// Emptied segments whose space came back.
+    pub freed_segments: u64,
+    /// Bytes of records in emptied segments that wait for a checkpoint.
+    pub evacuated_bytes: u64,
+    /// Bytes of emptied segments that wait for the last [`Value`](crate::Value) into them to be dropped.
+    pub pinned_bytes: u64,
+    /// Bytes of freed files that are kept to be used again.
+    pub spare_bytes: u64,
+    /// Segments that are kept because a record in them cannot be read.
+    pub damaged_segments: u64,
+    /// Times a writer dealt with a few records because the log was over its bound.
+    pub helps: u64,
+    /// Times a writer waited for 0.2 ms because the log was far over its bound and a checkpoint was under way, or
+    /// for the checkpoint itself because the log was at the very bound.
+    pub throttles: u64,
 }

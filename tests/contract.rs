@@ -442,7 +442,7 @@ fn unclean_store(options: &Options, path: &Path, records: u32) -> std::collectio
 fn a_read_only_store_changes_nothing() {
     let dir = common::scratch();
     let path = dir.path().join("store");
-    let options = tiny_options().checkpoint_bytes(1 << 30);
+    let options = tiny_options().checkpoint_bytes(1 << 30).log_ratio(f64::INFINITY);
     let expected = unclean_store(&options, &path, 400);
     let before = snapshot(dir.path());
     for round in 0..3 {

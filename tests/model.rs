@@ -48,6 +48,7 @@ enum Op {
     Hold(u16),
     LetGo,
     Checkpoint,
+    Compact,
     Sync,
     Reserve(u16),
     Close,
@@ -160,6 +161,7 @@ fn ops(background: bool) -> impl Strategy<Value = Op> {
         1 => Just(Op::LetGo),
         3 => Just(Op::Checkpoint),
         2 => Just(Op::Sync),
+        1 => Just(Op::Compact),
         1 => (0u16..300).prop_map(Op::Reserve),
         2 => Just(Op::Close),
         3 => crash,
@@ -418,6 +420,10 @@ impl History<'_> {
             Op::Checkpoint => {
                 store.checkpoint().unwrap();
                 assert_eq!(store.stats().checkpoint.log_bytes_since, 0);
+                None
+            }
+            Op::Compact => {
+                assert!(store.compact().unwrap().finished);
                 None
             }
             Op::Sync => {

@@ -67,6 +67,8 @@ pub(crate) struct TailSegment {
     pub(crate) predecessor: u32,
     pub(crate) predecessor_end: u64,
     pub(crate) path: PathBuf,
+    /// The file was another segment before.
+    pub(crate) reused: bool,
     /// Where its valid records end.
     pub(crate) end: u64,
     /// Remove- and clear-records found in its tail part.
@@ -96,7 +98,7 @@ pub(crate) struct Tail {
     pub(crate) segments: Vec<TailSegment>,
     /// Segment files past X, used or not.
     pub(crate) discard: Vec<PathBuf>,
-    /// Bytes of records past X that look written.
+    /// Bytes of records past X that look written; not counted in files that were other segments before.
     pub(crate) discarded_bytes: u64,
     /// Blobs that records of the tail link: index in `ops`, link.
     pub(crate) linked: Vec<(usize, BlobLink)>,
@@ -166,6 +168,7 @@ impl TailSource<'_> {
             predecessor: header.predecessor,
             predecessor_end: header.predecessor_end,
             path: segment_path(self.dir, header.sequence),
+            reused: header.reused,
             end: SEGMENT_HEADER_BYTES,
             removals: 0,
             overhead: 0,
@@ -355,7 +358,7 @@ impl TailSource<'_> {
             let (claim, written) = source.behind(last.end, last.salt);
             readable(&last.path, &mut *source)?;
             claimed = claimed.max(claim.unwrap_or_default());
-            tail.discarded_bytes += written;
+            tail.discarded_bytes += if last.reused { 0 } else { written };
         }
         for (sequence, path) in &later.files {
             if tail.segments.iter().any(|segment| segment.sequence == *sequence) {
@@ -368,7 +371,10 @@ impl TailSource<'_> {
             let (claim, written) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
             readable(path, &mut *source)?;
             claimed = claimed.max(claim.unwrap_or_default());
-            tail.discarded_bytes += written;
+            // A segment of before the cut was freed by compaction; what follows the records of a reused one is
+            // of its earlier life.
+            let torn = *sequence > self.cut.sequence() && !header.reused;
+            tail.discarded_bytes += if torn { written } else { 0 };
         }
         if claimed > tail.end {
             let location = match tail.segments.last() {

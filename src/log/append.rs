@@ -111,6 +111,9 @@ impl Log {
         appender.writer.publish();
         if removals > 0 {
             appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
+            if only_removes {
+                appender.segment.removal_bytes.fetch_add(encoded.len(), Ordering::Relaxed);
+            }
         }
         appender.total += encoded.len();
         Ok(Appended {
@@ -119,6 +122,17 @@ impl Log {
             total: appender.total,
             running_low: self.prepared_count() < appender.segments_ahead(),
         })
+    }
+
+    /// Ends the active segment, if it holds records and another one is prepared. Returns true if it did.
+    pub(crate) fn seal_active(&self) -> bool {
+        let mut guard = self.appender.lock();
+        let Some(appender) = guard.as_mut() else { return false };
+        if appender.writer.position() <= SEGMENT_HEADER_BYTES {
+            return false;
+        }
+        let next = self.take_prepared(0);
+        next.map(|next| self.switch(appender, next)).is_some()
     }
 
     /// Makes a prepared segment the active one.
@@ -156,6 +170,7 @@ impl Appender {
             predecessor_end,
             claim,
             slot: self.segment.slot,
+            reused: self.segment.reused,
         };
         self.writer.put(&header.encode());
         debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);

@@ -3,6 +3,7 @@
 //! ```text
 //! store of segments (segments.rs): which exist, their mappings, preparing the next one
 //! ├── append   one record or frame behind the other, under a short lock
+//! ├── space    live and dead bytes, freeing segments
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── blob     values too large for a segment
 //! ├── reader   a segment's records by mapping or by pread
@@ -17,6 +18,7 @@ pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod segments;
+pub(crate) mod space;
 
 use std::fmt;
 

@@ -10,7 +10,8 @@
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
 //!  64  claim 64: everything below this position was durable when the header was written
 //!  72  slot 32: the segment slot that places name
-//!  76  zero
+//!  76  flags 32: bit 0 = the file was another segment before, whose bytes can follow the records
+//!  80  zero
 //! 128  records
 //! ```
 //!
@@ -18,7 +19,7 @@
 //! takes records only after its size and its directory entry are durable.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(crate) struct SegmentHeader {
     /// Everything below was durable.
     pub(crate) claim: Position,
     pub(crate) slot: u32,
+    /// The file was another segment before: what follows the records can be its bytes.
+    pub(crate) reused: bool,
 }
 
 /// What a segment header can look like.
@@ -73,6 +76,7 @@ impl SegmentHeader {
         bytes[56..64].copy_from_slice(&self.predecessor_end.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.claim.raw().to_le_bytes());
         bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[76] = u8::from(self.reused);
         let crc = crc32(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -111,6 +115,7 @@ impl SegmentHeader {
             predecessor_end: word(56),
             claim: Position::from_raw(word(64)),
             slot: word(72) as u32,
+            reused: word(72) >> 32 & 1 != 0,
         })
     }
 }
@@ -135,10 +140,20 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     /// Bytes of the file.
     pub(crate) capacity: u64,
+    /// The file was another segment before.
+    pub(crate) reused: bool,
     /// Where its records end; `u64::MAX` while it is the active one.
     end: AtomicU64,
     /// Remove- and clear-records in it.
     pub(crate) removals: AtomicU64,
+    /// Their bytes. After an open an estimate: the checkpoint knows only their number.
+    pub(crate) removal_bytes: AtomicU64,
+    /// The log's position when the last slot that pointed here was cleared; 0 before.
+    evacuated: AtomicU64,
+    /// A record cannot be read: the segment is kept as it is.
+    damaged: AtomicBool,
+    /// A clear-record was met: the segment is kept until it is the oldest.
+    clears: AtomicBool,
     /// Kept until it is sealed and durable.
     file: Mutex<Option<Arc<dyn DiskFile>>>,
 }
@@ -157,10 +172,20 @@ impl Segment {
             salt,
             path,
             capacity,
+            reused: false,
             end: AtomicU64::new(end.unwrap_or(u64::MAX)),
             removals: AtomicU64::new(0),
+            removal_bytes: AtomicU64::new(0),
+            evacuated: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
+            clears: AtomicBool::new(false),
             file: Mutex::new(file),
         }
+    }
+
+    /// The same segment, in a file that was another one before.
+    pub(crate) fn reused(self, reused: bool) -> Self {
+        Segment { reused, ..self }
     }
 
     /// Where the records end, unless it is the active segment.
@@ -171,6 +196,47 @@ impl Segment {
     /// No more records will be added.
     pub(crate) fn seal(&self, end: u64) {
         self.end.store(end, Ordering::Release);
+    }
+
+    /// Sets the number of removals that a checkpoint knows, and guesses their bytes.
+    pub(crate) fn set_removals(&self, removals: u64, dead: u64) {
+        /// A removal of a key of up to 16 bytes takes 24.
+        const BYTES: u64 = 24;
+        self.removals.store(removals, Ordering::Relaxed);
+        self.removal_bytes.store(removals.saturating_mul(BYTES).min(dead), Ordering::Relaxed);
+    }
+
+    /// No slot points to it any more, as of a position of the log.
+    pub(crate) fn set_evacuated(&self, at: Position) {
+        self.evacuated.store(at.raw().max(1), Ordering::Release);
+    }
+
+    pub(crate) fn is_evacuated(&self) -> bool {
+        self.evacuated.load(Ordering::Acquire) != 0
+    }
+
+    /// True if a checkpoint with this cut need not name the segment.
+    pub(crate) fn evacuated_before(&self, cut: Position) -> bool {
+        let at = self.evacuated.load(Ordering::Acquire);
+        at != 0 && at <= cut.raw()
+    }
+
+    /// A record cannot be read.
+    pub(crate) fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// It holds a clear-record.
+    pub(crate) fn set_clears(&self) {
+        self.clears.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_clears(&self) -> bool {
+        self.clears.load(Ordering::Relaxed)
     }
 
     pub(crate) fn file(&self) -> Option<Arc<dyn DiskFile>> {
@@ -197,6 +263,7 @@ mod tests {
             predecessor_end: 4096,
             claim: Position::new(11, 4000),
             slot: 5,
+            reused: true,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(header));

@@ -9,6 +9,8 @@
 //!    writes are synced, the zeroes are synced now, so that no later sync has to.
 //! 3. It is mapped, and becomes the next in the queue.
 //!
+//! A spare file of a freed segment (space.rs) makes 1 and 2 unnecessary: its blocks are there and written.
+//!
 //! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,12 +27,13 @@ use super::blob::Blobs;
 use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
+use super::space::Outgoing;
 use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::index::slot::{Place, Slot};
 use crate::options::{SyncPolicy, Tuning};
 use crate::sys::pins::{PinTable, Pinned};
-use crate::sys::{Disk, DiskFile, LogWriter, OpenMode, write_all_at};
+use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, write_all_at};
 
 /// The smallest and the largest segment that the store chooses by itself.
 const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
@@ -80,6 +83,7 @@ pub(crate) struct Log {
     prepared_count: AtomicU32,
     /// Held while a segment is prepared: one at a time.
     preparing: Mutex<()>,
+    pub(crate) outgoing: Mutex<Outgoing>,
     pub(crate) commit: Commit,
     pub(crate) blobs: Blobs,
 }
@@ -98,6 +102,7 @@ impl Log {
             prepared: Mutex::new(VecDeque::new()),
             prepared_count: AtomicU32::new(0),
             preparing: Mutex::new(()),
+            outgoing: Mutex::default(),
             commit: Commit::new(),
             blobs,
             config,
@@ -181,7 +186,7 @@ impl Log {
     }
 
     /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused.
-    fn segment_bytes(&self, room: u64) -> u64 {
+    pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
         let needed = (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096);
         let chosen = self.config.segment_bytes.map_or_else(
             || {
@@ -279,9 +284,14 @@ impl Log {
                 _ = self.pins.reclaim(retired);
             }
             self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
-            self.registry.lock().used[segment.slot as usize] = false;
+            self.release_slot(segment.slot);
         }
         Ok(())
+    }
+
+    /// The segment slot can be given out again.
+    pub(crate) fn release_slot(&self, slot: u32) {
+        self.registry.lock().used[slot as usize] = false;
     }
 
     fn prepare(&self, room: u64) -> Result<Prepared> {
@@ -291,17 +301,18 @@ impl Log {
         let salt = u64::from_le_bytes(salt);
         let (sequence, slot) = self.reserve_slot()?;
         let path = segment_path(self.dir(), sequence);
-        match self.create_segment(&path, bytes, salt) {
-            Ok((file, writer)) => {
+        match self.create_segment(&path, bytes) {
+            Ok((file, map, reused)) => {
+                let writer = LogWriter::new(map.with_cookie(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
                 self.set_dead(slot, 0);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
-                Ok(Prepared { segment: Arc::new(segment), writer })
+                Ok(Prepared { segment: Arc::new(segment.reused(reused)), writer })
             }
             Err(error) => {
                 // The file may or may not exist; whatever is left of it is unlinked at the next open.
                 let _ = self.disk().unlink(&path);
-                self.registry.lock().used[slot as usize] = false;
+                self.release_slot(slot);
                 Err(error)
             }
         }
@@ -322,7 +333,13 @@ impl Log {
         Ok((sequence, slot as u32))
     }
 
-    fn create_segment(&self, path: &Path, bytes: u64, salt: u64) -> Result<(Arc<dyn DiskFile>, LogWriter)> {
+    fn create_segment(&self, path: &Path, bytes: u64) -> Result<(Arc<dyn DiskFile>, LogMap, bool)> {
+        if let Some(spare) = self.take_spare(bytes)? {
+            let (file, map) = self.reuse(&spare, path)?;
+            // Only advice, as below.
+            let _ = map.populate(0, bytes);
+            return Ok((file, map, true));
+        }
         let file = self.disk().open(path, OpenMode::CreateNew).context("create", path)?;
         file.allocate(0, bytes).context("allocate blocks of", path)?;
         file.sync_all().context("sync", path)?;
@@ -337,12 +354,12 @@ impl Log {
         if self.config.sync != SyncPolicy::Manual {
             file.sync_data().context("sync", path)?;
         }
-        let map = file.map_log(bytes as usize, 0, true).context("map", path)?.with_cookie(salt);
+        let map = file.map_log(bytes as usize, 0, true).context("map", path)?;
         if self.config.sync == SyncPolicy::Manual {
             // Only advice: the first store to each page is slower without it.
             let _ = map.populate(0, bytes);
         }
-        Ok((file, LogWriter::new(map)))
+        Ok((file, map, false))
     }
 
     /// Adds a segment that existed when the store was opened. Its mapping is installed by the caller.
@@ -361,7 +378,7 @@ impl Log {
         }
         self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
         self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
-        self.registry.lock().used[segment.slot as usize] = false;
+        self.release_slot(segment.slot);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //!   end when no writes do. A thread of its own, because a segment can take long on a busy disk, and a table
 //!   that waits for growth fills up with overflow pages.
 //! * *checkpoint* runs checkpoints when enough log has been written or much memory is dirty.
+//! * *compact* evacuates segments when the log is over its bound.
 //! * *sync* (with `SyncPolicy::Every`) syncs at the interval.
 //!
 //! An error here is not reported: whoever needs what could not be done meets it again, in the call that
@@ -37,10 +38,11 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
     if !core.tuning.background || core.files.is_none() {
         return Ok(threads);
     }
-    let work: [(&str, Work); 4] = [
+    let work: [(&str, Work); 5] = [
         ("tophash-segment", segments),
         ("tophash-growth", growth),
         ("tophash-ckpt", checkpoints),
+        ("tophash-compact", compactions),
         ("tophash-sync", syncs),
     ];
     for (name, work) in work {
@@ -76,6 +78,7 @@ fn segments(core: &Core) {
             if !matches!(core.log.prepare_ahead(ahead), Ok(true)) {
                 break;
             }
+            core.wake.compaction();
         }
     }
 }
@@ -125,10 +128,16 @@ fn checkpoints(core: &Core) {
         }
         let dirty_half = core.table.dirty.len() > core.limit_pages / 2;
         let due = core.log.total() >= core.checkpoint_due.load(Ordering::Relaxed);
-        if due || dirty_half || core.log.blobs.is_crowded() {
+        if due || dirty_half || core.log.blobs.is_crowded() || core.frees_space() {
             // An error has poisoned the store; every later change says so.
             let _ = core.run_checkpoint(false);
         }
+    }
+}
+
+fn compactions(core: &Core) {
+    while core.wake.wait_compaction(PAUSE) != Woken::Stop {
+        core.compact_in_background(&|| core.wake.is_stopped());
     }
 }
 

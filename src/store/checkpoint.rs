@@ -8,8 +8,9 @@
 //!    generation stands, replay starts at the old cut. *After:* recovery does 4 and 5 again.
 //! 4. The same images are written in place, in ascending order; fsync. *Crash:* recovery does it again.
 //! 5. The other header slot gets generation and cut; fsync. *Crash:* the new generation stands.
-//! 6. What the old generation needed is let go: blobs are unlinked, clean private pages are dropped if
-//!    memory is short. *Crash:* the checkpoint names the blobs that are still to be unlinked.
+//! 6. What the old generation needed is let go: blobs are unlinked, evacuated segments that the new one does
+//!    not name are freed (log/space.rs), clean private pages are dropped if memory is short. *Crash:* the
+//!    checkpoint names the blobs that are still to be unlinked; segments that it does not name are unlinked.
 //!
 //! An I/O error in any step poisons the store: what is on disk is unknown, recovery sorts it out.
 
@@ -39,6 +40,8 @@ struct Cut {
     total: u64,
     pages: Vec<PageId>,
     meta: Meta,
+    /// Sequences of the segments that this checkpoint names no more.
+    excluded: Vec<u32>,
 }
 
 impl Core {
@@ -64,7 +67,10 @@ impl Core {
     fn checkpoint_steps(&self, files: &Files, state: &mut MutexGuard<'_, CheckpointState>, clean: bool) -> Result<()> {
         let cut = self.cut();
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
-        let nothing_new = cut.pages.is_empty() && cut.position == state.header.cut && cut.meta.blobs.dying.is_empty();
+        let nothing_new = cut.pages.is_empty()
+            && cut.position == state.header.cut
+            && cut.meta.blobs.dying.is_empty()
+            && cut.excluded.is_empty();
         if nothing_new && !clean {
             return Ok(());
         }
@@ -82,7 +88,10 @@ impl Core {
         self.generation.store(header.generation, Ordering::Relaxed);
         self.total_at_cut.store(cut.total, Ordering::Relaxed);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.log.unlink_dying_blobs()
+        self.log.unlink_dying_blobs()?;
+        let freed = self.log.free(&cut.excluded)?;
+        self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Step 1.
@@ -97,10 +106,12 @@ impl Core {
             .as_ref()
             .map_or_else(|| (Position::default(), 0), |appender| (appender.position(), appender.total()));
         let pages = self.table.dirty.freeze();
+        let excluded = self.log.excluded(position);
         let mut segments = Vec::new();
         let next_sequence = {
             let registry = self.log.registry.lock();
-            segments.extend(registry.segments.values().map(|segment| self.segment_entry(segment, position)));
+            let named = registry.segments.values().filter(|segment| !excluded.contains(&segment.sequence));
+            segments.extend(named.map(|segment| self.segment_entry(segment, position)));
             registry.next_sequence
         };
         let meta = Meta {
@@ -117,7 +128,7 @@ impl Core {
         drop(all);
         let nanos = started.elapsed().as_nanos() as u64;
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
-        Cut { position, total, pages, meta }
+        Cut { position, total, pages, meta, excluded }
     }
 
     fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {

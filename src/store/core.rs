@@ -22,6 +22,7 @@ use crate::log::record::Record;
 use crate::log::segments::Log;
 use crate::options::{SyncPolicy, Tuning};
 use crate::stats::RecoveryStats;
+use crate::store::compact::Compaction;
 use crate::sys::{DiskFile, ForkGuard, LockGuard};
 
 /// The store behind the handle, shared with its background threads.
@@ -44,6 +45,9 @@ pub(crate) struct Core {
     /// A checkpoint is due when the log has grown to this many bytes.
     pub(crate) checkpoint_due: AtomicU64,
     pub(crate) counters: Counters,
+    pub(crate) compaction: Compaction,
+    /// The log may take this multiple of the live records' bytes, and a few segments.
+    pub(crate) log_ratio: f64,
     pub(crate) wake: Wake,
     pub(crate) poison: OnceLock<String>,
     pub(crate) closed: AtomicBool,
@@ -100,6 +104,7 @@ pub(crate) struct Wake {
     segment_wanted: AtomicBool,
     growth_wanted: AtomicBool,
     checkpoint_wanted: AtomicBool,
+    compaction_wanted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +144,11 @@ impl Wake {
         self.set(&self.checkpoint_wanted);
     }
 
+    /// Compaction is wanted.
+    pub(crate) fn compaction(&self) {
+        self.set(&self.compaction_wanted);
+    }
+
     pub(crate) fn stop(&self) {
         self.state.lock().stop = true;
         self.changed.notify_all();
@@ -154,6 +164,14 @@ impl Wake {
 
     pub(crate) fn wait_checkpoint(&self, timeout: std::time::Duration) -> Woken {
         self.wait(Some(&self.checkpoint_wanted), timeout)
+    }
+
+    pub(crate) fn wait_compaction(&self, timeout: std::time::Duration) -> Woken {
+        self.wait(Some(&self.compaction_wanted), timeout)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stop
     }
 
     /// Waits for the timeout, or for the end.
@@ -359,6 +377,7 @@ impl Core {
                 self.run_checkpoint(false)?;
             }
         }
+        self.help_compaction(total)?;
         if self.sync == SyncPolicy::Always { self.sync_to(end) } else { Ok(()) }
     }
 

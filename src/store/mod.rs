@@ -14,6 +14,7 @@
 mod background;
 mod bulk;
 mod checkpoint;
+mod compact;
 pub(crate) mod core;
 pub(crate) mod create;
 mod open;
@@ -35,7 +36,7 @@ pub use value::{Entry, Value};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::stats::Stats;
+use crate::stats::{CompactionReport, Stats};
 use crate::store::core::Core;
 use scan::Scan;
 use write::{Expect, New};
@@ -324,6 +325,30 @@ impl Store {
     pub fn reserve(&self, additional: u64) -> Result<()> {
         self.core.check_writable()?;
         self.core.reserve(additional)
+    }
+
+    /// Compacts the log now: every segment of which more than a twentieth is dead is emptied, and its space is given
+    /// back. See [`compact_with`](Store::compact_with).
+    ///
+    /// # Errors
+    /// As [`compact_with`](Store::compact_with).
+    pub fn compact(&self) -> Result<CompactionReport> {
+        self.compact_with(&mut |_, _| true)
+    }
+
+    /// Compacts the log now, in this thread, while others go on reading and writing: live records are appended
+    /// again at the log's head, one lock at a time. Not needed in normal use: the background does it when the
+    /// log is over its bound ([`Options::log_ratio`]). `progress` is told (bytes of emptied segments, bytes in
+    /// all) and ends the call by returning false; what was compacted stays so.
+    ///
+    /// Ends with a checkpoint, after which the space comes back; a segment with a [`Value`] that is still held
+    /// gives its blocks back when that is dropped. After a crash everything is there, compacted or not.
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert). A record that cannot be read keeps its segment as it is:
+    /// [`Error::Corrupt`].
+    pub fn compact_with(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
+        self.core.compact_all(progress)
     }
 
     /// Returns when every change that returned before this call is durable (group commit: calls share one

@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::checkpoint::apply_journal;
+use super::compact::Compaction;
 use super::core::{CheckpointState, Core, Counters, Files, Wake};
 use super::create::{JOURNAL_PAGES, check_vacant, create, index_path, lock_path, log_path, sync_parent};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
@@ -297,6 +298,8 @@ impl<'o> Opening<'o> {
             checkpoint: Mutex::new(CheckpointState { header, meta_pages: meta.pages(), opened: meta }),
             checkpoint_due: AtomicU64::new(u64::MAX),
             counters: Counters::default(),
+            compaction: Compaction::default(),
+            log_ratio: options.log_ratio,
             wake: Wake::default(),
             poison: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -480,7 +483,7 @@ impl Core {
             self.log.set_dead(entry.slot, entry.dead);
             let identity = (entry.sequence, entry.slot, entry.salt);
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
-            segment.removals.store(entry.removals, std::sync::atomic::Ordering::Relaxed);
+            segment.set_removals(entry.removals, entry.dead);
             self.log.adopt(Arc::new(segment));
         }
         Ok(())
@@ -503,7 +506,7 @@ impl Core {
             let end = (!active).then_some(found.end);
             let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
             let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals);
-            segment.removals.store(removals, std::sync::atomic::Ordering::Relaxed);
+            segment.set_removals(removals, self.log.dead(found.slot));
             let segment = Arc::new(segment);
             if active {
                 let writer = LogWriter::new(map);
@@ -517,12 +520,16 @@ impl Core {
         Ok(())
     }
 
-    /// Seal, first part: nothing past X remains.
+    /// Seal, first part: nothing past X remains, nor anything that compaction has freed. The oldest goes first:
+    /// a remove-record must not go before what it removes.
     fn discard(&self, disk: &dyn Disk, files: &[PathBuf]) -> Result<()> {
+        let mut files = files.to_vec();
+        files.sort_unstable();
         for path in files {
-            disk.unlink(path).context("unlink", path)?;
+            disk.unlink(&path).context("unlink", &path)?;
+            disk.sync_dir(self.log.dir()).context("sync", self.log.dir())?;
         }
-        if files.is_empty() { Ok(()) } else { disk.sync_dir(self.log.dir()).context("sync", self.log.dir()) }
+        Ok(())
     }
 
     /// Seal, second part: what was read must be on the disk, not in the page cache only. The unused rest of

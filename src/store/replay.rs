@@ -132,14 +132,16 @@ impl Core {
                 }
             }
         }
+        let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
+        let mut freed = None;
         if let Some(hit) = previous {
             self.log.add_dead(hit.place(), hit.header.total());
-            if let Some(link) = hit.blob() {
-                self.log.blobs.freed(link);
-            }
+            freed = hit.blob();
         }
-        if let Some(link) = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten() {
-            self.log.blobs.linked(link);
+        // A record that compaction has moved links the blob that the record before it did.
+        if freed.map(|link| link.id) != linked.map(|link| link.id) {
+            freed.into_iter().for_each(|link| self.log.blobs.freed(link));
+            linked.into_iter().for_each(|link| self.log.blobs.linked(link));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::log::record::{Invalid, Kind, Record};
 use crate::store::core::Core;
 use crate::store::read::Hit;
 use crate::store::value::{Bytes, Entry};
-use crate::sys::pins::PinnedBytes;
+use crate::sys::pins::{Pinned, PinnedBytes};
 
 /// One entry of a page, with its place in the order.
 pub(crate) struct Scanned<'s> {
@@ -56,7 +56,7 @@ impl Core {
                 pinned.prefetch(ahead.place().offset());
             }
             let (slot, pinned) = &slots[i];
-            match self.scanned(*slot, pinned.is_some()) {
+            match self.scanned(*slot, pinned.clone()) {
                 Ok(entry) if entry.cursor >= cursor => entries.push(entry),
                 Ok(_) => {}
                 Err(error) => scan.damaged.push(error),
@@ -67,10 +67,10 @@ impl Core {
         Ok(scan)
     }
 
-    fn scanned(&self, slot: Slot, was_pinned: bool) -> Result<Scanned<'_>> {
+    /// The record of a slot, in the mapping that was pinned under the slot's stripe: by now the segment slot can
+    /// stand for another segment.
+    fn scanned<'s>(&'s self, slot: Slot, pinned: Option<Pinned<'s>>) -> Result<Scanned<'s>> {
         let place = slot.place();
-        // Pinned by the caller already, so this is the same mapping.
-        let pinned = self.log.pin(place).filter(|_| was_pinned);
         let pinned = pinned.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
         let record: Record<'_> = self.log.record(&pinned, place)?;
         if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {

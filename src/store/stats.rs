@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{IoContext, Result};
 use crate::log::append::Appender;
-use crate::stats::{CheckpointStats, CommitStats, IndexStats, LogStats, Stats, WaitStats};
+use crate::stats::{CheckpointStats, CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
 use crate::store::core::Core;
 use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
 
@@ -17,6 +17,7 @@ impl Core {
             records: self.table.len(),
             index: self.index_stats(),
             log: self.log_stats(),
+            compaction: self.compaction_stats(),
             checkpoint: CheckpointStats {
                 count: get(&counters.checkpoints),
                 generation: get(&self.generation),
@@ -76,7 +77,7 @@ impl Core {
             blob_bytes: log.blobs.bytes(),
             position: log.appender.lock().as_ref().map_or(0, |appender: &Appender| appender.position().raw()),
             durable_position: log.commit.durable().raw(),
-            file_bytes: log.prepared_bytes(),
+            file_bytes: log.prepared_bytes() + log.outgoing_bytes().1,
             ..LogStats::default()
         };
         for segment in log.segments() {
@@ -84,9 +85,28 @@ impl Core {
             stats.bytes += log.record_bytes(&segment);
             stats.dead_bytes += log.dead(segment.slot);
             stats.file_bytes += segment.capacity;
+            stats.removal_bytes += segment.removal_bytes.load(Ordering::Relaxed);
             stats.pinned_segments += u64::from(log.pins.is_pinned(segment.slot));
         }
         stats
+    }
+
+    fn compaction_stats(&self) -> CompactionStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (pinned_bytes, spare_bytes) = self.log.outgoing_bytes();
+        let own = &self.compaction;
+        CompactionStats {
+            moved_records: get(&own.moved_records),
+            moved_bytes: get(&own.moved_bytes),
+            evacuated_segments: get(&own.evacuated),
+            freed_segments: get(&own.freed),
+            evacuated_bytes: self.log.space().evacuated,
+            pinned_bytes,
+            spare_bytes,
+            damaged_segments: self.log.segments().iter().filter(|segment| segment.is_damaged()).count() as u64,
+            helps: get(&own.helps),
+            throttles: get(&own.throttles),
+        }
     }
 
     /// Bytes that the store's files occupy on the disk.

@@ -67,6 +67,13 @@ pub(crate) struct Retired {
     map: ManuallyDrop<Arc<LogMap>>,
 }
 
+impl Retired {
+    /// The slot that it was taken out of.
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+}
+
 /// The mappings of all segments, by segment slot.
 pub(crate) struct PinTable {
     chunks: Box<[OnceLock<Box<[PinSlot]>>]>,

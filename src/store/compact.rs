@@ -1,0 +1,504 @@
+//! Online compaction: segments with few live records are emptied, so that their space comes back.
+//!
+//! **Evacuating a segment**, a few records at a time, by the background thread and, when the log is over its
+//! bound, by the writers themselves:
+//!
+//! 1. A victim is chosen by its counters: among the sealed segments the one with the largest share of bytes to
+//!    gain. Every stripe is taken once: whoever has appended to the segment has published by then.
+//! 2. Its records are read one after another; each is checked, so that rot is never copied under a fresh
+//!    checksum. A segment with a record that cannot be read is kept as it is.
+//! 3. A put is live if the key's path has a slot with this very place. A live one is appended again and
+//!    published under its key's stripe, as a write is; so log order stays index order. *Crash:* the copy is
+//!    replayed, or it is lost with the tail and the original stands.
+//! 4. A remove-record is appended again as long as a segment older than the victim holds records, if the key is
+//!    absent under its lock: the older segment can hold a put of the key, which a repair would bring back. (A
+//!    clear-record cannot be moved behind later puts: its segment waits until it is the oldest.)
+//! 5. When all records are dealt with, the segment is *evacuated*; what follows is told in log/space.rs.
+//!
+//! No step holds a stripe for longer than one record takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::index::Step;
+use crate::index::chain::Found;
+use crate::index::lookup::Probe;
+use crate::index::slot::{Place, Slot};
+use crate::index::table::Table;
+use crate::log::record::{Encoded, Invalid, Kind, Record};
+use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::stats::CompactionReport;
+use crate::store::core::Core;
+use crate::store::write::with_encoded;
+use crate::sys::pins::Pinned;
+
+/// Records that the background thread deals with at a time.
+const STEP_RECORDS: usize = 256;
+/// Records that a writer deals with when the log is over its bound: a few microseconds' worth.
+const HELP_RECORDS: usize = 16;
+/// How long a writer waits at a time when the log is far over its bound.
+const THROTTLE: Duration = Duration::from_micros(200);
+/// How long the background thread rests between two steps while the log is only just over its bound.
+const PACE: Duration = Duration::from_micros(20);
+/// A segment is not worth evacuating by force for less than this fraction of its bytes.
+const FORCED_GAIN: u64 = 20;
+
+/// The state of compaction, and its counters.
+#[derive(Debug, Default)]
+pub(crate) struct Compaction {
+    victim: Mutex<Option<Victim>>,
+    /// What writers have to do; see [`Pressure`].
+    pressure: AtomicU8,
+    /// The total of appended bytes at which the log's space is looked at again.
+    look_at: AtomicU64,
+    /// Segments up to this sequence are compacted whether or not the log is over its bound; 0 for none.
+    forced: AtomicU64,
+    /// Victims chosen so far.
+    victims: AtomicU64,
+    pub(crate) moved_records: AtomicU64,
+    pub(crate) moved_bytes: AtomicU64,
+    pub(crate) evacuated: AtomicU64,
+    pub(crate) freed: AtomicU64,
+    /// Times a writer helped, and times one waited.
+    pub(crate) helps: AtomicU64,
+    pub(crate) throttles: AtomicU64,
+}
+
+/// A segment that is being evacuated.
+#[derive(Debug)]
+struct Victim {
+    /// Tells this evacuation from an earlier one of the same segment.
+    id: u64,
+    segment: Arc<Segment>,
+    /// Where the next record begins that nobody has claimed.
+    at: u64,
+    end: u64,
+    /// An older segment holds records: removals must be kept.
+    keep_removals: bool,
+    /// Claimed pieces that are not finished.
+    in_flight: u32,
+}
+
+/// A piece of a victim, claimed by one thread.
+struct Piece<'s> {
+    victim: u64,
+    segment: Arc<Segment>,
+    /// Pinned, so that the places stand for these records, whatever becomes of the victim meanwhile.
+    pinned: Pinned<'s>,
+    items: Vec<Item>,
+}
+
+/// A record to deal with.
+#[derive(Clone, Copy)]
+struct Item {
+    hash: u64,
+    offset: u64,
+    kind: Kind,
+}
+
+/// What a step of compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Records were dealt with, or a segment was finished.
+    Made,
+    /// Others are dealing with what is left of the victim.
+    Others,
+    /// There is nothing worth doing.
+    Nothing,
+}
+
+/// How far the log is over its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Pressure {
+    None = 0,
+    /// Writers help.
+    Help = 1,
+    /// Writers wait a little: what would free space is the checkpoint that is under way. Moving more records
+    /// before it is done would only make the log longer.
+    Wait = 2,
+    /// The log is at its bound: writers wait for the checkpoint.
+    Full = 3,
+}
+
+/// The log's space, measured against its bound.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// There is too much of it.
+    due: bool,
+    pressure: Pressure,
+    /// A checkpoint would free enough to be worth it.
+    checkpoint: bool,
+}
+
+impl Core {
+    /// Compares the log's size with its bound.
+    fn look_at_space(&self) -> Look {
+        let space = self.log.space();
+        let segment = space.active.max(self.log.segment_bytes(0));
+        let bound = (space.live() as f64 * self.log_ratio).min(u64::MAX as f64 / 4.0) as u64;
+        let goal = bound.saturating_add(segment);
+        let total = space.bytes + space.evacuated;
+        let far = total > goal.saturating_add(segment * 2);
+        let pressure = if far && space.evacuated >= segment {
+            if total > goal.saturating_add(segment * 3) { Pressure::Full } else { Pressure::Wait }
+        } else if far || space.bytes > goal.saturating_add(segment / 2) {
+            Pressure::Help
+        } else {
+            Pressure::None
+        };
+        Look {
+            due: space.bytes > goal,
+            pressure,
+            checkpoint: space.evacuated >= segment || (space.evacuated > 0 && total > goal),
+        }
+    }
+
+    /// True if a checkpoint would free enough space to be worth it.
+    pub(crate) fn frees_space(&self) -> bool {
+        self.look_at_space().checkpoint
+    }
+
+    /// Looks at the log's space, and notes what writers have to do and when to look again.
+    fn look(&self, total: u64) -> Look {
+        let look = self.look_at_space();
+        self.compaction.pressure.store(look.pressure as u8, Ordering::Relaxed);
+        self.compaction.look_at.store(total + self.log.segment_bytes(0) / 8, Ordering::Relaxed);
+        if look.checkpoint && self.tuning.background {
+            self.wake.checkpoint();
+        }
+        look
+    }
+
+    /// Compacts until the log is within its bound, there is nothing to gain, or `stop` says so. Called by the
+    /// background thread.
+    pub(crate) fn compact_in_background(&self, stop: &dyn Fn() -> bool) {
+        loop {
+            let look = self.look(self.log.total());
+            self.log.reclaim();
+            if stop() || !look.due || look.pressure >= Pressure::Wait || self.check_writable().is_err() {
+                return;
+            }
+            for _ in 0..16 {
+                // An error is met again by whoever needs the space; a damaged segment is not chosen again.
+                if !matches!(self.compact_step(STEP_RECORDS), Ok(Progress::Made)) {
+                    return;
+                }
+                if look.pressure == Pressure::None {
+                    std::thread::sleep(PACE);
+                }
+            }
+        }
+    }
+
+    /// What a writer does after an append: looks at the log's space now and then, and helps if it is over its
+    /// bound. No lock is held.
+    #[inline]
+    pub(crate) fn help_compaction(&self, total: u64) -> Result<()> {
+        if total >= self.compaction.look_at.load(Ordering::Relaxed) {
+            return self.compact_after_look(total);
+        }
+        match self.compaction.pressure.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            pressure => self.compact_under_pressure(pressure),
+        }
+    }
+
+    #[cold]
+    fn compact_after_look(&self, total: u64) -> Result<()> {
+        let look = self.look(total);
+        if self.tuning.background {
+            if look.due {
+                self.wake.compaction();
+            }
+            return Ok(());
+        }
+        if look.checkpoint {
+            self.run_checkpoint(false)?;
+        }
+        while self.look_at_space().due && self.compact_step(STEP_RECORDS)? != Progress::Nothing {}
+        Ok(())
+    }
+
+    #[cold]
+    fn compact_under_pressure(&self, pressure: u8) -> Result<()> {
+        if pressure >= Pressure::Wait as u8 {
+            self.compaction.throttles.fetch_add(1, Ordering::Relaxed);
+            if pressure == Pressure::Full as u8 {
+                self.run_checkpoint(false)?;
+            } else {
+                std::thread::sleep(THROTTLE);
+            }
+            self.look(self.log.total());
+            return Ok(());
+        }
+        self.compaction.helps.fetch_add(1, Ordering::Relaxed);
+        // A segment is prepared by the background thread, not here: that could take long.
+        if self.log.prepared_count() > 0 {
+            // An error is met again by whoever needs the space.
+            let _ = self.compact_step(HELP_RECORDS);
+        }
+        Ok(())
+    }
+
+    /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock.
+    ///
+    /// # Errors
+    /// Those of a write (`DiskFull`), and `Corrupt` if a page or record cannot be read. The victim is let go
+    /// then; what was moved stays moved.
+    pub(crate) fn compact_step(&self, records: usize) -> Result<Progress> {
+        let piece = {
+            let mut victim = self.compaction.victim.lock();
+            if victim.is_none() {
+                *victim = self.choose_victim();
+            }
+            let Some(current) = victim.as_mut() else { return Ok(Progress::Nothing) };
+            if current.at >= current.end {
+                if current.in_flight > 0 {
+                    return Ok(Progress::Others);
+                }
+                // Everything that was ever published here is behind the head of the log by now.
+                current.segment.set_evacuated(self.log.tail());
+                self.compaction.evacuated.fetch_add(1, Ordering::Relaxed);
+                *victim = None;
+                return Ok(Progress::Made);
+            }
+            match self.claim(current, records) {
+                Ok(piece) => piece,
+                Err(kept) => {
+                    *victim = None;
+                    return kept.map_or(Ok(Progress::Made), Err);
+                }
+            }
+        };
+        let result = self.evacuate_piece(&piece);
+        let mut victim = self.compaction.victim.lock();
+        if let Some(current) = victim.as_mut().filter(|current| current.id == piece.victim) {
+            current.in_flight -= 1;
+            if result.is_err() {
+                *victim = None;
+            }
+        }
+        if let Err(Error::Corrupt { .. }) = &result {
+            piece.segment.set_damaged();
+        }
+        result.map(|()| Progress::Made)
+    }
+
+    /// Compacts every segment that exists now and has something to gain; see
+    /// [`Store::compact_with`](crate::Store::compact_with).
+    pub(crate) fn compact_all(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
+        self.check_writable()?;
+        let started = Instant::now();
+        let before = (self.disk_bytes()?, self.log.space());
+        let counters = || {
+            let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let own = &self.compaction;
+            [get(&own.moved_records), get(&own.moved_bytes), get(&own.evacuated)]
+        };
+        let counted = counters();
+        if self.log.space().dead > 0 {
+            // What the active segment holds is compacted too.
+            self.provide_meta_room()?;
+            self.log.provide_segment(0)?;
+            self.log.seal_active();
+        }
+        let sealed = |segment: &Arc<Segment>| segment.end().is_some();
+        let last = self.log.segments().iter().rev().find(|segment| sealed(segment)).map_or(0, |s| s.sequence);
+        let all = before.1.bytes;
+        self.compaction.forced.store(last.into(), Ordering::Relaxed);
+        let result = self.compact_forced(progress, all);
+        self.compaction.forced.store(0, Ordering::Relaxed);
+        let finished = result?;
+        self.run_checkpoint(false)?;
+        self.log.discard_spares()?;
+        let counted: Vec<u64> = counters().iter().zip(counted).map(|(now, then)| now - then).collect();
+        Ok(CompactionReport {
+            finished,
+            moved_records: counted[0],
+            moved_bytes: counted[1],
+            freed_segments: counted[2],
+            pinned_bytes: self.log.outgoing_bytes().0,
+            log_bytes_before: before.1.bytes,
+            log_bytes_after: self.log.space().bytes,
+            disk_bytes_before: before.0,
+            disk_bytes_after: self.disk_bytes()?,
+            nanos: started.elapsed().as_nanos() as u64,
+        })
+    }
+
+    /// Compacts until nothing is worth it. Returns false if `progress` has ended it.
+    fn compact_forced(&self, progress: &mut dyn FnMut(u64, u64) -> bool, all: u64) -> Result<bool> {
+        loop {
+            let space = self.log.space();
+            if !progress(space.evacuated.min(all), all) {
+                return Ok(false);
+            }
+            match self.compact_step(STEP_RECORDS)? {
+                Progress::Made => {}
+                Progress::Others => std::thread::yield_now(),
+                Progress::Nothing => return Ok(true),
+            }
+            // Emptied segments become space for what is still to be moved.
+            if space.evacuated > 4 * self.log.segment_bytes(0) {
+                self.run_checkpoint(false)?;
+            }
+        }
+    }
+
+    /// Step 1.
+    fn choose_victim(&self) -> Option<Victim> {
+        let forced = self.compaction.forced.load(Ordering::Relaxed);
+        let segments = self.log.segments();
+        let oldest = segments.iter().find(|segment| !segment.is_evacuated())?.sequence;
+        let candidates = segments.iter().filter(|segment| {
+            let is_oldest = segment.sequence == oldest;
+            segment.end().is_some()
+                && !segment.is_evacuated()
+                && !segment.is_damaged()
+                && (is_oldest || !segment.has_clears())
+        });
+        // What freeing the segment gains, in thousandths of its bytes.
+        let gain = |segment: &Segment| {
+            let bytes = self.log.record_bytes(segment).max(1);
+            let kept = if segment.sequence == oldest { 0 } else { segment.removal_bytes.load(Ordering::Relaxed) };
+            self.log.dead(segment.slot).min(bytes).saturating_sub(kept) * 1000 / bytes
+        };
+        let is_forced = |segment: &Segment| u64::from(segment.sequence) <= forced;
+        let chosen = if forced > 0 {
+            candidates.into_iter().find(|s| {
+                let is_empty = self.log.record_bytes(s) == 0;
+                is_forced(s) && (is_empty || gain(s) > 1000 / FORCED_GAIN)
+            })
+        } else {
+            // In the oldest segment the removals die too, wherever else they would have to be kept.
+            candidates.max_by_key(|s| gain(s) + if s.sequence == oldest { 50 } else { 0 }).filter(|s| gain(s) > 30)
+        };
+        let segment = Arc::clone(chosen?);
+        self.table.pass_all_stripes();
+        let end = segment.end()?;
+        let keep_removals = segment.sequence != oldest;
+        let id = self.compaction.victims.fetch_add(1, Ordering::Relaxed);
+        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
+    }
+
+    /// Step 2: claims the next records. An error means that the victim is kept, and why, if that is damage.
+    fn claim(&self, victim: &mut Victim, records: usize) -> std::result::Result<Piece<'_>, Option<Error>> {
+        let segment = &victim.segment;
+        let damaged = |why: Error| {
+            segment.set_damaged();
+            Err(Some(why))
+        };
+        let Some(pinned) = self.log.pin(Place::new(segment.slot, 0)) else {
+            return damaged(*self.log.invalid_record(Place::new(segment.slot, 0), Invalid::Beyond));
+        };
+        let mut items = Vec::with_capacity(records);
+        // Marks and other records that need nothing done are not counted, but end the piece as well.
+        let mut left = 4 * records;
+        while victim.at < victim.end && items.len() < records && left > 0 {
+            left -= 1;
+            let place = Place::new(segment.slot, victim.at);
+            let record = match self.log.record(&pinned, place) {
+                Ok(record) => record,
+                Err(why) => return damaged(why),
+            };
+            let kind = record.header.kind;
+            let wanted = match kind {
+                Kind::Put | Kind::PutBlob => true,
+                Kind::Remove => victim.keep_removals,
+                Kind::Clear if victim.keep_removals => {
+                    segment.set_clears();
+                    return Err(None);
+                }
+                Kind::Clear | Kind::Frame | Kind::Mark => false,
+            };
+            if wanted {
+                let hash = self.hasher.hash(record.key());
+                self.table.prefetch(hash);
+                items.push(Item { hash, offset: victim.at, kind });
+            }
+            victim.at += record.header.total();
+        }
+        victim.in_flight += 1;
+        Ok(Piece { victim: victim.id, segment: Arc::clone(segment), pinned, items })
+    }
+
+    /// Steps 3 and 4.
+    fn evacuate_piece(&self, piece: &Piece<'_>) -> Result<()> {
+        let slot = piece.segment.slot;
+        let mut running_low = false;
+        for item in &piece.items {
+            let place = Place::new(slot, item.offset);
+            if item.kind != Kind::Remove && !self.is_live(item.hash, place)? {
+                continue;
+            }
+            let record = self.log.record(&piece.pinned, place)?;
+            let low = with_encoded(|encoded| {
+                encoded.push(item.kind, record.key(), record.value());
+                self.retry(|| match item.kind {
+                    Kind::Remove => self.keep_removal(&record, item.hash, encoded),
+                    _ => self.move_record(&record, item.hash, place, encoded),
+                })
+            })?;
+            running_low |= low;
+        }
+        if running_low && self.tuning.background {
+            self.wake.segment();
+        }
+        Ok(())
+    }
+
+    /// True if a slot points to the place. Once false, always false.
+    fn is_live(&self, hash: u64, place: Place) -> Result<bool> {
+        let found = self.table.lookup(hash, |seen| {
+            Ok(if seen.slot.place() == place { Probe::Hit(()) } else { Probe::Other })
+        });
+        Ok(found?.is_some())
+    }
+
+    /// Appends a live record again. Returns true if the log is running low.
+    fn move_record(&self, record: &Record<'_>, hash: u64, place: Place, encoded: &mut Encoded) -> Step<bool> {
+        let table = &self.table;
+        let guard = table.lock(hash);
+        let owner = guard.growth.page_of(hash);
+        let chain = table.chain(owner)?;
+        let tag = Table::tag(&chain, hash);
+        let marks = chain.primary.state.load().has_marks();
+        let found = chain.find(tag, marks, |slot| Ok::<_, Error>(slot.place() == place))?;
+        let Found::Hit(spot, slot) = found else { return Ok(false) };
+        if slot.is_marked() {
+            // Unreadable when its page was split, readable now: which half it belongs to is still not known.
+            return Err(self.log.invalid_record(place, Invalid::Header).into());
+        }
+        table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
+        let appended = self.log.append(encoded, 0, false)?;
+        chain.replace(spot, Slot::new(tag, appended.place));
+        let bytes = record.header.total();
+        self.log.add_dead(place, bytes);
+        self.compaction.moved_records.fetch_add(1, Ordering::Relaxed);
+        self.compaction.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(appended.running_low)
+    }
+
+    /// Appends a remove-record again, if its key is absent. Returns true if the log is running low.
+    fn keep_removal(&self, record: &Record<'_>, hash: u64, encoded: &mut Encoded) -> Step<bool> {
+        let table = &self.table;
+        let guard = table.lock(hash);
+        let chain = table.chain(guard.growth.page_of(hash))?;
+        let marks = chain.primary.state.load().has_marks();
+        let mut hit = None;
+        chain.find(Table::tag(&chain, hash), marks, |slot| self.is_key(record.key(), slot, &mut hit))?;
+        if hit.is_some() {
+            // A later put, which a repair finds as well.
+            return Ok(false);
+        }
+        let appended = self.log.append(encoded, 1, true)?;
+        self.log.add_dead(appended.place, encoded.len());
+        self.compaction.moved_bytes.fetch_add(encoded.len(), Ordering::Relaxed);
+        Ok(appended.running_low)
+    }
+}

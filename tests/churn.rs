@@ -1,0 +1,218 @@
+//! Space comes back: endless insert and remove, mass removal, forced compaction, and what holds it up.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::{Random, bytes, scale, scratch, seed, tiny_options};
+use tophash::{Options, Store, SyncPolicy};
+
+/// Opens with small segments and background threads.
+fn options() -> Options {
+    Options::new().segment_bytes(64 << 10).checkpoint_bytes(256 << 10).sync(SyncPolicy::Manual)
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n:012}").into_bytes()
+}
+
+fn value(n: u64) -> Vec<u8> {
+    bytes(100, n)
+}
+
+fn assert_clean(path: &Path) {
+    let report = tophash::verify(path).expect("verify runs");
+    assert!(report.is_clean(), "{report:#?}");
+}
+
+/// The promise of `Options::log_ratio`: the multiple, and a few segments.
+fn assert_bounded(store: &Store, ratio: f64, segment: u64) {
+    let stats = store.stats();
+    let live = (stats.log.bytes - stats.log.dead_bytes) as f64;
+    let bound = live * ratio + 4.0 * segment as f64;
+    assert!(stats.log.bytes as f64 <= bound, "{} bytes of log, {live} live: {stats:#?}", stats.log.bytes);
+}
+
+#[test]
+fn endless_churn_keeps_the_log_within_its_bound() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let mut random = Random(seed("churn"));
+    let options = || options().segment_bytes(256 << 10);
+    let store = options().open(&path).unwrap();
+    let live = 4000;
+    let mut oldest = 0;
+    for n in 0..live {
+        store.insert(key(n), value(n)).unwrap();
+    }
+    let steps = 40_000 * scale() as u64;
+    for step in 0..steps {
+        store.remove(key(oldest)).unwrap().expect("the oldest key is there");
+        store.insert(key(oldest + live), value(oldest + live)).unwrap();
+        oldest += 1;
+        if random.chance(1, 8) {
+            // Some keys are replaced while they live.
+            let n = oldest + random.below(live - 1);
+            store.insert(key(n), value(n)).unwrap();
+        }
+        if step % 1000 == 999 {
+            assert_bounded(&store, 1.5, 256 << 10);
+        }
+    }
+    let stats = store.stats();
+    assert_eq!(stats.records, live);
+    assert!(stats.compaction.freed_segments > 10, "{stats:#?}");
+    for n in oldest..oldest + live {
+        assert_eq!(store.get(key(n)).unwrap().expect("there"), &value(n)[..]);
+    }
+    assert!(store.get(key(oldest - 1)).unwrap().is_none());
+    store.close().unwrap();
+    assert_clean(&path);
+    let store = options().open(&path).unwrap();
+    assert_eq!(store.len(), live);
+    println!("churn: {steps} steps, {:?}", stats.compaction);
+}
+
+#[test]
+fn compaction_gives_back_what_removals_left() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().log_ratio(f64::INFINITY).open(&path).unwrap();
+    for n in 0..20_000 {
+        store.insert(key(n), value(n)).unwrap();
+    }
+    for n in 0..20_000 {
+        if n % 20 != 0 {
+            store.remove(key(n)).unwrap();
+        }
+    }
+    let before = store.stats().log;
+    assert!(before.dead_bytes > before.bytes * 9 / 10);
+    let mut told = Vec::new();
+    let report = store
+        .compact_with(&mut |done, all| {
+            told.push((done, all));
+            true
+        })
+        .unwrap();
+    assert!(report.finished && told.len() > 2);
+    assert_eq!(report.log_bytes_before, before.bytes);
+    let live = before.bytes - before.dead_bytes;
+    assert!(report.log_bytes_after <= live + live / 10 + 4096, "{live} live bytes: {report:#?}");
+    assert!(report.moved_records >= 1000);
+    assert!(store.stats().log.segments <= 4, "{:#?}", store.stats());
+    for n in 0..20_000 {
+        assert_eq!(store.get(key(n)).unwrap().is_some(), n % 20 == 0, "key {n}");
+    }
+    // A second time there is nothing to gain.
+    assert_eq!(store.compact().unwrap().moved_records, 0);
+    store.close().unwrap();
+    assert_clean(&path);
+}
+
+#[test]
+fn a_value_that_is_held_keeps_its_own_segment_and_nothing_else() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().log_ratio(f64::INFINITY).open(&path).unwrap();
+    for n in 0..5000 {
+        store.insert(key(n), value(n)).unwrap();
+    }
+    let held = store.get(key(7)).unwrap().unwrap();
+    for n in 0..5000 {
+        store.remove(key(n)).unwrap();
+    }
+    let report = store.compact().unwrap();
+    assert!(report.pinned_bytes >= 64 << 10, "{report:#?}");
+    // Whatever is written now must not touch the bytes that are held.
+    for n in 0..20_000 {
+        store.insert(key(n), value(n + 1)).unwrap();
+    }
+    assert_eq!(held, &value(7)[..]);
+    drop(held);
+    store.compact().unwrap();
+    assert_eq!(store.stats().compaction.pinned_bytes, 0);
+    store.close().unwrap();
+    assert_clean(&path);
+}
+
+#[test]
+fn a_compaction_that_is_ended_early_leaves_a_whole_store() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().log_ratio(f64::INFINITY).open(&path).unwrap();
+    for n in 0..10_000 {
+        store.insert(key(n % 2000), value(n)).unwrap();
+    }
+    let mut calls = 0;
+    let report = store
+        .compact_with(&mut |_, _| {
+            calls += 1;
+            calls < 8
+        })
+        .unwrap();
+    assert!(!report.finished);
+    drop(store);
+    assert_clean(&path);
+    let store = options().open(&path).unwrap();
+    for n in 0..2000 {
+        assert_eq!(store.get(key(n)).unwrap().unwrap(), &value(8000 + n)[..]);
+    }
+}
+
+/// Blobs, batches, `clear`, crashes and compaction in one history of a tiny store; the store is copied as a dying
+/// process leaves it, and opened again.
+#[test]
+fn histories_with_compaction_survive_the_death_of_the_process() {
+    let mut random = Random(seed("churn histories"));
+    for round in 0..6 * scale() {
+        let dir = scratch();
+        let mut path = dir.path().join("0");
+        let mut model: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        for life in 1..4 {
+            let store = tiny_options().checkpoint_bytes(6 << 10).open(&path).unwrap();
+            assert_eq!(store.len(), model.len() as u64, "round {round}, life {life}");
+            for _ in 0..500 {
+                let key = key(random.below(40));
+                match random.below(20) {
+                    0..8 => {
+                        let len = if random.chance(1, 20) { 900 } else { 30 + random.below(60) };
+                        let value = bytes(len as usize, random.next());
+                        store.insert(&key, &value).unwrap();
+                        model.insert(key, value);
+                    }
+                    8..16 => {
+                        store.remove(&key).unwrap();
+                        model.remove(&key);
+                    }
+                    16 if random.chance(1, 10) => {
+                        store.clear().unwrap();
+                        model.clear();
+                    }
+                    17 if random.chance(1, 6) => _ = store.compact().unwrap(),
+                    18 if random.chance(1, 6) => store.checkpoint().unwrap(),
+                    _ => {
+                        let mut batch = tophash::Batch::new();
+                        for n in 0..random.below(6) {
+                            batch.insert(self::key(n), &key);
+                            model.insert(self::key(n), key.clone());
+                        }
+                        store.apply(&batch).unwrap();
+                    }
+                }
+            }
+            let next = dir.path().join(life.to_string());
+            common::copy_store(&path, &next);
+            std::mem::forget(store);
+            path = next;
+        }
+        let store = tiny_options().open(&path).unwrap();
+        assert_eq!(store.len(), model.len() as u64, "round {round}");
+        for (key, value) in &model {
+            assert_eq!(store.get(key).unwrap().expect("there"), &value[..], "round {round}");
+        }
+        store.close().unwrap();
+        assert_clean(&path);
+    }
+}
