@@ -418,8 +418,11 @@ impl History<'_> {
                 None
             }
             Op::Checkpoint => {
+                let moved = store.stats().compaction.moved_bytes;
                 store.checkpoint().unwrap();
-                assert_eq!(store.stats().checkpoint.log_bytes_since, 0);
+                // Only compaction in the background can have appended something since.
+                let stats = store.stats();
+                assert!(stats.checkpoint.log_bytes_since == 0 || stats.compaction.moved_bytes > moved, "{stats:?}");
                 None
             }
             Op::Compact => {
@@ -427,9 +430,9 @@ impl History<'_> {
                 None
             }
             Op::Sync => {
+                let before = store.stats().log.position;
                 store.sync().unwrap();
-                let log = store.stats().log;
-                assert_eq!(log.durable_position, log.position);
+                assert!(store.stats().log.durable_position >= before);
                 None
             }
             Op::Reserve(more) => {
