@@ -44,6 +44,7 @@ mod log;
 mod options;
 mod stats;
 mod store;
+mod sync;
 #[doc(hidden)]
 pub mod sys;
 
@@ -55,7 +56,10 @@ pub use error::{Error, Location, Result};
 #[doc(hidden)]
 pub use options::Tuning;
 pub use options::{Options, SyncPolicy};
-pub use stats::{CheckpointStats, CommitStats, CompactionReport, CompactionStats, IndexStats, LogStats, RecoveryStats, Stats, WaitStats};
+pub use stats::{
+    CheckpointStats, CommitStats, CompactionReport, CompactionStats, IndexStats, LogStats, RecoveryStats, Stats,
+    WaitStats,
+};
 pub use store::{Entry, Store, Value};
 
 /// The code in README.md, compiled and run with the other documentation tests.

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 
 use super::kind;
 use super::sink::Sink;
@@ -17,6 +16,7 @@ use crate::index::page::{BUCKET_SLOTS, BUCKETS, PAGE_WORDS, PageRef};
 use crate::index::slot::Slot;
 use crate::index::split::SPLIT_BITS;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
+use crate::sync::AtomicU64;
 use crate::sys::PAGE_BYTES;
 
 /// Entries of a chain that are compared with one another. No chain is that long, unless made so on purpose.

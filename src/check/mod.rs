@@ -32,7 +32,6 @@ mod walk;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 
 pub use report::{Finding, Report};
 
@@ -53,6 +52,7 @@ use crate::index::slot::Place;
 use crate::log::blob::parse_blob_name;
 use crate::log::record::BlobLink;
 use crate::store::create::{TEMPORARY, check_vacant, index_path, lock_path, log_path};
+use crate::sync::AtomicU64;
 use crate::sys::{Disk, LockMode, LockOutcome, PathKind, RealDisk};
 
 /// Checks the files of the store at a path. See [`verify_with`].

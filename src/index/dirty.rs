@@ -11,13 +11,11 @@
 //! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::page::PageImage;
 use super::region::{PageId, PageSlot, PageState, Region};
 use super::{Need, Shortage};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct DirtySet {

@@ -9,14 +9,12 @@
 //! 4. Blocks for the bucket pages are allocated a chunk at a time, in the background ahead of the writers or by the
 //!    writer that is about to change the first page of a chunk.
 
-use parking_lot::MutexGuard;
-use std::sync::atomic::Ordering;
-
 use super::page::PageKind;
 use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
 use super::table::{Structure, Table};
 use super::{Need, Step};
 use crate::error::{Error, IoContext, Result};
+use crate::sync::{MutexGuard, Ordering};
 use crate::sys::{IndexMap, PAGE_BYTES};
 
 const PAGE: u64 = PAGE_BYTES as u64;

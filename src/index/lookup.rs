@@ -10,14 +10,12 @@
 //! Whatever looks damaged without the lock may be a page in the middle of a change, so it is looked at again
 //! under the stripe before it is reported.
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::chain::Found;
 use super::page::Bucket;
 use super::slot::{Slot, Tag};
 use super::table::Table;
 use crate::error::Fault;
-
+use crate::sync::{Ordering, fence};
 use crate::sys::prefetch_word;
 
 type Result<T> = std::result::Result<T, Fault>;
@@ -110,7 +108,7 @@ impl Table {
         for _ in 0..ROUNDS {
             match self.round(hash, &mut probe) {
                 Ok(Round::Done(answer)) => return Ok(answer),
-                Ok(Round::Again) => std::hint::spin_loop(),
+                Ok(Round::Again) => crate::sync::spin_loop(),
                 Err(_) => break,
             }
         }

@@ -16,9 +16,8 @@
 //!
 //! A page is always accessed as atomics: readers scan it while a writer changes it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::slot::{Slot, Tag};
+use crate::sync::{AtomicU64, Ordering, load_of_many, store_of_many};
 use crate::sys::PAGE_BYTES;
 
 /// Words of a page.
@@ -251,14 +250,14 @@ impl<'a> PageRef<'a> {
 
     /// Makes every slot `emptyRest` and the counters zero.
     pub(crate) fn clear_slots(self) {
-        for word in &self.0[BUCKET_SLOTS..] {
-            word.store(0, Ordering::Release);
+        for (i, word) in self.0.iter().enumerate().skip(BUCKET_SLOTS) {
+            store_of_many(word, i, 0, Ordering::Release);
         }
         self.set_counts(0, 0, 0);
     }
 
     pub(crate) fn is_zero(self) -> bool {
-        self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+        self.0.iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
     }
 
     /// The kind that the header claims.
@@ -269,16 +268,16 @@ impl<'a> PageRef<'a> {
     /// A copy of the bytes, as they would stand in the file.
     pub(crate) fn image(self) -> PageImage {
         let mut image = Box::new([0u8; PAGE_BYTES]);
-        for (bytes, word) in image.chunks_exact_mut(8).zip(self.0) {
-            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        for (i, (bytes, word)) in image.chunks_exact_mut(8).zip(self.0).enumerate() {
+            bytes.copy_from_slice(&load_of_many(word, i, Ordering::Relaxed).to_le_bytes());
         }
         image
     }
 
     /// Overwrites the page with the bytes of an image.
     pub(crate) fn load(self, image: &[u8; PAGE_BYTES]) {
-        for (word, bytes) in self.0.iter().zip(image.as_chunks::<8>().0) {
-            word.store(u64::from_le_bytes(*bytes), Ordering::Release);
+        for (i, (word, bytes)) in self.0.iter().zip(image.as_chunks::<8>().0).enumerate() {
+            store_of_many(word, i, u64::from_le_bytes(*bytes), Ordering::Release);
         }
     }
 }

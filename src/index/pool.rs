@@ -4,7 +4,7 @@
 //! still follows the old link cannot trust a miss, because the version of its primary page has changed, and
 //! never trusts a hit without comparing the key.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 /// The numbers of the overflow pages that no chain uses.
 #[derive(Debug, Default)]

@@ -11,10 +11,8 @@
 //! image, so a pre-sized table is a hole in the file; a page that is in use must have one, so a lost page is
 //! always noticed.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::page::{PAGE_WORDS, PageRef};
+use crate::sync::{AtomicU64, OnceLock, Ordering};
 use crate::sys::IndexMap;
 
 /// The number of groups that a region can have.

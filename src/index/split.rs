@@ -13,16 +13,13 @@
 //! and goes to the destination. A crash anywhere: the pages in the file are those of the last checkpoint,
 //! growth word included, since memory is private; replay evacuates again.
 
-use std::sync::atomic::Ordering;
-
-use parking_lot::MutexGuard;
-
 use super::chain::{Chain, Layout};
 use super::growth::Growth;
 use super::region::{PageSlot, PageState};
 use super::slot::Slot;
 use super::table::{Structure, Table};
 use super::{Need, Step};
+use crate::sync::{MutexGuard, Ordering};
 
 /// Hash bits that a slot keeps for splits.
 pub(crate) const SPLIT_BITS: u8 = 8;

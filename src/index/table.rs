@@ -9,10 +9,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::chain::{Chain, Found, Spot};
 use super::dirty::DirtySet;
@@ -26,6 +24,7 @@ use super::{Need, Step};
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::options::Tuning;
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::sys::{Disk, DiskFile};
 
 /// The extent for the next growth is added this fraction of the threshold before growth starts.

@@ -12,8 +12,7 @@
 //! *Switch:* the new segment's header names the old one's end; without it, replay ends with the old segment.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Position;
 use super::record::{Encoded, MARK_BYTES, encode_mark};
@@ -21,6 +20,7 @@ use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
 use crate::index::slot::Place;
 use crate::index::{Need, Step};
+use crate::sync::{Instant, Ordering};
 use crate::sys::LogWriter;
 
 /// The active segment and its writer.

@@ -23,14 +23,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::record::BlobLink;
 use super::segments::Log;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
+use crate::sync::{AtomicI64, Mutex, Ordering};
 use crate::sys::{LogMap, OpenMode, write_all_at};
 
 /// Bytes before the value.

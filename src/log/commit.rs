@@ -7,14 +7,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use super::Position;
 use super::segments::Log;
 use crate::error::Error;
+use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};
 
 /// How long a leader waits for company at most.
 const GATHER: Duration = Duration::from_micros(40);
@@ -104,7 +102,7 @@ impl Log {
         if company > 1 {
             let until = Instant::now() + GATHER;
             while commit.arrived.load(Ordering::Relaxed) < company && Instant::now() < until {
-                std::thread::yield_now();
+                crate::sync::yield_now();
             }
         }
         let round = self.sync_round();

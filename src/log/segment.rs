@@ -19,13 +19,11 @@
 //! takes records only after its size and its directory entry are durable.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 use super::Position;
 use crate::checksum::{Uuid, crc32};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::DiskFile;
 
 /// Bytes of the header.

@@ -16,10 +16,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
 use super::Position;
 use super::append::Appender;
@@ -32,6 +30,7 @@ use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::index::slot::{Place, Slot};
 use crate::options::{SyncPolicy, Tuning};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, write_all_at};
 

@@ -14,12 +14,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
 use crate::error::{IoContext, Result};
+use crate::sync::Ordering;
 use crate::sys::pins::Retired;
 use crate::sys::{DiskFile, LogMap, OpenMode, write_all_at};
 

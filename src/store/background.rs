@@ -12,13 +12,12 @@
 //! needs it. (A failed sync or checkpoint has poisoned the store, which every later change reports.)
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::error::{IoContext, Result};
 use crate::options::SyncPolicy;
 use crate::store::core::{Core, Woken};
+use crate::sync::{Builder, JoinHandle, Ordering};
 
 /// How often the threads look around without being woken.
 const PAUSE: Duration = Duration::from_millis(100);

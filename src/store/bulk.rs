@@ -8,7 +8,6 @@
 //! record is in the log:* everything is there. *After:* nothing is; replay clears again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use crate::batch::{Batch, BatchOp};
 use crate::error::{Error, Result};
@@ -26,6 +25,7 @@ use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::store::core::Core;
 use crate::store::read::Hit;
 use crate::store::write::with_encoded;
+use crate::sync::Ordering;
 
 /// One change of a batch, ready to be applied.
 struct Change<'b> {

@@ -14,11 +14,6 @@
 //!
 //! An I/O error in any step poisons the store: what is on disk is unknown, recovery sorts it out.
 
-use std::sync::atomic::Ordering;
-use std::time::Instant;
-
-use parking_lot::MutexGuard;
-
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
@@ -28,6 +23,7 @@ use crate::index::region::{PageId, PageSlot, RegionKind};
 use crate::log::Position;
 use crate::log::segment::Segment;
 use crate::store::core::{CheckpointState, Core, Files};
+use crate::sync::{Instant, MutexGuard, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, write_all_at};
 
 /// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page

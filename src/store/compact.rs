@@ -18,10 +18,7 @@
 //! No step holds a stripe for longer than one record takes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::index::Step;
@@ -34,6 +31,7 @@ use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::stats::CompactionReport;
 use crate::store::core::Core;
 use crate::store::write::with_encoded;
+use crate::sync::{AtomicU32, AtomicU64, Instant, Mutex, Ordering, sleep, yield_now};
 use crate::sys::pins::Pinned;
 
 /// Records that the background thread deals with at a time.
@@ -52,7 +50,7 @@ const FORCED_GAIN: u64 = 20;
 pub(crate) struct Compaction {
     victim: Mutex<Option<Victim>>,
     /// What writers have to do; see [`Pressure`].
-    pressure: AtomicU8,
+    pressure: AtomicU32,
     /// The total of appended bytes at which the log's space is looked at again.
     look_at: AtomicU64,
     /// Segments up to this sequence are compacted whether or not the log is over its bound; 0 for none.
@@ -113,7 +111,7 @@ pub(crate) enum Progress {
 
 /// How far the log is over its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
+#[repr(u32)]
 enum Pressure {
     None = 0,
     /// Writers help.
@@ -166,7 +164,7 @@ impl Core {
     /// Looks at the log's space, and notes what writers have to do and when to look again.
     fn look(&self, total: u64) -> Look {
         let look = self.look_at_space();
-        self.compaction.pressure.store(look.pressure as u8, Ordering::Relaxed);
+        self.compaction.pressure.store(look.pressure as u32, Ordering::Relaxed);
         self.compaction.look_at.store(total + self.log.segment_bytes(0) / 8, Ordering::Relaxed);
         if look.checkpoint && self.tuning.background {
             self.wake.checkpoint();
@@ -189,7 +187,7 @@ impl Core {
                     return;
                 }
                 if look.pressure == Pressure::None {
-                    std::thread::sleep(PACE);
+                    sleep(PACE);
                 }
             }
         }
@@ -225,13 +223,13 @@ impl Core {
     }
 
     #[cold]
-    fn compact_under_pressure(&self, pressure: u8) -> Result<()> {
-        if pressure >= Pressure::Wait as u8 {
+    fn compact_under_pressure(&self, pressure: u32) -> Result<()> {
+        if pressure >= Pressure::Wait as u32 {
             self.compaction.throttles.fetch_add(1, Ordering::Relaxed);
-            if pressure == Pressure::Full as u8 {
+            if pressure == Pressure::Full as u32 {
                 self.run_checkpoint(false)?;
             } else {
-                std::thread::sleep(THROTTLE);
+                sleep(THROTTLE);
             }
             self.look(self.log.total());
             return Ok(());
@@ -340,7 +338,7 @@ impl Core {
             }
             match self.compact_step(STEP_RECORDS)? {
                 Progress::Made => {}
-                Progress::Others => std::thread::yield_now(),
+                Progress::Others => yield_now(),
                 Progress::Nothing => return Ok(true),
             }
             // Emptied segments become space for what is still to be moved.
@@ -454,9 +452,8 @@ impl Core {
 
     /// True if a slot points to the place. Once false, always false.
     fn is_live(&self, hash: u64, place: Place) -> Result<bool> {
-        let found = self.table.lookup(hash, |seen| {
-            Ok(if seen.slot.place() == place { Probe::Hit(()) } else { Probe::Other })
-        });
+        let found =
+            self.table.lookup(hash, |seen| Ok(if seen.slot.place() == place { Probe::Hit(()) } else { Probe::Other }));
         Ok(found?.is_some())
     }
 

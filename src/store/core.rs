@@ -2,10 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
@@ -23,6 +19,7 @@ use crate::log::segments::Log;
 use crate::options::{SyncPolicy, Tuning};
 use crate::stats::RecoveryStats;
 use crate::store::compact::Compaction;
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Instant, Mutex, OnceLock, Ordering};
 use crate::sys::{DiskFile, ForkGuard, LockGuard};
 
 /// The store behind the handle, shared with its background threads.
@@ -180,7 +177,7 @@ impl Wake {
     }
 
     fn wait(&self, flag: Option<&AtomicBool>, timeout: std::time::Duration) -> Woken {
-        let until = std::time::Instant::now() + timeout;
+        let until = Instant::now() + timeout;
         let mut state = self.state.lock();
         loop {
             if state.stop {
@@ -294,7 +291,7 @@ impl Core {
             }
             Need::BlobList => self.run_checkpoint(false),
             Need::Nothing => {
-                std::thread::yield_now();
+                crate::sync::yield_now();
                 Ok(())
             }
         }

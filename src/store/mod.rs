@@ -27,8 +27,6 @@ mod write;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use value::Bytes;
 pub use value::{Entry, Value};
@@ -38,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::stats::{CompactionReport, Stats};
 use crate::store::core::Core;
+use crate::sync::{JoinHandle, Ordering};
 use scan::Scan;
 use write::{Expect, New};
 

@@ -19,10 +19,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
+use std::sync::Arc;
 
 use super::checkpoint::apply_journal;
 use super::compact::Compaction;
@@ -44,6 +41,7 @@ use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
+use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock, Ordering};
 use crate::sys::{
     Disk, DiskFile, ForkGuard, LockGuard, LockMode, LockOutcome, LogWriter, OpenMode, PAGE_BYTES, PathKind,
     memory_limit, read_exact_at, read_up_to, write_all_at,
@@ -56,7 +54,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// Opens or creates the store at a path.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let disk = &*options.disk;
     let mut opening = Opening::begin(path, options)?;
     let (header, journal_redone) = opening.header_and_journal()?;
@@ -452,9 +450,9 @@ impl Core {
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
         if writable {
             self.unlink_orphan_blobs(disk, &meta, &tail)?;
-            self.checkpoint_due.store(self.checkpoint_interval(), std::sync::atomic::Ordering::Relaxed);
+            self.checkpoint_due.store(self.checkpoint_interval(), Ordering::Relaxed);
             if stats.replayed_bytes > self.checkpoint_interval() / 2 {
-                self.checkpoint_due.store(0, std::sync::atomic::Ordering::Relaxed);
+                self.checkpoint_due.store(0, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -469,7 +467,7 @@ impl Core {
         files.journal.allocate(capacity)?;
         let index = (FIRST_META_PAGE + meta_room) * PAGE;
         files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
-        files.meta_room.store(meta_room, std::sync::atomic::Ordering::Release);
+        files.meta_room.store(meta_room, Ordering::Release);
         self.table.dirty.set_journal_pages(capacity - meta_room);
         Ok(())
     }

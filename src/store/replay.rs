@@ -6,7 +6,6 @@
 //! same moments: the index is a function of the records, not of their timing.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 
 use crate::checkpoint::tail::{Tail, TailOp};
 use crate::error::Result;
@@ -19,6 +18,7 @@ use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
 use crate::store::bulk::Clear;
 use crate::store::core::Core;
 use crate::store::read::Hit;
+use crate::sync::Ordering;
 
 /// Changes sorted at a time.
 const PIECE: usize = 1 << 20;

@@ -1,11 +1,10 @@
 //! Collecting [`Stats`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::error::{IoContext, Result};
 use crate::log::append::Appender;
 use crate::stats::{CheckpointStats, CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
 use crate::store::core::Core;
+use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
 
 impl Core {

@@ -17,7 +17,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Location, Result};
 use crate::index::chain::Found;
@@ -30,6 +29,7 @@ use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value
 use crate::store::core::Core;
 use crate::store::read::{Fetched, Hit};
 use crate::store::value::{Bytes, Value};
+use crate::sync::{Ordering, thread_local};
 use crate::sys::LogMap;
 
 /// What a key is to become.

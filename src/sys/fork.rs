@@ -4,6 +4,7 @@
 //! log. Asking the kernel for the process id costs a system call per write; a page that the kernel wipes at
 //! `fork` costs a load.
 
+// Not of `crate::sync`: this word is between processes, no thread ever stores to it.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::MmapMut;

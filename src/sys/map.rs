@@ -4,7 +4,8 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// Keeps a mapping alive, and passes advice about it to the system.
 pub trait MapOwner: Send + Sync {

@@ -15,24 +15,25 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
 use super::map::LogMap;
+use crate::sync::{AtomicPtr, AtomicU64, OnceLock, Ordering};
 
-/// A power of two.
-const SHARDS: usize = 16;
+/// A power of two. Few where schedules are explored: a look at all of them is a point for each.
+const SHARDS: usize = if cfg!(shuttle) { 2 } else { 16 };
 const CHUNK: usize = 64;
 
 /// Which shard this thread counts on.
+#[cfg(not(shuttle))]
 #[inline]
 fn shard() -> u8 {
     use std::cell::Cell;
-    use std::sync::atomic::AtomicU8;
+    use std::sync::atomic::{AtomicU8, Ordering};
     static NEXT: AtomicU8 = AtomicU8::new(0);
-    thread_local! {
+    std::thread_local! {
         static SHARD: Cell<u8> = const { Cell::new(u8::MAX) };
     }
     SHARD.with(|cell| {
@@ -43,6 +44,12 @@ fn shard() -> u8 {
         }
         shard
     })
+}
+
+/// Which shard this task counts on: the same whenever a schedule is repeated.
+#[cfg(shuttle)]
+fn shard() -> u8 {
+    (crate::sync::task() % SHARDS) as u8
 }
 
 #[derive(Default)]

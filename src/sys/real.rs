@@ -8,12 +8,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
-use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::map::MapOwner;
 use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PAGE_BYTES, PathKind};
+use crate::sync::Mutex;
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,0 +1,20 @@
+//! Everything by which threads meet: atomics, locks, threads, time. The only place that names their source.
+//!
+//! Normally these are the types of `std` and `parking_lot` themselves. Under `--cfg shuttle` they are
+//! look-alikes whose every operation is a point at which the [shuttle](https://docs.rs/shuttle) scheduler
+//! can let another thread go on, so that the tests run the code of this crate, not a copy,
+//! through schedules that are chosen, printed and can be repeated.
+//!
+//! What that finds: every fault that shows in some interleaving of the operations. What it cannot find: faults
+//! that need a weaker memory order than sequential consistency. Those are for arguments, and for the
+//! tests with real threads.
+
+#[cfg(not(shuttle))]
+mod real;
+#[cfg(shuttle)]
+mod shuttle;
+
+#[cfg(not(shuttle))]
+pub(crate) use real::*;
+#[cfg(shuttle)]
+pub(crate) use shuttle::*;
