@@ -42,6 +42,9 @@ pub struct Tuning {
     pub stash_buckets: u8,
     /// Growth starts when the live slots exceed this many thousandths of all primary slots.
     pub grow_permille: u32,
+    /// The table shrinks when fewer live slots than this many thousandths of the slots of half its pages are
+    /// left; 0 for never.
+    pub shrink_permille: u32,
     /// log2 of the number of overflow pages in the first overflow group.
     pub overflow_log2_min: u8,
     /// An insert that finds a chain of this many overflow pages full helps growth along.
@@ -67,6 +70,7 @@ impl Default for Tuning {
             home_buckets: 60,
             stash_buckets: 3,
             grow_permille: 820,
+            shrink_permille: 410,
             overflow_log2_min: 4,
             chain_help: 2,
             rewrite_permille: 125,

@@ -39,7 +39,9 @@ pub struct IndexStats {
     pub pages: u64,
     /// True while the table is being doubled.
     pub growing: bool,
-    /// Pages that the growth under way has evacuated.
+    /// True while the table is being halved.
+    pub shrinking: bool,
+    /// Pages that the resize under way has divided, or not yet merged.
     pub evacuated_pages: u64,
     /// Overflow pages in use.
     pub overflow_pages: u64,
@@ -53,6 +55,12 @@ pub struct IndexStats {
     pub growths: u64,
     /// Pages split.
     pub splits: u64,
+    /// Halvings finished.
+    pub shrinks: u64,
+    /// Pairs of pages merged.
+    pub merges: u64,
+    /// Pages whose disk blocks were given back.
+    pub pages_given_back: u64,
     /// Pages whose slots' hash bits were refilled from the keys in the log.
     pub refills: u64,
     /// Pages rewritten in place to get rid of tombstones.

@@ -191,6 +191,7 @@ fn histories_with_compaction_survive_the_death_of_the_process() {
                         model.clear();
                     }
                     17 if random.chance(1, 6) => _ = store.compact().unwrap(),
+                    17 if random.chance(1, 6) => store.shrink_to_fit().unwrap(),
                     18 if random.chance(1, 6) => store.checkpoint().unwrap(),
                     _ => {
                         let mut batch = tophash::Batch::new();
@@ -215,4 +216,70 @@ fn histories_with_compaction_survive_the_death_of_the_process() {
         store.close().unwrap();
         assert_clean(&path);
     }
+}
+
+#[test]
+fn a_table_that_is_almost_empty_shrinks_in_use_and_gives_its_space_back() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().open(&path).unwrap();
+    let many = 100_000;
+    for n in 0..many {
+        store.insert(key(n), value(n)).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let large = (store.stats().index, store.disk_bytes().unwrap());
+    let keys: Vec<Vec<u8>> = (0..many).filter(|n| n % 20 != 0).map(key).collect();
+    let (bulk, single) = keys.split_at(keys.len() / 2);
+    assert_eq!(store.remove_many(bulk).unwrap(), bulk.len() as u64);
+    for key in single {
+        store.remove(key).unwrap().expect("there");
+    }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let live = (many / 20) * 128;
+    while store.stats().index.pages > large.0.pages / 8 || store.disk_bytes().unwrap() > 3 * live + (2 << 20) {
+        assert!(std::time::Instant::now() < until, "{} bytes on disk: {:#?}", store.disk_bytes().unwrap(), store.stats());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let stats = store.stats();
+    assert!(stats.index.shrinks >= 3 && stats.index.merges > 0 && stats.index.pages_given_back > 0, "{stats:#?}");
+    let holds = |store: &Store| {
+        for n in 0..many {
+            assert_eq!(store.get(key(n)).unwrap().is_some(), n % 20 == 0, "key {n}");
+        }
+    };
+    holds(&store);
+    println!("disk: {} bytes, then {}; {} live", large.1, store.disk_bytes().unwrap(), live);
+    store.close().unwrap();
+    assert_clean(&path);
+    let store = options().open(&path).unwrap();
+    holds(&store);
+    // And it grows again.
+    for n in 0..many {
+        store.insert(key(n), value(n)).unwrap();
+    }
+    assert_eq!((store.len(), store.stats().index.level), (many, large.0.level));
+    store.close().unwrap();
+    assert_clean(&path);
+}
+
+#[test]
+fn reserved_room_is_kept_until_it_is_given_up() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().capacity(50_000).open(&path).unwrap();
+    let pages = store.stats().index.pages;
+    for n in 0..1000 {
+        store.insert(key(n), value(n)).unwrap();
+    }
+    for n in 0..900 {
+        store.remove(key(n)).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(store.stats().index.pages, pages, "the capacity is kept");
+    store.shrink_to_fit().unwrap();
+    assert!(store.stats().index.pages <= 16);
+    assert_eq!(store.iter().count(), 100);
+    store.close().unwrap();
+    assert_clean(&path);
 }

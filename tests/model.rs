@@ -49,6 +49,7 @@ enum Op {
     LetGo,
     Checkpoint,
     Compact,
+    ShrinkToFit,
     Sync,
     Reserve(u16),
     Close,
@@ -162,6 +163,7 @@ fn ops(background: bool) -> impl Strategy<Value = Op> {
         3 => Just(Op::Checkpoint),
         2 => Just(Op::Sync),
         1 => Just(Op::Compact),
+        1 => Just(Op::ShrinkToFit),
         1 => (0u16..300).prop_map(Op::Reserve),
         2 => Just(Op::Close),
         3 => crash,
@@ -427,6 +429,10 @@ impl History<'_> {
             }
             Op::Compact => {
                 assert!(store.compact().unwrap().finished);
+                None
+            }
+            Op::ShrinkToFit => {
+                store.shrink_to_fit().unwrap();
                 None
             }
             Op::Sync => {

@@ -105,7 +105,7 @@ pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Exten
     let overflow = extents(state, RegionKind::Overflow, header.overflow_log2, &meta.overflow_extents, sink)?;
     check_overlaps(state, [&primary, &overflow], sink);
     let growth = meta.growth;
-    let wanted = if growth.is_growing() { 2 << growth.level() } else { 1 << growth.level() };
+    let wanted = if growth.is_resizing() { 2 << growth.level() } else { 1 << growth.level() };
     if primary.pages() < wanted {
         let location = Location::page(&state.pages.index.path, crate::checkpoint::header::FIRST_META_PAGE);
         sink.damage(kind::GROWTH, location, format!("extents for {wanted} pages"), format!("for {}", primary.pages()));

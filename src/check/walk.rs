@@ -16,7 +16,7 @@ use super::sink::Sink;
 use super::slots::LiveSlot;
 use super::state::{PAGE, State};
 use crate::error::{Location, Result};
-use crate::index::page::{PageKind, image};
+use crate::index::page::{PAGE_HEADER_BYTES, PageKind, image};
 use crate::sys::PAGE_BYTES;
 
 /// Pages read at a time.
@@ -91,14 +91,21 @@ impl Walk<'_> {
             for (page, image) in (next..).zip(&*images) {
                 if extent.is_used(page) {
                     self.chain(before + page, extent.number(page), image, walked, sink, each)?;
-                } else if extent.is_known(page) && image.iter().any(|&byte| byte != 0) {
+                } else if extent.is_known(page) && !self.is_unused(extent.number(page), image) {
                     let location = Location::page(self.index_path(), extent.number(page));
-                    sink.damage(kind::PAGE_NOT_ZERO, location, "zeroes (never used)", "other bytes");
+                    sink.damage(kind::PAGE_NOT_ZERO, location, "zeroes, or a page without entries", "other bytes");
                 }
             }
             at = next + run;
         }
         Ok(())
+    }
+
+    /// True for what stands where a page is not in use: nothing, or the empty page that a merge has left.
+    fn is_unused(&self, number: u64, page: &[u8; PAGE_BYTES]) -> bool {
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+        let (found, expected) = image::checksums(page, self.state.header.uuid, number);
+        is_zero(page) || (is_zero(&page[PAGE_HEADER_BYTES..]) && found == expected)
     }
 
     /// Checks a primary page and its overflow pages.

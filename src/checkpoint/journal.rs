@@ -111,6 +111,11 @@ impl Journal {
         self.file.allocate(0, (images + EXTRA_BLOCKS) * BLOCK).context("allocate blocks of", &self.path)
     }
 
+    /// Gives back what is behind so many images. The journal's generation must be that of a durable header.
+    pub(crate) fn shorten(&self, images: u64) -> Result<()> {
+        self.file.set_len((images + EXTRA_BLOCKS) * BLOCK).context("shorten", &self.path)
+    }
+
     /// The head, if it validates.
     ///
     /// # Errors

@@ -55,6 +55,13 @@ struct Inner {
     copies: HashMap<PageId, PageImage>,
 }
 
+/// The bitmap page that has a page's bit.
+fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>, Shortage> {
+    let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+    let id = PageId { index: (offset / super::region::BITMAP_BITS) as u32, ..page.id };
+    Ok(region.by_id(id).ok_or(Need::Nothing)?)
+}
+
 impl DirtySet {
     pub(crate) fn new(limit_pages: u64) -> Self {
         DirtySet {
@@ -92,8 +99,7 @@ impl DirtySet {
         if page.group.is_used(offset) == used {
             return Ok(());
         }
-        let bitmap_id = PageId { index: (offset / super::region::BITMAP_BITS) as u32, ..page.id };
-        let bitmap = region.by_id(bitmap_id).ok_or(Need::Nothing)?;
+        let bitmap = bitmap_of(region, page)?;
         let mut inner = self.inner.lock();
         if !self.is_dirty(&bitmap) {
             self.admit(&inner, 1)?;
@@ -101,6 +107,33 @@ impl DirtySet {
         }
         page.group.set_used(offset, used);
         Ok(())
+    }
+
+    /// Makes the bitmap page dirty that has a page's bit, so that [`set_used`](Self::set_used) cannot run short
+    /// before the caller lets go of its stripe.
+    pub(crate) fn reserve_bit(&self, region: &Region, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        let bitmap = bitmap_of(region, page)?;
+        self.mark(&bitmap)
+    }
+
+    /// Runs `give` for pages of which none is in use or dirty; none of them can become so meanwhile. They are
+    /// no longer private then. Returns false if one of them is.
+    pub(crate) fn give_back<'t>(
+        &self,
+        pages: impl Iterator<Item = PageSlot<'t>>,
+        give: impl FnOnce() -> std::io::Result<()>,
+    ) -> std::io::Result<bool> {
+        let _inner = self.inner.lock();
+        let pages: Vec<PageSlot<'t>> = pages.collect();
+        if pages.iter().any(|page| page.is_used() || page.state.load().is_dirty_at_all()) {
+            return Ok(false);
+        }
+        give()?;
+        for page in pages.iter().filter(|page| page.state.load().is_private()) {
+            page.state.unset(PageState::PRIVATE);
+            self.private_pages.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(true)
     }
 
     /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
@@ -191,6 +224,16 @@ impl DirtySet {
 
     pub(crate) fn set_journal_pages(&self, pages: u64) {
         self.journal_pages.store(pages, Ordering::Release);
+    }
+
+    /// The journal gets shorter: false if more pages are dirty than it would have room for.
+    pub(crate) fn shrink_journal(&self, pages: u64) -> bool {
+        let inner = self.inner.lock();
+        let fits = inner.current.len() as u64 <= pages;
+        if fits {
+            self.journal_pages.store(pages, Ordering::Release);
+        }
+        fits
     }
 
     /// Lifts the memory limit while the guard lives: for recovery, which must not wait for checkpoints, and

@@ -95,6 +95,7 @@ impl Table {
     /// Allocates the disk blocks around a page.
     pub(crate) fn allocate_blocks(&self, id: PageId) -> Result<()> {
         let Some(page) = self.by_id(id) else { return Ok(()) };
+        let _one = self.blocks.lock();
         let index = u64::from(id.index);
         if let Some(file) = &self.file {
             let (first, pages) = page.group.chunk(index);
@@ -121,7 +122,11 @@ impl Table {
         self.growth_wanted.store(false, Ordering::Relaxed);
         let mut structure = self.structure.lock();
         let growth = self.growth();
-        let wanted = !growth.is_growing() && self.len() > self.threshold(growth.level());
+        let threshold = self.threshold(growth.level());
+        if growth.is_shrinking() && self.len() > threshold - threshold / 8 {
+            self.turn_round(&mut structure);
+        }
+        let wanted = !growth.is_resizing() && self.len() > threshold;
         if wanted {
             let begun = self.begin_growth(&mut structure);
             if begun.is_err() {
@@ -138,7 +143,7 @@ impl Table {
         let group = {
             let mut structure = self.structure.lock();
             let growth = self.growth();
-            if growth.is_growing() || self.primary.pages() >= 2 << growth.level() {
+            if growth.is_resizing() || self.primary.pages() >= 2 << growth.level() {
                 return Ok(());
             }
             self.add_group(RegionKind::Primary, &mut structure)?;
@@ -157,12 +162,15 @@ impl Table {
         /// Chunks allocated by one call.
         const CHUNKS: u64 = 16;
         let Some(file) = &self.file else { return Ok(()) };
-        let Some((_, group)) = self.primary.groups().last() else { return Ok(()) };
+        let growth = self.growth();
+        let number = (growth.level() + 1).saturating_sub(self.primary.base_log2());
+        let Some(group) = self.primary.group(number.into()).filter(|_| !growth.is_shrinking()) else { return Ok(()) };
         let total = group.bitmap_pages + group.pages;
         let mut index = 0;
-        while index < total && self.growth().is_growing() {
+        while index < total && self.growth().is_resizing() {
             let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
             let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
+            let _one = self.blocks.lock();
             if chunks.clone().any(|index| !group.is_allocated(index)) {
                 let first = (group.first + index) * PAGE;
                 file.allocate(first, pages * PAGE).context("allocate blocks of", &self.path)?;

@@ -2,15 +2,18 @@
 
 use std::fmt;
 
-/// Level, evacuation cursor, whether the table is growing, and the stripe exponent.
+/// Level, evacuation cursor, whether the table is being resized and in which direction, and the stripe
+/// exponent.
 ///
-/// At level L there are `2^L` primary pages and a hash belongs to page `hash mod 2^L`. While the table grows,
-/// pages `0..cursor` have been evacuated: their hashes belong to page `hash mod 2^(L+1)`.
+/// At level L there are `2^L` primary pages and a hash belongs to page `hash mod 2^L`. While the table is being
+/// resized between L and L + 1, pages `0..cursor` are divided: their hashes belong to page `hash mod 2^(L+1)`.
+/// Growth moves the cursor up, shrinking moves it down; a resize can turn round at any cursor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Growth(u64);
 
 impl Growth {
-    const GROWING: u64 = 1 << 12;
+    const RESIZING: u64 = 1 << 12;
+    const SHRINKING: u64 = 1 << 13;
     /// The highest level of a page.
     pub(crate) const LEVEL_MAX: u8 = 38;
 
@@ -37,9 +40,16 @@ impl Growth {
         (self.0 >> 6 & 63) as u8
     }
 
+    /// The table is between two levels.
     #[inline]
-    pub(crate) fn is_growing(self) -> bool {
-        self.0 & Self::GROWING != 0
+    pub(crate) fn is_resizing(self) -> bool {
+        self.0 & Self::RESIZING != 0
+    }
+
+    /// It is on its way to the lower one.
+    #[inline]
+    pub(crate) fn is_shrinking(self) -> bool {
+        self.0 & Self::SHRINKING != 0
     }
 
     #[inline]
@@ -73,22 +83,41 @@ impl Growth {
 
     /// The same table, beginning to grow.
     pub(crate) fn started(self) -> Self {
-        Growth(self.0 | Self::GROWING)
+        Growth(self.0 | Self::RESIZING)
     }
 
-    /// The same table with one more page evacuated.
+    /// The same table, beginning to shrink: one level down, with every page divided. The stripes must not be
+    /// more than the pages of that level.
+    pub(crate) fn shrinking(self) -> Self {
+        let level = self.level() - 1;
+        let word = Growth::resting(level, self.stripes_log2().min(level)).0;
+        Growth(word | Self::RESIZING | Self::SHRINKING | 1 << (level + 16))
+    }
+
+    /// The same resize, the other way round.
+    pub(crate) fn turned(self) -> Self {
+        Growth(self.0 ^ Self::SHRINKING)
+    }
+
+    /// The same table with one more page divided.
     pub(crate) fn advanced(self) -> Self {
         Growth(self.0 + (1 << 16))
     }
 
-    /// True if every page was evacuated.
-    pub(crate) fn is_complete(self) -> bool {
-        self.is_growing() && self.cursor() == 1 << self.level()
+    /// The same table with one page less divided.
+    pub(crate) fn receded(self) -> Self {
+        Growth(self.0 - (1 << 16))
     }
 
-    /// The table after its growth, one level up.
+    /// True if the cursor has arrived where the resize leads.
+    pub(crate) fn is_complete(self) -> bool {
+        let end = if self.is_shrinking() { 0 } else { 1 << self.level() };
+        self.is_resizing() && self.cursor() == end
+    }
+
+    /// The table after the resize.
     pub(crate) fn finished(self) -> Self {
-        Growth::resting(self.level() + 1, self.stripes_log2())
+        Growth::resting(self.level() + u8::from(!self.is_shrinking()), self.stripes_log2())
     }
 
     /// The same table with another number of stripes.
@@ -101,15 +130,17 @@ impl Growth {
         self.level() <= Self::LEVEL_MAX
             && self.stripes_log2() <= self.level()
             && self.cursor() <= 1 << self.level()
-            && (self.is_growing() || self.cursor() == 0)
-            && self.0 >> 13 & 7 == 0
+            && (self.is_resizing() || self.cursor() == 0)
+            && (self.is_resizing() || !self.is_shrinking())
+            && self.0 >> 14 & 3 == 0
     }
 }
 
 impl fmt::Debug for Growth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "level {}, {} stripes", self.level(), 1 << self.stripes_log2())?;
-        if self.is_growing() { write!(f, ", growing, {} evacuated", self.cursor()) } else { Ok(()) }
+        let direction = if self.is_shrinking() { "shrinking" } else { "growing" };
+        if self.is_resizing() { write!(f, ", {direction}, {} divided", self.cursor()) } else { Ok(()) }
     }
 }
 
@@ -135,6 +166,16 @@ mod tests {
             assert_eq!(after.stripe_of(hash), growth.stripe_of(growth.page_of(hash)));
         }
         assert_eq!(after.with_stripes(3).stripes_log2(), 3);
+        let mut growth = after.with_stripes(3).shrinking();
+        assert_eq!((growth.level(), growth.cursor(), growth.stripes_log2(), growth.pages()), (2, 4, 2, 8));
+        for cursor in (0..4).rev() {
+            assert!(growth.is_valid() && growth.is_shrinking() && !growth.is_complete());
+            assert_eq!(growth.turned().turned(), growth);
+            growth = growth.receded();
+            assert_eq!(growth.cursor(), cursor);
+        }
+        assert!(growth.is_complete());
+        assert_eq!(growth.finished(), Growth::resting(2, 2));
         assert!(!Growth::from_word(u64::MAX).is_valid());
     }
 }

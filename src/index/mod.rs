@@ -5,6 +5,7 @@
 //! ├── lookup   reading without locks
 //! ├── extend   new extents: groups of primary and overflow pages
 //! ├── split    evacuation of a page into two, rewrite in place
+//! ├── shrink   merging two pages into one, giving space back
 //! ├── pool     free overflow pages
 //! ├── growth   the growth word
 //! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
@@ -22,6 +23,7 @@ pub(crate) mod lookup;
 pub(crate) mod page;
 pub(crate) mod pool;
 pub(crate) mod region;
+pub(crate) mod shrink;
 pub(crate) mod slot;
 pub(crate) mod split;
 pub(crate) mod table;

@@ -26,6 +26,8 @@ pub(crate) const PAGE_WORDS: usize = PAGE_BYTES / 8;
 pub(crate) const BUCKETS: usize = 63;
 /// Slots of a bucket: one cache line.
 pub(crate) const BUCKET_SLOTS: usize = 8;
+/// Bytes of a page before its buckets.
+pub(crate) const PAGE_HEADER_BYTES: usize = 8 * BUCKET_SLOTS;
 
 /// A copy of a page's bytes.
 pub(crate) type PageImage = Box<[u8; PAGE_BYTES]>;
@@ -256,8 +258,9 @@ impl<'a> PageRef<'a> {
         self.set_counts(0, 0, 0);
     }
 
-    pub(crate) fn is_zero(self) -> bool {
-        self.0.iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
+    /// True if every slot is `emptyRest`.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0[BUCKET_SLOTS..].iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
     }
 
     /// The kind that the header claims.

@@ -164,6 +164,12 @@ impl PageSlot<'_> {
     pub(crate) fn number(&self) -> u64 {
         self.group.first + u64::from(self.id.index)
     }
+
+    /// True if the page's bit in the group's bitmap is set. Not for bitmap pages.
+    #[inline]
+    pub(crate) fn is_used(&self) -> bool {
+        self.group.is_used(u64::from(self.id.index) - self.group.bitmap_pages)
+    }
 }
 
 /// Names a page of any kind: region, group and position in the extent (bitmap pages first).
@@ -253,6 +259,12 @@ impl Group {
     pub(crate) fn set_allocated(&self, index: u64) {
         let chunk = index / CHUNK_PAGES;
         self.allocated[(chunk / 64) as usize].fetch_or(1 << (chunk % 64), Ordering::AcqRel);
+    }
+
+    /// The position's chunk has lost blocks.
+    pub(crate) fn forget_allocated(&self, index: u64) {
+        let chunk = index / CHUNK_PAGES;
+        self.allocated[(chunk / 64) as usize].fetch_and(!(1 << (chunk % 64)), Ordering::AcqRel);
     }
 
     /// The chunk of a position: first page in the file, and pages.

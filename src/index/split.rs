@@ -35,7 +35,7 @@ pub(crate) trait ReadHash {
 impl Table {
     /// Evacuates up to `pages` pages, if growth is under way and nobody else is at it. Returns how many.
     pub(crate) fn help_growth(&self, pages: usize, log: &dyn ReadHash) -> Step<usize> {
-        if !self.growth().is_growing() {
+        if !self.growth().is_resizing() {
             return Ok(0);
         }
         match self.structure.try_lock() {
@@ -53,21 +53,26 @@ impl Table {
     ) -> Step<usize> {
         for done in 0..pages {
             let growth = self.growth();
-            if !growth.is_growing() {
+            if !growth.is_resizing() {
                 return Ok(done);
             }
             if !growth.is_complete() {
-                self.evacuate_page(growth.cursor(), log)?;
+                if growth.is_shrinking() {
+                    self.merge_page(growth.cursor() - 1)?;
+                } else {
+                    self.evacuate_page(growth.cursor(), log)?;
+                }
             }
             if self.growth().is_complete() {
-                self.finish_growth(structure);
+                self.finish_resize(structure);
             }
         }
         Ok(pages)
     }
 
-    /// The last page was evacuated: one level up, and more stripes if the table was small.
-    fn finish_growth(&self, _structure: &mut MutexGuard<'_, Structure>) {
+    /// The last page was divided or merged: one level, and as many stripes as that has pages.
+    fn finish_resize(&self, _structure: &mut MutexGuard<'_, Structure>) {
+        let shrunk = self.growth().is_shrinking();
         let growth = self.growth().finished();
         let stripes_log2 = growth.level().min(self.tuning.stripes_log2_max);
         if stripes_log2 == growth.stripes_log2() {
@@ -78,19 +83,24 @@ impl Table {
             self.spread_count(stripes_log2, self.len() as i64);
             self.set_growth(growth.with_stripes(stripes_log2));
         }
-        self.counters.growths.fetch_add(1, Ordering::Relaxed);
+        if shrunk {
+            self.gives_back.store(true, Ordering::Release);
+            self.counters.shrinks.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.counters.growths.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn evacuate_page(&self, number: u64, log: &dyn ReadHash) -> Step<()> {
         let guard = self.lock(number);
         let growth = guard.growth;
-        debug_assert!(growth.is_growing() && growth.cursor() == number, "{growth:?}");
+        debug_assert!(growth.is_resizing() && growth.cursor() == number, "{growth:?}");
         let level = growth.level();
         let mut source = self.chain(number)?;
         let target_number = number + (1 << level);
         let mut target = self.chain(target_number)?;
-        if source.primary.page.kind() == 0 {
-            // Never used: nothing to move, and both halves stay holes.
+        if !source.primary.is_used() {
+            // Nothing to move: both halves stay as they are.
             self.set_growth(growth.advanced());
             return Ok(());
         }
@@ -140,7 +150,7 @@ impl Table {
     }
 
     /// Links overflow pages until the chain has `pages` of them.
-    fn extend_chain<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, pages: usize) -> Step<()> {
+    pub(crate) fn extend_chain<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, pages: usize) -> Step<()> {
         let missing = pages.saturating_sub(chain.overflow.len());
         let Some(free) = self.pool.take(missing) else { return Err(Need::Overflow { pages: missing as u64 }.into()) };
         let mut free = free.into_iter();
@@ -192,7 +202,7 @@ impl Table {
 }
 
 /// Giving an empty overflow page back is housekeeping: if it runs short of something, the page stays.
-fn ignore_shortage(step: Step<()>) -> Step<()> {
+pub(crate) fn ignore_shortage(step: Step<()>) -> Step<()> {
     match step {
         Err(super::Shortage::Need(_)) => Ok(()),
         other => other,
@@ -200,7 +210,7 @@ fn ignore_shortage(step: Step<()>) -> Step<()> {
 }
 
 /// Writes a layout over a chain that has at least as many pages. A move has begun.
-fn write_chain(chain: &Chain<'_>, layout: &Layout, level: u8, split_base: u8, marks: bool) {
+pub(crate) fn write_chain(chain: &Chain<'_>, layout: &Layout, level: u8, split_base: u8, marks: bool) {
     let used = layout.overflow_pages();
     for (n, page) in chain.pages().enumerate() {
         if n <= used {

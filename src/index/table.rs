@@ -35,6 +35,9 @@ const EXTEND_AHEAD: u64 = 12;
 pub(crate) struct IndexCounters {
     pub(crate) growths: AtomicU64,
     pub(crate) splits: AtomicU64,
+    pub(crate) shrinks: AtomicU64,
+    pub(crate) merges: AtomicU64,
+    pub(crate) given_back: AtomicU64,
     pub(crate) refills: AtomicU64,
     pub(crate) rewrites: AtomicU64,
     pub(crate) repairs: AtomicU64,
@@ -81,8 +84,14 @@ pub(crate) struct Table {
     pub(crate) dirty: DirtySet,
     pub(crate) pool: OverflowPool,
     pub(crate) structure: Mutex<Structure>,
+    /// Held while disk blocks of pages are allocated or given back.
+    pub(crate) blocks: Mutex<()>,
     /// The load has passed the threshold or is near it: growth should start or be prepared.
     pub(crate) growth_wanted: AtomicBool,
+    /// There are so few entries that the table should shrink.
+    pub(crate) shrink_wanted: AtomicBool,
+    /// Pages may have gone out of use: the next checkpoint gives their space back.
+    pub(crate) gives_back: AtomicBool,
     pub(crate) counters: IndexCounters,
     /// No page of the file can be of a later generation than this before it is touched.
     opened_generation: u64,
@@ -150,7 +159,10 @@ impl Table {
             dirty: DirtySet::new(parts.limit_pages),
             pool: OverflowPool::default(),
             structure: Mutex::new(parts.structure),
+            blocks: Mutex::new(()),
             growth_wanted: AtomicBool::new(false),
+            shrink_wanted: AtomicBool::new(false),
+            gives_back: AtomicBool::new(true),
             counters: IndexCounters::default(),
             opened_generation: parts.generation,
         };
@@ -236,7 +248,7 @@ impl Table {
     #[inline]
     pub(crate) fn is_crowded(&self, guard: &StripeGuard<'_>, stripe_count: i64) -> bool {
         let growth = guard.growth;
-        if growth.is_growing() {
+        if growth.is_resizing() && !growth.is_shrinking() {
             return false;
         }
         let threshold = self.threshold(growth.level());
@@ -269,11 +281,10 @@ impl Table {
         if seen.is_verified() {
             return Ok(());
         }
-        let offset = u64::from(page.id.index) - page.group.bitmap_pages;
-        if !page.group.is_used(offset) {
-            // A primary page that was never used is a hole; a free overflow page has no meaning.
-            if page.id.region == RegionKind::Primary && !page.page.is_zero() {
-                return Err(self.damaged(page, "bucket page", "zeroes (never used)".into(), "other bytes".into()));
+        if !page.is_used() {
+            // A primary page that is not in use is a hole or an empty page; a free overflow page has no meaning.
+            if page.id.region == RegionKind::Primary && !page.page.is_empty() {
+                return Err(self.damaged(page, "bucket page", "no entry (not in use)".into(), "other bytes".into()));
             }
             page.state.install(seen, seen.split_base(), PageState::VERIFIED);
             return Ok(());
@@ -335,8 +346,7 @@ impl Table {
                 return Err(self.damaged(last, "overflow link", expected, overflow.to_string()));
             };
             self.verify(&page)?;
-            let offset = u64::from(page.id.index) - page.group.bitmap_pages;
-            if !page.group.is_used(offset) {
+            if !page.is_used() {
                 return Err(self.damaged(&page, "overflow page", "a page in use".into(), "a free one".into()));
             }
             if page.state.load().has_marks() {
@@ -358,7 +368,7 @@ impl Table {
 
     /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
     pub(crate) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
-        let is_fresh = page.page.kind() == 0;
+        let is_fresh = !page.is_used();
         if !is_fresh && self.dirty.is_dirty(page) {
             return Ok(());
         }

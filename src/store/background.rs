@@ -93,7 +93,11 @@ fn growth(core: &Core) {
             let _ = core.retry(|| core.table.start_growth());
             core.prepare_journal();
         }
-        if core.table.growth().is_growing() {
+        if core.table.shrink_wanted.load(Ordering::Relaxed) {
+            // Cannot fail but for a damaged page, which those who need it report.
+            let _ = core.table.start_shrink(false);
+        }
+        if core.table.growth().is_resizing() {
             let _ = core.table.allocate_ahead();
         }
         drive_growth(core);
@@ -102,12 +106,12 @@ fn growth(core: &Core) {
 
 /// Finishes growth while nobody inserts.
 fn drive_growth(core: &Core) {
-    while core.table.growth().is_growing() {
+    while core.table.growth().is_resizing() {
         let before = core.table.inserts();
         if core.wake.sleep(QUIET) == Woken::Stop || core.table.inserts() != before {
             return;
         }
-        while core.table.growth().is_growing() && core.table.inserts() == before {
+        while core.table.growth().is_resizing() && core.table.inserts() == before {
             let done = core.retry(|| core.table.help_growth(EVACUATE_PAGES, core));
             if !matches!(done, Ok(pages) if pages > 0) {
                 return;

@@ -256,7 +256,10 @@ impl Core {
                 let moves = chain.remove(spot);
                 chain.primary.state.end_move();
                 table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
-                guard.add_count(-1);
+                let count = guard.add_count(-1);
+                if table.is_sparse(guard.growth, count) {
+                    self.want_shrink();
+                }
             }
             (Found::Hit(spot, _), false) => chain.replace(spot, Slot::new(tag, place)),
             (Found::Miss(_), true) => {}
@@ -349,7 +352,11 @@ impl Core {
                 self.log.blobs.freed(link);
             }
         }
-        guard.add_count(-(found.len() as i64));
+        let count = guard.add_count(-(found.len() as i64));
+        // Some of the counts passed by were multiples of sixteen.
+        if table.is_sparse(guard.growth, count / 16 * 16) {
+            self.want_shrink();
+        }
         if chain.pages().any(|page| table.is_littered(page)) {
             table.rewrite(&mut chain, owner, guard.growth)?;
         }
@@ -389,7 +396,7 @@ impl Core {
         let growth = table.growth();
         for number in 0..growth.pages() {
             let chain = table.chain(number)?;
-            if chain.primary.page.kind() != 0 {
+            if chain.primary.is_used() {
                 table.touch_chain(&chain, number, growth)?;
             }
         }
@@ -407,11 +414,12 @@ impl Core {
         };
         for number in 0..growth.pages() {
             let mut chain = table.chain(number)?;
-            if chain.primary.page.kind() != 0 {
+            if chain.primary.is_used() {
                 empty_chain(table, &mut chain)?;
             }
         }
         table.spread_count(growth.stripes_log2(), 0);
+        self.want_shrink();
         self.log.all_dead(until);
         self.log.blobs.free_all(&blobs);
         drop(all);

@@ -57,6 +57,21 @@ impl Core {
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
         self.drop_clean_pages();
+        self.give_back_space(files)
+    }
+
+    /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
+    fn give_back_space(&self, files: &Files) -> Result<()> {
+        if self.table.gives_back.swap(false, Ordering::AcqRel) {
+            let pages = self.table.give_back()?;
+            self.table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
+        }
+        let _one = files.extending.lock();
+        let wanted = self.journal_pages_wanted();
+        // Nothing in it is needed any more but its head, which tells a torn header slot from a damaged one.
+        if self.table.dirty.journal_pages() / 4 > wanted && self.table.dirty.shrink_journal(wanted) {
+            files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
+        }
         Ok(())
     }
 

@@ -331,9 +331,15 @@ impl Core {
 
     /// Allocates the journal blocks that a table of twice the size can need, so that no writer has to.
     pub(crate) fn prepare_journal(&self) {
-        let pages = self.table.growth().pages() * 2 + self.table.overflow.pages();
         // If the disk is full, the call that needs the blocks says so.
-        let _ = self.extend_journal((pages + pages / 16 + 64).min(self.limit_pages));
+        let _ = self.extend_journal(self.journal_pages_wanted());
+    }
+
+    /// Journal pages that a table of twice the size can need.
+    pub(crate) fn journal_pages_wanted(&self) -> u64 {
+        let overflow = self.table.overflow.pages().saturating_sub(self.table.pool.len());
+        let pages = self.table.growth().pages() * 2 + overflow;
+        (pages + pages / 16 + 64).min(self.limit_pages)
     }
 
     /// Does a little of the growth that is under way. Called before each change, with no lock held.
@@ -341,15 +347,19 @@ impl Core {
     /// On a full disk, or at a damaged page, growth stands still; that alone keeps no change from being made.
     #[inline]
     pub(crate) fn help_growth(&self) -> Result<()> {
-        let growing = self.table.growth().is_growing();
+        let growing = self.table.growth().is_resizing();
         if !growing && !self.table.growth_wanted.load(Ordering::Relaxed) {
+            if !self.tuning.background && self.table.shrink_wanted.load(Ordering::Relaxed) {
+                self.table.start_shrink(false)?;
+            }
             return Ok(());
         }
         if !growing && self.tuning.background && !self.table.is_extended() {
             // The growth thread is adding the extent.
             return Ok(());
         }
-        let helped = self.retry(|| if growing { self.evacuate(1) } else { self.table.start_growth() });
+        let turns = growing && self.table.growth_wanted.load(Ordering::Relaxed) && self.table.growth().is_shrinking();
+        let helped = self.retry(|| if growing && !turns { self.evacuate(1) } else { self.table.start_growth() });
         match helped {
             Err(Error::DiskFull { .. } | Error::Corrupt { .. } | Error::LimitReached { .. }) => Ok(()),
             other => other,

@@ -102,7 +102,7 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
         overflow_log2: tuning.overflow_log2_min,
     };
     write_journal(disk, path, &header, growth)?;
-    write_index(disk, path, &header, growth)?;
+    write_index(disk, path, &header, growth, options.capacity)?;
     let index = index_path(path);
     disk.sync_dir(path).context("sync", path)?;
     disk.rename(&path.join(TEMPORARY), &index).context("rename to", &index)?;
@@ -134,7 +134,7 @@ fn write_journal(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Gr
     journal.reset(header.generation, header.cut, growth.word())
 }
 
-fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth) -> Result<()> {
+fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth, floor: u64) -> Result<()> {
     let path = store.join(TEMPORARY);
     let file = fresh(disk, &path)?;
     let shape = Region::new(RegionKind::Primary, header.primary_log2).shape(0);
@@ -143,7 +143,7 @@ fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Grow
         growth,
         records: 0,
         end_page: first + shape.total(),
-        floor: 0,
+        floor,
         next_sequence: 1,
         primary_extents: vec![first],
         overflow_extents: Vec::new(),

@@ -84,7 +84,7 @@ impl Core {
     /// Growth in a replay is driven by the replay itself.
     fn retry_replay(&self, mut step: impl FnMut() -> Step<()>) -> Result<()> {
         self.retry(|| {
-            if self.table.growth().is_growing() {
+            if self.table.growth().is_resizing() {
                 self.table.help_growth(1, self)?;
             } else if self.table.growth_wanted.load(Ordering::Relaxed) {
                 self.table.start_growth()?;

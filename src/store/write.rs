@@ -220,7 +220,10 @@ impl Core {
                 }
                 // A removal is dead weight from the start.
                 self.log.add_dead(appended.place, encoded.len());
-                guard.add_count(-1);
+                let count = guard.add_count(-1);
+                if table.is_sparse(guard.growth, count) {
+                    self.want_shrink();
+                }
                 (appended, None)
             }
             (Found::Hit(spot, _), false) => {
@@ -316,12 +319,25 @@ impl Core {
         }
     }
 
+    /// The table should shrink: by the background thread, or by the next change.
+    pub(crate) fn want_shrink(&self) {
+        self.table.shrink_wanted.store(true, Ordering::Relaxed);
+        if self.tuning.background {
+            self.wake.growth();
+        }
+    }
+
     /// An insert met a long chain: growth is moved along, or begun.
     #[cold]
     fn shorten_chains(&self) -> Step<()> {
         /// Pages that one insert evacuates at most.
         const PAGES: usize = 8;
-        if self.table.growth().is_growing() {
+        if self.table.growth().is_shrinking()
+            && let Some(mut structure) = self.table.structure.try_lock()
+        {
+            self.table.turn_round(&mut structure);
+        }
+        if self.table.growth().is_resizing() {
             self.table.help_growth(PAGES, self)?;
             return Ok(());
         }
@@ -329,7 +345,7 @@ impl Core {
         let crowded = self.table.len() > self.table.threshold(growth.level()) / 2;
         if crowded
             && let Some(mut structure) = self.table.structure.try_lock()
-            && !self.table.growth().is_growing()
+            && !self.table.growth().is_resizing()
         {
             self.table.begin_growth(&mut structure)?;
         }

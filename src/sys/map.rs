@@ -13,6 +13,9 @@ pub trait MapOwner: Send + Sync {
     fn populate(&self, offset: usize, bytes: usize) -> io::Result<()>;
     /// Drops private copies of the range: later reads see the file again.
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()>;
+    /// Gives memory back that holds nothing but zeroes and empty pages: it reads as zeroes afterwards, or as the
+    /// file does.
+    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()>;
 }
 
 /// Private memory of index pages: a copy-on-write mapping of the index file, or anonymous memory.
@@ -50,6 +53,12 @@ impl IndexMap {
     pub(crate) fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
         debug_assert!(offset + bytes <= self.len * 8);
         self.owner.drop_private(offset, bytes)
+    }
+
+    /// Gives back memory that holds nothing of worth.
+    pub(crate) fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        debug_assert!(offset + bytes <= self.len * 8);
+        self.owner.discard(offset, bytes)
     }
 
     /// Faults a byte range in for writing.

@@ -117,6 +117,12 @@ pub trait DiskFile: Send + Sync + Debug {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Makes sure that writes into the range cannot run out of space; extends the file if need be.
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Gives the blocks of a range back, where the file system can: it reads as zeroes then. The length stays.
+    /// Where it cannot, nothing changes.
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let _ = (offset, bytes);
+        Ok(())
+    }
     /// Makes the file's bytes durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
     /// Makes the file's bytes and its length durable (fsync).

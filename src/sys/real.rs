@@ -171,6 +171,13 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -231,6 +238,15 @@ fn one_page(bytes: usize) -> io::Result<()> {
     Err(io::Error::other("private memory is dropped one page of 4096 bytes at a time"))
 }
 
+/// Memory is discarded by whole pages of the system.
+fn whole_pages(offset: usize, bytes: usize) -> io::Result<()> {
+    let page = rustix::param::page_size();
+    if offset.is_multiple_of(page) && bytes.is_multiple_of(page) {
+        return Ok(());
+    }
+    Err(io::Error::other("memory is discarded by whole pages"))
+}
+
 /// Owns a mapping that was made writable.
 struct Writable {
     map: MmapMut,
@@ -256,6 +272,11 @@ impl MapOwner for Writable {
         one_page(bytes)?;
         // Anonymous memory has no file behind it: dropping would lose data.
         if self.file_backed { self.advise(Advice::LinuxDontNeed, offset, bytes) } else { Ok(()) }
+    }
+
+    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        whole_pages(offset, bytes)?;
+        self.advise(Advice::LinuxDontNeed, offset, bytes)
     }
 }
 
@@ -299,6 +320,15 @@ impl MapOwner for Fresh {
         unsafe {
             rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxPopulateWrite)?;
         }
+        Ok(())
+    }
+
+    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        assert!(offset + bytes <= self.map.len());
+        whole_pages(offset, bytes)?;
+        // SAFETY: the range is inside a mapping that `self` owns; anonymous pages read as zeroes afterwards,
+        // replaced ones as the file does, which the caller has punched a hole into.
+        unsafe { rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxDontNeed)? };
         Ok(())
     }
 
@@ -350,6 +380,10 @@ impl MapOwner for ReadOnly {
 
     fn drop_private(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
         debug_assert!(!self.map.is_empty());
+        Ok(())
+    }
+
+    fn discard(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
         Ok(())
     }
 }
