@@ -51,6 +51,8 @@ pub struct Tuning {
     pub chain_help: u32,
     /// Tombstones of a page (in thousandths of its slots) past which it is rewritten in place.
     pub rewrite_permille: u32,
+    /// False: removals leave tombstones where they are, as in Go's map. To show what path repair is good for.
+    pub repair: bool,
     /// Values larger than this go to a blob file of their own.
     pub blob_bytes_min: u64,
     /// False: no background threads; whatever they would do happens in the calls that need it.
@@ -74,6 +76,7 @@ impl Default for Tuning {
             overflow_log2_min: 4,
             chain_help: 2,
             rewrite_permille: 125,
+            repair: true,
             blob_bytes_min: 256 << 10,
             background: true,
             stripes_log2_max: 10,

@@ -11,7 +11,7 @@
 //! These functions change pages; the caller holds the stripe, has made every page of the chain dirty, and
 //! has begun a move where [`Chain::must_move`] or the function's docs say so.
 
-use super::page::{BUCKET_SLOTS, Geometry, PageRef};
+use super::page::{BUCKET_SLOTS, Bucket, Geometry, PageRef};
 use super::region::PageSlot;
 use super::slot::{Slot, Tag};
 
@@ -114,6 +114,12 @@ impl<'t> Chain<'t> {
             }
         }
         Ok(Found::Miss(free))
+    }
+
+    /// The buckets of a tag's path, in order.
+    pub(crate) fn path_buckets(&self, tag: Tag) -> impl Iterator<Item = Bucket<'t>> {
+        let home = tag.home(self.geometry.homes);
+        path(self.geometry, home, self.overflow.len()).map(|(page, bucket)| self.page(page).bucket(bucket))
     }
 
     /// Publishes an entry in an empty slot. Returns true if the slot was a tombstone.

@@ -189,6 +189,23 @@ impl Table {
         Ok(Flow::Again)
     }
 
+    /// The cache lines of slots that a lookup of a hash reads if the key is absent, and the tombstones among their
+    /// slots. For figures.
+    pub(crate) fn survey(&self, hash: u64) -> Result<(u32, u32)> {
+        let guard = self.lock(hash);
+        let chain = self.chain(guard.growth.page_of(hash))?;
+        let buckets = chain.path_buckets(Self::tag(&chain, hash));
+        let (mut lines, mut tombstones) = (0, 0);
+        for bucket in buckets {
+            lines += 1;
+            tombstones += bucket.slots().filter(|(_, slot)| slot.is_empty_one()).count() as u32;
+            if bucket.has_empty_rest() {
+                break;
+            }
+        }
+        Ok((lines, tombstones))
+    }
+
     /// The same under the stripe lock, where nothing moves and what looks damaged is damaged.
     #[cold]
     fn lookup_locked<T>(

@@ -406,6 +406,24 @@ impl Store {
         self.core.disk_bytes()
     }
 
+    /// For benchmarks of the table: the cache lines of slots that a lookup of an absent key reads, on average over
+    /// `samples` random hashes, and the tombstones among their slots. No promise covers it.
+    #[doc(hidden)]
+    pub fn survey(&self, samples: u32, seed: u64) -> Result<(f64, f64)> {
+        let (mut lines, mut tombstones, mut state) = (0u64, 0u64, seed);
+        for _ in 0..samples {
+            // SplitMix64.
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            let (more, dead) = self.core.table.survey(mixed ^ mixed >> 31)?;
+            lines += u64::from(more);
+            tombstones += u64::from(dead);
+        }
+        let samples = f64::from(samples.max(1));
+        Ok((lines as f64 / samples, tombstones as f64 / samples))
+    }
+
     fn shut_down(&mut self) -> Result<()> {
         if self.core.closed.swap(true, Ordering::AcqRel) {
             return Ok(());

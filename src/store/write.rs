@@ -201,7 +201,8 @@ impl Core {
 
         let (appended, stored) = match (found, removing) {
             (Found::Hit(spot, _), true) => {
-                let moving = chain.must_move(spot) || !chain.overflow.is_empty();
+                let repair = self.tuning.repair;
+                let moving = repair && (chain.must_move(spot) || !chain.overflow.is_empty());
                 if moving {
                     table.touch_chain(&chain, owner, guard.growth)?;
                 } else {
@@ -215,8 +216,10 @@ impl Core {
                     chain.primary.state.end_move();
                     table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
                     trimmed?;
-                } else {
+                } else if repair {
                     chain.remove(spot);
+                } else {
+                    chain.remove_unrepaired(spot);
                 }
                 // A removal is dead weight from the start.
                 self.log.add_dead(appended.place, encoded.len());

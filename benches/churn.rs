@@ -1,0 +1,228 @@
+//! Churn: the four patterns that keep freed space from being reused, with tophash's answers and without them.
+//!
+//! ```text
+//! cargo bench --bench churn                              all patterns, small
+//! cargo bench --bench churn -- steady 2000000 20000000   one pattern: live records, steps
+//! cargo bench --bench churn -- steady 2000000 20000000 without
+//! ```
+//!
+//! * *steady*: each step removes the oldest record and inserts a new one; 16-byte keys, 100-byte values.
+//! * *clustered*: removals hit the same pages again and again (keys chosen by their place in a scan), mixed with
+//!   updates: pages with few live slots and many tombstones.
+//! * *growing*: inserts and removals while the table grows through several doublings.
+//! * *emptied*: 95 % of the records are removed; how soon, and how far, does the store get smaller?
+//!
+//! "Without" turns off path repair, page rewrites, compaction and shrinking.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tophash::{Options, Store, SyncPolicy, Tuning};
+
+/// Windows that a run is divided into.
+const WINDOWS: u64 = 20;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let without = arguments.iter().any(|argument| argument == "without");
+    arguments.retain(|argument| argument != "without");
+    let number = |i: usize, default: u64| -> Result<u64> {
+        arguments.get(i).map_or(Ok(default), |text| Ok(text.replace('_', "").parse()?))
+    };
+    let (live, steps) = (number(1, 200_000)?, number(2, 2_000_000)?);
+    match arguments.first().map(String::as_str) {
+        None => {
+            for reuse in [true, false] {
+                steady(live, steps, reuse)?;
+                clustered(live, steps, reuse)?;
+                growing(live, reuse)?;
+                emptied(live * 2, reuse)?;
+            }
+            Ok(())
+        }
+        Some("steady") => steady(live, steps, !without),
+        Some("clustered") => clustered(live, steps, !without),
+        Some("growing") => growing(live, !without),
+        Some("emptied") => emptied(live, !without),
+        Some(other) => Err(format!("no pattern {other:?}: steady, clustered, growing or emptied").into()),
+    }
+}
+
+fn options(reuse: bool) -> Options {
+    let options = Options::new().sync(SyncPolicy::Manual);
+    if reuse {
+        return options;
+    }
+    let tuning = Tuning { repair: false, rewrite_permille: 1000, shrink_permille: 0, ..Tuning::default() };
+    options.tuning(tuning).log_ratio(f64::INFINITY)
+}
+
+fn open(dir: &Path, reuse: bool) -> Result<Store> {
+    Ok(options(reuse).open(dir.join("churn.tophash"))?)
+}
+
+fn mixed(n: u64) -> u64 {
+    let mixed = (n.wrapping_add(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed ^ mixed >> 29
+}
+
+/// The n-th key: 16 bytes.
+fn key(n: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&mixed(n).to_le_bytes());
+    key[8..].copy_from_slice(&n.to_le_bytes());
+    key
+}
+
+/// The n-th value: 100 bytes.
+fn value(n: u64) -> [u8; 100] {
+    let mut value = [n as u8; 100];
+    value[..8].copy_from_slice(&n.to_le_bytes());
+    value
+}
+
+fn header(name: &str, reuse: bool, what: &str) {
+    println!("\n## {name}, {} reuse: {what}\n", if reuse { "with" } else { "without" });
+    println!("| steps | steps/s | live MB | log MB | log / live | disk MB | segments | moved/step | lines, absent key | tombstones met | overflow pages |");
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+}
+
+/// Prints one line of figures; returns (log bytes, live bytes, largest segment).
+fn line(store: &Store, steps: u64, window: u64, took: Duration) -> Result<(u64, u64, u64)> {
+    let stats = store.stats();
+    let live = stats.log.bytes - stats.log.dead_bytes;
+    let (lines, tombstones) = store.survey(20_000, steps)?;
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    println!(
+        "| {steps} | {:.0} | {:.1} | {:.1} | {:.2} | {:.1} | {} | {:.2} | {lines:.3} | {tombstones:.3} | {} |",
+        window as f64 / took.as_secs_f64(),
+        mb(live),
+        mb(stats.log.bytes),
+        stats.log.bytes as f64 / live.max(1) as f64,
+        mb(store.disk_bytes()?),
+        stats.log.segments,
+        stats.compaction.moved_records as f64 / steps.max(1) as f64,
+        stats.index.overflow_pages,
+    );
+    Ok((stats.log.bytes, live, stats.log.file_bytes / stats.log.segments.max(1)))
+}
+
+fn steady(live: u64, steps: u64, reuse: bool) -> Result<()> {
+    header("steady", reuse, &format!("{live} live records, {steps} steps of remove one + insert one"));
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path(), reuse)?;
+    for n in 0..live {
+        store.insert(key(n), value(n))?;
+    }
+    let mut rates = Vec::new();
+    let mut worst: f64 = 0.0;
+    let mut slowest = Duration::ZERO;
+    let window = (steps / WINDOWS).max(1);
+    for w in 0..WINDOWS {
+        let started = Instant::now();
+        for n in w * window..(w + 1) * window {
+            let step = Instant::now();
+            assert!(store.remove(key(n))?.is_some(), "key {n} was lost");
+            store.insert(key(n + live), value(n + live))?;
+            slowest = slowest.max(step.elapsed());
+        }
+        let took = started.elapsed();
+        rates.push(window as f64 / took.as_secs_f64());
+        let (log, live_bytes, segment) = line(&store, (w + 1) * window, window, took)?;
+        // Segments above one and a half times the live bytes.
+        worst = worst.max((log as f64 - 1.5 * live_bytes as f64) / segment.max(1) as f64);
+    }
+    let stats = store.stats();
+    println!(
+        "\nlast window / second window: {:.3}; all: {:.0} steps/s; slowest step {:.2} ms; log over 1.5 x live: {worst:.2} segments at most; \
+         helps {}, waits {}; freed segments {}",
+        rates[rates.len() - 1] / rates[1],
+        rates.iter().sum::<f64>() / rates.len() as f64,
+        slowest.as_secs_f64() * 1e3,
+        stats.compaction.helps,
+        stats.compaction.throttles,
+        stats.compaction.freed_segments,
+    );
+    Ok(())
+}
+
+fn clustered(live: u64, steps: u64, reuse: bool) -> Result<()> {
+    header("clustered", reuse, &format!("{live} live records; keys of the same pages removed, updated, inserted"));
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path(), reuse)?;
+    for n in 0..live {
+        store.insert(key(n), value(n))?;
+    }
+    // Keys in the order of their pages: a thousand of them are two pages or so.
+    let order: Vec<Vec<u8>> = store.keys().take(20_000).map(|key| Ok(key?.to_vec())).collect::<Result<_>>()?;
+    let window = (steps / WINDOWS).max(1);
+    let mut state = 1;
+    for w in 0..WINDOWS {
+        let started = Instant::now();
+        for step in 0..window {
+            state = mixed(state + step);
+            let hot = &order[(state % order.len() as u64) as usize];
+            match state >> 60 {
+                0..8 => drop(store.remove(hot)?),
+                8..14 => drop(store.insert(hot, value(step))?),
+                _ => drop(store.get(hot)?),
+            }
+        }
+        line(&store, (w + 1) * window, window, started.elapsed())?;
+    }
+    Ok(())
+}
+
+fn growing(live: u64, reuse: bool) -> Result<()> {
+    header("growing", reuse, &format!("from nothing to {live} records, one removal for every two inserts"));
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path(), reuse)?;
+    let window = (2 * live / WINDOWS).max(1);
+    let (mut next, mut oldest) = (0, 0);
+    for w in 0..WINDOWS {
+        let started = Instant::now();
+        for _ in 0..window {
+            store.insert(key(next), value(next))?;
+            next += 1;
+            if next % 2 == 0 {
+                assert!(store.remove(key(oldest))?.is_some(), "key {oldest} was lost");
+                oldest += 1;
+            }
+        }
+        line(&store, (w + 1) * window, window, started.elapsed())?;
+    }
+    assert_eq!(store.len(), next - oldest);
+    Ok(())
+}
+
+fn emptied(records: u64, reuse: bool) -> Result<()> {
+    header("emptied", reuse, &format!("{records} records, then 95 % of them removed"));
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path(), reuse)?;
+    for n in 0..records {
+        store.insert(key(n), value(n))?;
+    }
+    line(&store, records, 0, Duration::from_secs(1))?;
+    let started = Instant::now();
+    let gone: Vec<[u8; 16]> = (0..records).filter(|n| n % 20 != 0).map(key).collect();
+    let removed: u64 = gone.chunks(10_000).map(|keys| store.remove_many(keys)).sum::<tophash::Result<u64>>()?;
+    assert_eq!(removed, gone.len() as u64);
+    line(&store, removed, removed, started.elapsed())?;
+    let started = Instant::now();
+    for tenths in 1..=100 {
+        std::thread::sleep(Duration::from_millis(100));
+        let live = store.stats().log.bytes - store.stats().log.dead_bytes;
+        let small = store.disk_bytes()? <= 2 * live;
+        if small || tenths % 20 == 0 {
+            line(&store, removed, 0, Duration::from_secs(1))?;
+        }
+        if small {
+            println!("\ndisk at most twice the live bytes after {:.1} s", started.elapsed().as_secs_f64());
+            return Ok(());
+        }
+    }
+    println!("\ndisk not yet twice the live bytes after {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
