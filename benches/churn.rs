@@ -85,7 +85,9 @@ fn value(n: u64) -> [u8; 100] {
 
 fn header(name: &str, reuse: bool, what: &str) {
     println!("\n## {name}, {} reuse: {what}\n", if reuse { "with" } else { "without" });
-    println!("| steps | steps/s | live MB | log MB | log / live | disk MB | segments | moved/step | lines, absent key | tombstones met | overflow pages |");
+    println!(
+        "| steps | steps/s | live MB | log MB | log / live | disk MB | segments | moved/step | lines, absent key | tombstones met | overflow pages |"
+    );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
 }
 
