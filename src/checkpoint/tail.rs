@@ -215,6 +215,11 @@ impl TailSource<'_> {
                 expected: self.uuid.to_string(),
                 found: header.uuid.to_string(),
             }),
+            // Not what an interrupted write leaves: this header was whole, and so may be what follows it.
+            HeaderState::Invalid if SegmentHeader::mended(&bytes).is_some_and(|(_, certain)| certain) => {
+                let found = "one with a bit that is wrong";
+                Err(Error::corrupt("segment header", Location::at(path, 0), "a valid header", found))
+            }
             state => Ok(Some(state)),
         }
     }

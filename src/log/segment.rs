@@ -80,6 +80,28 @@ impl SegmentHeader {
         bytes
     }
 
+    /// True if the bytes have the checksum that they say, whatever their version: magic, version and checksum
+    /// stand where they stand in every version.
+    pub(crate) fn is_sealed(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> bool {
+        let mut without_crc = *bytes;
+        without_crc[12..16].fill(0);
+        bytes[..8] == MAGIC && crc32(&without_crc).to_le_bytes() == bytes[12..16]
+    }
+
+    /// The header that the bytes were before one of their bits was flipped, and whether nothing but a flip explains
+    /// them: a write that was interrupted leaves words of zeroes, and no word that is almost right.
+    pub(crate) fn mended(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> Option<(SegmentHeader, bool)> {
+        let mut mended = *bytes;
+        for bit in 0..mended.len() * 8 {
+            mended[bit / 8] ^= 1 << (bit % 8);
+            if let HeaderState::Valid(header) = SegmentHeader::decode(&mended) {
+                return Some((header, bytes.as_chunks::<8>().0[bit / 64] != [0; 8]));
+            }
+            mended[bit / 8] ^= 1 << (bit % 8);
+        }
+        None
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> HeaderState {
         let Some(bytes) = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>() else {
             return HeaderState::Invalid;
@@ -269,6 +291,18 @@ mod tests {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(!matches!(SegmentHeader::decode(&damaged), HeaderState::Valid(_)), "bit {bit}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let only_bit = bytes.as_chunks::<8>().0[bit / 64] == (1u64 << (bit % 64)).to_le_bytes();
+            assert_eq!(SegmentHeader::mended(&damaged), Some((header, !only_bit)), "bit {bit}");
+        }
+        for torn in (8..128).step_by(8) {
+            let mut damaged = bytes;
+            damaged[torn..].fill(0);
+            let certain = SegmentHeader::mended(&damaged).is_some_and(|(_, certain)| certain);
+            assert!(!certain, "torn at byte {torn}");
         }
         assert_eq!(SegmentHeader::decode(&[0; 200]), HeaderState::Unused);
         assert_eq!(SegmentHeader::decode(&bytes[..100]), HeaderState::Invalid);
