@@ -158,7 +158,7 @@ pub enum Error {
 
     /// A file of another store lies in this store's directory.
     #[error(
-        "{location}: belongs to store {found}, this is store {expected}; restore the file that belongs here from a copy"
+        "{location}: belongs to store {found}, this is store {expected}; restore the file that belongs here from a copy, or save the rest with `tophash repair STORE NEW`"
     )]
     WrongStore {
         /// Where.
@@ -171,7 +171,7 @@ pub enum Error {
 
     /// Bytes on disk are not what was written.
     #[error(
-        "damaged {what} in {location}: expected {expected}, found {found}; run `tophash verify` to see the extent; what still reads can be saved with `tophash export`, the rest restored from a copy"
+        "damaged {what} in {location}: expected {expected}, found {found}; run `tophash verify` to see the extent; restore the store from a copy, or save what is whole with `tophash repair STORE NEW`"
     )]
     Corrupt {
         /// The structure that is damaged, as in "record" or "bucket page".
@@ -187,7 +187,7 @@ pub enum Error {
     /// Writes that had been made durable are missing or damaged: the log breaks off before a position that
     /// a later mark declares durable. Opening is refused, because going on would make the loss final.
     #[error(
-        "{location}: acknowledged data is lost: the log is valid up to position {valid_to:#x}, but was durable up to {durable_to:#x}; keep the files as they are and restore from a copy; `tophash verify` shows the extent"
+        "{location}: acknowledged data is lost: the log is valid up to position {valid_to:#x}, but was durable up to {durable_to:#x}; keep the files as they are and restore from a copy, or save what is whole with `tophash repair STORE NEW`; `tophash verify` shows the extent"
     )]
     LostData {
         /// Where the first record that does not validate begins.

@@ -49,9 +49,9 @@ mod sync;
 pub mod sys;
 
 pub use batch::Batch;
+pub use check::{Finding, Loss, LostKey, RepairReport, Report, repair, repair_with, verify, verify_with};
 #[doc(hidden)]
-pub use check::verify_disk;
-pub use check::{Finding, Report, verify, verify_with};
+pub use check::{repair_disk, verify_disk};
 pub use error::{Error, Location, Result};
 #[doc(hidden)]
 pub use options::Tuning;

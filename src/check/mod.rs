@@ -19,6 +19,7 @@ mod extents;
 mod keys;
 mod kind;
 mod records;
+mod repair;
 mod report;
 mod scan;
 mod segments;
@@ -33,6 +34,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
+pub use repair::{Loss, LostKey, RepairReport, repair, repair_disk, repair_with};
 pub use report::{Finding, Report};
 
 use self::chain::PageMemory;
@@ -111,7 +113,7 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
     };
     let index = Input::open(disk, &index_path).context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;
-    let mut sink = Sink::new(progress);
+    let mut sink = Sink::new("verify", progress);
     sink.expect(index.len);
     sink.advance(2 * state::PAGE)?;
     if let Some(state) = State::find(disk, path, index, &headers, &mut sink)? {

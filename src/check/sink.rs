@@ -16,6 +16,8 @@ const FINDINGS_MAX: usize = 1000;
 /// Collects findings and progress.
 pub(super) struct Sink<'p> {
     pub(super) report: Report,
+    /// What is being done, for the error that ends it.
+    what: &'static str,
     progress: &'p mut dyn FnMut(u64, u64) -> bool,
     /// Bytes that are to be read in all, as far as is known.
     all: u64,
@@ -24,8 +26,8 @@ pub(super) struct Sink<'p> {
 }
 
 impl<'p> Sink<'p> {
-    pub(super) fn new(progress: &'p mut dyn FnMut(u64, u64) -> bool) -> Self {
-        Sink { report: Report::default(), progress, all: 0, muted: false }
+    pub(super) fn new(what: &'static str, progress: &'p mut dyn FnMut(u64, u64) -> bool) -> Self {
+        Sink { report: Report::default(), what, progress, all: 0, muted: false }
     }
 
     /// Adds something that is not as it must be.
@@ -110,7 +112,7 @@ impl<'p> Sink<'p> {
         self.report.bytes_read += bytes;
         // Some pages and record fronts are read twice: the end is where we are, at the latest.
         self.all = self.all.max(self.report.bytes_read);
-        if (self.progress)(self.report.bytes_read, self.all) { Ok(()) } else { Err(Error::Aborted { what: "verify" }) }
+        if (self.progress)(self.report.bytes_read, self.all) { Ok(()) } else { Err(Error::Aborted { what: self.what }) }
     }
 }
 

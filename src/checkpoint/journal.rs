@@ -116,6 +116,15 @@ impl Journal {
         self.file.set_len((images + EXTRA_BLOCKS) * BLOCK).context("shorten", &self.path)
     }
 
+    /// The store that a journal belongs to, if its head validates.
+    pub(crate) fn uuid_of(file: &dyn DiskFile) -> Option<Uuid> {
+        let mut block = [0; PAGE_BYTES];
+        read_up_to(file, &mut block, 0).ok()?;
+        let mut uuid = Uuid([0; 16]);
+        uuid.0.copy_from_slice(&block[16..32]);
+        decode_head(uuid, &block).map(|_| uuid)
+    }
+
     /// The head, if it validates.
     ///
     /// # Errors

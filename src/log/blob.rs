@@ -177,6 +177,13 @@ pub(crate) fn header_matches(header: &[u8], uuid: Uuid, link: BlobLink) -> bool 
     header == encode_header(uuid, link)
 }
 
+/// True if `header` is the valid header of a blob of another store.
+pub(crate) fn is_foreign(header: &[u8; BLOB_HEADER_BYTES], uuid: Uuid) -> bool {
+    let mut without_crc = *header;
+    without_crc[12..16].fill(0);
+    header[..8] == MAGIC && header[12..16] == crc32(&without_crc).to_le_bytes() && header[16..32] != uuid.0
+}
+
 impl Log {
     /// Writes a value into a blob file and makes it durable. To be linked or given up.
     pub(crate) fn write_blob(&self, value: &[u8]) -> Result<BlobLink> {

@@ -196,6 +196,11 @@ impl<'a> Record<'a> {
         self.header.check(crc32(&self.bytes[CRC_BYTES..]), salt, offset)
     }
 
+    /// True if a part of the value is cut off.
+    pub(crate) fn is_clipped(&self) -> bool {
+        self.bytes.len() < self.header.len()
+    }
+
     #[inline]
     pub(crate) fn key(&self) -> &'a [u8] {
         &self.bytes[self.header.header_len..self.header.value_start()]

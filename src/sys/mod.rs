@@ -87,6 +87,10 @@ pub trait Disk: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
     fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory. Durable after [`sync_dir`](Disk::sync_dir) of its parent.
+    fn remove_dir(&self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Locks a lock file; `Exclusive` creates it if need be and writes the process id into it.

@@ -1,0 +1,54 @@
+//! What the index says about what is lost: how many of its entries point there.
+
+use crate::sync::AtomicU64;
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::check::chain::PageMemory;
+use crate::check::extents;
+use crate::check::keys::KeyReader;
+use crate::check::sink::Sink;
+use crate::check::state::State;
+use crate::check::walk::Walk;
+use crate::checksum::KeyHasher;
+use crate::error::Result;
+use crate::index::slot::Place;
+use crate::sys::Disk;
+
+/// Counts the entries whose records lie in lost ranges (sequence, from, to). `None` if a part of the index cannot
+/// be read: then nobody knows.
+pub(super) fn count_lost(
+    disk: &dyn Disk,
+    dir: &Path,
+    state: &State,
+    mut ranges: Vec<(u32, u64, u64)>,
+    sink: &mut Sink<'_>,
+) -> Result<Option<u64>> {
+    if ranges.is_empty() {
+        return Ok(Some(0));
+    }
+    ranges.sort_unstable();
+    sink.muted = true;
+    let hasher = KeyHasher::new(state.header.hash_key);
+    let (mut ends, mut sequences) = (vec![0; Place::SEGMENTS], HashMap::new());
+    for entry in &state.meta.segments {
+        ends[entry.slot as usize] = entry.end;
+        sequences.insert(entry.slot, entry.sequence);
+    }
+    let (primary, overflow) = extents::find(state, sink)?;
+    let memory: PageMemory = Rc::new([const { AtomicU64::new(0) }; 512]);
+    let keys = KeyReader::new(disk, dir, &hasher, &sequences);
+    let mut walk = Walk { state, primary: &primary, overflow: &overflow, ends: &ends, keys, memory };
+    let mut lost = 0;
+    let walked = walk.run(sink, &mut |slot| {
+        let place = slot.place();
+        let Some(&sequence) = sequences.get(&place.segment()) else { return };
+        let before = ranges.partition_point(|&(s, from, _)| (s, from) <= (sequence, place.offset()));
+        let range = before.checked_sub(1).map(|i| ranges[i]);
+        lost += u64::from(range.is_some_and(|(s, _, to)| s == sequence && place.offset() < to));
+    })?;
+    sink.muted = false;
+    let whole = primary.whole && overflow.whole && walked.broken.is_empty() && walked.live == state.meta.records;
+    Ok(whole.then_some(lost))
+}

@@ -1,0 +1,131 @@
+//! Building a new store from whatever of a damaged one's log is valid.
+//!
+//! The log is the truth, so the index is not needed; nothing of it gets into the new store. Nor is the old store
+//! changed: all is read by pread, under a shared lock, and not even the lock file is written.
+//!
+//! 1. **source**: whose store it is. Header, journal and meta data are read as verify reads them; if they are
+//!    not whole, the segments have to say it.
+//! 2. **plan**: which segments the log consists of, in which order, where each ends, and up to where anything
+//!    declares it durable.
+//! 3. **salvage**: every record that validates, in the order of the log, goes into the new store (**target**,
+//!    **value**), where the last change of each key counts. Damage is skipped and noted (**report**).
+//! 4. **entries**: if the index can be read, it tells how many keys had their value in what is lost.
+//! 5. The new store is closed and gets its name.
+
+mod entries;
+mod plan;
+mod report;
+mod salvage;
+mod source;
+mod target;
+mod value;
+
+use std::path::Path;
+
+pub use report::{Loss, LostKey, RepairReport};
+
+use self::plan::Plan;
+use self::salvage::Salvage;
+use self::source::Source;
+use self::target::Target;
+use super::sink::Sink;
+use crate::error::{Error, IoContext, Result};
+use crate::options::{Options, SyncPolicy};
+use crate::store::create::lock_path;
+use crate::sys::{Disk, LockMode, LockOutcome, PathKind, RealDisk};
+
+/// Builds a new store at `new_path` from whatever of the log of the store at `path` is valid. See
+/// [`repair_with`].
+///
+/// # Errors
+/// As [`repair_with`].
+pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<RepairReport> {
+    repair_with(path, new_path, &mut |_, _| true)
+}
+
+/// Builds a new store at `new_path`, where there must be nothing, from whatever of the log of the store at `path`
+/// is valid. The old store is not changed. Index and journal are not needed; where they are whole, they help to
+/// tell damage from the end of the log. `progress` is told (bytes done, bytes in all, as far as is known) and ends
+/// the repair by returning false.
+///
+/// Damage is no error: what was lost is in the report. Batches are saved whole or not at all, and each key gets
+/// the value of its last change that is left; the report says how many keys may have had a later one.
+///
+/// The new store needs as much disk as the old one. It has its name only when it is whole; after an error nothing
+/// of it is left.
+///
+/// # Errors
+/// If the repair cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`] (neither a header nor a segment
+/// can be found), [`Error::Locked`] (a writer has the store open), [`Error::NewerFormat`], [`Error::Io`] (also if
+/// there is something at `new_path`), [`Error::DiskFull`]; [`Error::Aborted`] if `progress` said so.
+pub fn repair_with(
+    path: impl AsRef<Path>,
+    new_path: impl AsRef<Path>,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<RepairReport> {
+    repair_disk(&RealDisk, path, new_path, &Options::new(), progress)
+}
+
+/// Repairs a store on any disk into one with any options. See [`repair_with`].
+///
+/// # Errors
+/// As [`repair_with`].
+#[doc(hidden)]
+pub fn repair_disk(
+    disk: &dyn Disk,
+    path: impl AsRef<Path>,
+    new_path: impl AsRef<Path>,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<RepairReport> {
+    let (path, new_path) = (path.as_ref(), new_path.as_ref());
+    match disk.kind(path).context("look at", path)? {
+        PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
+        PathKind::Other => {
+            return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
+        }
+        PathKind::Directory => {}
+    }
+    let mut report = RepairReport::default();
+    let lock_file = lock_path(path);
+    let _lock = match disk.lock(&lock_file, LockMode::Shared) {
+        Ok(LockOutcome::Held(lock)) => Some(lock),
+        Ok(LockOutcome::Busy(pid)) => return Err(Error::Locked { path: path.to_path_buf(), pid }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            report.unlocked = true;
+            None
+        }
+        Err(error) => return Err(Error::io("lock", &lock_file, error)),
+    };
+    let mut sink = Sink::new("repair", progress);
+    let source = Source::find(disk, path, &mut sink, &mut report)?;
+    report.uuid = source.uuid.to_string();
+    let plan = Plan::make(disk, &source, &mut report)?;
+    sink.expect(plan.bytes());
+    let expected = source.state.as_ref().map_or(0, |state| state.meta.records).min(plan.bytes() / 16);
+    let options = options.clone().create(true).create_new(true).read_only(false);
+    let options = options.sync(SyncPolicy::Manual).capacity(expected);
+    let mut target = Target::create(&options, path, new_path)?;
+    let ranges = {
+        let mut salvage = Salvage {
+            disk,
+            dir: &source.dir,
+            uuid: source.uuid,
+            plan: &plan,
+            trusted: source.state.is_some(),
+            sink: &mut sink,
+            report: &mut report,
+            target: &mut target,
+            ended: false,
+            ranges: Vec::new(),
+        };
+        salvage.run()?;
+        salvage.ranges
+    };
+    if let Some(state) = &source.state {
+        report.index_entries_lost = entries::count_lost(disk, &source.dir, state, ranges, &mut sink)?;
+    }
+    report.bytes_read = sink.report.bytes_read;
+    target.finish(disk, &mut report)?;
+    Ok(report)
+}

@@ -1,0 +1,202 @@
+//! What there is to repair: whose store it is, which checkpoint its index and journal tell of (if they do), and
+//! the files of its log.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::report::RepairReport;
+use crate::check::sink::{Input, Sink};
+use crate::check::state::State;
+use crate::checkpoint::header::{Headers, read_headers};
+use crate::checkpoint::journal::{Journal, journal_path};
+use crate::checksum::Uuid;
+use crate::error::{Error, IoContext, Result};
+use crate::index::slot::Place;
+use crate::log::Position;
+use crate::log::segment::{
+    HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
+};
+use crate::store::create::{TEMPORARY, index_path, log_path};
+use crate::sys::{Disk, OpenMode, PathKind, read_up_to};
+
+/// A segment file.
+#[derive(Debug)]
+pub(super) struct SegmentFile {
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+    pub(super) header: HeaderState,
+}
+
+/// The files of one log directory, by sequence.
+pub(super) type SegmentFiles = BTreeMap<u32, SegmentFile>;
+
+/// The old store.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) uuid: Uuid,
+    /// The log's directory.
+    pub(super) dir: PathBuf,
+    /// The cut of the index header that counts, if one is valid: below it everything was durable.
+    pub(super) cut: Option<Position>,
+    /// What index and journal say, if that can be read.
+    pub(super) state: Option<State>,
+    pub(super) files: SegmentFiles,
+}
+
+impl Source {
+    /// Looks at the files of a store.
+    ///
+    /// # Errors
+    /// `NotAStore`, `NewerFormat`, `Io`.
+    pub(super) fn find(disk: &dyn Disk, path: &Path, sink: &mut Sink<'_>, report: &mut RepairReport) -> Result<Source> {
+        let headers = match index_headers(disk, path)? {
+            Ok((index, headers)) => {
+                let state = State::find(disk, path, index, &headers, sink)?;
+                report.index_findings = std::mem::take(&mut sink.report.findings);
+                let found = state.is_some();
+                let state = state.filter(ends_at_cut);
+                // A cut that contradicts the table says nothing about what was durable, either.
+                let is_believed = found == state.is_some();
+                if state.is_none() {
+                    let why = report.index_findings.last().map(|f| format!("{} in {}", f.kind, f.path));
+                    report.index_problem = why.unwrap_or_else(|| "cut: it is not the end of the last segment".into());
+                }
+                Some((headers.newest, state, is_believed))
+            }
+            Err(problem) => {
+                report.index_problem = problem;
+                None
+            }
+        };
+        if let Some((header, state, is_believed)) = headers {
+            let header = state.as_ref().map_or(header, |state| state.header);
+            let dir = log_path(path, header.log_dir);
+            let files = segment_files(disk, &dir)?;
+            if files.is_empty() || has_any(&files, header.uuid) || common_uuid(&files).is_none() {
+                let cut = is_believed.then_some(header.cut);
+                return Ok(Source { uuid: header.uuid, dir, cut, state, files });
+            }
+            report.index_problem = format!("it is the index of store {}, to which no segment belongs", header.uuid);
+        }
+        // The segments have to say whose they are.
+        let (dir, files) = log_directory(disk, path, report)?;
+        let uuid = match common_uuid(&files).or_else(|| journal_uuid(disk, path)) {
+            Some(uuid) => uuid,
+            None => {
+                let reason = format!("{}; and there is no segment to save records from", report.index_problem);
+                return Err(Error::NotAStore { path: path.to_path_buf(), reason });
+            }
+        };
+        Ok(Source { uuid, dir, cut: None, state: None, files })
+    }
+}
+
+/// The cut is the end of the last segment of the table, if there is one.
+fn ends_at_cut(state: &State) -> bool {
+    let last = state.meta.segments.last().map_or((0, 0), |entry| (entry.sequence, entry.end));
+    last == (state.header.cut.sequence(), state.header.cut.offset())
+}
+
+fn has_any(files: &SegmentFiles, uuid: Uuid) -> bool {
+    files.values().any(|file| matches!(file.header, HeaderState::Valid(header) if header.uuid == uuid))
+}
+
+/// The header slots; else what is wrong with them.
+fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(Input, Headers), String>> {
+    let index_path = index_path(path);
+    let index = match Input::open(disk, &index_path) {
+        Ok(index) => index,
+        Err(error) => return Ok(Err(Error::io("open", &index_path, error).to_string())),
+    };
+    match read_headers(&*index.file, &index_path, false) {
+        Ok(headers) => Ok(Ok((index, headers))),
+        Err(error @ Error::NewerFormat { .. }) => Err(error),
+        Err(Error::Corrupt { location, expected, found, .. }) => {
+            Ok(Err(format!("no valid header: {location}: expected {expected}, found {found}")))
+        }
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// The log directory of a store without a header. With several of them, one is being built or waits to be
+/// removed: an unfinished one is smaller.
+fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Result<(PathBuf, SegmentFiles)> {
+    let mut found: Vec<(u64, PathBuf, SegmentFiles)> = Vec::new();
+    for name in disk.read_dir(path).context("list", path)? {
+        let is_ours = name.strip_prefix("log-").and_then(|id| id.parse::<u64>().ok()).is_some();
+        let dir = path.join(&name);
+        if !is_ours || disk.kind(&dir).context("look at", &dir)? != PathKind::Directory {
+            continue;
+        }
+        let files = segment_files(disk, &dir)?;
+        let bytes = files.values().filter(|file| matches!(file.header, HeaderState::Valid(_))).map(|file| file.len);
+        found.push((bytes.sum(), dir, files));
+    }
+    found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let (_, dir, files) = found.pop().unwrap_or_else(|| (0, log_path(path, 1), SegmentFiles::new()));
+    for (_, other, _) in found {
+        let name = other.display();
+        report.files_left_out.push(format!("{name}: another log directory, smaller than {}", dir.display()));
+    }
+    if disk.kind(&path.join(TEMPORARY)).context("look at", path)? != PathKind::Missing {
+        report.files_left_out.push(format!("{}: an index that was not finished", path.join(TEMPORARY).display()));
+    }
+    Ok((dir, files))
+}
+
+/// The headers of all segment files. A directory that does not exist has none.
+fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
+    let mut files = SegmentFiles::new();
+    if disk.kind(dir).context("look at", dir)? != PathKind::Directory {
+        return Ok(files);
+    }
+    for name in disk.read_dir(dir).context("list", dir)? {
+        let Some(sequence) = parse_segment_name(&name) else { continue };
+        let path = segment_path(dir, sequence);
+        if path.file_name().is_none_or(|own| *own != *name) {
+            continue;
+        }
+        // What cannot be opened or read has no header, and is told as such when its turn comes.
+        let Ok(file) = disk.open(&path, OpenMode::Read) else {
+            files.insert(sequence, SegmentFile { path, len: 0, header: HeaderState::Invalid });
+            continue;
+        };
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let read = read_up_to(&*file, &mut bytes, 0).unwrap_or(0);
+        let mut header = SegmentHeader::decode(&bytes[..read]);
+        if let HeaderState::Newer(found) = header {
+            if SegmentHeader::is_sealed(&bytes) {
+                return Err(Error::NewerFormat { path, found, supported: SEGMENT_VERSION, access: "read" });
+            }
+            header = HeaderState::Invalid;
+        }
+        if let (HeaderState::Invalid, Some((mended, _))) = (header, SegmentHeader::mended(&bytes)) {
+            header = HeaderState::Valid(mended);
+        }
+        if let HeaderState::Valid(valid) = header
+            && (valid.sequence != sequence || valid.slot as usize >= Place::SEGMENTS)
+        {
+            header = HeaderState::Invalid;
+        }
+        let len = file.len().context("look at", &path)?.min(Place::SEGMENT_BYTES_MAX);
+        files.insert(sequence, SegmentFile { path, len, header });
+    }
+    Ok(files)
+}
+
+/// The store that most segments belong to.
+fn common_uuid(files: &SegmentFiles) -> Option<Uuid> {
+    let mut counts: BTreeMap<[u8; 16], (u64, u64)> = BTreeMap::new();
+    for file in files.values() {
+        if let HeaderState::Valid(header) = file.header {
+            let (count, bytes) = counts.entry(header.uuid.0).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + file.len);
+        }
+    }
+    counts.into_iter().max_by_key(|&(_, count)| count).map(|(uuid, _)| Uuid(uuid))
+}
+
+fn journal_uuid(disk: &dyn Disk, path: &Path) -> Option<Uuid> {
+    let file = disk.open(&journal_path(path), OpenMode::Read).ok()?;
+    Journal::uuid_of(&*file)
+}

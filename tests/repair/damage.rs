@@ -1,0 +1,355 @@
+//! One kind of damage after the other.
+
+use std::fs;
+use std::path::Path;
+
+use tophash::sys::Disk as _;
+
+use crate::stores::*;
+use crate::support::*;
+use crate::watch::Watched;
+
+/// A live record of a segment in the middle of the log, of a kind, and its key's latest value.
+fn live(files: &Files, kind: u8) -> Record {
+    let meta = files.meta();
+    let records = meta.segments[1..].iter().flat_map(|entry| files.records(entry));
+    let mut live = records.filter(|record| record.kind == kind && files.slot_of(record.place).is_some());
+    live.nth(3).expect("a live record")
+}
+
+fn remove(path: &Path) {
+    fs::remove_file(path).unwrap();
+}
+
+/// What it is called, and how it is done.
+type Case = (&'static str, fn(&Files));
+
+/// Ways to lose the index, none of which loses a record.
+const INDEX_DAMAGE: &[Case] = &[
+    ("no index", |files| remove(&files.index())),
+    ("no index and no journal", |files| {
+        remove(&files.index());
+        remove(&files.path.join("journal"));
+    }),
+    ("no journal", |files| remove(&files.path.join("journal"))),
+    ("a journal of noise", |files| {
+        let noise: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(files.path.join("journal"), noise).unwrap();
+    }),
+    ("both headers", |files| {
+        files.write(&files.index(), 30, &[0x55; 40]);
+        files.write(&files.index(), 4096 + 30, &[0x55; 40]);
+    }),
+    ("an empty index", |files| fs::write(files.index(), b"").unwrap()),
+    ("meta data", |files| files.write(&files.index(), 2 * 4096 + 100, &[0x55; 40])),
+    ("a cut that cannot be", |files| (0..2).for_each(|slot| files.edit_header(slot, |page| page[72] ^= 8))),
+    ("bucket pages", |files| {
+        let zeroes = vec![0; 40 * 4096];
+        files.write(&files.index(), 130 * 4096, &zeroes);
+    }),
+    ("no LOCK", |files| remove(&files.path.join("LOCK"))),
+];
+
+#[test]
+fn without_an_index_nothing_is_lost() {
+    for history in [closed(), killed()] {
+        repairs_whole(&history.path(), &history.contents);
+        for (name, damage) in INDEX_DAMAGE {
+            println!("{name}");
+            let (_dir, files) = copy(history);
+            damage(&files);
+            repairs_whole(&files.path, &history.contents);
+        }
+    }
+}
+
+#[test]
+fn the_report_says_why_the_index_was_of_no_use() {
+    let (_dir, files) = copy(closed());
+    assert_eq!(repair(&files.path).0.index_problem, "");
+    remove(&files.index());
+    let (report, _) = repair(&files.path);
+    assert!(report.index_problem.contains("index") && report.index_entries_lost.is_none(), "{report:#?}");
+}
+
+#[test]
+fn a_flipped_value_costs_one_key_and_names_it() {
+    for with_index in [true, false] {
+        let (_dir, files) = copy(closed());
+        let record = live(&files, 1);
+        let byte = files.read(&record.file, record.value_at, 1)[0];
+        files.write(&record.file, record.value_at, &[byte ^ 4]);
+        if !with_index {
+            remove(&files.index());
+        }
+        let (report, contents) = repair(&files.path);
+        assert_eq!((report.losses_total, report.lost_keys_total), (1, 1), "{report:#?}");
+        let loss = &report.losses[0];
+        assert_eq!((loss.kind.as_str(), loss.from, loss.path.as_str()), ("record", record.at, path_of(&record)));
+        assert_eq!(loss.to, (record.at + record.len as u64).next_multiple_of(8));
+        assert!(loss.acknowledged, "a mark or the cut says so");
+        assert_eq!(report.lost_keys[0].key.as_bytes(), record.key);
+        assert_eq!(report.index_entries_lost, with_index.then_some(1));
+        let differing = differing(&contents, &closed().contents);
+        assert_eq!(differing.into_iter().collect::<Vec<_>>(), [&record.key[..]]);
+        assert!(report.stale_keys_max > 0);
+    }
+}
+
+fn path_of(record: &Record) -> &str {
+    record.file.to_str().unwrap()
+}
+
+#[test]
+fn a_superseded_record_that_is_damaged_costs_no_key() {
+    let (_dir, files) = copy(closed());
+    let dead = files.all_records().into_iter().find(|record| {
+        record.kind == 1 && files.slot_of(record.place).is_none() && closed().contents.contains_key(&record.key)
+    });
+    let dead = dead.unwrap();
+    files.write(&dead.file, dead.value_at, &[0xee]);
+    let (report, contents) = repair(&files.path);
+    assert_eq!(contents, closed().contents);
+    assert_eq!((report.losses_total, report.lost_keys_total, report.index_entries_lost), (1, 0, Some(0)));
+}
+
+#[test]
+fn a_sector_of_noise_costs_what_was_in_it() {
+    for with_index in [true, false] {
+        let (_dir, files) = copy(closed());
+        let segment = files.segment(files.meta().segments[1].sequence);
+        let noise: Vec<u8> = (0..512u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        files.write(&segment, 8192, &noise);
+        if !with_index {
+            remove(&files.index());
+        }
+        let (report, contents) = repair(&files.path);
+        let loss = &report.losses[0];
+        assert!(report.losses_total == 1 && loss.from <= 8192 && loss.to >= 8704 && loss.to < 9000, "{report:#?}");
+        let records = whole_records(&segment);
+        for key in differing(&contents, &closed().contents) {
+            let hit = records.iter().any(|r| r.key == key && r.at < loss.to && r.at + r.len as u64 > loss.from);
+            assert!(hit, "{} was not in the sector", key.escape_ascii());
+        }
+    }
+}
+
+/// The records of a segment before it was damaged.
+fn whole_records(segment: &Path) -> Vec<Record> {
+    let files = Files::new(&closed().path());
+    let name = segment.file_name().unwrap();
+    files.all_records().into_iter().filter(|record| record.file.file_name() == Some(name)).collect()
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_a_loss() {
+    let (dir, files) = copy(closed());
+    let segment = files.segment(files.meta().segments[1].sequence);
+    let disk = Watched { bad: Some((segment.clone(), 2)) };
+    let new = dir.path().join("new");
+    let report = tophash::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true).unwrap();
+    let loss = &report.losses[0];
+    assert!(report.losses_total == 1 && loss.from <= 8192 && loss.to >= 12288, "{report:#?}");
+    assert!(loss.reason.contains("medium error"), "{loss:?}");
+    verify_clean(&new);
+    assert!(disk.kind(&new).is_ok());
+}
+
+#[test]
+fn a_missing_segment_costs_what_was_in_it() {
+    for with_index in [true, false] {
+        let (_dir, files) = copy(closed());
+        let entry = files.meta().segments[1];
+        let keys: Vec<_> = files.records(&entry).into_iter().map(|record| record.key).collect();
+        let live = files.records(&entry).iter().filter(|record| files.slot_of(record.place).is_some()).count() as u64;
+        remove(&files.segment(entry.sequence));
+        if !with_index {
+            remove(&files.index());
+        }
+        let (report, contents) = repair(&files.path);
+        let loss = &report.losses[0];
+        // Without an index, it may as well have been freed.
+        let kind = if with_index { "segment-missing" } else { "segment-gap" };
+        assert_eq!((report.losses_total, loss.kind.as_str(), loss.from), (1, kind, 128), "{report:#?}");
+        assert_eq!((loss.to, loss.acknowledged), (entry.end, with_index), "{report:#?}");
+        assert_eq!(report.index_entries_lost, with_index.then_some(live));
+        let differing = differing(&contents, &closed().contents);
+        assert!(!differing.is_empty() && differing.iter().all(|&key| keys.iter().any(|k| k == key)));
+        assert!(report.stale_keys_max as usize + differing.len() >= differing.len());
+    }
+}
+
+#[test]
+fn a_segment_without_a_header_is_read_with_the_salt_of_the_index() {
+    let (_dir, files) = copy(closed());
+    let entry = files.meta().segments[1];
+    for header in [[0; 128], [0x5a; 128]] {
+        files.write(&files.segment(entry.sequence), 0, &header);
+        repairs_whole(&files.path, &closed().contents);
+    }
+    remove(&files.index());
+    let (report, _) = repair(&files.path);
+    let loss = &report.losses[0];
+    assert_eq!((report.losses_total, loss.kind.as_str(), loss.to), (1, "segment-header", entry.end), "{report:#?}");
+}
+
+#[test]
+fn a_segment_that_ends_too_early_costs_its_end() {
+    let (_dir, files) = copy(closed());
+    let entry = files.meta().segments[1];
+    let file = fs::File::options().write(true).open(files.segment(entry.sequence)).unwrap();
+    file.set_len(entry.end / 2).unwrap();
+    let (report, contents) = repair(&files.path);
+    assert_eq!(report.losses.last().unwrap().to, entry.end, "{report:#?}");
+    assert!(report.acknowledged_losses > 0 && !differing(&contents, &closed().contents).is_empty());
+}
+
+#[test]
+fn a_blob_that_is_gone_or_damaged_costs_its_key() {
+    let damages: [fn(&Files, &Path); 4] = [
+        |_, blob| remove(blob),
+        |files, blob| files.write(blob, 200, &[0x99]),
+        |_, blob| fs::File::options().write(true).open(blob).unwrap().set_len(100).unwrap(),
+        |files, blob| {
+            // Of another store, and whole.
+            let mut header = files.read(blob, 0, 64);
+            header[16] ^= 1;
+            header[12..16].fill(0);
+            let crc = crc32fast::hash(&header);
+            header[12..16].copy_from_slice(&crc.to_le_bytes());
+            files.write(blob, 0, &header);
+        },
+    ];
+    for damage in damages {
+        let (_dir, files) = copy(closed());
+        let record = live(&files, 6);
+        let id = word(&files.read(&record.file, record.value_at, 8), 0);
+        damage(&files, &files.path.join(format!("log-1/{id:016x}.blob")));
+        let (report, contents) = repair(&files.path);
+        assert_eq!((report.losses_total, report.lost_keys_total, report.is_complete()), (0, 1, false), "{report:#?}");
+        assert_eq!(report.lost_keys[0].key.as_bytes(), record.key);
+        assert!(report.lost_keys[0].reason.contains(".blob"), "{report:#?}");
+        let lost = [&record.key[..]];
+        assert_eq!(differing(&contents, &closed().contents).into_iter().collect::<Vec<_>>(), lost);
+    }
+}
+
+#[test]
+fn the_header_of_a_blob_is_not_needed() {
+    let (_dir, files) = copy(closed());
+    let record = live(&files, 6);
+    let id = word(&files.read(&record.file, record.value_at, 8), 0);
+    files.write(&files.path.join(format!("log-1/{id:016x}.blob")), 0, &[0; 64]);
+    repairs_whole(&files.path, &closed().contents);
+}
+
+#[test]
+fn a_batch_is_saved_whole_or_not_at_all() {
+    for with_index in [true, false] {
+        let (_dir, files) = copy(closed());
+        let records = files.all_records();
+        let frame = records.iter().rposition(|record| record.kind == 4).unwrap();
+        let member = &records[frame + 3];
+        files.write(&member.file, member.value_at, &[0xaa]);
+        if !with_index {
+            remove(&files.index());
+        }
+        let (report, contents) = repair(&files.path);
+        assert_eq!((report.losses_total, report.batches_left_out), (1, 1), "{report:#?}");
+        assert_eq!((report.losses[0].kind.as_str(), report.losses[0].from), ("batch", records[frame].at));
+        // Six keys set, and one removal, whose loss matters only if the key is still there.
+        assert!((6..=7).contains(&report.lost_keys_total), "{report:#?}");
+        let batch: Vec<_> = records[frame + 1..].iter().take(7).map(|record| &record.key[..]).collect();
+        let differing = differing(&contents, &closed().contents);
+        assert!(differing.len() >= 6 && differing.iter().all(|key| batch.contains(key)), "{differing:?}");
+    }
+}
+
+#[test]
+fn a_batch_whose_frame_is_damaged_may_be_partial_only_with_a_warning() {
+    let (_dir, files) = copy(closed());
+    let records = files.all_records();
+    let frame = records.iter().rposition(|record| record.kind == 4).unwrap();
+    files.write(&records[frame].file, records[frame].at, &[0xaa]);
+    // The header alone: all its records are there.
+    let (report, contents) = repair(&files.path);
+    assert_eq!((contents, report.batches_uncertain, report.losses_total), (closed().contents.clone(), 0, 1));
+    // A record of it, too: what was taken of it is told.
+    let member = &records[frame + 3];
+    files.write(&member.file, member.value_at, &[0xaa]);
+    let (report, _) = repair(&files.path);
+    assert_eq!((report.losses_total, report.batches_uncertain), (2, 1), "{report:#?}");
+}
+
+#[test]
+fn a_foreign_file_is_left_out() {
+    let other = scratch();
+    let foreign = other.path().join("other");
+    let store = options().open(&foreign).unwrap();
+    (0..300u64).for_each(|i| _ = store.insert(key(i), b"foreign").unwrap());
+    store.close().unwrap();
+    for with_index in [true, false] {
+        let (_dir, files) = copy(closed());
+        // In the place of one of ours, and behind the last one.
+        let entry = files.meta().segments[1];
+        fs::copy(Files::new(&foreign).segment(1), files.segment(entry.sequence)).unwrap();
+        fs::copy(Files::new(&foreign).segment(1), files.segment(900)).unwrap();
+        let mut header = files.read(&files.segment(900), 0, 128);
+        header[32..40].copy_from_slice(&900u64.to_le_bytes());
+        mend(&mut header);
+        files.write(&files.segment(900), 0, &header);
+        if !with_index {
+            remove(&files.index());
+        }
+        let (report, contents) = repair(&files.path);
+        assert!(report.files_left_out.iter().any(|file| file.contains("another store")), "{report:#?}");
+        assert!(contents.values().all(|value| value != b"foreign"));
+        assert!(report.losses.iter().any(|loss| loss.path == files.segment(entry.sequence).to_str().unwrap()));
+    }
+}
+
+/// Mends the checksum of a segment's header.
+pub fn mend(header: &mut [u8]) {
+    header[12..16].fill(0);
+    let crc = crc32fast::hash(header);
+    header[12..16].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn the_index_of_another_store_is_not_believed() {
+    let (_dir, files) = copy(closed());
+    let other = scratch();
+    let foreign = other.path().join("other");
+    options().open(&foreign).unwrap().close().unwrap();
+    fs::copy(foreign.join("index"), files.index()).unwrap();
+    fs::copy(foreign.join("journal"), files.path.join("journal")).unwrap();
+    let report = repairs_whole(&files.path, &closed().contents);
+    assert!(report.index_problem.contains("no segment belongs"), "{report:#?}");
+}
+
+#[test]
+fn clear_is_honoured_and_makes_losses_before_it_unimportant() {
+    for with_index in [true, false] {
+        let dir = scratch();
+        let path = dir.path().join("s");
+        let mut writer = Writer::new(&path);
+        write_history(&mut writer);
+        writer.store.clear().unwrap();
+        writer.contents.clear();
+        (0..50).for_each(|i| writer.put(&key(i), &value(i, 7)));
+        writer.store.close().unwrap();
+        let files = Files::new(&path);
+        let record = files.all_records().into_iter().find(|record| record.kind == 1).unwrap();
+        files.write(&record.file, record.value_at, &[0xaa]);
+        if !with_index {
+            remove(&files.index());
+        }
+        let (report, contents) = repair(&path);
+        assert_eq!(contents, writer.contents);
+        assert_eq!((report.clears, report.stale_keys_max, report.lost_keys_total), (1, 0, 0), "{report:#?}");
+        // Segments that held nothing but cleared records may have been freed, which without the index is a gap.
+        let records = report.losses.iter().filter(|loss| loss.kind != "segment-gap").count();
+        assert_eq!((records, report.index_entries_lost), (1, with_index.then_some(0)));
+        assert!(!with_index || report.losses_total == 1, "{report:#?}");
+    }
+}

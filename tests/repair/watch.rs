@@ -1,0 +1,95 @@
+//! The real disk, which refuses to be written to or mapped, and can have a block that cannot be read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
+
+#[derive(Debug, Clone, Default)]
+pub struct Watched {
+    /// A file, and the number of its block of 4096 bytes that cannot be read.
+    pub bad: Option<(PathBuf, u64)>,
+}
+
+#[derive(Debug)]
+struct WatchedFile {
+    inner: Arc<dyn DiskFile>,
+    bad: Option<u64>,
+}
+
+impl Disk for Watched {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        assert_eq!(mode, OpenMode::Read, "{}", path.display());
+        let bad = self.bad.as_ref().filter(|(file, _)| file == path).map(|&(_, block)| block);
+        Ok(Arc::new(WatchedFile { inner: RealDisk.open(path, mode)?, bad }))
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        panic!("create {}", path.display())
+    }
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealDisk.read_dir(path)
+    }
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
+        RealDisk.kind(path)
+    }
+    fn rename(&self, from: &Path, _to: &Path) -> io::Result<()> {
+        panic!("rename {}", from.display())
+    }
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        panic!("unlink {}", path.display())
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        panic!("sync {}", path.display())
+    }
+    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
+        assert_eq!(mode, LockMode::Shared);
+        RealDisk.lock(path, mode)
+    }
+    fn map_anonymous(&self, _bytes: usize) -> io::Result<IndexMap> {
+        panic!("a repair maps nothing of the old store")
+    }
+    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
+        RealDisk.random(buffer)
+    }
+}
+
+impl DiskFile for WatchedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let touched = offset / 4096..(offset + buffer.len() as u64).div_ceil(4096);
+        match self.bad {
+            Some(block) if touched.contains(&block) => Err(io::Error::other("medium error")),
+            _ => self.inner.read_at(buffer, offset),
+        }
+    }
+    fn write_at(&self, _buffer: &[u8], _offset: u64) -> io::Result<usize> {
+        panic!("a repair writes nothing")
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn allocated(&self) -> io::Result<u64> {
+        self.inner.allocated()
+    }
+    fn set_len(&self, _bytes: u64) -> io::Result<()> {
+        panic!("a repair changes no length")
+    }
+    fn allocate(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        panic!("a repair allocates nothing")
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        panic!("a repair syncs nothing")
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        panic!("a repair syncs nothing")
+    }
+    fn map_private(&self, _offset: u64, _bytes: usize) -> io::Result<IndexMap> {
+        panic!("a repair maps nothing")
+    }
+    fn map_fresh(&self, _offset: u64, _bytes: usize) -> io::Result<IndexMap> {
+        panic!("a repair maps nothing")
+    }
+    fn map_log(&self, _bytes: usize, _written: u64, _writable: bool) -> io::Result<LogMap> {
+        panic!("a repair maps nothing")
+    }
+}
