@@ -1,4 +1,4 @@
-//! `tophash`: look into, fill, copy, check and measure tophash stores from the command line.
+//! `tophash`: look into, fill, copy, check, repair and measure tophash stores from the command line.
 //!
 //! One file per subcommand in [`commands`], one per text format in [`format`]. What they share is small: how
 //! a store is opened ([`open`]), how results and errors reach the outside ([`output`], [`exit`]), and how
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Look into, fill, copy, check and measure tophash stores.
+/// Look into, fill, copy, check, repair and measure tophash stores.
 #[derive(Debug, Parser)]
 #[command(name = "tophash", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -28,7 +28,7 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the answer is no: key not found, findings, differences, malformed input
+  1    the answer is no: key not found, findings, losses, differences, malformed input
   2    could not be carried out: wrong usage, no store, store in use, I/O error
   130  interrupted (Ctrl-C)
 
@@ -48,6 +48,7 @@ enum Command {
     Scan(commands::scan::Args),
     Stats(commands::stats::Args),
     Verify(commands::verify::Args),
+    Repair(commands::repair::Args),
     Bench(commands::bench::Args),
 }
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Scan(args) => commands::scan::run(&args),
         Command::Stats(args) => commands::stats::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Repair(args) => commands::repair::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
     };
     exit::code(result)

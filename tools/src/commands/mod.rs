@@ -6,6 +6,7 @@ pub mod demo;
 pub mod export;
 pub mod get;
 pub mod import;
+pub mod repair;
 pub mod scan;
 pub mod set;
 pub mod stats;

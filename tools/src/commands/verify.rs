@@ -119,7 +119,7 @@ fn text(store: &Path, report: &Report) -> String {
     text.push_str(if report.is_clean() {
         ", harmless; no damage found\n"
     } else {
-        "; keep the files as they are and restore the store from a copy\n"
+        "; keep the files as they are and restore the store from a copy, or save what is whole with `tophash repair STORE NEW`\n"
     });
     text
 }

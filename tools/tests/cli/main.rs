@@ -6,5 +6,6 @@ mod formats;
 mod imports;
 mod loaders;
 mod records;
+mod repair;
 mod reports;
 mod support;

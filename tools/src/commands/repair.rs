@@ -1,0 +1,153 @@
+//! `tophash repair`: builds a new store from whatever of a damaged one can be read.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tophash::{Error, RepairReport};
+
+use crate::exit::{Interrupted, Outcome};
+use crate::{interrupt, output, progress};
+
+/// Build a new store from what is left of a damaged one
+///
+/// Reads the log of STORE, which is not changed, and puts everything that validates into NEW, where there must be
+/// nothing. The index is not needed. Exit code 0: everything was saved. 1: NEW was made, but something is lost,
+/// and is listed. 2: the repair could not be carried out; there is no NEW then.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The damaged store's directory
+    store: PathBuf,
+    /// The new store's directory
+    new: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  tophash repair sessions.tophash repaired.tophash
+  tophash repair sessions.tophash repaired.tophash --json | jq .lost_keys";
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    interrupt::install();
+    let bar = progress::bytes(Some(0), "repair");
+    let result = tophash::repair_with(&args.store, &args.new, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+        !interrupt::requested()
+    });
+    bar.finish_and_clear();
+    let report = match result {
+        Ok(report) => report,
+        Err(Error::Aborted { .. }) => {
+            let new = args.new.display();
+            return Err(Interrupted(format!("there is no {new}, and the old store is as it was")).into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if args.json {
+        let mut document = serde_json::to_value(&report)?;
+        document["path"] = json!(args.store.to_string_lossy());
+        document["new_path"] = json!(args.new.to_string_lossy());
+        document["is_complete"] = json!(report.is_complete());
+        output::emit_json(&document)?;
+    } else {
+        output::emit(&text(&args.new, &report))?;
+    }
+    Ok(if report.is_complete() { Outcome::Yes } else { Outcome::No })
+}
+
+/// The report for people.
+fn text(new: &Path, report: &RepairReport) -> String {
+    let mut text = format!(
+        "saved {} keys into {}\nread {}: {} values, {} removals, {} batches, {} segments, {} blobs\n",
+        output::count(report.keys),
+        new.display(),
+        output::size(report.bytes_read),
+        output::count(report.puts),
+        output::count(report.removes),
+        output::count(report.batches),
+        output::count(report.segments),
+        output::count(report.blobs),
+    );
+    if !report.index_problem.is_empty() {
+        text.push_str(&format!("the index was of no use, so the log spoke for itself: {}\n", report.index_problem));
+    }
+    if report.unlocked {
+        text.push_str("there is no LOCK file: make sure that nobody was writing meanwhile\n");
+    }
+    if report.torn_bytes > 0 {
+        let torn = output::size(report.torn_bytes);
+        text.push_str(&format!("left out: {torn} behind the end of the log, never acknowledged as durable\n"));
+    }
+    for file in &report.files_left_out {
+        text.push_str(&format!("left out: {file}\n"));
+    }
+    if report.is_complete() {
+        text.push_str("nothing is lost\n");
+        return text;
+    }
+    losses(report, &mut text);
+    keys(report, &mut text);
+    if let Some(entries) = report.index_entries_lost.filter(|&entries| entries > 0) {
+        let entries = output::count(entries);
+        text.push_str(&format!("{entries} keys had their value there at the last checkpoint\n"));
+    }
+    if report.stale_keys_max > 0 {
+        let keys = output::count(report.stale_keys_max);
+        text.push_str(&format!("at most {keys} of the saved keys may have an older value, or should be gone\n"));
+    }
+    if report.unconfirmed_records > 0 {
+        let records = output::records(report.unconfirmed_records);
+        text.push_str(&format!("{records} behind the damage were saved that may never have been acknowledged\n"));
+    }
+    if report.batches_uncertain > 0 {
+        let batches = output::count(report.batches_uncertain);
+        text.push_str(&format!("{batches} places where a batch may have been saved in part\n"));
+    }
+    text.push_str("keep the old store, or a copy of it, until it is clear what else can be had from it\n");
+    text
+}
+
+fn losses(report: &RepairReport, text: &mut String) {
+    let mut table = output::table(["lost", "where", "acknowledged", "why"]);
+    for loss in &report.losses {
+        let place = match loss.to {
+            0 => format!("{} from byte {}", loss.path, loss.from),
+            to => format!("{} bytes {} to {to}", loss.path, loss.from),
+        };
+        let acknowledged = if loss.acknowledged { "yes" } else { "not known" };
+        table.add_row([&loss.kind, &place, acknowledged, &loss.reason]);
+    }
+    if report.losses_total > 0 {
+        text.push_str(&format!("{table}\n"));
+    }
+    let (total, bytes) = (output::count(report.losses_total), output::size(report.lost_bytes));
+    text.push_str(&format!("{total} ranges with {bytes} are lost{}", listed(report.losses.len(), report.losses_total)));
+    let acknowledged = output::count(report.acknowledged_losses);
+    text.push_str(&format!("; {acknowledged} of them are acknowledged data\n"));
+}
+
+fn keys(report: &RepairReport, text: &mut String) {
+    let mut table = output::table(["key", "in the new store", "why"]);
+    for lost in &report.lost_keys {
+        let now = if lost.older_value_kept { "an older value" } else { "not there" };
+        let why = format!("{} ({} byte {})", lost.reason, lost.path, lost.offset);
+        table.add_row([&lost.key, now, &why]);
+    }
+    if report.lost_keys_total > 0 {
+        text.push_str(&format!("{table}\n"));
+        let total = output::count(report.lost_keys_total);
+        text.push_str(&format!(
+            "{total} keys are known to be among what is lost{}\n",
+            listed(report.lost_keys.len(), report.lost_keys_total)
+        ));
+    }
+}
+
+fn listed(listed: usize, total: u64) -> String {
+    if (listed as u64) < total { format!(" (the first {listed} are listed)") } else { String::new() }
+}
