@@ -41,6 +41,7 @@ mod checksum;
 mod error;
 mod index;
 mod log;
+mod offline;
 mod options;
 mod stats;
 mod store;
@@ -53,6 +54,9 @@ pub use check::{Finding, Loss, LostKey, RepairReport, Report, repair, repair_wit
 #[doc(hidden)]
 pub use check::{repair_disk, verify_disk};
 pub use error::{Error, Location, Result};
+#[doc(hidden)]
+pub use offline::compact_disk;
+pub use offline::{OfflineReport, Shape, compact, compact_with};
 #[doc(hidden)]
 pub use options::Tuning;
 pub use options::{Options, SyncPolicy};

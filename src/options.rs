@@ -1,9 +1,10 @@
 //! How a store is opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::checksum::Uuid;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::sys::{Disk, RealDisk};
@@ -111,6 +112,18 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) tuning: Tuning,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// What a new store takes over from the one that it is to replace.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) uuid: Uuid,
+    pub(crate) hash_key: (u64, u64),
+    pub(crate) generation: u64,
+    pub(crate) log_dir: u64,
+    /// The directory that the log directory lies in.
+    pub(crate) home: PathBuf,
 }
 
 impl Default for Options {
@@ -137,6 +150,7 @@ impl Options {
             read_only: false,
             tuning: Tuning::default(),
             disk: Arc::new(RealDisk),
+            origin: None,
         }
     }
 
@@ -237,6 +251,12 @@ impl Options {
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
+        self
+    }
+
+    /// The new store replaces another one.
+    pub(crate) fn origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
         self
     }
 

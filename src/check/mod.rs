@@ -53,7 +53,7 @@ use crate::error::{Error, IoContext, Location, Result};
 use crate::index::slot::Place;
 use crate::log::blob::parse_blob_name;
 use crate::log::record::BlobLink;
-use crate::store::create::{TEMPORARY, check_vacant, index_path, lock_path, log_path};
+use crate::store::create::{COMPACTING, TEMPORARY, check_vacant, index_path, lock_path, log_path};
 use crate::sync::AtomicU64;
 use crate::sys::{Disk, LockMode, LockOutcome, PathKind, RealDisk};
 
@@ -294,7 +294,7 @@ impl Check<'_> {
         let log_dir = self.dir.file_name().unwrap_or_default();
         for name in self.disk.read_dir(self.path).context("list", self.path)? {
             let other_log = name.starts_with("log-") && *name != *log_dir;
-            sink.report.leftover_files += u64::from(other_log || name == TEMPORARY);
+            sink.report.leftover_files += u64::from(other_log || name == TEMPORARY || name == COMPACTING);
         }
         let Some(tail) = tail else { return Ok(()) };
         let names = match self.disk.read_dir(self.dir) {

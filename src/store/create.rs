@@ -34,6 +34,9 @@ pub(crate) const JOURNAL_PAGES: u64 = 24;
 /// The index while it is being made.
 pub(crate) const TEMPORARY: &str = "index.new";
 
+/// The directory in which an offline compaction makes the new index and journal.
+pub(crate) const COMPACTING: &str = "compact.tmp";
+
 pub(crate) fn index_path(store: &Path) -> PathBuf {
     store.join("index")
 }
@@ -66,10 +69,41 @@ pub(crate) fn check_vacant(disk: &dyn Disk, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes what an offline compaction has left that did not come to its end: log directories that the header does
+/// not name, and the unfinished index. Files that are not ours are left alone.
+pub(crate) fn remove_garbage(disk: &dyn Disk, path: &Path, log_dir: u64) -> Result<()> {
+    let mut removed = false;
+    for name in disk.read_dir(path).context("list", path)? {
+        let number = name.strip_prefix("log-").and_then(|id| id.parse::<u64>().ok());
+        let is_log = number.is_some_and(|id| id != log_dir && name == format!("log-{id}"));
+        let directory = path.join(&name);
+        if !(is_log || name == COMPACTING)
+            || disk.kind(&directory).context("look at", &directory)? != PathKind::Directory
+        {
+            continue;
+        }
+        let files = disk.read_dir(&directory).context("list", &directory)?;
+        let is_ours = |file: &String| match is_log {
+            true => parse_segment_name(file).is_some() || parse_blob_name(file).is_some(),
+            false => ["LOCK", "index", "journal", TEMPORARY].contains(&file.as_str()),
+        };
+        for file in files.iter().filter(|file| is_ours(file)) {
+            let file = directory.join(file);
+            disk.unlink(&file).context("unlink", &file)?;
+        }
+        if files.iter().all(|file| is_ours(file)) {
+            disk.remove_dir(&directory).context("remove", &directory)?;
+        }
+        removed = true;
+    }
+    if removed { disk.sync_dir(path).context("sync", path) } else { Ok(()) }
+}
+
 /// Creates the store's files. The directory exists and is locked, and has no index.
 pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
     let disk = &*options.disk;
-    let log = log_path(path, 1);
+    let origin = options.origin.as_ref();
+    let log = log_path(origin.map_or(path, |origin| &origin.home), origin.map_or(1, |origin| origin.log_dir));
     if disk.kind(&log).context("look at", &log)? == PathKind::Missing {
         disk.create_dir(&log).context("create", &log)?;
     }
@@ -80,6 +114,7 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
     let uuid = Uuid(uuid.try_into().unwrap_or([0; 16]));
     let words = key.as_chunks::<8>().0;
     let hash_key = options.tuning.hash_key.unwrap_or((u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])));
+    let (uuid, hash_key) = origin.map_or((uuid, hash_key), |origin| (origin.uuid, origin.hash_key));
 
     let tuning = &options.tuning;
     let geometry = Geometry { homes: tuning.home_buckets.into(), stash: tuning.stash_buckets.into() };
@@ -93,9 +128,9 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
         uuid,
         hash_key,
         serial: 0,
-        generation: FIRST_GENERATION,
+        generation: origin.map_or(FIRST_GENERATION, |origin| origin.generation),
         cut: Position::default(),
-        log_dir: 1,
+        log_dir: origin.map_or(1, |origin| origin.log_dir),
         clean: true,
         geometry,
         primary_log2: level,

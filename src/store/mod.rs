@@ -25,14 +25,16 @@ mod stats;
 mod value;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use value::Bytes;
 pub use value::{Entry, Value};
 
 use crate::batch::Batch;
+use crate::checkpoint::header::IndexHeader;
 use crate::error::{Error, Result};
+use crate::index::slot::Slot;
 use crate::options::Options;
 use crate::stats::{CompactionReport, Stats};
 use crate::store::core::Core;
@@ -424,6 +426,10 @@ impl Store {
         Ok((lines as f64 / samples, tombstones as f64 / samples))
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     fn shut_down(&mut self) -> Result<()> {
         if self.core.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -494,6 +500,46 @@ impl Core {
         }
         // What the new floor and size are, and that pages went out of use, must be durable before they go.
         self.run_checkpoint(false)
+    }
+
+    /// Grows the table by one level.
+    pub(crate) fn double(&self) -> Result<()> {
+        self.grow_for(self.table.threshold(self.table.growth().level()) + 1)
+    }
+
+    /// No room is kept for entries to come.
+    pub(crate) fn give_up_reserve(&self) {
+        self.table.structure.lock().floor = 0;
+    }
+
+    /// The header that was written last.
+    pub(crate) fn header(&self) -> IndexHeader {
+        self.checkpoint.lock().header
+    }
+
+    /// The active segment's file, and where its records end.
+    pub(crate) fn log_end(&self) -> Option<(PathBuf, u64)> {
+        let appender = self.log.appender.lock();
+        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.position().offset()))
+    }
+
+    /// From now on every change is refused.
+    pub(crate) fn forbid_changes(&self, why: &str) {
+        let _ = self.poison.set(why.to_string());
+    }
+
+    /// Calls `each` with every slot of every page in use.
+    pub(crate) fn each_slot(&self, each: &mut dyn FnMut(Slot)) -> Result<()> {
+        let table = &self.table;
+        let buckets = table.geometry.homes + table.geometry.stash;
+        for number in 0..table.growth().pages() {
+            let guard = table.lock(number);
+            let chain = table.chain(guard.growth.page_of(number))?;
+            for page in chain.pages() {
+                (0..buckets).flat_map(|bucket| page.page.bucket(bucket).slots()).for_each(|(_, slot)| each(slot));
+            }
+        }
+        Ok(())
     }
 
     /// Grows the table until so many entries fit.

@@ -24,7 +24,9 @@ use std::sync::Arc;
 use super::checkpoint::apply_journal;
 use super::compact::Compaction;
 use super::core::{CheckpointState, Core, Counters, Files, Wake};
-use super::create::{JOURNAL_PAGES, check_vacant, create, index_path, lock_path, log_path, sync_parent};
+use super::create::{
+    JOURNAL_PAGES, check_vacant, create, index_path, lock_path, log_path, remove_garbage, sync_parent,
+};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
 use crate::checkpoint::meta::{Meta, SegmentEntry, check_page};
@@ -266,7 +268,7 @@ impl<'o> Opening<'o> {
         let log = Log::new(
             LogConfig {
                 disk: Arc::clone(&options.disk),
-                dir: log_path(self.path, header.log_dir),
+                dir: log_path(options.origin.as_ref().map_or(self.path, |origin| &origin.home), header.log_dir),
                 uuid: header.uuid,
                 sync: options.sync,
                 segment_bytes: options.segment_bytes,
@@ -449,6 +451,7 @@ impl Core {
         }
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
         if writable {
+            remove_garbage(disk, &self.path, header.log_dir)?;
             self.unlink_orphan_blobs(disk, &meta, &tail)?;
             self.checkpoint_due.store(self.checkpoint_interval(), Ordering::Relaxed);
             if stats.replayed_bytes > self.checkpoint_interval() / 2 {

@@ -93,6 +93,11 @@ pub trait Disk: Send + Sync + Debug {
     }
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Gives `to` the owner and the permissions of `from`, as far as this process may; both are files or both
+    /// directories, or `from` is a file and `to` takes over what applies to it.
+    fn copy_owner(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Ok(())
+    }
     /// Locks a lock file; `Exclusive` creates it if need be and writes the process id into it.
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome>;
     /// Zeroed private memory.

@@ -64,6 +64,21 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
+    fn copy_owner(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, now) = (fs::metadata(from)?, fs::metadata(to)?);
+        if (from.uid(), from.gid()) != (now.uid(), now.gid()) {
+            match std::os::unix::fs::chown(to, Some(from.uid()), Some(from.gid())) {
+                // Only root gives files away; whoever else may open the store goes on owning it.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
+        }
+        if from.mode() & 0o7777 == now.mode() & 0o7777 {
+            return Ok(());
+        }
+        fs::set_permissions(to, from.permissions())
+    }
+
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
         let mut options = fs::OpenOptions::new();
         options.read(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());

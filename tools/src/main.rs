@@ -49,6 +49,7 @@ enum Command {
     Stats(commands::stats::Args),
     Verify(commands::verify::Args),
     Repair(commands::repair::Args),
+    Compact(commands::compact::Args),
     Bench(commands::bench::Args),
 }
 
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Stats(args) => commands::stats::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Repair(args) => commands::repair::run(&args),
+        Command::Compact(args) => commands::compact::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
     };
     exit::code(result)

@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its arguments, its help, and what it does.
 
 pub mod bench;
+pub mod compact;
 pub mod del;
 pub mod demo;
 pub mod export;

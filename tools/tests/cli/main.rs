@@ -1,6 +1,7 @@
 //! Runs the built `tophash` the way its users do: arguments, pipes, files, exit codes.
 
 mod bench;
+mod compact;
 mod demo;
 mod formats;
 mod imports;

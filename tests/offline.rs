@@ -1,0 +1,196 @@
+//! Offline compaction: the new store holds the same, is smaller, and stands there whole or not at all.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use common::{Random, bytes, scratch, seed, tiny_options};
+use tophash::{Error, Options, Store, SyncPolicy, compact, compact_with};
+
+fn options() -> Options {
+    Options::new().segment_bytes(64 << 10).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY)
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n:012}").into_bytes()
+}
+
+/// A store with much dead weight: replaced, removed, with blobs and batches.
+fn churned(path: &Path, seed: u64, close: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut random = Random(seed);
+    let mut model = BTreeMap::new();
+    let store = options().open(path).unwrap();
+    for n in 0..30_000 {
+        let key = key(random.below(3000));
+        if random.chance(2, 5) {
+            store.remove(&key).unwrap();
+            model.remove(&key);
+        } else {
+            let len = if n % 5000 == 0 { 300_000 } else { random.below(150) as usize };
+            let value = bytes(len, random.next());
+            store.insert(&key, &value).unwrap();
+            model.insert(key, value);
+        }
+    }
+    if close {
+        store.close().unwrap();
+    } else {
+        store.sync().unwrap();
+        let copy = path.with_extension("copy");
+        common::copy_store(path, &copy);
+        drop(store);
+        fs::remove_dir_all(path).unwrap();
+        fs::rename(copy, path).unwrap();
+    }
+    model
+}
+
+fn assert_holds(path: &Path, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    let report = tophash::verify(path).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    let store = options().open(path).unwrap();
+    assert!(common::contents(&store) == *model);
+    assert_eq!(store.len(), model.len() as u64);
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_churned_store_becomes_small_and_holds_the_same() {
+    let seed = seed("offline compaction");
+    for close in [true, false] {
+        let dir = scratch();
+        let path = dir.path().join("store");
+        let model = churned(&path, seed, close);
+        let would = compact_with(&path, true, &mut |_, _| true).unwrap();
+        assert!(would.dry_run && !would.switched && would.after.disk_bytes < would.before.disk_bytes, "{would:#?}");
+        assert_eq!(names(&path), ["LOCK", "index", "journal", "log-1"], "a dry run changes nothing");
+        let mut told = Vec::new();
+        let report = compact_with(&path, false, &mut |done, all| {
+            told.push((done, all));
+            true
+        })
+        .unwrap();
+        assert!(told.iter().all(|&(done, all)| done <= all) && told.len() > 2);
+        assert!(report.switched && !report.dry_run);
+        let (before, after) = (&report.before, &report.after);
+        assert_eq!((before.records, after.records), (model.len() as u64, model.len() as u64));
+        assert_eq!((after.empty_one_slots, after.overflow_pages, after.dead_bytes), (0, 0, 0), "{report:#?}");
+        assert_eq!(after.log_bytes, before.log_bytes - before.dead_bytes);
+        assert!(after.disk_bytes < before.disk_bytes / 2, "{report:#?}");
+        assert_eq!(names(&path), ["LOCK", "index", "journal", "log-2"]);
+        assert_holds(&path, &model);
+        // What it predicted is what came of it, but for a few pages.
+        assert!(
+            would.after.disk_bytes.abs_diff(after.disk_bytes) < after.disk_bytes / 4 + (1 << 19),
+            "{would:#?} {after:#?}"
+        );
+        // Once more: nothing to gain, and nothing is changed.
+        let again = compact(&path).unwrap();
+        assert!(again.after.disk_bytes <= again.before.disk_bytes, "{again:#?}");
+        assert_holds(&path, &model);
+    }
+}
+
+#[test]
+fn an_abort_leaves_the_old_store() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let model = churned(&path, 5, true);
+    for stop in [1, 2, 3] {
+        let mut calls = 0;
+        let result = compact_with(&path, false, &mut |done, all| {
+            calls += u32::from(done > all / 2);
+            calls < stop && (stop < 3 || done < all)
+        });
+        if let Err(error) = result {
+            assert!(matches!(error, Error::Aborted { .. }), "{error}");
+        }
+        assert!(!path.join("compact.tmp").exists());
+        assert_holds(&path, &model);
+    }
+}
+
+#[test]
+fn leftovers_of_a_dead_compaction_are_removed() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let model = churned(&path, 6, true);
+    for name in ["log-2", "compact.tmp", "log-2x", "log-7"] {
+        fs::create_dir(path.join(name)).unwrap();
+    }
+    for file in ["log-2/00000001.log", "compact.tmp/index", "compact.tmp/LOCK", "log-7/mine.txt"] {
+        fs::write(path.join(file), "left over").unwrap();
+    }
+    assert_holds(&path, &model);
+    // What is not ours stays.
+    assert_eq!(names(&path), ["LOCK", "index", "journal", "log-1", "log-2x", "log-7"]);
+    assert!(path.join("log-7/mine.txt").exists());
+}
+
+#[test]
+fn owner_and_mode_are_kept() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    churned(&path, 7, true);
+    for file in common::files(&path) {
+        fs::set_permissions(path.join(file), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    fs::set_permissions(path.join("log-1"), fs::Permissions::from_mode(0o750)).unwrap();
+    assert!(compact(&path).unwrap().switched);
+    for file in common::files(&path) {
+        assert_eq!(fs::metadata(path.join(&file)).unwrap().mode() & 0o7777, 0o640, "{}", file.display());
+    }
+    assert_eq!(fs::metadata(path.join("log-2")).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn a_damaged_or_locked_store_is_refused() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let model = churned(&path, 8, true);
+    let store = Store::open(&path).unwrap();
+    assert!(matches!(compact(&path), Err(Error::Locked { .. })));
+    drop(store);
+    let segment = path.join("log-1").join(&names(&path.join("log-1"))[1]);
+    let mut content = fs::read(&segment).unwrap();
+    content[200] ^= 1;
+    fs::write(&segment, content).unwrap();
+    let before = common::snapshot(&path);
+    let error = compact(&path).unwrap_err();
+    assert!(error.is_corruption(), "{error}");
+    assert!(common::snapshot(&path) == before, "a refused compaction changes nothing");
+    drop(model);
+}
+
+#[test]
+fn tiny_pages_and_an_empty_store() {
+    let dir = scratch();
+    let path = dir.path().join("tiny");
+    let store = tiny_options().open(&path).unwrap();
+    let mut model = BTreeMap::new();
+    for n in 0..2000 {
+        store.insert(key(n), key(n + 1)).unwrap();
+        model.insert(key(n), key(n + 1));
+        if n % 3 == 0 {
+            store.remove(key(n / 2)).unwrap();
+            model.remove(&key(n / 2));
+        }
+    }
+    store.close().unwrap();
+    let report = tophash::compact_disk(&tiny_options(), &path, false, &mut |_, _| true).unwrap();
+    assert!(report.switched && report.after.overflow_pages == 0, "{report:#?}");
+    assert_holds(&path, &model);
+    let path = dir.path().join("empty");
+    Store::open(&path).unwrap().close().unwrap();
+    compact(&path).unwrap();
+    assert_holds(&path, &BTreeMap::new());
+}
