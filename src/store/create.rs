@@ -91,7 +91,7 @@ pub(crate) fn remove_garbage(disk: &dyn Disk, path: &Path, log_dir: u64) -> Resu
             let file = directory.join(file);
             disk.unlink(&file).context("unlink", &file)?;
         }
-        if files.iter().all(|file| is_ours(file)) {
+        if files.iter().all(is_ours) {
             disk.remove_dir(&directory).context("remove", &directory)?;
         }
         removed = true;

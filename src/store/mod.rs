@@ -449,7 +449,7 @@ impl Store {
         }
         self.core.check_writable()?;
         // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
-        let discarded = self.core.log.discard_prepared();
+        let discarded = self.core.log.discard_prepared().and_then(|()| self.core.log.discard_spares());
         while self.core.log.blobs.has_freed() {
             self.core.run_checkpoint(false)?;
         }

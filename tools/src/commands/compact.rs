@@ -62,7 +62,8 @@ fn text(store: &Path, report: &OfflineReport) -> String {
     let after = if report.dry_run { "after (estimated)" } else { "after" };
     let mut table = output::table(["", "before", after]);
     let (before, then) = (&report.before, &report.after);
-    let rows: [(&str, fn(&Shape) -> String); 10] = [
+    type Figure = fn(&Shape) -> String;
+    let rows: [(&str, Figure); 10] = [
         ("records", |shape| output::count(shape.records)),
         ("slots: live", |shape| output::count(shape.live_slots)),
         ("slots: emptyOne", |shape| output::count(shape.empty_one_slots)),

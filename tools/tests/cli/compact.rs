@@ -43,9 +43,11 @@ fn the_json_has_both_shapes() {
 fn what_is_damaged_or_no_store_is_refused() {
     let desk = store();
     desk.run(&["compact", "none"]).fails(2, &["none"]);
-    let segment = desk.path("s/log-1/00000001.log");
-    let mut bytes = fs::read(&segment).expect("read the segment");
-    bytes[300] ^= 1;
-    fs::write(segment, bytes).expect("damage the segment");
+    for entry in fs::read_dir(desk.path("s/log-1")).expect("list the segments") {
+        let segment = entry.expect("an entry").path();
+        let mut bytes = fs::read(&segment).expect("read the segment");
+        bytes[300] ^= 1;
+        fs::write(segment, bytes).expect("damage the segment");
+    }
     desk.run(&["compact", "s"]).fails(2, &["tophash repair STORE NEW"]);
 }
