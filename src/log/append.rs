@@ -124,15 +124,18 @@ impl Log {
         })
     }
 
-    /// Ends the active segment, if it holds records and another one is prepared. Returns true if it did.
-    pub(crate) fn seal_active(&self) -> bool {
+    /// Ends the active segment, if it holds records and another one is prepared. Returns it, and where it ends.
+    pub(crate) fn seal_active(&self) -> Option<(Arc<Segment>, u64)> {
         let mut guard = self.appender.lock();
-        let Some(appender) = guard.as_mut() else { return false };
-        if appender.writer.position() <= SEGMENT_HEADER_BYTES {
-            return false;
+        let appender = guard.as_mut()?;
+        let end = appender.writer.position();
+        if end <= SEGMENT_HEADER_BYTES {
+            return None;
         }
-        let next = self.take_prepared(0);
-        next.map(|next| self.switch(appender, next)).is_some()
+        let next = self.take_prepared(0)?;
+        let sealed = Arc::clone(&appender.segment);
+        self.switch(appender, next);
+        Some((sealed, end))
     }
 
     /// Makes a prepared segment the active one.

@@ -170,6 +170,8 @@ pub(crate) struct Segment {
     pub(crate) removal_bytes: AtomicU64,
     /// The log's position when the last slot that pointed here was cleared; 0 before.
     evacuated: AtomicU64,
+    /// The file was cut off behind its records.
+    trimmed: AtomicBool,
     /// A record cannot be read: the segment is kept as it is.
     damaged: AtomicBool,
     /// A clear-record was met: the segment is kept until it is the oldest.
@@ -197,6 +199,7 @@ impl Segment {
             removals: AtomicU64::new(0),
             removal_bytes: AtomicU64::new(0),
             evacuated: AtomicU64::new(0),
+            trimmed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             clears: AtomicBool::new(false),
             file: Mutex::new(file),
@@ -239,6 +242,15 @@ impl Segment {
     pub(crate) fn evacuated_before(&self, cut: Position) -> bool {
         let at = self.evacuated.load(Ordering::Acquire);
         at != 0 && at <= cut.raw()
+    }
+
+    /// The file was cut off behind its records: it is shorter than its capacity.
+    pub(crate) fn set_trimmed(&self) {
+        self.trimmed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_trimmed(&self) -> bool {
+        self.trimmed.load(Ordering::Relaxed)
     }
 
     /// A record cannot be read.

@@ -224,6 +224,15 @@ impl Log {
         Ok(())
     }
 
+    /// Puts a segment of the size that is wanted now into the queue, in the place of whatever is there.
+    pub(crate) fn prepare_anew(&self) -> Result<()> {
+        let _one = self.preparing.lock();
+        self.discard_prepared()?;
+        let prepared = self.prepare(0)?;
+        self.enqueue(prepared);
+        Ok(())
+    }
+
     /// Prepares a segment if fewer than `ahead` are waiting. Returns true if it did.
     pub(crate) fn prepare_ahead(&self, ahead: u32) -> Result<bool> {
         let _one = self.preparing.lock();

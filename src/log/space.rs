@@ -116,7 +116,7 @@ impl Log {
             self.release_slot(segment.slot);
             // Only a file that nobody has mapped may be written again, and only one of the size that is wanted.
             let wanted = self.outgoing.lock().spares.len() < SPARES_MAX;
-            if wanted && segment.capacity == self.segment_bytes(0) {
+            if wanted && !segment.is_trimmed() && segment.capacity == self.segment_bytes(0) {
                 let spare = self.wipe(segment)?;
                 self.outgoing.lock().spares.push(spare);
                 return Ok(());
@@ -124,6 +124,22 @@ impl Log {
         }
         self.config.disk.unlink(&segment.path).context("unlink", &segment.path)?;
         self.config.disk.sync_dir(self.dir()).context("sync", self.dir())
+    }
+
+    /// True if the active segment is far larger than the log needs by now: most of it was removed.
+    pub(crate) fn is_oversized(&self) -> bool {
+        let active = self.appender.lock().as_ref().map_or(0, |appender| appender.segment.capacity);
+        active > 4 * self.segment_bytes(0)
+    }
+
+    /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the
+    /// old one is cut off. *Crash:* as after any switch; a file that ends early ends the same.
+    pub(crate) fn replace_active(&self) -> Result<()> {
+        self.prepare_anew()?;
+        let Some((segment, end)) = self.seal_active() else { return Ok(()) };
+        segment.set_trimmed();
+        let Some(file) = segment.file() else { return Ok(()) };
+        file.set_len(end.next_multiple_of(4096)).context("shorten", &segment.path)
     }
 
     /// Overwrites the header with zeroes: from here on the file's records are no records, for a repair neither.

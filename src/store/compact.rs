@@ -57,6 +57,8 @@ pub(crate) struct Compaction {
     forced: AtomicU64,
     /// Victims chosen so far.
     victims: AtomicU64,
+    /// Bytes that others had appended when the background thread looked last.
+    seen: AtomicU64,
     pub(crate) moved_records: AtomicU64,
     pub(crate) moved_bytes: AtomicU64,
     pub(crate) evacuated: AtomicU64,
@@ -134,11 +136,12 @@ struct Look {
 }
 
 impl Core {
-    /// Compares the log's size with its bound.
-    fn look_at_space(&self) -> Look {
+    /// Compares the log's size with its bound. A quiet store is tidied up further: half-way to no dead bytes.
+    fn look_at_space(&self, quiet: bool) -> Look {
         let space = self.log.space();
         let segment = space.active.max(self.log.segment_bytes(0));
-        let bound = (space.live() as f64 * self.log_ratio).min(u64::MAX as f64 / 4.0) as u64;
+        let ratio = if quiet { (1.0 + self.log_ratio) / 2.0 } else { self.log_ratio };
+        let bound = (space.live() as f64 * ratio).min(u64::MAX as f64 / 4.0) as u64;
         let goal = bound.saturating_add(segment);
         let total = space.bytes + space.evacuated;
         let far = total > goal.saturating_add(segment * 2);
@@ -158,12 +161,12 @@ impl Core {
 
     /// True if a checkpoint would free enough space to be worth it.
     pub(crate) fn frees_space(&self) -> bool {
-        self.look_at_space().checkpoint
+        self.look_at_space(false).checkpoint
     }
 
     /// Looks at the log's space, and notes what writers have to do and when to look again.
-    fn look(&self, total: u64) -> Look {
-        let look = self.look_at_space();
+    fn look(&self, total: u64, quiet: bool) -> Look {
+        let look = self.look_at_space(quiet);
         self.compaction.pressure.store(look.pressure as u32, Ordering::Relaxed);
         self.compaction.look_at.store(total + self.log.segment_bytes(0) / 8, Ordering::Relaxed);
         if look.checkpoint && self.tuning.background {
@@ -175,9 +178,17 @@ impl Core {
     /// Compacts until the log is within its bound, there is nothing to gain, or `stop` says so. Called by the
     /// background thread.
     pub(crate) fn compact_in_background(&self, stop: &dyn Fn() -> bool) {
+        let own = &self.compaction;
+        // What others have appended.
+        let appended = || self.log.total().saturating_sub(own.moved_bytes.load(Ordering::Relaxed));
+        let quiet = appended() == own.seen.swap(appended(), Ordering::Relaxed);
         loop {
-            let look = self.look(self.log.total());
+            let look = self.look(self.log.total(), quiet);
             self.log.reclaim();
+            if self.log.is_oversized() && self.check_writable().is_ok() {
+                // If it fails, the segment goes on being used.
+                let _ = self.log.replace_active();
+            }
             if stop() || !look.due || look.pressure >= Pressure::Wait || self.check_writable().is_err() {
                 return;
             }
@@ -208,7 +219,7 @@ impl Core {
 
     #[cold]
     fn compact_after_look(&self, total: u64) -> Result<()> {
-        let look = self.look(total);
+        let look = self.look(total, false);
         if self.tuning.background {
             if look.due {
                 self.wake.compaction();
@@ -218,7 +229,7 @@ impl Core {
         if look.checkpoint {
             self.run_checkpoint(false)?;
         }
-        while self.look_at_space().due && self.compact_step(STEP_RECORDS)? != Progress::Nothing {}
+        while self.look_at_space(false).due && self.compact_step(STEP_RECORDS)? != Progress::Nothing {}
         Ok(())
     }
 
@@ -231,7 +242,7 @@ impl Core {
             } else {
                 sleep(THROTTLE);
             }
-            self.look(self.log.total());
+            self.look(self.log.total(), false);
             return Ok(());
         }
         self.compaction.helps.fetch_add(1, Ordering::Relaxed);
