@@ -69,6 +69,8 @@ pub(crate) struct TailSegment {
     pub(crate) path: PathBuf,
     /// The file was another segment before.
     pub(crate) reused: bool,
+    /// It was prepared for bulk writing.
+    pub(crate) bulk: bool,
     /// Where its valid records end.
     pub(crate) end: u64,
     /// Remove- and clear-records found in its tail part.
@@ -169,6 +171,7 @@ impl TailSource<'_> {
             predecessor_end: header.predecessor_end,
             path: segment_path(self.dir, header.sequence),
             reused: header.reused,
+            bulk: header.bulk,
             end: SEGMENT_HEADER_BYTES,
             removals: 0,
             overhead: 0,

@@ -20,6 +20,7 @@ use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
 use crate::index::slot::Place;
 use crate::index::{Need, Step};
+use crate::options::SyncPolicy;
 use crate::sync::{Instant, Ordering};
 use crate::sys::LogWriter;
 
@@ -174,6 +175,7 @@ impl Appender {
             claim,
             slot: self.segment.slot,
             reused: self.segment.reused,
+            bulk: log.config.sync == SyncPolicy::Manual,
         };
         self.writer.put(&header.encode());
         debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);

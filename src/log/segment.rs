@@ -10,7 +10,8 @@
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
 //!  64  claim 64: everything below this position was durable when the header was written
 //!  72  slot 32: the segment slot that places name
-//!  76  flags 32: bit 0 = the file was another segment before, whose bytes can follow the records
+//!  76  flags 32: bit 0 = the file was another segment before, whose bytes can follow the records;
+//!      bit 1 = the file was prepared for bulk writing, so that small syncs of it are slow
 //!  80  zero
 //! 128  records
 //! ```
@@ -47,6 +48,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) slot: u32,
     /// The file was another segment before: what follows the records can be its bytes.
     pub(crate) reused: bool,
+    /// The file was prepared for bulk writing.
+    pub(crate) bulk: bool,
 }
 
 /// What a segment header can look like.
@@ -74,7 +77,7 @@ impl SegmentHeader {
         bytes[56..64].copy_from_slice(&self.predecessor_end.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.claim.raw().to_le_bytes());
         bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
-        bytes[76] = u8::from(self.reused);
+        bytes[76] = u8::from(self.reused) | u8::from(self.bulk) << 1;
         let crc = crc32(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -136,6 +139,7 @@ impl SegmentHeader {
             claim: Position::from_raw(word(64)),
             slot: word(72) as u32,
             reused: word(72) >> 32 & 1 != 0,
+            bulk: word(72) >> 32 & 2 != 0,
         })
     }
 }
@@ -170,8 +174,8 @@ pub(crate) struct Segment {
     pub(crate) removal_bytes: AtomicU64,
     /// The log's position when the last slot that pointed here was cleared; 0 before.
     evacuated: AtomicU64,
-    /// The file was cut off behind its records.
-    trimmed: AtomicBool,
+    /// The file is not to be used again: it was cut off, or prepared by another process in another way.
+    unfit: AtomicBool,
     /// A record cannot be read: the segment is kept as it is.
     damaged: AtomicBool,
     /// A clear-record was met: the segment is kept until it is the oldest.
@@ -199,7 +203,7 @@ impl Segment {
             removals: AtomicU64::new(0),
             removal_bytes: AtomicU64::new(0),
             evacuated: AtomicU64::new(0),
-            trimmed: AtomicBool::new(false),
+            unfit: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             clears: AtomicBool::new(false),
             file: Mutex::new(file),
@@ -244,13 +248,13 @@ impl Segment {
         at != 0 && at <= cut.raw()
     }
 
-    /// The file was cut off behind its records: it is shorter than its capacity.
-    pub(crate) fn set_trimmed(&self) {
-        self.trimmed.store(true, Ordering::Relaxed);
+    /// The file is not to be used for another segment.
+    pub(crate) fn set_unfit(&self) {
+        self.unfit.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_trimmed(&self) -> bool {
-        self.trimmed.load(Ordering::Relaxed)
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.unfit.load(Ordering::Relaxed)
     }
 
     /// A record cannot be read.
@@ -296,6 +300,7 @@ mod tests {
             claim: Position::new(11, 4000),
             slot: 5,
             reused: true,
+            bulk: false,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(header));

@@ -30,7 +30,7 @@ use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::index::slot::{Place, Slot};
 use crate::options::{SyncPolicy, Tuning};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, write_all_at};
 
@@ -83,6 +83,8 @@ pub(crate) struct Log {
     /// Held while a segment is prepared: one at a time.
     preparing: Mutex<()>,
     pub(crate) outgoing: Mutex<Outgoing>,
+    /// The active segment was prepared for another sync policy.
+    pub(crate) unsuited: AtomicBool,
     pub(crate) commit: Commit,
     pub(crate) blobs: Blobs,
 }
@@ -102,6 +104,7 @@ impl Log {
             prepared_count: AtomicU32::new(0),
             preparing: Mutex::new(()),
             outgoing: Mutex::default(),
+            unsuited: AtomicBool::new(false),
             commit: Commit::new(),
             blobs,
             config,

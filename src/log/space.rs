@@ -116,7 +116,7 @@ impl Log {
             self.release_slot(segment.slot);
             // Only a file that nobody has mapped may be written again, and only one of the size that is wanted.
             let wanted = self.outgoing.lock().spares.len() < SPARES_MAX;
-            if wanted && !segment.is_trimmed() && segment.capacity == self.segment_bytes(0) {
+            if wanted && !segment.is_unfit() && segment.capacity == self.segment_bytes(0) {
                 let spare = self.wipe(segment)?;
                 self.outgoing.lock().spares.push(spare);
                 return Ok(());
@@ -126,10 +126,11 @@ impl Log {
         self.config.disk.sync_dir(self.dir()).context("sync", self.dir())
     }
 
-    /// True if the active segment is far larger than the log needs by now: most of it was removed.
-    pub(crate) fn is_oversized(&self) -> bool {
+    /// True if the active segment should not go on: it is far larger than the log needs by now, because most of
+    /// it was removed, or it was prepared for bulk writing and now every write is synced.
+    pub(crate) fn is_ill_fitting(&self) -> bool {
         let active = self.appender.lock().as_ref().map_or(0, |appender| appender.segment.capacity);
-        active > 4 * self.segment_bytes(0)
+        active > 4 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
 
     /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the
@@ -137,7 +138,7 @@ impl Log {
     pub(crate) fn replace_active(&self) -> Result<()> {
         self.prepare_anew()?;
         let Some((segment, end)) = self.seal_active() else { return Ok(()) };
-        segment.set_trimmed();
+        segment.set_unfit();
         let Some(file) = segment.file() else { return Ok(()) };
         file.set_len(end.next_multiple_of(4096)).context("shorten", &segment.path)
     }

@@ -185,7 +185,7 @@ impl Core {
         loop {
             let look = self.look(self.log.total(), quiet);
             self.log.reclaim();
-            if self.log.is_oversized() && self.check_writable().is_ok() {
+            if self.log.is_ill_fitting() && self.check_writable().is_ok() {
                 // If it fails, the segment goes on being used.
                 let _ = self.log.replace_active();
             }

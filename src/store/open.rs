@@ -41,7 +41,7 @@ use crate::log::append::Appender;
 use crate::log::blob::{Blobs, parse_blob_name};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
 use crate::log::segments::{Log, LogConfig};
-use crate::options::Options;
+use crate::options::{Options, SyncPolicy};
 use crate::stats::RecoveryStats;
 use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock, Ordering};
 use crate::sys::{
@@ -484,6 +484,7 @@ impl Core {
             self.log.set_dead(entry.slot, entry.dead);
             let identity = (entry.sequence, entry.slot, entry.salt);
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
+            segment.set_unfit();
             segment.set_removals(entry.removals, entry.dead);
             self.log.adopt(Arc::new(segment));
         }
@@ -506,10 +507,13 @@ impl Core {
             let identity = (found.sequence, found.slot, found.salt);
             let end = (!active).then_some(found.end);
             let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
+            segment.set_unfit();
             let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals);
             segment.set_removals(removals, self.log.dead(found.slot));
             let segment = Arc::new(segment);
             if active {
+                let unsuited = found.bulk && self.sync == SyncPolicy::Always;
+                self.log.unsuited.store(unsuited, Ordering::Relaxed);
                 let writer = LogWriter::new(map);
                 self.log.pins.install(found.slot, Arc::clone(writer.map()));
                 *self.log.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, tail.end));
