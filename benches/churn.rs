@@ -6,7 +6,9 @@
 //! cargo bench --bench churn -- steady 2000000 20000000 without
 //! ```
 //!
-//! * *steady*: each step removes the oldest record and inserts a new one; 16-byte keys, 100-byte values.
+//! * *steady*: each step removes the oldest record and inserts a new one; 16-byte keys, 100-byte values. Whole
+//!   segments die: the log is a ring.
+//! * *random*: the same, but any record is removed: segments thin out evenly, and live records must be moved.
 //! * *clustered*: removals hit the same pages again and again (keys chosen by their place in a scan), mixed with
 //!   updates: pages with few live slots and many tombstones.
 //! * *growing*: inserts and removals while the table grows through several doublings.
@@ -35,18 +37,20 @@ fn main() -> Result<()> {
     match arguments.first().map(String::as_str) {
         None => {
             for reuse in [true, false] {
-                steady(live, steps, reuse)?;
+                steady(live, steps, reuse, false)?;
+                steady(live, steps, reuse, true)?;
                 clustered(live, steps, reuse)?;
                 growing(live, reuse)?;
                 emptied(live * 2, reuse)?;
             }
             Ok(())
         }
-        Some("steady") => steady(live, steps, !without),
+        Some("steady") => steady(live, steps, !without, false),
+        Some("random") => steady(live, steps, !without, true),
         Some("clustered") => clustered(live, steps, !without),
         Some("growing") => growing(live, !without),
         Some("emptied") => emptied(live, !without),
-        Some(other) => Err(format!("no pattern {other:?}: steady, clustered, growing or emptied").into()),
+        Some(other) => Err(format!("no pattern {other:?}: steady, random, clustered, growing or emptied").into()),
     }
 }
 
@@ -111,13 +115,20 @@ fn line(store: &Store, steps: u64, window: u64, took: Duration) -> Result<(u64, 
     Ok((stats.log.bytes, live, stats.log.file_bytes / stats.log.segments.max(1)))
 }
 
-fn steady(live: u64, steps: u64, reuse: bool) -> Result<()> {
-    header("steady", reuse, &format!("{live} live records, {steps} steps of remove one + insert one"));
+fn steady(live: u64, steps: u64, reuse: bool, random: bool) -> Result<()> {
+    header(
+        if random { "random" } else { "steady" },
+        reuse,
+        &format!("{live} live records, {steps} steps of remove one + insert one"),
+    );
     let dir = tempfile::tempdir()?;
     let store = open(dir.path(), reuse)?;
     for n in 0..live {
         store.insert(key(n), value(n))?;
     }
+    // Which records are live; the one to be removed next is at `at`.
+    let mut alive: Vec<u64> = (0..live).collect();
+    let (mut at, mut state) = (0, 1);
     let mut rates = Vec::new();
     let mut worst: f64 = 0.0;
     let mut slowest = Duration::ZERO;
@@ -126,8 +137,12 @@ fn steady(live: u64, steps: u64, reuse: bool) -> Result<()> {
         let started = Instant::now();
         for n in w * window..(w + 1) * window {
             let step = Instant::now();
-            assert!(store.remove(key(n))?.is_some(), "key {n} was lost");
-            store.insert(key(n + live), value(n + live))?;
+            let (old, new) = (alive[at], n + live);
+            assert!(store.remove(key(old))?.is_some(), "key {old} was lost");
+            store.insert(key(new), value(new))?;
+            alive[at] = new;
+            state = mixed(state + n);
+            at = if random { (state % live) as usize } else { (at + 1) % alive.len() };
             slowest = slowest.max(step.elapsed());
         }
         let took = started.elapsed();

@@ -401,4 +401,20 @@ impl Core {
             (pages * 4096 * 2).clamp(128 << 20, 1 << 30)
         })
     }
+
+    /// The header that was written last.
+    pub(crate) fn header(&self) -> IndexHeader {
+        self.checkpoint.lock().header
+    }
+
+    /// The active segment's file, and where its records end.
+    pub(crate) fn log_end(&self) -> Option<(PathBuf, u64)> {
+        let appender = self.log.appender.lock();
+        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.position().offset()))
+    }
+
+    /// From now on every change is refused.
+    pub(crate) fn forbid_changes(&self, why: &str) {
+        let _ = self.poison.set(why.to_string());
+    }
 }

@@ -6,6 +6,7 @@
 //! ├── read       key → pinned record           ├── replay   the log's tail → index
 //! ├── write      changing one key              ├── checkpoint   the protocol
 //! ├── bulk       batches, bulk removal, clear  ├── background   threads
+//! ├── compact    space of the log comes back   ├── resize   the table's size
 //! ├── scan       iteration                     └── stats
 //! ├── value      what reads return
 //! └── core       what all of them share
@@ -20,21 +21,19 @@ pub(crate) mod create;
 mod open;
 mod read;
 mod replay;
+mod resize;
 mod scan;
 mod stats;
 mod value;
 mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use value::Bytes;
 pub use value::{Entry, Value};
 
 use crate::batch::Batch;
-use crate::checkpoint::header::IndexHeader;
 use crate::error::{Error, Result};
-use crate::index::slot::Slot;
 use crate::options::Options;
 use crate::stats::{CompactionReport, Stats};
 use crate::store::core::Core;
@@ -462,101 +461,5 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Errors can be had from `close`; the next open replays what the checkpoint would have covered.
         let _ = self.shut_down();
-    }
-}
-
-impl Core {
-    /// The value that a change has just stored.
-    fn stored_value<'s>(&'s self, changed: write::Changed<'s>) -> Result<Option<Value<'s>>> {
-        if let Some(map) = changed.stored_blob {
-            return Ok(Some(Value(Bytes::Blob(map))));
-        }
-        let Some(hit) = changed.stored else { return Ok(None) };
-        match self.fetch(hit)? {
-            read::Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
-            read::Fetched::Gone => Ok(None),
-        }
-    }
-
-    fn reserve(&self, additional: u64) -> Result<()> {
-        let wanted = self.table.len().saturating_add(additional);
-        self.table.structure.lock().floor = wanted;
-        self.grow_for(wanted)
-    }
-
-    fn shrink_to_fit(&self) -> Result<()> {
-        /// Pages merged between two looks at the world.
-        const PAGES: usize = 64;
-        self.table.structure.lock().floor = 0;
-        loop {
-            if self.table.growth().is_resizing() {
-                self.retry(|| {
-                    let mut structure = self.table.structure.lock();
-                    self.table.evacuate(PAGES, self, &mut structure)
-                })?;
-            } else if !self.table.start_shrink(true)? {
-                break;
-            }
-        }
-        // What the new floor and size are, and that pages went out of use, must be durable before they go.
-        self.run_checkpoint(false)
-    }
-
-    /// Grows the table by one level.
-    pub(crate) fn double(&self) -> Result<()> {
-        self.grow_for(self.table.threshold(self.table.growth().level()) + 1)
-    }
-
-    /// No room is kept for entries to come.
-    pub(crate) fn give_up_reserve(&self) {
-        self.table.structure.lock().floor = 0;
-    }
-
-    /// The header that was written last.
-    pub(crate) fn header(&self) -> IndexHeader {
-        self.checkpoint.lock().header
-    }
-
-    /// The active segment's file, and where its records end.
-    pub(crate) fn log_end(&self) -> Option<(PathBuf, u64)> {
-        let appender = self.log.appender.lock();
-        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.position().offset()))
-    }
-
-    /// From now on every change is refused.
-    pub(crate) fn forbid_changes(&self, why: &str) {
-        let _ = self.poison.set(why.to_string());
-    }
-
-    /// Calls `each` with every slot of every page in use.
-    pub(crate) fn each_slot(&self, each: &mut dyn FnMut(Slot)) -> Result<()> {
-        let table = &self.table;
-        let buckets = table.geometry.homes + table.geometry.stash;
-        for number in 0..table.growth().pages() {
-            let guard = table.lock(number);
-            let chain = table.chain(guard.growth.page_of(number))?;
-            for page in chain.pages() {
-                (0..buckets).flat_map(|bucket| page.page.bucket(bucket).slots()).for_each(|(_, slot)| each(slot));
-            }
-        }
-        Ok(())
-    }
-
-    /// Grows the table until so many entries fit.
-    fn grow_for(&self, wanted: u64) -> Result<()> {
-        /// Pages evacuated between two looks at the world.
-        const PAGES: usize = 64;
-        let level = self.table.level_for(wanted);
-        while self.table.growth().level() < level {
-            self.retry(|| {
-                let mut structure = self.table.structure.lock();
-                self.table.turn_round(&mut structure);
-                if !self.table.growth().is_resizing() {
-                    self.table.begin_growth(&mut structure)?;
-                }
-                self.table.evacuate(PAGES, self, &mut structure)
-            })?;
-        }
-        Ok(())
     }
 }

@@ -355,6 +355,18 @@ impl Core {
         Ok(())
     }
 
+    /// The value that a change has just stored.
+    pub(crate) fn stored_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
+        if let Some(map) = changed.stored_blob {
+            return Ok(Some(Value(Bytes::Blob(map))));
+        }
+        let Some(hit) = changed.stored else { return Ok(None) };
+        match self.fetch(hit)? {
+            Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
+            Fetched::Gone => Ok(None),
+        }
+    }
+
     /// The value that was there before a change, or that stood in its way.
     pub(crate) fn previous_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
         let Some(hit) = changed.previous else { return Ok(None) };
