@@ -30,7 +30,8 @@ use crate::store::create::{COMPACTING, index_path, log_path, remove_garbage};
 use crate::sync::Instant;
 use crate::sys::{Disk, OpenMode, PAGE_BYTES, RealDisk};
 
-/// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow.
+/// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
+/// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
 const FILL_PERMILLE: u64 = 740;
 /// Records between two calls of the progress function.
 const TELL: u64 = 1 << 14;
@@ -263,6 +264,11 @@ impl Build<'_> {
             file.set_len(end.next_multiple_of(PAGE_BYTES as u64)).context("shorten", &path)?;
             file.sync_all().context("sync", &path)?;
         }
+        // Nothing in the journal counts but its head; it gets its length when the store is opened.
+        let journal = journal_path(&self.directory());
+        let file = self.disk.open(&journal, OpenMode::Write).context("open", &journal)?;
+        file.set_len(2 * PAGE_BYTES as u64).context("shorten", &journal)?;
+        file.sync_all().context("sync", &journal)?;
         after.disk_bytes = self.disk_bytes()?;
         for directory in [self.directory(), log_path(self.path, self.log_dir())] {
             for name in self.disk.read_dir(&directory).context("list", &directory)? {
