@@ -100,9 +100,11 @@ impl PreadSource {
         let bytes = (self.len.saturating_sub(at)).min(bytes as u64) as usize;
         let inside = at >= self.start && at - self.start + bytes as u64 <= self.filled as u64;
         if !inside {
-            self.window.resize(WINDOW_BYTES, 0);
             self.start = at - at % PAGE_BYTES as u64;
             let wanted = (self.len - self.start).min(WINDOW_BYTES as u64) as usize;
+            if self.window.len() < wanted {
+                self.window.resize(wanted, 0);
+            }
             let bad = &mut self.bad;
             let window = &mut self.window[..wanted];
             self.filled = read_around(&*self.file, window, self.start, &mut |at, error| bad.push((at, error)));

@@ -13,6 +13,7 @@
 
 mod fork;
 mod map;
+mod memory;
 pub(crate) mod pins;
 mod real;
 
@@ -24,6 +25,8 @@ use std::sync::Arc;
 pub(crate) use fork::ForkGuard;
 pub(crate) use map::prefetch_word;
 pub use map::{IndexMap, LogMap, LogWriter};
+#[doc(hidden)]
+pub use memory::{IndexMemory, LogMemory, LogView};
 pub use real::RealDisk;
 pub(crate) use real::memory_limit;
 

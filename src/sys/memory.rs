@@ -1,0 +1,146 @@
+//! Mappings that are ordinary memory, for the simulated disks of the tests. Nothing in the store uses them.
+
+use std::fmt::{self, Debug};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::map::{IndexMap, LogMap, MapOwner};
+
+/// Memory for the pages of an index, shared by the [`IndexMap`] made of it and the disk that made it.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct IndexMemory(Arc<[AtomicU64]>);
+
+impl IndexMemory {
+    /// Zeroes; `bytes` is a multiple of 8.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        IndexMemory((0..bytes / 8).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The memory. Whoever has it may store into it at any time: the map is accessed as atomics only.
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+
+    /// A mapping of this memory. `drop_private` does what the kernel would do when private copies of a range
+    /// (offset and length in bytes) are dropped.
+    pub fn map(&self, drop_private: Box<dyn Fn(usize, usize) -> io::Result<()> + Send + Sync>) -> IndexMap {
+        let memory = NonNull::from(&*self.0).cast::<u8>();
+        let owner = IndexOwner { _memory: self.clone(), drop_private };
+        // SAFETY: a slice of `AtomicU64` is aligned to 8 and writable through `&`; `owner` keeps it alive; it
+        // can be reached as atomics only, here and through `words`.
+        unsafe { IndexMap::from_raw(memory, self.0.len() * 8, Box::new(owner)) }
+    }
+}
+
+impl Debug for IndexMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IndexMemory").field("bytes", &(self.0.len() * 8)).finish()
+    }
+}
+
+struct IndexOwner {
+    _memory: IndexMemory,
+    drop_private: Box<dyn Fn(usize, usize) -> io::Result<()> + Send + Sync>,
+}
+
+impl MapOwner for IndexOwner {
+    fn populate(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        (self.drop_private)(offset, bytes)
+    }
+}
+
+/// Memory for a part of the log. [`map`](Self::map) makes the one mapping of it.
+#[doc(hidden)]
+pub struct LogMemory {
+    words: Arc<[AtomicU64]>,
+    bytes: usize,
+}
+
+impl LogMemory {
+    /// Memory of `bytes` bytes that begins with `contents` and goes on with zeroes.
+    #[must_use]
+    pub fn new(bytes: usize, contents: &[u8]) -> Self {
+        let (whole, rest) = contents[..contents.len().min(bytes)].as_chunks::<8>();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let words = whole.iter().chain([&last]).map(|word| u64::from_ne_bytes(*word));
+        let zeroes = std::iter::repeat(0);
+        LogMemory { words: words.chain(zeroes).take(bytes.div_ceil(8)).map(AtomicU64::new).collect(), bytes }
+    }
+
+    /// A mapping of this memory, and its other side.
+    pub fn map(self, written: u64) -> (LogMap, LogView) {
+        let memory = NonNull::from(&*self.words).cast::<u8>();
+        let bytes = self.bytes;
+        let view = LogView { words: Arc::clone(&self.words), bytes };
+        // SAFETY: the words cover `bytes` bytes and may be written through `&`, as they are atomics; `self`
+        // keeps them alive. Nobody but the map's LogWriter writes to them: `self` is consumed, so there is one
+        // map, and a `LogView` only reads.
+        let map = unsafe { LogMap::from_raw(memory, bytes, written, Box::new(self)) };
+        (map, view)
+    }
+}
+
+impl MapOwner for LogMemory {
+    fn populate(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drop_private(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Debug for LogMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogMemory").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// What a simulated disk sees of a log mapping: its kernel's side of the shared memory.
+#[doc(hidden)]
+pub struct LogView {
+    words: Arc<[AtomicU64]>,
+    bytes: usize,
+}
+
+impl LogView {
+    /// Bytes of the mapping.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// True while the mapping exists.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        Arc::strong_count(&self.words) > 1
+    }
+
+    /// Copies the memory from an offset (a multiple of 8) on.
+    ///
+    /// # Safety
+    /// No other thread may be appending to the mapping meanwhile.
+    pub unsafe fn copy_out(&self, offset: usize, buffer: &mut [u8]) {
+        assert!(offset.is_multiple_of(8) && offset + buffer.len() <= self.bytes);
+        for (bytes, word) in buffer.chunks_mut(8).zip(&self.words[offset / 8..]) {
+            let word = word.load(Ordering::Relaxed).to_ne_bytes();
+            bytes.copy_from_slice(&word[..bytes.len()]);
+        }
+    }
+}
+
+impl Debug for LogView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogView").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
