@@ -1,0 +1,545 @@
+//! The crash layer: what a power failure can leave at every I/O boundary of a script, recovered and checked.
+//!
+//! Of each boundary, images are made: every subset of the pending changes where there are few; else none, all,
+//! prefixes, each one lost, each one kept, and random subsets; and sectors torn in the middle. Equal images are
+//! recovered once, and compared with what each boundary promised.
+//!
+//! Of each image: the store is opened and its content must be a prefix of the history that holds all that was
+//! acknowledged. It is used and synced. Sometimes it is checked by `verify` before and after, closed and opened
+//! again. Sometimes the disk is recorded all the while, and the power fails a second time at each boundary: then
+//! exactly the same content must be recovered again.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tophash::Error;
+
+use crate::disk::SimDisk;
+use crate::image::{Half, Image};
+use crate::oracle::{History, Recovered, StateHash, entry_hash};
+use crate::random::{Random, mix};
+use crate::recorder::{Boundary, Bounds};
+use crate::run::{STORE, kill, record};
+use crate::script::Script;
+
+/// What becomes of a pending change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It did not reach the disk.
+    Lost,
+    /// It did.
+    Kept,
+    /// Half of the sector did.
+    Torn(Half),
+}
+
+/// How many images are made of a boundary.
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    /// Up to so many pending changes, every subset.
+    pub exhaustive: usize,
+    /// Beyond that, so many random subsets,
+    pub random: usize,
+    /// so many prefixes, so many with one lost, so many with one kept.
+    pub each: usize,
+    /// Images with a torn sector.
+    pub torn: usize,
+}
+
+/// How thoroughly scripts are checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// Threads at work.
+    pub threads: usize,
+    /// Of the boundaries of the script.
+    pub depth: Depth,
+    /// Of the boundaries of recoveries.
+    pub nested: Depth,
+    /// One recovery in so many is recorded and interrupted in its turn.
+    pub nested_one_in: u64,
+    /// One in so many is verified, closed and opened again.
+    pub thorough_one_in: u64,
+    /// One boundary in so many is looked at.
+    pub boundary_one_in: u64,
+    /// The first violation ends the run.
+    pub stop_at_first: bool,
+}
+
+impl Settings {
+    /// Settings for a scale: 1 for a debug build's seconds, 10 for a release build's minutes.
+    #[must_use]
+    pub fn of_scale(scale: usize, seed: u64) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let large = scale >= 10;
+        let depth = if large {
+            Depth { exhaustive: 12, random: 64 * scale / 10, each: 64, torn: 128 }
+        } else {
+            Depth { exhaustive: 3, random: 2 * scale, each: 2, torn: 2 * scale }
+        };
+        let nested = if large {
+            Depth { exhaustive: 6, random: 8, each: 8, torn: 4 }
+        } else {
+            Depth { exhaustive: 2, random: 1, each: 1, torn: 1 }
+        };
+        Settings {
+            seed,
+            threads,
+            depth,
+            nested,
+            nested_one_in: if large { 128 } else { 64 },
+            thorough_one_in: 16,
+            boundary_one_in: if large { 1 } else { 4 },
+            stop_at_first: false,
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally {
+    /// I/O boundaries met in the script.
+    pub boundaries: u64,
+    /// Those of them at which something differed from the one before, and that were looked at.
+    pub examined: u64,
+    /// Those of which every subset was made.
+    pub exhaustive: u64,
+    /// Images made.
+    pub images: u64,
+    /// Of them with a torn sector.
+    pub torn: u64,
+    /// Different ones: each was recovered.
+    pub distinct: u64,
+    /// Recoveries: of the distinct images, and of those of crashes during them.
+    pub recoveries: u64,
+    /// Of them of crashes during a recovery.
+    pub nested: u64,
+    /// Checks by `verify`.
+    pub verified: u64,
+    /// Findings of them that are marked as harmless.
+    pub harmless: u64,
+}
+
+impl Tally {
+    /// Adds another one.
+    pub fn add(&mut self, other: &Tally) {
+        self.boundaries += other.boundaries;
+        self.examined += other.examined;
+        self.exhaustive += other.exhaustive;
+        self.images += other.images;
+        self.torn += other.torn;
+        self.distinct += other.distinct;
+        self.recoveries += other.recoveries;
+        self.nested += other.nested;
+        self.verified += other.verified;
+        self.harmless += other.harmless;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "recoveries: {}, nested: {}, images: {}, torn: {}, distinct: {}, boundaries: {} ({} examined, {} of them \
+             with every subset), verified: {}",
+            self.recoveries,
+            self.nested,
+            self.images,
+            self.torn,
+            self.distinct,
+            self.boundaries,
+            self.examined,
+            self.exhaustive,
+            self.verified
+        )
+    }
+}
+
+/// What a script's run came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What it did.
+    pub tally: Tally,
+    /// What was wrong, in words.
+    pub violations: Vec<String>,
+}
+
+/// Violations that are told; more are not looked for.
+const VIOLATIONS_MAX: usize = 5;
+
+/// Runs one script through the crash layer.
+#[must_use]
+pub fn run(script: &Script, settings: &Settings) -> Outcome {
+    let (boundaries, met) = record(script, settings.seed);
+    let layer = Layer {
+        script,
+        settings,
+        history: History::of(script),
+        seen: Mutex::new(HashMap::new()),
+        outcome: Mutex::new(Outcome::default()),
+        stop: AtomicBool::new(false),
+    };
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..settings.threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(boundary) = boundaries.get(number) else { return };
+                    if layer.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    layer.examine(boundary, number as u64);
+                }
+            });
+        }
+    });
+    let mut outcome = layer.outcome.into_inner();
+    outcome.tally.boundaries = met;
+    outcome
+}
+
+struct Layer<'s> {
+    script: &'s Script,
+    settings: &'s Settings,
+    history: History,
+    /// What was recovered from each image.
+    seen: Mutex<HashMap<u64, Recovered>>,
+    outcome: Mutex<Outcome>,
+    stop: AtomicBool,
+}
+
+/// What one recovery did besides.
+#[derive(Default)]
+struct Examined {
+    tally: Tally,
+    /// What a crash could leave during it, and the states that it went through.
+    nested: Option<(Vec<Boundary>, History)>,
+}
+
+impl Layer<'_> {
+    fn examine(&self, boundary: &Boundary, number: u64) {
+        let mut random = Random::new(self.settings.seed ^ mix(number));
+        if !random.one_in(self.settings.boundary_one_in) {
+            return;
+        }
+        let mut tally = Tally { examined: 1, ..Tally::default() };
+        let depth = self.settings.depth;
+        tally.exhaustive += u64::from(boundary.pending.len() <= depth.exhaustive);
+        choices(boundary, depth, &mut random, &mut |fates| {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            tally.images += 1;
+            tally.torn += u64::from(fates.iter().any(|fate| matches!(fate, Fate::Torn(_))));
+            let whole = fates.iter().all(|&fate| fate == Fate::Kept);
+            self.image(boundary, fates, &self.history, whole, false, &mut tally);
+        });
+        self.outcome.lock().tally.add(&tally);
+    }
+
+    /// One image: recovered, unless an equal one was.
+    fn image(
+        &self,
+        boundary: &Boundary,
+        fates: &[Fate],
+        history: &History,
+        whole: bool,
+        nested: bool,
+        tally: &mut Tally,
+    ) {
+        let kept = boundary.pending.iter().zip(fates).filter_map(|(change, fate)| match fate {
+            Fate::Lost => None,
+            Fate::Kept => Some((change, None)),
+            Fate::Torn(half) => Some((change, Some(*half))),
+        });
+        let image = Image::after_crash(&boundary.durable, kept);
+        let hash = image.hash();
+        let known = self.seen.lock().get(&hash).cloned();
+        let result = match known {
+            Some(recovered) => self.compare(&recovered, &image, history, boundary.bounds, whole),
+            None => {
+                tally.distinct += u64::from(!nested);
+                tally.recoveries += 1;
+                tally.nested += u64::from(nested);
+                self.recover(image, hash, history, boundary.bounds, whole, nested, tally)
+            }
+        };
+        if let Err(what) = result {
+            let mut outcome = self.outcome.lock();
+            let fates = describe(boundary, fates);
+            let at = if nested { "crash during recovery" } else { "crash" };
+            let (script, bounds, call) = (self.script.name, boundary.bounds, boundary.call);
+            let step = (bounds.started as usize).checked_sub(1).and_then(|i| self.script.ops.get(i));
+            let step = step.filter(|_| !nested).map_or_else(String::new, |op| format!(" in step {op:?}"));
+            outcome.violations.push(format!("{script}: {at} before {call:?}{step}, {bounds:?}: {what}\n{fates}"));
+            if self.settings.stop_at_first || outcome.violations.len() >= VIOLATIONS_MAX {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn compare(
+        &self,
+        recovered: &Recovered,
+        image: &Image,
+        history: &History,
+        bounds: Bounds,
+        whole: bool,
+    ) -> Result<(), String> {
+        if bounds.exists && image.find(&Path::new(STORE).join("index")).is_none() {
+            return Err("the store is gone".into());
+        }
+        history.check(recovered, bounds, whole)
+    }
+
+    #[allow(clippy::too_many_arguments)] // What an image is, and what is known about it.
+    fn recover(
+        &self,
+        image: Image,
+        hash: u64,
+        history: &History,
+        bounds: Bounds,
+        whole: bool,
+        nested: bool,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let choice = mix(hash ^ self.settings.seed);
+        let interrupt = !nested && choice.is_multiple_of(self.settings.nested_one_in);
+        let thorough = (choice >> 32).is_multiple_of(self.settings.thorough_one_in);
+        let seed = self.settings.seed ^ hash;
+        let mut examined = Examined::default();
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let recovered =
+                self.open_and_use(image.clone(), seed, history, interrupt, thorough, bounds, &mut examined)?;
+            let result = self.compare(&recovered, &image, history, bounds, whole);
+            self.seen.lock().insert(hash, recovered);
+            result
+        }));
+        tally.add(&examined.tally);
+        match attempt {
+            Ok(result) => result?,
+            Err(panic) => return Err(format!("panic: {}", panic_text(&*panic))),
+        }
+        if let Some((boundaries, history)) = examined.nested {
+            let mut random = Random::new(seed);
+            for boundary in &boundaries {
+                choices(boundary, self.settings.nested, &mut random, &mut |fates| {
+                    if !self.stop.load(Ordering::Relaxed) {
+                        let whole = fates.iter().all(|&fate| fate == Fate::Kept);
+                        self.image(boundary, fates, &history, whole, true, tally);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the store of an image, reads it, uses it, and lets the process die. Returns what was recovered.
+    #[allow(clippy::too_many_arguments)] // As above.
+    fn open_and_use(
+        &self,
+        image: Image,
+        seed: u64,
+        history: &History,
+        interrupt: bool,
+        thorough: bool,
+        bounds: Bounds,
+        examined: &mut Examined,
+    ) -> Result<Recovered, String> {
+        let path = Path::new(STORE);
+        if thorough {
+            self.verify(&SimDisk::untracked(image.clone(), seed), !bounds.exists, examined)?;
+        }
+        let disk = if interrupt { SimDisk::new(image, seed) } else { SimDisk::untracked(image, seed) };
+        if interrupt {
+            disk.record();
+            disk.progress(|now| now.exists = bounds.exists);
+        }
+        let options = self.script.options(&disk);
+        let store = options.open(path).map_err(|error| format!("open: {error}"))?;
+        disk.progress(|now| now.exists = true);
+        let recovered = history.read(&store)?;
+
+        // The store must be good for more.
+        let (key, value) = (b"after the crash".to_vec(), vec![7; 40]);
+        let mut keys = history.keys.clone();
+        if keys.last() != Some(&key) {
+            keys.push(key.clone());
+        }
+        let mut later = History::new(recovered.hash, keys);
+        let begin = |n: u32| disk.progress(|now| now.started = n);
+        let end = |n: u32, durable: bool| {
+            disk.progress(|now| {
+                now.returned = n;
+                if durable {
+                    now.durable = n;
+                }
+            });
+            disk.boundary();
+        };
+        let failed = |error: Error| format!("use after the recovery: {error}");
+        let mut state = recovered.hash;
+        let always = self.script.sync == tophash::SyncPolicy::Always;
+
+        begin(1);
+        let old = store.insert(&key, &value).map_err(failed)?;
+        state = state.wrapping_sub(old.map_or(0, |old| entry_hash(&key, &old)));
+        state = state.wrapping_add(entry_hash(&key, &value));
+        later.push(state);
+        end(1, always);
+        begin(2);
+        let first = store.keys().find(|found| found.as_ref().is_ok_and(|found| **found != key[..]));
+        if let Some(first) = first.transpose().map_err(failed)? {
+            let old = store.remove(&*first).map_err(failed)?.ok_or("an entry of the iteration cannot be removed")?;
+            state = state.wrapping_sub(entry_hash(&first, &old));
+        }
+        later.push(state);
+        end(2, always);
+        begin(3);
+        store.sync().map_err(failed)?;
+        later.push(state);
+        end(3, true);
+        if thorough {
+            begin(4);
+            later.push(state);
+            store.close().map_err(|error| format!("close after the recovery: {error}"))?;
+            end(4, true);
+            self.verify(&disk, false, examined)?;
+            let store = options.open(path).map_err(|error| format!("open after a clean end: {error}"))?;
+            expect(&later, &store, state)?;
+            kill(&disk, store);
+        } else {
+            expect(&later, &store, state)?;
+            kill(&disk, store);
+        }
+        if interrupt {
+            examined.nested = Some((disk.recorded().0, later));
+        }
+        Ok(recovered)
+    }
+
+    /// Checks a disk by `verify`. There may be no store if the power failed during its creation.
+    fn verify(&self, disk: &SimDisk, may_be_missing: bool, examined: &mut Examined) -> Result<(), String> {
+        examined.tally.verified += 1;
+        match tophash::verify_disk(disk, STORE, &mut |_, _| true) {
+            Ok(report) if report.is_clean() => {
+                examined.tally.harmless += report.harmless_total;
+                Ok(())
+            }
+            Ok(report) => {
+                let bad: Vec<_> = report.findings.iter().filter(|finding| !finding.harmless).take(3).collect();
+                Err(format!("verify: {bad:?}"))
+            }
+            Err(Error::NotFound { .. }) if may_be_missing => Ok(()),
+            Err(error) => Err(format!("verify: {error}")),
+        }
+    }
+}
+
+fn expect(history: &History, store: &tophash::Store, state: StateHash) -> Result<(), String> {
+    let found = history.read(store)?;
+    if found.hash == state { Ok(()) } else { Err("after the recovery, what was written is not what is read".into()) }
+}
+
+/// The text of a panic.
+#[must_use]
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string())).unwrap_or_else(|| "?".into())
+}
+
+/// What was lost and torn, in words.
+fn describe(boundary: &Boundary, fates: &[Fate]) -> String {
+    let mut text = String::new();
+    for (change, fate) in boundary.pending.iter().zip(fates) {
+        let name = name_of(boundary, change.node);
+        let kind = match &change.kind {
+            crate::image::ChangeKind::Sector(sector, _) => format!("sector {sector}"),
+            other => format!("{other:?}"),
+        };
+        text += &format!("    {fate:?}: {name}, {kind}\n");
+    }
+    if text.len() > 4000 {
+        text.truncate(4000);
+        text += "...";
+    }
+    text
+}
+
+fn name_of(boundary: &Boundary, node: u32) -> String {
+    let linked = boundary.pending.iter().find_map(|change| match &change.kind {
+        crate::image::ChangeKind::Link(name, target) if *target == node => Some(name.to_string()),
+        _ => None,
+    });
+    let dirs = boundary.durable.iter().filter_map(crate::image::Node::as_dir);
+    let durable = dirs.flatten().find(|&(_, &target)| target == node).map(|(name, _)| name.to_string());
+    durable.or(linked).unwrap_or_else(|| format!("node {node}"))
+}
+
+/// Calls `each` with what may become of a boundary's pending changes.
+pub fn choices(boundary: &Boundary, depth: Depth, random: &mut Random, each: &mut dyn FnMut(&[Fate])) {
+    let n = boundary.pending.len();
+    let mut fates = vec![Fate::Lost; n];
+    if n <= depth.exhaustive {
+        for subset in 0u32..1 << n {
+            for (i, fate) in fates.iter_mut().enumerate() {
+                *fate = if subset >> i & 1 == 1 { Fate::Kept } else { Fate::Lost };
+            }
+            each(&fates);
+        }
+    } else {
+        each(&fates);
+        for from in some(n, depth.each, random) {
+            fates.fill(Fate::Lost);
+            fates[..from].fill(Fate::Kept);
+            each(&fates);
+            fates.fill(Fate::Lost);
+            fates[from] = Fate::Kept;
+            each(&fates);
+            fates.fill(Fate::Kept);
+            fates[from] = Fate::Lost;
+            each(&fates);
+        }
+        fates.fill(Fate::Kept);
+        each(&fates);
+        for _ in 0..depth.random {
+            let often = 1 + random.below(7);
+            fates.fill_with(|| if random.below(8) < often { Fate::Kept } else { Fate::Lost });
+            each(&fates);
+        }
+    }
+    // A torn sector: with all before it, with all others, alone, with others at random.
+    let sectors: Vec<usize> = (0..n).filter(|&i| boundary.pending[i].is_sector()).collect();
+    for at in some(sectors.len(), depth.torn, random) {
+        let sector = sectors[at];
+        match random.below(4) {
+            0 => {
+                fates.fill(Fate::Lost);
+                fates[..sector].fill(Fate::Kept);
+            }
+            1 => fates.fill(Fate::Kept),
+            2 => fates.fill(Fate::Lost),
+            _ => fates.fill_with(|| if random.one_in(2) { Fate::Kept } else { Fate::Lost }),
+        }
+        for half in [Half::First, Half::Second] {
+            fates[sector] = Fate::Torn(half);
+            each(&fates);
+        }
+    }
+}
+
+/// Up to `most` numbers below `n`: the last ones, because they are the newest, and random ones.
+fn some(n: usize, most: usize, random: &mut Random) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
+    }
+    let newest = most.div_ceil(2);
+    let mut chosen: Vec<usize> = (n - newest..n).collect();
+    chosen.extend((newest..most).map(|_| random.below((n - newest) as u64) as usize));
+    chosen
+}

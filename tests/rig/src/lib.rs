@@ -1,0 +1,42 @@
+//! The simulated disk of tophash's tests, and what runs on it: the oracle, the crash layer, the fault layer.
+//!
+//! The engine under test is the library as it is shipped, through the traits [`Disk`](tophash::sys::Disk) and
+//! [`DiskFile`](tophash::sys::DiskFile).
+//!
+//! * [`image`], [`world`], [`disk`]: a disk with durable bytes, unsynced sectors and names, and a page cache that
+//!   lies after a failed fsync.
+//! * [`recorder`]: what a crash can leave at each I/O boundary.
+//! * [`script`], [`scripts`]: what is done to a store. A new feature joins by adding a script.
+//! * [`oracle`]: what may be in a store afterwards.
+//! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
+//! * [`faults`]: calls that fail.
+
+pub mod crash;
+pub mod disk;
+pub mod faults;
+pub mod image;
+pub mod oracle;
+pub mod random;
+pub mod recorder;
+pub mod run;
+pub mod script;
+pub mod scripts;
+pub mod world;
+
+/// `TOPHASH_TEST_SCALE`, 1 if it is not set.
+#[must_use]
+pub fn scale() -> usize {
+    let text = std::env::var("TOPHASH_TEST_SCALE").unwrap_or_default();
+    text.parse().ok().filter(|&scale| scale > 0).unwrap_or(1)
+}
+
+/// `TOPHASH_TEST_SEED`, or a new seed.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = std::env::var("TOPHASH_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let clock = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(1, |now| now.as_nanos() as u64)
+    };
+    given.unwrap_or_else(clock)
+}

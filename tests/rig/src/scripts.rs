@@ -1,0 +1,275 @@
+//! The scripts. All layers run all of them: a new feature joins by adding one here.
+//!
+//! Stores are tiny, so that in a few dozen steps everything happens: pages of 24 slots, segments of 4 KiB, values
+//! of more than 1 KiB in files of their own.
+
+use tophash::{SyncPolicy, Tuning};
+
+use crate::random::{Random, mix};
+use crate::script::{Op, Script, Value};
+
+/// Small in every way.
+fn tiny() -> Tuning {
+    Tuning {
+        level_min: 1,
+        home_buckets: 2,
+        stash_buckets: 1,
+        grow_permille: 820,
+        overflow_log2_min: 1,
+        chain_help: 2,
+        rewrite_permille: 125,
+        blob_bytes_min: 1 << 10,
+        background: false,
+        stripes_log2_max: 2,
+        reserve_bytes: 512,
+        hash_key: Some((11, 13)),
+    }
+}
+
+fn script(name: &'static str, sync: SyncPolicy, ops: Vec<Op>) -> Script {
+    Script { name, sync, tuning: tiny(), segment_bytes: 4096, checkpoint_bytes: 1 << 20, ops }
+}
+
+fn value(len: u32, tag: u32) -> Value {
+    Value { len, tag }
+}
+
+fn inserts(keys: std::ops::Range<u32>, len: u32) -> Vec<Op> {
+    keys.map(|k| Op::Insert(k, value(len, k))).collect()
+}
+
+fn batch(keys: std::ops::Range<u32>, len: u32, tag: u32) -> Op {
+    Op::Apply(keys.map(|k| (k, Some(value(len, tag + k)))).collect())
+}
+
+/// The scripts that were written by hand: always the same.
+#[must_use]
+pub fn fixed() -> Vec<Script> {
+    vec![
+        creation(),
+        always(),
+        growth(),
+        overflow(),
+        rewrite(),
+        segments(),
+        batches(),
+        blobs(),
+        budget(),
+        clear(),
+        recoveries(),
+        reserve(),
+    ]
+}
+
+/// Histories made at random, so many of each family.
+#[must_use]
+pub fn random(seed: u64, each: usize) -> Vec<Script> {
+    let seeds = (0..each as u64).map(|n| mix(seed ^ mix(n)));
+    seeds
+        .flat_map(|seed| {
+            [
+                at_random("random, manual", SyncPolicy::Manual, seed),
+                at_random("random, always", SyncPolicy::Always, seed ^ 1),
+                bursts(seed ^ 2),
+            ]
+        })
+        .collect()
+}
+
+/// A new store, hardly used.
+fn creation() -> Script {
+    script("creation", SyncPolicy::Manual, vec![Op::Insert(1, value(20, 1)), Op::Sync, Op::Insert(2, value(20, 2))])
+}
+
+/// Each write is durable when it returns.
+fn always() -> Script {
+    let mut ops = inserts(0..12, 30);
+    ops.extend([Op::Remove(3), Op::Remove(77), Op::Update(4, value(50, 9)), Op::Insert(5, value(0, 0))]);
+    ops.push(Op::Apply(vec![(1, None), (2, Some(value(9, 9))), (40, Some(value(90, 1)))]));
+    ops.push(Op::Checkpoint);
+    ops.extend(inserts(12..20, 200));
+    ops.push(Op::RemoveMany(vec![6, 7, 8, 50]));
+    ops.extend([Op::Reopen, Op::Insert(60, value(10, 1)), Op::Clear, Op::Insert(61, value(10, 1))]);
+    script("always", SyncPolicy::Always, ops)
+}
+
+/// Several doublings, with checkpoints in the middle of them.
+fn growth() -> Script {
+    let mut ops = Vec::new();
+    for round in 0..8 {
+        ops.extend(inserts(round * 16..round * 16 + 16, 12));
+        ops.push(match round {
+            1 | 4 | 6 => Op::Checkpoint,
+            2 => Op::Die,
+            _ => Op::Sync,
+        });
+    }
+    ops.extend((0..10).map(Op::Remove));
+    ops.push(Op::Reopen);
+    ops.extend(inserts(200..206, 12));
+    script("growth", SyncPolicy::Manual, ops)
+}
+
+/// Chains of overflow pages, which removals trim again.
+fn overflow() -> Script {
+    let mut ops = inserts(0..70, 8);
+    ops.extend([Op::Checkpoint, Op::Sync]);
+    ops.extend((0..60).step_by(3).map(Op::Remove));
+    ops.push(Op::Checkpoint);
+    ops.extend((1..60).step_by(3).map(Op::Remove));
+    ops.push(Op::Sync);
+    ops.extend(inserts(100..130, 8));
+    ops.push(Op::Checkpoint);
+    ops.push(batch(130..150, 8, 0));
+    let mut script = script("overflow", SyncPolicy::Manual, ops);
+    script.tuning.grow_permille = 4000;
+    script.tuning.chain_help = 8;
+    script
+}
+
+/// Removals in bulk, and pages that are rewritten for them.
+fn rewrite() -> Script {
+    let mut ops = inserts(0..40, 8);
+    ops.extend([Op::Checkpoint, Op::RemoveMany((0..30).collect()), Op::Sync]);
+    ops.extend(inserts(40..60, 8));
+    ops.extend([Op::RemoveMany((35..55).collect()), Op::Checkpoint, Op::RemoveMany((55..60).collect())]);
+    ops.extend(inserts(0..10, 8));
+    let mut script = script("rewrite", SyncPolicy::Manual, ops);
+    script.tuning.rewrite_permille = 20;
+    script.tuning.grow_permille = 2000;
+    script
+}
+
+/// One segment after the other, with and without a sync between.
+fn segments() -> Script {
+    let mut ops = Vec::new();
+    for round in 0..6u32 {
+        ops.extend((0..7).map(|i| Op::Insert(i * 5 + round, value(700, round * 10 + i))));
+        match round {
+            0 | 3 => ops.push(Op::Sync),
+            2 => ops.extend([Op::Checkpoint, Op::Remove(2)]),
+            4 => ops.push(Op::Die),
+            _ => {}
+        }
+    }
+    ops.extend([Op::Sync, Op::Reopen, Op::Insert(1, value(900, 1))]);
+    script("segments", SyncPolicy::Manual, ops)
+}
+
+/// Batches: small, of more than a segment, of removals, with large values.
+fn batches() -> Script {
+    let mut ops = vec![batch(0..5, 20, 0), Op::Sync, batch(3..20, 600, 100), batch(0..3, 20, 200)];
+    ops.push(Op::Apply((0..10).map(|k| (k, None)).collect()));
+    ops.extend([Op::Checkpoint, batch(0..12, 300, 300), Op::Insert(50, value(40, 1)), batch(10..14, 1500, 400)]);
+    ops.extend([Op::Die, batch(20..60, 8, 500), Op::Sync]);
+    ops.push(Op::Apply(vec![(1, Some(value(2000, 1))), (2, None), (3, Some(value(10, 1)))]));
+    script("batches", SyncPolicy::Manual, ops)
+}
+
+/// Values in files of their own: written, replaced, removed, cleared.
+fn blobs() -> Script {
+    let mut ops = vec![Op::Insert(1, value(1500, 1)), Op::Insert(2, value(5000, 2)), Op::Insert(1, value(1100, 3))];
+    ops.extend([Op::Checkpoint, Op::Insert(2, value(10, 4)), Op::Remove(1), Op::Insert(3, value(1025, 5))]);
+    ops.extend([Op::Checkpoint, Op::Update(3, value(1300, 6)), Op::Die, Op::Insert(4, value(1200, 7)), Op::Sync]);
+    ops.extend([Op::Clear, Op::Insert(5, value(1200, 8)), Op::Checkpoint, Op::Insert(5, value(1400, 9)), Op::Reopen]);
+    script("blobs", SyncPolicy::Manual, ops)
+}
+
+/// Checkpoints by budget, in the middle of everything.
+fn budget() -> Script {
+    let mut ops = inserts(0..50, 60);
+    ops.push(Op::Sync);
+    ops.extend((0..50).step_by(2).map(Op::Remove));
+    ops.extend(inserts(30..60, 100));
+    ops.push(batch(0..30, 100, 1000));
+    let mut script = script("budget", SyncPolicy::Manual, ops);
+    script.checkpoint_bytes = 1500;
+    script
+}
+
+/// Everything is removed: before and after a checkpoint, during growth, twice.
+fn clear() -> Script {
+    let mut ops = inserts(0..20, 20);
+    ops.extend([Op::Sync, Op::Clear, Op::Insert(1, value(5, 1)), Op::Checkpoint]);
+    ops.extend(inserts(0..42, 20));
+    ops.extend([Op::Clear, Op::Clear, Op::Sync, Op::Insert(2, value(1200, 1)), Op::Die, Op::Insert(3, value(5, 5))]);
+    ops.extend([Op::Checkpoint, Op::Clear, Op::Checkpoint, Op::Insert(4, value(5, 5)), Op::Reopen, Op::Clear]);
+    script("clear", SyncPolicy::Manual, ops)
+}
+
+/// One recovery after the other: with nothing done between, with a little, with unsynced writes.
+fn recoveries() -> Script {
+    let mut ops = vec![Op::Die, Op::Insert(1, value(9, 1)), Op::Die, Op::Die, Op::Insert(2, value(9, 1)), Op::Sync];
+    ops.extend([Op::Die, Op::Insert(3, value(9, 1)), Op::Remove(1), Op::Die, Op::Checkpoint, Op::Die]);
+    ops.extend([Op::Insert(4, value(3000, 1)), Op::Insert(5, value(600, 1)), Op::Die, Op::Sync, Op::Reopen, Op::Die]);
+    ops.extend([Op::Insert(6, value(9, 1)), Op::Die, Op::Insert(7, value(9, 1))]);
+    script("recoveries", SyncPolicy::Manual, ops)
+}
+
+/// Room made ahead.
+fn reserve() -> Script {
+    let mut ops = inserts(0..5, 20);
+    ops.extend([Op::Reserve(60), Op::Sync, batch(5..40, 20, 0), Op::Checkpoint, Op::Reserve(150)]);
+    ops.extend(inserts(40..46, 20));
+    ops.extend([Op::Die, Op::Insert(50, value(20, 1)), Op::Sync]);
+    script("reserve", SyncPolicy::Manual, ops)
+}
+
+/// Much at once: growth, overflow and checkpoints of many pages, with few syncs.
+fn bursts(seed: u64) -> Script {
+    let mut random = Random::new(seed);
+    let mut ops = Vec::new();
+    for tag in 0..36 {
+        let key = random.below(100) as u32;
+        let len = 4 + random.below(60) as u32;
+        match random.below(16) {
+            0..6 => ops.push(batch(key..key + 12 + random.below(16) as u32, len, tag * 1000)),
+            6..9 => ops.extend((key..key + 6).map(|k| Op::Insert(k, value(len, tag)))),
+            9 | 10 => ops.extend((key..key + 6).map(Op::Remove)),
+            11 => ops.push(Op::RemoveMany((key..key + 30).collect())),
+            12 | 13 => ops.push(Op::Checkpoint),
+            14 => ops.push(Op::Die),
+            _ if random.one_in(4) => ops.push(Op::Clear),
+            _ => ops.push(Op::Sync),
+        }
+    }
+    let mut script = script("random, bursts", SyncPolicy::Manual, ops);
+    script.tuning.grow_permille = [600, 820, 1200, 3000][random.below(4) as usize];
+    script.tuning.home_buckets = [2, 3, 5][random.below(3) as usize];
+    script.tuning.level_min = random.below(3) as u8;
+    script.checkpoint_bytes = [3000, 1 << 20][random.below(2) as usize];
+    script.segment_bytes = [4096, 8192, 16384][random.below(3) as usize];
+    script
+}
+
+/// A history that is different for each seed.
+fn at_random(name: &'static str, sync: SyncPolicy, seed: u64) -> Script {
+    let mut random = Random::new(seed);
+    let always = sync == SyncPolicy::Always;
+    let mut ops = Vec::new();
+    for tag in 0..if always { 40 } else { 90 } {
+        let key = random.below(48) as u32;
+        let len = match random.below(12) {
+            0 => 1100,
+            1..4 => 300,
+            _ => 20,
+        };
+        ops.push(match random.below(24) {
+            0..11 => Op::Insert(key, value(len, tag)),
+            11 | 12 => Op::Update(key, value(len, tag)),
+            13..17 => Op::Remove(key),
+            17 => Op::RemoveMany((key..key + 12).collect()),
+            18 => batch(key..key + 1 + random.below(10) as u32, len, tag * 100),
+            19 => Op::Checkpoint,
+            20 => Op::Die,
+            21 if random.one_in(4) => Op::Clear,
+            22 if random.one_in(2) => Op::Reopen,
+            _ => Op::Sync,
+        });
+    }
+    let mut script = script(name, sync, ops);
+    script.tuning.grow_permille = [500, 820, 1500][random.below(3) as usize];
+    script.checkpoint_bytes = [2000, 8000, 1 << 20][random.below(3) as usize];
+    script.segment_bytes = [4096, 4096, 8192][random.below(3) as usize];
+    script
+}

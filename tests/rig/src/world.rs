@@ -1,0 +1,537 @@
+//! The state of a simulated disk, with its kernel: what is durable, what is only in the page cache, what is
+//! mapped.
+//!
+//! Every change goes into the cache and, as a [`Change`], onto the list of pending ones. fsync and its kin move
+//! changes from the list into the durable state; a crash keeps any subset of those that are still pending.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use tophash::sys::{IndexMemory, LogView};
+
+use crate::faults::{Fault, FaultPlan};
+use crate::image::{Change, ChangeKind, FileData, Image, Node, NodeId, PAGE, SECTOR, find};
+use crate::random::Random;
+use crate::recorder::Recorder;
+
+/// A system call of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Call {
+    Open,
+    Create,
+    CreateDir,
+    ReadDir,
+    Kind,
+    Rename,
+    Unlink,
+    SyncDir,
+    Lock,
+    MapAnonymous,
+    Random,
+    Read,
+    Write,
+    Len,
+    Allocated,
+    NextData,
+    SetLen,
+    Allocate,
+    SyncData,
+    SyncAll,
+    MapPrivate,
+    MapFresh,
+    MapLog,
+}
+
+impl Call {
+    /// True for calls that can change something, or make it durable.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        use Call::{Allocate, Create, CreateDir, Lock, Rename, SetLen, SyncAll, SyncData, SyncDir, Unlink, Write};
+        let changing = [Create, CreateDir, Rename, Unlink, SyncDir, Lock, Write, SetLen, Allocate, SyncData, SyncAll];
+        changing.contains(&self)
+    }
+}
+
+/// Who holds a lock file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Held {
+    Exclusive,
+    Shared(u32),
+}
+
+/// A private mapping of a file.
+#[derive(Debug)]
+struct PrivateMap {
+    node: NodeId,
+    /// Where in the file it begins, in pages.
+    first: u64,
+    memory: IndexMemory,
+    /// Pages that still show the file (no private copy was made).
+    clean: Vec<bool>,
+    alive: Weak<()>,
+    number: u64,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) cache: Vec<Node>,
+    /// Empty, as is `pending`, where no crash will follow and nobody asks.
+    pub(crate) durable: Vec<Node>,
+    pub(crate) pending: Vec<Change>,
+    tracked: bool,
+    /// Sectors that the cache shows and takes for clean, and that are not on the disk: a failed fsync lied.
+    lies: BTreeSet<(NodeId, u32)>,
+    /// Pages of each file that have a disk block.
+    blocks: BTreeMap<NodeId, BTreeSet<u64>>,
+    logs: Vec<(NodeId, LogView)>,
+    privates: Vec<PrivateMap>,
+    maps_made: u64,
+    pub(crate) locks: BTreeMap<NodeId, Held>,
+    pub(crate) random: Random,
+    /// Changes with whatever a crash could tell apart.
+    pub(crate) version: u64,
+    /// Power is off: every call fails.
+    pub(crate) dead: bool,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) faults: Option<FaultPlan>,
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl World {
+    /// A disk at rest, about to be used. Only a tracked one can crash.
+    pub(crate) fn new(image: Image, tracked: bool, seed: u64) -> Self {
+        World {
+            durable: if tracked { image.nodes.clone() } else { Vec::new() },
+            cache: image.nodes,
+            pending: Vec::new(),
+            tracked,
+            lies: BTreeSet::new(),
+            blocks: BTreeMap::new(),
+            logs: Vec::new(),
+            privates: Vec::new(),
+            maps_made: 0,
+            locks: BTreeMap::new(),
+            random: Random::new(seed),
+            version: 0,
+            dead: false,
+            recorder: None,
+            faults: None,
+        }
+    }
+
+    /// Begins a call: notes the boundary, and fails if the power is off or a fault is due.
+    pub(crate) fn begin(&mut self, call: Call) -> io::Result<Option<Fault>> {
+        if self.dead {
+            return Err(io::Error::other("the power is off"));
+        }
+        if self.recorder.is_some() {
+            self.boundary(call);
+        }
+        match &mut self.faults {
+            Some(plan) => Ok(plan.next(call)),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes what a crash at this moment can leave.
+    pub(crate) fn boundary(&mut self, call: Call) {
+        self.look_at_logs(None);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(call, self.version, &self.durable, &self.pending);
+        }
+    }
+
+    fn push(&mut self, node: NodeId, kind: ChangeKind) {
+        self.version += 1;
+        if self.tracked {
+            self.pending.push(Change { node, kind });
+        }
+    }
+
+    /// Changes the cache, and notes the change.
+    fn change(&mut self, node: NodeId, kind: ChangeKind) {
+        self.push(node, kind);
+        match self.pending.last() {
+            Some(change) if self.tracked => change.apply(&mut self.cache, None),
+            _ => unreachable!("an untracked world changes its cache itself"),
+        }
+    }
+
+    fn apply_untracked(&mut self, node: NodeId, kind: ChangeKind) {
+        if self.tracked {
+            self.change(node, kind);
+        } else {
+            self.version += 1;
+            Change { node, kind }.apply(&mut self.cache, None);
+        }
+    }
+
+    // ----- names -----
+
+    pub(crate) fn find(&self, path: &Path) -> Option<NodeId> {
+        find(&self.cache, path)
+    }
+
+    fn parent(&self, path: &Path) -> io::Result<(NodeId, Arc<str>)> {
+        let parent = path.parent().ok_or_else(not_found)?;
+        let dir = self.find(parent).ok_or_else(not_found)?;
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(not_found)?;
+        self.cache[dir as usize].as_dir().ok_or_else(|| io::Error::from(io::ErrorKind::NotADirectory))?;
+        Ok((dir, name.into()))
+    }
+
+    /// Creates a file or directory that must not exist.
+    pub(crate) fn create(&mut self, path: &Path, node: Node) -> io::Result<NodeId> {
+        let (dir, name) = self.parent(path)?;
+        if self.find(path).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let id = self.cache.len() as NodeId;
+        if self.tracked {
+            self.durable.push(node.clone());
+        }
+        self.cache.push(node);
+        self.apply_untracked(dir, ChangeKind::Link(name, id));
+        Ok(id)
+    }
+
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = self.find(from).ok_or_else(not_found)?;
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        assert_eq!(from_dir, to_dir, "a rename between directories is not simulated");
+        self.apply_untracked(from_dir, ChangeKind::Rename(from_name, to_name, node));
+        Ok(())
+    }
+
+    pub(crate) fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        let node = self.find(path).ok_or_else(not_found)?;
+        self.cache[node as usize].as_file().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+        let (dir, name) = self.parent(path)?;
+        self.apply_untracked(dir, ChangeKind::Unlink(name));
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let dir = self.find(path).ok_or_else(not_found)?;
+        self.flush(|change| change.node == dir);
+        if self.tracked {
+            // Nobody can ever see files again that are unlinked for good.
+            let mut seen = BTreeSet::new();
+            let mut dirs = |nodes: &[Node]| {
+                nodes.iter().filter_map(Node::as_dir).for_each(|entries| seen.extend(entries.values().copied()));
+            };
+            dirs(&self.durable);
+            dirs(&self.cache);
+            for change in &self.pending {
+                if let ChangeKind::Link(_, node) | ChangeKind::Rename(_, _, node) = change.kind {
+                    seen.insert(node);
+                }
+            }
+            self.pending.retain(|change| change.node == crate::image::ROOT || seen.contains(&change.node));
+        }
+        Ok(())
+    }
+
+    // ----- bytes -----
+
+    pub(crate) fn file(&self, node: NodeId) -> &FileData {
+        self.cache[node as usize].as_file().expect("a file")
+    }
+
+    /// Whether a write into the range needs disk blocks that the file does not have.
+    pub(crate) fn needs_blocks(&self, node: NodeId, at: u64, len: u64) -> bool {
+        let blocks = self.blocks.get(&node);
+        let mut pages = at / PAGE as u64..(at + len).div_ceil(PAGE as u64);
+        pages.any(|page| self.file(node).page(page).is_none() && !blocks.is_some_and(|set| set.contains(&page)))
+    }
+
+    pub(crate) fn allocate(&mut self, node: NodeId, at: u64, len: u64) {
+        if self.faults.is_some() {
+            let pages = at / PAGE as u64..(at + len).div_ceil(PAGE as u64);
+            self.blocks.entry(node).or_default().extend(pages);
+        }
+        if self.file(node).len() < at + len {
+            self.apply_untracked(node, ChangeKind::Len(at + len));
+        }
+    }
+
+    pub(crate) fn set_len(&mut self, node: NodeId, len: u64) {
+        self.look_at_logs(Some(node));
+        let mapped = self.logs.iter().filter(|(n, _)| *n == node).map(|(_, view)| view.bytes() as u64).max();
+        assert!(mapped.is_none_or(|mapped| mapped <= len.next_multiple_of(PAGE as u64)), "cut off under a mapping");
+        if self.file(node).len() != len {
+            if let Some(blocks) = self.blocks.get_mut(&node) {
+                blocks.retain(|&page| page < len.div_ceil(PAGE as u64));
+            }
+            self.apply_untracked(node, ChangeKind::Len(len));
+        }
+    }
+
+    pub(crate) fn read(&mut self, node: NodeId, at: u64, buffer: &mut [u8]) -> usize {
+        self.look_at_logs(Some(node));
+        let data = self.file(node);
+        let n = data.len().saturating_sub(at).min(buffer.len() as u64) as usize;
+        data.read(at, &mut buffer[..n]);
+        n
+    }
+
+    pub(crate) fn write(&mut self, node: NodeId, at: u64, bytes: &[u8]) {
+        self.look_at_logs(Some(node));
+        for (n, view) in &self.logs {
+            let end = (at + bytes.len() as u64).min(view.bytes() as u64);
+            if *n == node && at < end {
+                let mut now = vec![0; (end - at) as usize];
+                self.file(node).read(at, &mut now);
+                assert_eq!(now, bytes[..now.len()], "pwrite of other bytes under a live mapping of the log");
+            }
+        }
+        self.note_private(node, at, bytes.len());
+        let end = at + bytes.len() as u64;
+        if self.file(node).len() < end {
+            self.apply_untracked(node, ChangeKind::Len(end));
+        }
+        self.write_sectors(node, at, bytes);
+        self.show_private(node, at, bytes.len());
+    }
+
+    fn write_sectors(&mut self, node: NodeId, mut at: u64, mut bytes: &[u8]) {
+        if !self.tracked {
+            self.version += 1;
+            if let Node::File(data) = &mut self.cache[node as usize] {
+                Arc::make_mut(data).write(at, bytes);
+            }
+            return;
+        }
+        while !bytes.is_empty() {
+            let (sector, from) = ((at / SECTOR as u64) as u32, (at % SECTOR as u64) as usize);
+            let n = bytes.len().min(SECTOR - from);
+            let mut new = self.file(node).sector(sector);
+            let lied = !self.lies.is_empty() && self.lies.remove(&(node, sector));
+            if lied || new[from..from + n] != bytes[..n] {
+                new[from..from + n].copy_from_slice(&bytes[..n]);
+                self.change(node, ChangeKind::Sector(sector, Arc::new(new)));
+            }
+            bytes = &bytes[n..];
+            at += n as u64;
+        }
+    }
+
+    /// fsync or fdatasync.
+    pub(crate) fn sync(&mut self, node: NodeId, data_only: bool) {
+        self.look_at_logs(Some(node));
+        if !self.tracked {
+            return;
+        }
+        if !data_only {
+            self.flush(|change| change.node == node);
+            return;
+        }
+        // A length is data as far as the data reaches that was written; what was only allocated or set is not.
+        let mut durable = self.durable[node as usize].as_file().expect("a file").len();
+        let (mut end, mut shrinks) = (0, false);
+        for change in self.pending.iter().filter(|change| change.node == node) {
+            match change.kind {
+                ChangeKind::Sector(sector, _) => end = end.max((u64::from(sector) + 1) * SECTOR as u64),
+                ChangeKind::Len(len) => {
+                    shrinks |= len < durable;
+                    durable = len;
+                }
+                _ => {}
+            }
+        }
+        if shrinks {
+            self.flush(|change| change.node == node);
+            return;
+        }
+        let end = end.min(self.file(node).len());
+        self.flush(|change| change.node == node && change.is_sector());
+        if let Node::File(data) = &mut self.durable[node as usize]
+            && data.len() < end
+        {
+            Arc::make_mut(data).extend(end);
+        }
+    }
+
+    /// Moves changes into the durable state.
+    fn flush(&mut self, which: impl Fn(&Change) -> bool) {
+        if self.pending.iter().any(&which) {
+            self.version += 1;
+            let durable = &mut self.durable;
+            self.pending.retain(|change| {
+                let flushed = which(change);
+                if flushed {
+                    change.apply(durable, None);
+                }
+                !flushed
+            });
+        }
+    }
+
+    /// A failed fsync: some of the sectors may have been written, the others count as clean from now on and are
+    /// not on the disk.
+    pub(crate) fn lie(&mut self, node: NodeId) {
+        self.look_at_logs(Some(node));
+        self.version += 1;
+        let mut pending = Vec::new();
+        for change in std::mem::take(&mut self.pending) {
+            match change.kind {
+                ChangeKind::Sector(sector, _) if change.node == node => {
+                    if self.random.one_in(4) {
+                        change.apply(&mut self.durable, None);
+                        self.lies.remove(&(node, sector));
+                    } else {
+                        self.lies.insert((node, sector));
+                    }
+                }
+                _ => pending.push(change),
+            }
+        }
+        self.pending = pending;
+    }
+
+    // ----- mappings -----
+
+    /// The bytes that a mapping of the log begins with.
+    pub(crate) fn bytes(&mut self, node: NodeId, bytes: usize) -> Vec<u8> {
+        self.look_at_logs(Some(node));
+        let data = self.file(node);
+        assert!(bytes as u64 <= data.len().next_multiple_of(PAGE as u64), "a mapping past the end of the file");
+        let mut buffer = vec![0; bytes];
+        data.read(0, &mut buffer);
+        buffer
+    }
+
+    /// A mapping through which the store may write from now on.
+    pub(crate) fn watch(&mut self, node: NodeId, view: LogView) {
+        self.logs.push((node, view));
+    }
+
+    /// Finds out what was stored through mappings since the last look.
+    #[allow(unsafe_code)]
+    fn look_at_logs(&mut self, node: Option<NodeId>) {
+        if self.logs.is_empty() {
+            return;
+        }
+        let logs = std::mem::take(&mut self.logs);
+        for (n, view) in &logs {
+            if node.is_some_and(|node| node != *n) {
+                continue;
+            }
+            let mut page = [0; PAGE];
+            for at in (0..view.bytes()).step_by(PAGE) {
+                let bytes = &mut page[..PAGE.min(view.bytes() - at)];
+                // SAFETY: a simulated disk serves stores without background threads, from one thread, and this
+                // code runs inside a call that this thread makes.
+                unsafe { view.copy_out(at, bytes) };
+                let same = match self.file(*n).page((at / PAGE) as u64) {
+                    Some(known) => known[..bytes.len()] == *bytes,
+                    None => bytes.iter().all(|&byte| byte == 0),
+                };
+                if !same {
+                    self.write_sectors(*n, at as u64, bytes);
+                }
+            }
+        }
+        self.logs = logs.into_iter().filter(|(_, view)| view.is_mapped()).collect();
+    }
+
+    /// Maps a part of a file privately. Returns the map's number, and what must live as long as the map.
+    pub(crate) fn map_private(&mut self, node: NodeId, at: u64, memory: IndexMemory, fresh: bool) -> (u64, Arc<()>) {
+        assert!(at.is_multiple_of(PAGE as u64));
+        let (first, pages) = (at / PAGE as u64, memory.words().len() * 8 / PAGE);
+        if !fresh {
+            let end = at + (pages * PAGE) as u64;
+            assert!(end <= self.file(node).len().next_multiple_of(PAGE as u64), "a mapping past the end of the file");
+            (0..pages).for_each(|page| self.show(node, &memory, first, page));
+        }
+        self.privates.retain(|map| map.alive.strong_count() > 0);
+        let alive = Arc::new(());
+        self.maps_made += 1;
+        let number = self.maps_made;
+        let (clean, weak) = (vec![!fresh; pages], Arc::downgrade(&alive));
+        self.privates.push(PrivateMap { node, first, memory, clean, alive: weak, number });
+        (number, alive)
+    }
+
+    /// Private copies of a range are dropped: it shows the file again.
+    pub(crate) fn drop_private(&mut self, number: u64, offset: usize, bytes: usize) {
+        let Some(at) = self.privates.iter().position(|map| map.number == number) else { return };
+        let (node, first, memory) = {
+            let map = &self.privates[at];
+            (map.node, map.first, map.memory.clone())
+        };
+        for page in offset / PAGE..(offset + bytes).div_ceil(PAGE) {
+            self.show(node, &memory, first, page);
+            self.privates[at].clean[page] = true;
+        }
+    }
+
+    /// Copies a page of the file into a mapping.
+    fn show(&self, node: NodeId, memory: &IndexMemory, first: u64, page: usize) {
+        let words = &memory.words()[page * PAGE / 8..(page + 1) * PAGE / 8];
+        match self.file(node).page(first + page as u64) {
+            Some(bytes) => {
+                for (word, bytes) in words.iter().zip(bytes.as_chunks::<8>().0) {
+                    word.store(u64::from_le_bytes(*bytes), std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+            None => words.iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::Relaxed)),
+        }
+    }
+
+    /// Before a write: pages that no longer show the file were copied by the store.
+    fn note_private(&mut self, node: NodeId, at: u64, len: usize) {
+        let mut privates = std::mem::take(&mut self.privates);
+        for map in privates.iter_mut().filter(|map| map.node == node) {
+            for page in pages_of(map, at, len) {
+                if map.clean[page] {
+                    map.clean[page] = self.shows(node, map, page);
+                }
+            }
+        }
+        self.privates = privates;
+    }
+
+    fn shows(&self, node: NodeId, map: &PrivateMap, page: usize) -> bool {
+        let words = &map.memory.words()[page * PAGE / 8..(page + 1) * PAGE / 8];
+        let load = |word: &std::sync::atomic::AtomicU64| word.load(std::sync::atomic::Ordering::Relaxed);
+        match self.file(node).page(map.first + page as u64) {
+            Some(bytes) => {
+                words.iter().zip(bytes.as_chunks::<8>().0).all(|(word, bytes)| load(word) == u64::from_le_bytes(*bytes))
+            }
+            None => words.iter().all(|word| load(word) == 0),
+        }
+    }
+
+    /// After a write: clean pages show it, or never will.
+    fn show_private(&mut self, node: NodeId, at: u64, len: usize) {
+        let mut privates = std::mem::take(&mut self.privates);
+        for map in privates.iter_mut().filter(|map| map.node == node) {
+            for page in pages_of(map, at, len) {
+                if map.clean[page] {
+                    if self.random.one_in(2) {
+                        self.show(node, &map.memory, map.first, page);
+                    } else {
+                        map.clean[page] = false;
+                    }
+                }
+            }
+        }
+        self.privates = privates;
+    }
+}
+
+/// The pages of a mapping that a write touches.
+fn pages_of(map: &PrivateMap, at: u64, len: usize) -> std::ops::Range<usize> {
+    let end = (at + len as u64).div_ceil(PAGE as u64);
+    let inside = |page: u64| (page.saturating_sub(map.first) as usize).min(map.clean.len());
+    inside(at / PAGE as u64)..inside(end)
+}

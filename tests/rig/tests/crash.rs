@@ -1,0 +1,43 @@
+//! The crash layer over all scripts. See `tophash_rig::crash`.
+
+use std::time::Instant;
+
+use tophash_rig::crash::{Settings, Tally, run};
+use tophash_rig::script::Script;
+use tophash_rig::{scale, scripts, seed};
+
+/// Runs scripts, and prints a line for each name. `TOPHASH_TEST_SCRIPT` names the only one to run.
+fn run_all(scripts: &[Script], seed: u64) -> (Tally, Vec<String>) {
+    let settings = Settings::of_scale(scale(), seed);
+    let only = std::env::var("TOPHASH_TEST_SCRIPT").ok();
+    let (mut total, mut violations) = (Tally::default(), Vec::new());
+    let mut names: Vec<&str> = scripts.iter().map(|script| script.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names.into_iter().filter(|&name| only.as_ref().is_none_or(|only| only == name)) {
+        let (began, mut tally) = (Instant::now(), Tally::default());
+        let named = scripts.iter().filter(|script| script.name == name);
+        let count = named.clone().count();
+        for script in named {
+            let outcome = run(script, &settings);
+            tally.add(&outcome.tally);
+            violations.extend(outcome.violations);
+        }
+        println!("crash, {name} x {count}: {tally} ({:.1?})", began.elapsed());
+        total.add(&tally);
+    }
+    (total, violations)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_at_any_boundary() {
+    let (seed, scale, started) = (seed(), scale(), Instant::now());
+    let mut scripts = scripts::fixed();
+    scripts.extend(scripts::random(seed, if scale >= 10 { scale * 5 } else { scale }));
+    let (total, violations) = run_all(&scripts, seed);
+    println!("crash, total: {total}, seed: {seed}, scale: {scale} ({:.1?})", started.elapsed());
+    let told = violations.join("\n");
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
+    let tested = total.nested > 0 && total.torn > 0 && total.verified > 0;
+    assert!(tested || std::env::var_os("TOPHASH_TEST_SCRIPT").is_some(), "nothing was tested: {total}");
+}
