@@ -4,9 +4,11 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+// The log's bytes are plain memory to everybody but the simulated disk.
+use std::sync::atomic::{AtomicU64 as PlainU64, Ordering};
 
 use super::map::{IndexMap, LogMap, MapOwner};
+use crate::sync::AtomicU64;
 
 /// Memory for the pages of an index, shared by the [`IndexMap`] made of it and the disk that made it.
 #[doc(hidden)]
@@ -61,7 +63,7 @@ impl MapOwner for IndexOwner {
 /// Memory for a part of the log. [`map`](Self::map) makes the one mapping of it.
 #[doc(hidden)]
 pub struct LogMemory {
-    words: Arc<[AtomicU64]>,
+    words: Arc<[PlainU64]>,
     bytes: usize,
 }
 
@@ -74,7 +76,7 @@ impl LogMemory {
         last[..rest.len()].copy_from_slice(rest);
         let words = whole.iter().chain([&last]).map(|word| u64::from_ne_bytes(*word));
         let zeroes = std::iter::repeat(0);
-        LogMemory { words: words.chain(zeroes).take(bytes.div_ceil(8)).map(AtomicU64::new).collect(), bytes }
+        LogMemory { words: words.chain(zeroes).take(bytes.div_ceil(8)).map(PlainU64::new).collect(), bytes }
     }
 
     /// A mapping of this memory, and its other side.
@@ -109,7 +111,7 @@ impl Debug for LogMemory {
 /// What a simulated disk sees of a log mapping: its kernel's side of the shared memory.
 #[doc(hidden)]
 pub struct LogView {
-    words: Arc<[AtomicU64]>,
+    words: Arc<[PlainU64]>,
     bytes: usize,
 }
 

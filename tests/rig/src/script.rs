@@ -149,6 +149,8 @@ pub struct Script {
     pub segment_bytes: u64,
     /// Log bytes between two checkpoints.
     pub checkpoint_bytes: u64,
+    /// How much larger than its live records the log may be.
+    pub log_ratio: f64,
     /// What is done.
     pub ops: Vec<Op>,
 }
@@ -162,6 +164,7 @@ impl Script {
             .tuning(self.tuning)
             .segment_bytes(self.segment_bytes)
             .checkpoint_bytes(self.checkpoint_bytes)
+            .log_ratio(self.log_ratio)
             .memory_bytes(1 << 20)
             .disk(Arc::new(disk.clone()))
     }

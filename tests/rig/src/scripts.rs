@@ -27,7 +27,7 @@ fn tiny() -> Tuning {
 }
 
 fn script(name: &'static str, sync: SyncPolicy, ops: Vec<Op>) -> Script {
-    Script { name, sync, tuning: tiny(), segment_bytes: 4096, checkpoint_bytes: 1 << 20, ops }
+    Script { name, sync, tuning: tiny(), segment_bytes: 4096, checkpoint_bytes: 1 << 20, log_ratio: 1.5, ops }
 }
 
 fn value(len: u32, tag: u32) -> Value {
@@ -58,6 +58,8 @@ pub fn fixed() -> Vec<Script> {
         clear(),
         recoveries(),
         reserve(),
+        compaction(),
+        churn(),
     ]
 }
 
@@ -215,6 +217,38 @@ fn reserve() -> Script {
     script("reserve", SyncPolicy::Manual, ops)
 }
 
+/// Compaction on demand: of puts, removals, a clear and links to large values; after a checkpoint and before one.
+fn compaction() -> Script {
+    let compact = || Op::Maintain("compact", false, |store| store.compact().map(|_| ()));
+    let mut ops = Vec::new();
+    for round in 0..4u32 {
+        ops.extend((0..8).map(|i| Op::Insert(i * 3 + round, value(400, round * 10 + i))));
+        ops.extend([Op::Remove(round * 2), Op::Insert(40 + round % 2, value(1200, round))]);
+        if round == 1 {
+            ops.push(Op::Sync);
+        }
+    }
+    ops.extend([compact(), Op::Insert(1, value(400, 99)), compact(), Op::Die]);
+    ops.extend((0..16).map(|i| Op::Insert(i, value(300, 500 + i))));
+    ops.extend([compact(), Op::Remove(5), Op::Checkpoint, Op::Clear]);
+    ops.extend((0..12).map(|i| Op::Insert(i, value(500, 600 + i))));
+    ops.extend([compact(), Op::Reopen, compact(), Op::Insert(2, value(10, 1)), Op::Sync]);
+    script("compaction", SyncPolicy::Manual, ops)
+}
+
+/// The same keys again and again: the log stays in its bounds only because segments are emptied and used again.
+fn churn() -> Script {
+    let mut ops = Vec::new();
+    for round in 0..7u32 {
+        ops.extend((0..9).map(|i| Op::Insert(i, value(600, round * 10 + i))));
+        ops.extend([Op::Remove(round), if round % 3 == 2 { Op::Die } else { Op::Sync }]);
+    }
+    let mut script = script("churn", SyncPolicy::Manual, ops);
+    script.log_ratio = 1.1;
+    script.checkpoint_bytes = 5000;
+    script
+}
+
 /// Much at once: growth, overflow and checkpoints of many pages, with few syncs.
 fn bursts(seed: u64) -> Script {
     let mut random = Random::new(seed);
@@ -260,6 +294,7 @@ fn at_random(name: &'static str, sync: SyncPolicy, seed: u64) -> Script {
             13..17 => Op::Remove(key),
             17 => Op::RemoveMany((key..key + 12).collect()),
             18 => batch(key..key + 1 + random.below(10) as u32, len, tag * 100),
+            19 if random.one_in(2) => Op::Maintain("compact", false, |store| store.compact().map(|_| ())),
             19 => Op::Checkpoint,
             20 => Op::Die,
             21 if random.one_in(4) => Op::Clear,
