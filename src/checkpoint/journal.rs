@@ -5,13 +5,16 @@
 //! block 0        head:    magic "tophJNL1" | version 32, crc32 | uuid | generation | cut | images | growth word
 //! block 1..=n    images, in the order of their page numbers, sealed with the generation
 //! block n + 1    trailer: magic "tophJEND" | zero 32, crc32 | uuid | generation | images | crc32 over the images' checksums
+//!                and the head block
 //! ```
 //!
 //! The growth word of the head is for people; recovery takes the one of the meta pages.
 //!
 //! The journal is **complete** for a generation if head and trailer validate and agree and every image
 //! validates with that very generation. The images of earlier checkpoints that stand behind or between never
-//! do, because their generation is another one.
+//! do, because their generation is another one. A checkpoint that a crash has interrupted is followed by one of
+//! the same generation, so images and trailer of the two can stand beside each other: the trailer belongs to one
+//! set of images and to one head.
 //!
 //! The file's blocks are allocated before a page may become dirty, so writing it cannot run out of space.
 
@@ -198,6 +201,7 @@ impl Journal {
         })?;
         let mut trailer = [0; PAGE_BYTES];
         read_up_to(&*self.file, &mut trailer, (head.images + 1) * BLOCK).context("read", &self.path)?;
+        checksum.update(&encode_head(self.uuid, head));
         let expected = encode_trailer(self.uuid, head.generation, head.images, checksum.finalize());
         Ok(valid && trailer == expected)
     }
@@ -269,12 +273,13 @@ impl JournalWriter<'_> {
     /// Writes trailer and head and makes all durable. The journal is complete when this returns.
     pub(crate) fn finish(mut self, cut: Position, growth: u64) -> Result<()> {
         let (uuid, generation, images) = (self.journal.uuid, self.generation, self.images);
+        let head = encode_head(uuid, JournalHead { generation, cut, images, growth });
+        self.checksum.update(&head);
         let checksum = self.checksum.clone().finalize();
         self.buffer.extend_from_slice(&encode_trailer(uuid, generation, images, checksum));
         self.flush()?;
         let Journal { file, path, .. } = self.journal;
-        let head = JournalHead { generation, cut, images, growth };
-        write_all_at(&**file, &encode_head(uuid, head), 0).context("write", path)?;
+        write_all_at(&**file, &head, 0).context("write", path)?;
         file.sync_all().context("sync", path)
     }
 }
@@ -326,6 +331,18 @@ mod tests {
             assert!(!complete, "damage in block {block} went unnoticed");
             journal.file.write_at(&byte, at).unwrap();
         }
+    }
+
+    #[test]
+    fn a_trailer_belongs_to_one_head() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        write(&journal, 2, &[10, 11]);
+        // The next attempt at generation 2, of which only the head reached the disk.
+        let head = JournalHead { cut: Position::new(1, 256), ..journal.head().unwrap().unwrap() };
+        write_all_at(&*journal.file, &encode_head(journal.uuid, head), 0).unwrap();
+        assert_eq!(journal.head().unwrap(), Some(head));
+        assert!(!journal.is_complete(head).unwrap());
     }
 
     #[test]

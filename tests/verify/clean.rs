@@ -186,6 +186,17 @@ fn a_checkpoint_that_waits_in_the_journal() {
     head[12..16].fill(0);
     let crc = crc32fast::hash(&head);
     head[12..16].copy_from_slice(&crc.to_le_bytes());
+    // The trailer's checksum covers the head, besides the images' checksums.
+    let blocks = word(&head, 48);
+    let mut hasher = crc32fast::Hasher::new();
+    (1..=blocks).for_each(|block| hasher.update(&files.read(&journal, block * PAGE as u64, 4)));
+    hasher.update(&head);
+    let mut trailer = files.read(&journal, (blocks + 1) * PAGE as u64, PAGE);
+    put(&mut trailer, 48, u64::from(hasher.finalize()));
+    trailer[12..16].fill(0);
+    let crc = crc32fast::hash(&trailer);
+    trailer[12..16].copy_from_slice(&crc.to_le_bytes());
+    files.write(&journal, (blocks + 1) * PAGE as u64, &trailer);
     files.write(&journal, 0, &head);
     finding(&verify(&damaged), "journal-content");
 
