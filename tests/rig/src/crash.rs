@@ -21,7 +21,7 @@ use crate::disk::SimDisk;
 use crate::image::{Half, Image};
 use crate::oracle::{History, Recovered, StateHash, entry_hash};
 use crate::random::{Random, mix};
-use crate::recorder::{Boundary, Bounds};
+use crate::recorder::Boundary;
 use crate::run::{STORE, kill, record};
 use crate::script::Script;
 
@@ -213,6 +213,30 @@ struct Layer<'s> {
     stop: AtomicBool,
 }
 
+/// Where an image comes from, and what is known about it.
+#[derive(Clone, Copy)]
+struct Origin<'o> {
+    boundary: &'o Boundary,
+    fates: &'o [Fate],
+    history: &'o History,
+    /// The crash during whose recovery this one happened.
+    first: Option<&'o Origin<'o>>,
+}
+
+impl Origin<'_> {
+    /// Nothing was lost, as when only the process dies.
+    fn is_whole(&self) -> bool {
+        self.fates.iter().all(|&fate| fate == Fate::Kept)
+    }
+
+    fn check(&self, recovered: &Recovered, image: &Image) -> Result<(), String> {
+        if self.boundary.bounds.exists && image.find(&Path::new(STORE).join("index")).is_none() {
+            return Err("the store is gone".into());
+        }
+        self.history.check(recovered, self.boundary.bounds, self.is_whole())
+    }
+}
+
 /// What one recovery did besides.
 #[derive(Default)]
 struct Examined {
@@ -236,102 +260,63 @@ impl Layer<'_> {
             }
             tally.images += 1;
             tally.torn += u64::from(fates.iter().any(|fate| matches!(fate, Fate::Torn(_))));
-            let whole = fates.iter().all(|&fate| fate == Fate::Kept);
-            self.image(boundary, fates, &self.history, whole, false, &mut tally);
+            self.image(&Origin { boundary, fates, history: &self.history, first: None }, &mut tally);
         });
         self.outcome.lock().tally.add(&tally);
     }
 
     /// One image: recovered, unless an equal one was.
-    fn image(
-        &self,
-        boundary: &Boundary,
-        fates: &[Fate],
-        history: &History,
-        whole: bool,
-        nested: bool,
-        tally: &mut Tally,
-    ) {
-        let kept = boundary.pending.iter().zip(fates).filter_map(|(change, fate)| match fate {
+    fn image(&self, origin: &Origin<'_>, tally: &mut Tally) {
+        let pending = origin.boundary.pending.iter();
+        let kept = pending.zip(origin.fates).filter_map(|(change, fate)| match fate {
             Fate::Lost => None,
             Fate::Kept => Some((change, None)),
             Fate::Torn(half) => Some((change, Some(*half))),
         });
-        let image = Image::after_crash(&boundary.durable, kept);
+        let image = Image::after_crash(&origin.boundary.durable, kept);
         let hash = image.hash();
         let known = self.seen.lock().get(&hash).cloned();
         let result = match known {
-            Some(recovered) => self.compare(&recovered, &image, history, boundary.bounds, whole),
+            Some(recovered) => origin.check(&recovered, &image),
             None => {
-                tally.distinct += u64::from(!nested);
+                tally.distinct += u64::from(origin.first.is_none());
+                tally.nested += u64::from(origin.first.is_some());
                 tally.recoveries += 1;
-                tally.nested += u64::from(nested);
-                self.recover(image, hash, history, boundary.bounds, whole, nested, tally)
+                self.recover(image, hash, origin, tally)
             }
         };
         if let Err(what) = result {
             let mut outcome = self.outcome.lock();
-            let fates = describe(boundary, fates);
-            let at = if nested { "crash during recovery" } else { "crash" };
-            let (script, bounds, call) = (self.script.name, boundary.bounds, boundary.call);
-            let step = (bounds.started as usize).checked_sub(1).and_then(|i| self.script.ops.get(i));
-            let step = step.filter(|_| !nested).map_or_else(String::new, |op| format!(" in step {op:?}"));
-            outcome.violations.push(format!("{script}: {at} before {call:?}{step}, {bounds:?}: {what}\n{fates}"));
+            outcome.violations.push(format!("{}: {what}\n{}", self.script.name, self.describe(origin)));
             if self.settings.stop_at_first || outcome.violations.len() >= VIOLATIONS_MAX {
                 self.stop.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    fn compare(
-        &self,
-        recovered: &Recovered,
-        image: &Image,
-        history: &History,
-        bounds: Bounds,
-        whole: bool,
-    ) -> Result<(), String> {
-        if bounds.exists && image.find(&Path::new(STORE).join("index")).is_none() {
-            return Err("the store is gone".into());
-        }
-        history.check(recovered, bounds, whole)
-    }
-
-    #[allow(clippy::too_many_arguments)] // What an image is, and what is known about it.
-    fn recover(
-        &self,
-        image: Image,
-        hash: u64,
-        history: &History,
-        bounds: Bounds,
-        whole: bool,
-        nested: bool,
-        tally: &mut Tally,
-    ) -> Result<(), String> {
+    fn recover(&self, image: Image, hash: u64, origin: &Origin<'_>, tally: &mut Tally) -> Result<(), String> {
         let choice = mix(hash ^ self.settings.seed);
-        let interrupt = !nested && choice.is_multiple_of(self.settings.nested_one_in);
-        let thorough = (choice >> 32).is_multiple_of(self.settings.thorough_one_in);
-        let seed = self.settings.seed ^ hash;
+        let how = How {
+            seed: self.settings.seed ^ hash,
+            interrupt: origin.first.is_none() && choice.is_multiple_of(self.settings.nested_one_in),
+            thorough: (choice >> 32).is_multiple_of(self.settings.thorough_one_in),
+            exists: origin.boundary.bounds.exists,
+        };
         let mut examined = Examined::default();
         let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let recovered =
-                self.open_and_use(image.clone(), seed, history, interrupt, thorough, bounds, &mut examined)?;
-            let result = self.compare(&recovered, &image, history, bounds, whole);
+            let recovered = self.open_and_use(image.clone(), how, origin.history, &mut examined)?;
+            let result = origin.check(&recovered, &image);
             self.seen.lock().insert(hash, recovered);
             result
         }));
         tally.add(&examined.tally);
-        match attempt {
-            Ok(result) => result?,
-            Err(panic) => return Err(format!("panic: {}", panic_text(&*panic))),
-        }
+        attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))?;
         if let Some((boundaries, history)) = examined.nested {
-            let mut random = Random::new(seed);
+            let mut random = Random::new(how.seed);
             for boundary in &boundaries {
                 choices(boundary, self.settings.nested, &mut random, &mut |fates| {
                     if !self.stop.load(Ordering::Relaxed) {
-                        let whole = fates.iter().all(|&fate| fate == Fate::Kept);
-                        self.image(boundary, fates, &history, whole, true, tally);
+                        self.image(&Origin { boundary, fates, history: &history, first: Some(origin) }, tally);
                     }
                 });
             }
@@ -340,25 +325,22 @@ impl Layer<'_> {
     }
 
     /// Opens the store of an image, reads it, uses it, and lets the process die. Returns what was recovered.
-    #[allow(clippy::too_many_arguments)] // As above.
     fn open_and_use(
         &self,
         image: Image,
-        seed: u64,
+        how: How,
         history: &History,
-        interrupt: bool,
-        thorough: bool,
-        bounds: Bounds,
         examined: &mut Examined,
     ) -> Result<Recovered, String> {
+        let How { seed, interrupt, thorough, exists } = how;
         let path = Path::new(STORE);
         if thorough {
-            self.verify(&SimDisk::untracked(image.clone(), seed), !bounds.exists, examined)?;
+            self.verify(&SimDisk::untracked(image.clone(), seed), !exists, examined)?;
         }
         let disk = if interrupt { SimDisk::new(image, seed) } else { SimDisk::untracked(image, seed) };
         if interrupt {
             disk.record();
-            disk.progress(|now| now.exists = bounds.exists);
+            disk.progress(|now| now.exists = exists);
         }
         let options = self.script.options(&disk);
         let store = options.open(path).map_err(|error| format!("open: {error}"))?;
@@ -423,6 +405,35 @@ impl Layer<'_> {
         Ok(recovered)
     }
 
+    /// The crash, in words: where it happened, and what was lost and torn.
+    fn describe(&self, origin: &Origin<'_>) -> String {
+        let Origin { boundary, fates, first, .. } = origin;
+        let (bounds, call) = (boundary.bounds, boundary.call);
+        let mut text = match first {
+            Some(first) => self.describe(first) + "  and a crash during its recovery",
+            None => "  a crash".to_string(),
+        };
+        text += &format!(" before {call:?}, {bounds:?}");
+        let step = (bounds.started as usize).checked_sub(1).and_then(|i| self.script.ops.get(i));
+        if let Some(op) = step.filter(|_| first.is_none()) {
+            text += &format!(", in step {op:?}");
+        }
+        text += ":\n";
+        let told = text.len() + 3000;
+        for (change, fate) in boundary.pending.iter().zip(*fates) {
+            if text.len() > told {
+                text += "    ...\n";
+                break;
+            }
+            let name = name_of(boundary, change.node);
+            text += &match &change.kind {
+                crate::image::ChangeKind::Sector(sector, _) => format!("    {fate:?}: {name}, sector {sector}\n"),
+                other => format!("    {fate:?}: {name}, {other:?}\n"),
+            };
+        }
+        text
+    }
+
     /// Checks a disk by `verify`. There may be no store if the power failed during its creation.
     fn verify(&self, disk: &SimDisk, may_be_missing: bool, examined: &mut Examined) -> Result<(), String> {
         examined.tally.verified += 1;
@@ -441,6 +452,18 @@ impl Layer<'_> {
     }
 }
 
+/// How an image is examined.
+#[derive(Clone, Copy)]
+struct How {
+    seed: u64,
+    /// Recorded, and interrupted at each boundary.
+    interrupt: bool,
+    /// Verified, closed, opened again.
+    thorough: bool,
+    /// There must be a store.
+    exists: bool,
+}
+
 fn expect(history: &History, store: &tophash::Store, state: StateHash) -> Result<(), String> {
     let found = history.read(store)?;
     if found.hash == state { Ok(()) } else { Err("after the recovery, what was written is not what is read".into()) }
@@ -451,24 +474,6 @@ fn expect(history: &History, store: &tophash::Store, state: StateHash) -> Result
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string())).unwrap_or_else(|| "?".into())
-}
-
-/// What was lost and torn, in words.
-fn describe(boundary: &Boundary, fates: &[Fate]) -> String {
-    let mut text = String::new();
-    for (change, fate) in boundary.pending.iter().zip(fates) {
-        let name = name_of(boundary, change.node);
-        let kind = match &change.kind {
-            crate::image::ChangeKind::Sector(sector, _) => format!("sector {sector}"),
-            other => format!("{other:?}"),
-        };
-        text += &format!("    {fate:?}: {name}, {kind}\n");
-    }
-    if text.len() > 4000 {
-        text.truncate(4000);
-        text += "...";
-    }
-    text
 }
 
 fn name_of(boundary: &Boundary, node: u32) -> String {
