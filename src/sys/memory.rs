@@ -28,11 +28,10 @@ impl IndexMemory {
         &self.0
     }
 
-    /// A mapping of this memory. `drop_private` does what the kernel would do when private copies of a range
-    /// (offset and length in bytes) are dropped.
-    pub fn map(&self, drop_private: Box<dyn Fn(usize, usize) -> io::Result<()> + Send + Sync>) -> IndexMap {
+    /// A mapping of this memory. `advise` does what the kernel would do to a range (offset and length in bytes).
+    pub fn map(&self, advise: Box<Advise>) -> IndexMap {
         let memory = NonNull::from(&*self.0).cast::<u8>();
-        let owner = IndexOwner { _memory: self.clone(), drop_private };
+        let owner = IndexOwner { _memory: self.clone(), advise };
         // SAFETY: a slice of `AtomicU64` is aligned to 8 and writable through `&`; `owner` keeps it alive; it
         // can be reached as atomics only, here and through `words`.
         unsafe { IndexMap::from_raw(memory, self.0.len() * 8, Box::new(owner)) }
@@ -45,9 +44,23 @@ impl Debug for IndexMemory {
     }
 }
 
+/// What is to become of a part of an index mapping.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Private copies are dropped: later reads see the file.
+    DropPrivate,
+    /// The memory is given back: it reads as zeroes, or as the file does.
+    Discard,
+}
+
+/// Carries out an [`Advice`] for a range: offset and length in bytes.
+#[doc(hidden)]
+pub type Advise = dyn Fn(Advice, usize, usize) -> io::Result<()> + Send + Sync;
+
 struct IndexOwner {
     _memory: IndexMemory,
-    drop_private: Box<dyn Fn(usize, usize) -> io::Result<()> + Send + Sync>,
+    advise: Box<Advise>,
 }
 
 impl MapOwner for IndexOwner {
@@ -56,7 +69,11 @@ impl MapOwner for IndexOwner {
     }
 
     fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        (self.drop_private)(offset, bytes)
+        (self.advise)(Advice::DropPrivate, offset, bytes)
+    }
+
+    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        (self.advise)(Advice::Discard, offset, bytes)
     }
 }
 
@@ -98,6 +115,10 @@ impl MapOwner for LogMemory {
     }
 
     fn drop_private(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn discard(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
         Ok(())
     }
 }

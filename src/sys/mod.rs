@@ -26,7 +26,7 @@ pub(crate) use fork::ForkGuard;
 pub(crate) use map::prefetch_word;
 pub use map::{IndexMap, LogMap, LogWriter};
 #[doc(hidden)]
-pub use memory::{IndexMemory, LogMemory, LogView};
+pub use memory::{Advice, Advise, IndexMemory, LogMemory, LogView};
 pub use real::RealDisk;
 pub(crate) use real::memory_limit;
 

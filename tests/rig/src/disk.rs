@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tophash::sys::{
-    Disk, DiskFile, IndexMap, IndexMemory, LockGuard, LockMode, LockOutcome, LogMap, LogMemory, OpenMode, PathKind,
+    Advice, Disk, DiskFile, IndexMap, IndexMemory, LockGuard, LockMode, LockOutcome, LogMap, LogMemory, OpenMode,
+    PathKind,
 };
 
 use crate::faults::{Fault, FaultPlan};
@@ -171,6 +172,10 @@ impl Disk for SimDisk {
         self.begin(Call::Unlink)?.unlink(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.begin(Call::RemoveDir)?.remove_dir(path)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.begin(Call::SyncDir)?.sync_dir(path)
     }
@@ -194,7 +199,17 @@ impl Disk for SimDisk {
 
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
         drop(self.begin(Call::MapAnonymous)?);
-        Ok(IndexMemory::new(bytes).map(Box::new(|_, _| Ok(()))))
+        Ok({
+            let memory = IndexMemory::new(bytes);
+            let zeroes = memory.clone();
+            memory.map(Box::new(move |advice, offset, bytes| {
+                if advice == Advice::Discard {
+                    let words = &zeroes.words()[offset / 8..(offset + bytes) / 8];
+                    words.iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::Relaxed));
+                }
+                Ok(())
+            }))
+        })
     }
 
     fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
@@ -323,6 +338,11 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.begin(Call::PunchHole)?.punch_hole(self.node, offset, bytes);
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync(Call::SyncData)
     }
@@ -357,10 +377,10 @@ impl SimFile {
         let memory = IndexMemory::new(bytes);
         let (number, alive) = world.map_private(self.node, offset, memory.clone(), fresh);
         let disk = Arc::downgrade(&self.disk.0);
-        memory.map(Box::new(move |offset, bytes| {
+        memory.map(Box::new(move |advice, offset, bytes| {
             let _alive = &alive;
             if let Some(world) = disk.upgrade() {
-                world.lock().drop_private(number, offset, bytes);
+                world.lock().advise(number, advice, offset, bytes);
             }
             Ok(())
         }))

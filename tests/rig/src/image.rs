@@ -131,6 +131,13 @@ impl FileData {
         self.len = len;
     }
 
+    /// Makes a page a hole.
+    pub fn punch(&mut self, page: u64) {
+        if let Some(page) = self.pages.get_mut(page as usize) {
+            *page = None;
+        }
+    }
+
     /// Removes what lies behind the length: a file after a crash.
     pub fn cut_to_length(&mut self) {
         self.cut(self.len);
@@ -224,6 +231,8 @@ pub enum ChangeKind {
     Sector(u32, Arc<[u8; SECTOR]>),
     /// A file gets another length.
     Len(u64),
+    /// A page of a file becomes a hole.
+    Hole(u64),
     /// A name appears in a directory.
     Link(Arc<str>, NodeId),
     /// A name disappears.
@@ -262,6 +271,7 @@ impl Change {
                 }
             }
             (Node::File(data), ChangeKind::Len(len)) => Arc::make_mut(data).set_len(*len),
+            (Node::File(data), ChangeKind::Hole(page)) => Arc::make_mut(data).punch(*page),
             (Node::Dir(entries), ChangeKind::Link(name, target)) => {
                 Arc::make_mut(entries).insert(Arc::clone(name), *target);
             }

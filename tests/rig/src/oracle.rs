@@ -141,6 +141,18 @@ impl History {
         })
     }
 
+    /// Adds the content itself to what was recovered, if it is no state of this history.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn look_closer(&self, recovered: &mut Recovered, store: &Store) -> Result<(), String> {
+        if !self.positions.contains_key(&recovered.hash) {
+            let all = store.iter().map(|entry| entry.map(|entry| (entry.key().to_vec(), entry.value().to_vec())));
+            recovered.entries = all.collect::<Result<_, _>>().map_err(|error| format!("iteration: {error}"))?;
+        }
+        Ok(())
+    }
+
     /// Checks what a power failure left. `whole` says that nothing was lost, as when only the process died.
     ///
     /// # Errors
@@ -180,11 +192,6 @@ impl History {
         if by_key != hash {
             return Err(format!("{count} entries by iteration, others one by one"));
         }
-        let mut entries = Vec::new();
-        if !self.positions.contains_key(&hash) {
-            let all = store.iter().map(|entry| entry.map(|entry| (entry.key().to_vec(), entry.value().to_vec())));
-            entries = all.collect::<Result<_, _>>().map_err(|error| format!("iteration: {error}"))?;
-        }
-        Ok(Recovered { hash, count, entries })
+        Ok(Recovered { hash, count, entries: Vec::new() })
     }
 }

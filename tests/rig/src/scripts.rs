@@ -15,9 +15,11 @@ fn tiny() -> Tuning {
         home_buckets: 2,
         stash_buckets: 1,
         grow_permille: 820,
+        shrink_permille: 410,
         overflow_log2_min: 1,
         chain_help: 2,
         rewrite_permille: 125,
+        repair: true,
         blob_bytes_min: 1 << 10,
         background: false,
         stripes_log2_max: 2,
@@ -60,6 +62,7 @@ pub fn fixed() -> Vec<Script> {
         reserve(),
         compaction(),
         churn(),
+        shrink(),
     ]
 }
 
@@ -247,6 +250,21 @@ fn churn() -> Script {
     script.log_ratio = 1.1;
     script.checkpoint_bytes = 5000;
     script
+}
+
+/// The table grows, shrinks, and grows again.
+fn shrink() -> Script {
+    let mut ops = inserts(0..110, 10);
+    ops.extend([Op::Checkpoint, Op::RemoveMany((20..110).collect()), Op::Sync]);
+    ops.extend((10..20).map(Op::Remove));
+    ops.extend([Op::Checkpoint, Op::Insert(200, value(10, 1)), Op::Remove(200), Op::Checkpoint, Op::Remove(1)]);
+    ops.extend(inserts(100..150, 10));
+    let fit = || Op::Maintain("shrink to fit", false, |store| store.shrink_to_fit());
+    ops.extend([Op::RemoveMany((100..150).collect()), fit(), Op::Insert(7, value(10, 7)), Op::Checkpoint]);
+    ops.extend([Op::Reserve(80), Op::Sync, fit(), Op::Die, fit()]);
+    ops.extend([Op::Clear, Op::Checkpoint, Op::Insert(1, value(10, 2)), Op::Checkpoint, Op::Reopen]);
+    ops.extend(inserts(300..330, 10));
+    script("shrink", SyncPolicy::Manual, ops)
 }
 
 /// Much at once: growth, overflow and checkpoints of many pages, with few syncs.

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use tophash::sys::{IndexMemory, LogView};
+use tophash::sys::{Advice, IndexMemory, LogView};
 
 use crate::faults::{Fault, FaultPlan};
 use crate::image::{Change, ChangeKind, FileData, Image, Node, NodeId, PAGE, SECTOR, find};
@@ -27,6 +27,7 @@ pub enum Call {
     Kind,
     Rename,
     Unlink,
+    RemoveDir,
     SyncDir,
     Lock,
     MapAnonymous,
@@ -38,6 +39,7 @@ pub enum Call {
     NextData,
     SetLen,
     Allocate,
+    PunchHole,
     SyncData,
     SyncAll,
     MapPrivate,
@@ -49,9 +51,10 @@ impl Call {
     /// True for calls that can change something, or make it durable.
     #[must_use]
     pub fn changes(self) -> bool {
-        use Call::{Allocate, Create, CreateDir, Lock, Rename, SetLen, SyncAll, SyncData, SyncDir, Unlink, Write};
-        let changing = [Create, CreateDir, Rename, Unlink, SyncDir, Lock, Write, SetLen, Allocate, SyncData, SyncAll];
-        changing.contains(&self)
+        use Call::{Allocate, Create, CreateDir, Lock, PunchHole, RemoveDir, Rename, SetLen, SyncAll, SyncData};
+        use Call::{SyncDir, Unlink, Write};
+        let names = [Create, CreateDir, RemoveDir, Rename, Unlink, SyncDir, Lock];
+        names.contains(&self) || [Write, SetLen, Allocate, PunchHole, SyncData, SyncAll].contains(&self)
     }
 }
 
@@ -71,6 +74,8 @@ struct PrivateMap {
     memory: IndexMemory,
     /// Pages that still show the file (no private copy was made).
     clean: Vec<bool>,
+    /// Pages that have the file behind them; the others are anonymous memory.
+    backed: Vec<bool>,
     alive: Weak<()>,
     number: u64,
 }
@@ -219,6 +224,17 @@ impl World {
         Ok(())
     }
 
+    pub(crate) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        let node = self.find(path).ok_or_else(not_found)?;
+        let entries = self.cache[node as usize].as_dir();
+        if !entries.ok_or_else(|| io::Error::from(io::ErrorKind::NotADirectory))?.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (dir, name) = self.parent(path)?;
+        self.apply_untracked(dir, ChangeKind::Unlink(name));
+        Ok(())
+    }
+
     pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.find(path).ok_or_else(not_found)?;
         self.flush(|change| change.node == dir);
@@ -260,6 +276,24 @@ impl World {
         }
         if self.file(node).len() < at + len {
             self.apply_untracked(node, ChangeKind::Len(at + len));
+        }
+    }
+
+    /// Whole pages of the range become holes; bytes of the others become zeroes.
+    pub(crate) fn punch_hole(&mut self, node: NodeId, at: u64, len: u64) {
+        self.look_at_logs(Some(node));
+        let end = (at + len).min(self.file(node).len().next_multiple_of(PAGE as u64));
+        assert!(at.is_multiple_of(PAGE as u64) && end.is_multiple_of(PAGE as u64), "a hole of whole pages");
+        assert!(self.logs.iter().all(|(n, _)| *n != node), "a hole under a mapping of the log");
+        for page in at / PAGE as u64..end / PAGE as u64 {
+            self.note_private(node, page * PAGE as u64, PAGE);
+            if let Some(blocks) = self.blocks.get_mut(&node) {
+                blocks.remove(&page);
+            }
+            if self.file(node).page(page).is_some() {
+                self.apply_untracked(node, ChangeKind::Hole(page));
+            }
+            self.show_private(node, page * PAGE as u64, PAGE);
         }
     }
 
@@ -456,21 +490,24 @@ impl World {
         let alive = Arc::new(());
         self.maps_made += 1;
         let number = self.maps_made;
-        let (clean, weak) = (vec![!fresh; pages], Arc::downgrade(&alive));
-        self.privates.push(PrivateMap { node, first, memory, clean, alive: weak, number });
+        let (clean, backed, weak) = (vec![!fresh; pages], vec![!fresh; pages], Arc::downgrade(&alive));
+        self.privates.push(PrivateMap { node, first, memory, clean, backed, alive: weak, number });
         (number, alive)
     }
 
-    /// Private copies of a range are dropped: it shows the file again.
-    pub(crate) fn drop_private(&mut self, number: u64, offset: usize, bytes: usize) {
+    /// Private copies of a range are dropped, so that it shows the file; or the range is given back.
+    pub(crate) fn advise(&mut self, number: u64, advice: Advice, offset: usize, bytes: usize) {
         let Some(at) = self.privates.iter().position(|map| map.number == number) else { return };
-        let (node, first, memory) = {
-            let map = &self.privates[at];
-            (map.node, map.first, map.memory.clone())
-        };
         for page in offset / PAGE..(offset + bytes).div_ceil(PAGE) {
+            let map = &mut self.privates[at];
+            if advice == Advice::Discard && !map.backed[page] {
+                let words = &map.memory.words()[page * PAGE / 8..(page + 1) * PAGE / 8];
+                words.iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::Relaxed));
+                continue;
+            }
+            (map.clean[page], map.backed[page]) = (true, true);
+            let (node, first, memory) = (map.node, map.first, map.memory.clone());
             self.show(node, &memory, first, page);
-            self.privates[at].clean[page] = true;
         }
     }
 
