@@ -237,8 +237,9 @@ pub enum ChangeKind {
     Link(Arc<str>, NodeId),
     /// A name disappears.
     Unlink(Arc<str>),
-    /// A name takes the place of another, in one step.
-    Rename(Arc<str>, Arc<str>, NodeId),
+    /// A name of a directory (the number, the name) takes the place of a name in this one, in one step. Durable with
+    /// this one: the file systems that stores live on never make half of a rename durable.
+    Rename(NodeId, Arc<str>, Arc<str>, NodeId),
 }
 
 /// Which half of a torn sector holds the new bytes.
@@ -259,6 +260,11 @@ impl Change {
 
     /// Carries the change out. With `torn`, half of a sector's bytes stay as they were.
     pub fn apply(&self, nodes: &mut [Node], torn: Option<Half>) {
+        if let ChangeKind::Rename(from_dir, from, _, _) = &self.kind
+            && let Node::Dir(entries) = &mut nodes[*from_dir as usize]
+        {
+            Arc::make_mut(entries).remove(from);
+        }
         match (&mut nodes[self.node as usize], &self.kind) {
             (Node::File(data), ChangeKind::Sector(sector, bytes)) => {
                 let at = u64::from(*sector) * SECTOR as u64;
@@ -276,10 +282,8 @@ impl Change {
                 Arc::make_mut(entries).insert(Arc::clone(name), *target);
             }
             (Node::Dir(entries), ChangeKind::Unlink(name)) => _ = Arc::make_mut(entries).remove(name),
-            (Node::Dir(entries), ChangeKind::Rename(from, to, target)) => {
-                let entries = Arc::make_mut(entries);
-                entries.remove(from);
-                entries.insert(Arc::clone(to), *target);
+            (Node::Dir(entries), ChangeKind::Rename(_, _, to, target)) => {
+                Arc::make_mut(entries).insert(Arc::clone(to), *target);
             }
             (node, kind) => unreachable!("{kind:?} of {node:?}"),
         }

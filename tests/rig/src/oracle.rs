@@ -51,6 +51,8 @@ pub struct History {
     states: Vec<StateHash>,
     /// Where a state occurs.
     positions: HashMap<StateHash, Vec<u32>>,
+    /// The content of the states, where a step can be half done: half of it can look like an earlier state.
+    contents: HashMap<StateHash, Content>,
     divisible: Vec<Divisible>,
     /// Every key that occurs.
     pub keys: Vec<Vec<u8>>,
@@ -117,7 +119,9 @@ impl History {
             }
             keys.extend(content.keys().cloned());
             history.push(content_hash(&content));
+            history.contents.insert(content_hash(&content), content.clone());
         }
+        history.contents.insert(0, Content::new());
         history.keys = keys.into_iter().collect();
         history
     }
@@ -132,7 +136,10 @@ impl History {
         let mut half_done = self.divisible.iter().filter(|step| step.position > low && step.position <= high);
         half_done.any(|step| {
             let missing = |key: &[u8]| step.removed.iter().any(|removed| removed == key);
-            let found: BTreeMap<&[u8], &[u8]> = recovered.entries.iter().map(|(k, v)| (&k[..], &v[..])).collect();
+            let found: BTreeMap<&[u8], &[u8]> = match self.contents.get(&recovered.hash) {
+                Some(content) => content.iter().map(|(k, v)| (&k[..], &v[..])).collect(),
+                None => recovered.entries.iter().map(|(k, v)| (&k[..], &v[..])).collect(),
+            };
             let kept = step.before.iter().all(|(key, value)| match found.get(&key[..]) {
                 Some(found) => found == value,
                 None => missing(key),

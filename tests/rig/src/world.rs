@@ -211,8 +211,7 @@ impl World {
         let node = self.find(from).ok_or_else(not_found)?;
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
-        assert_eq!(from_dir, to_dir, "a rename between directories is not simulated");
-        self.apply_untracked(from_dir, ChangeKind::Rename(from_name, to_name, node));
+        self.apply_untracked(to_dir, ChangeKind::Rename(from_dir, from_name, to_name, node));
         Ok(())
     }
 
@@ -247,7 +246,7 @@ impl World {
             dirs(&self.durable);
             dirs(&self.cache);
             for change in &self.pending {
-                if let ChangeKind::Link(_, node) | ChangeKind::Rename(_, _, node) = change.kind {
+                if let ChangeKind::Link(_, node) | ChangeKind::Rename(_, _, _, node) = change.kind {
                     seen.insert(node);
                 }
             }
