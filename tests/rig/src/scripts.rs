@@ -63,6 +63,7 @@ pub fn fixed() -> Vec<Script> {
         compaction(),
         churn(),
         shrink(),
+        offline_compaction(),
     ]
 }
 
@@ -265,6 +266,21 @@ fn shrink() -> Script {
     ops.extend([Op::Clear, Op::Checkpoint, Op::Insert(1, value(10, 2)), Op::Checkpoint, Op::Reopen]);
     ops.extend(inserts(300..330, 10));
     script("shrink", SyncPolicy::Manual, ops)
+}
+
+/// The store written anew beside itself: after a clean end, twice, and with large values.
+fn offline_compaction() -> Script {
+    let compact = || {
+        Op::Offline("offline compaction", |_, path, options| {
+            tophash::compact_disk(options, path, false, &mut |_, _| true).map(|_| ())
+        })
+    };
+    let mut ops = inserts(0..30, 100);
+    ops.extend((0..20).step_by(2).map(Op::Remove));
+    ops.extend([Op::Insert(1, value(1500, 1)), compact(), Op::Insert(2, value(1200, 2)), Op::Die]);
+    ops.extend([Op::Remove(1), Op::Insert(50, value(30, 5)), compact(), compact(), Op::Clear, Op::Sync, compact()]);
+    ops.extend([Op::Insert(3, value(30, 5)), Op::Sync]);
+    script("offline compaction", SyncPolicy::Manual, ops)
 }
 
 /// Much at once: growth, overflow and checkpoints of many pages, with few syncs.
