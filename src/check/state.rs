@@ -10,11 +10,12 @@ use std::path::Path;
 
 use super::kind;
 use super::sink::{Input, Sink};
-use crate::checkpoint::header::{FIRST_META_PAGE, Headers, IndexHeader};
+use crate::checkpoint::header::{FIRST_META_PAGE, Headers, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::error::{Location, Result};
 use crate::index::page::{PageImage, image};
+use crate::store::create::{COMPACTING, index_path};
 use crate::sys::{Disk, PAGE_BYTES};
 
 /// The page size as files count.
@@ -106,7 +107,7 @@ impl State {
         }
         let mut pages = Pages { index, journal: None, images: BTreeMap::new() };
         if let (Some(journal), Some(head)) = (&journal, head) {
-            check_head(journal, header, head, sink);
+            check_head(journal, header, head, switching_to(disk, store, header), sink);
             let next = head.generation == header.generation.saturating_add(1);
             if next && load_images(journal, head, &mut pages, sink)? {
                 header = IndexHeader { generation: head.generation, cut: head.cut, clean: false, ..header };
@@ -149,11 +150,29 @@ fn open_journal(disk: &dyn Disk, store: &Path, header: IndexHeader, sink: &mut S
     }
 }
 
-/// The journal must be of the header's generation or the next one.
-fn check_head(journal: &Journal, header: IndexHeader, head: JournalHead, sink: &mut Sink<'_>) {
+/// The generation of an index that an offline compaction was about to switch in: its journal comes first.
+fn switching_to(disk: &dyn Disk, store: &Path, header: IndexHeader) -> Option<u64> {
+    let path = index_path(&store.join(COMPACTING));
+    let input = Input::open(disk, &path).ok()?;
+    let other = read_headers(&*input.file, &path, false).ok()?.newest;
+    (other.uuid == header.uuid).then_some(other.generation)
+}
+
+/// The journal must be of the header's generation or the next one, or of the one that is being switched to.
+fn check_head(
+    journal: &Journal,
+    header: IndexHeader,
+    head: JournalHead,
+    switching_to: Option<u64>,
+    sink: &mut Sink<'_>,
+) {
     let location = || Location::at(&journal.path, 32);
     let possible = header.generation..=header.generation.saturating_add(1);
     if !possible.contains(&head.generation) {
+        if switching_to == Some(head.generation) {
+            sink.report.torn_blocks += 1;
+            return;
+        }
         let expected = format!("generation {} or {}", possible.start(), possible.end());
         sink.damage(kind::JOURNAL, location(), expected, format!("generation {}", head.generation));
     } else if head.generation == header.generation && head.cut != header.cut {
