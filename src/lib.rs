@@ -50,9 +50,13 @@ mod sync;
 pub mod sys;
 
 pub use batch::Batch;
+pub use check::{
+    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
+    Reclaimable, SegmentFigures, SlotCounts, TableFigures, doctor, doctor_with,
+};
 pub use check::{Finding, Loss, LostKey, RepairReport, Report, repair, repair_with, verify, verify_with};
 #[doc(hidden)]
-pub use check::{repair_disk, verify_disk};
+pub use check::{doctor_disk, repair_disk, verify_disk};
 pub use error::{Error, Location, Result};
 #[doc(hidden)]
 pub use offline::compact_disk;

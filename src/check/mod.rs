@@ -15,6 +15,7 @@
 
 mod blobs;
 mod chain;
+mod doctor;
 mod extents;
 mod keys;
 mod kind;
@@ -34,6 +35,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
+pub use doctor::{
+    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
+    Reclaimable, SegmentFigures, SlotCounts, TableFigures, doctor, doctor_disk, doctor_with,
+};
 pub use repair::{Loss, LostKey, RepairReport, repair, repair_disk, repair_with};
 pub use report::{Finding, Report};
 
@@ -55,7 +60,7 @@ use crate::log::blob::parse_blob_name;
 use crate::log::record::BlobLink;
 use crate::store::create::{COMPACTING, TEMPORARY, check_vacant, index_path, lock_path, log_path};
 use crate::sync::AtomicU64;
-use crate::sys::{Disk, LockMode, LockOutcome, PathKind, RealDisk};
+use crate::sys::{Disk, LockGuard, LockMode, LockOutcome, PathKind, RealDisk};
 
 /// Checks the files of the store at a path. See [`verify_with`].
 ///
@@ -94,6 +99,23 @@ pub fn verify_disk(
 
 /// Checks a store with that many slots in memory at a time.
 fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> bool, slots_max: usize) -> Result<Report> {
+    let _lock = lock_shared(disk, path)?;
+    let index_path = index_path(path);
+    let index = Input::open(disk, &index_path).context("open", &index_path)?;
+    let headers = read_headers(&*index.file, &index_path, false)?;
+    let mut sink = Sink::new("verify", progress);
+    sink.expect(index.len);
+    sink.advance(2 * state::PAGE)?;
+    if let Some(state) = State::find(disk, path, index, &headers, &mut sink)? {
+        let dir = log_path(path, state.header.log_dir);
+        let check = Check { disk, path, dir: &dir, hasher: KeyHasher::new(state.header.hash_key), state: &state };
+        check.run(&mut sink, slots_max)?;
+    }
+    Ok(sink.report)
+}
+
+/// Makes sure that there is a store, and that nobody has it open for writing while the guard lives.
+fn lock_shared(disk: &dyn Disk, path: &Path) -> Result<Box<dyn LockGuard>> {
     let index_path = index_path(path);
     match disk.kind(path).context("look at", path)? {
         PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
@@ -107,21 +129,10 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
         PathKind::Directory => {}
     }
     let lock_file = lock_path(path);
-    let _lock = match disk.lock(&lock_file, LockMode::Shared).context("lock", &lock_file)? {
-        LockOutcome::Held(lock) => lock,
-        LockOutcome::Busy(pid) => return Err(Error::Locked { path: path.to_path_buf(), pid }),
-    };
-    let index = Input::open(disk, &index_path).context("open", &index_path)?;
-    let headers = read_headers(&*index.file, &index_path, false)?;
-    let mut sink = Sink::new("verify", progress);
-    sink.expect(index.len);
-    sink.advance(2 * state::PAGE)?;
-    if let Some(state) = State::find(disk, path, index, &headers, &mut sink)? {
-        let dir = log_path(path, state.header.log_dir);
-        let check = Check { disk, path, dir: &dir, hasher: KeyHasher::new(state.header.hash_key), state: &state };
-        check.run(&mut sink, slots_max)?;
+    match disk.lock(&lock_file, LockMode::Shared).context("lock", &lock_file)? {
+        LockOutcome::Held(lock) => Ok(lock),
+        LockOutcome::Busy(pid) => Err(Error::Locked { path: path.to_path_buf(), pid }),
     }
-    Ok(sink.report)
 }
 
 /// A check whose checkpoint is known.

@@ -175,24 +175,7 @@ impl Walk<'_> {
 
     /// Checks that an image is the bucket page that it should be.
     fn is_valid(&self, number: u64, page: &[u8; PAGE_BYTES], sink: &mut Sink<'_>) -> bool {
-        let header = &self.state.header;
-        let (found, expected) = image::checksums(page, header.uuid, number);
-        let location = Location::page(self.index_path(), number);
-        if found != expected {
-            let text = |crc: u32| format!("crc {crc:#010x}");
-            sink.damage(kind::PAGE_CHECKSUM, location, text(expected), text(found));
-        } else if image::kind(page) != PageKind::Bucket as u32 {
-            let expected = format!("a bucket page ({:#010x})", PageKind::Bucket as u32);
-            sink.damage(kind::PAGE_KIND, location, expected, format!("kind {:#010x}", image::kind(page)));
-        } else if image::number(page) != number {
-            sink.damage(kind::PAGE_NUMBER, location, format!("page {number}"), format!("page {}", image::number(page)));
-        } else if image::generation(page) > header.generation {
-            let expected = format!("generation {} or older", header.generation);
-            sink.damage(kind::PAGE_GENERATION, location, expected, format!("generation {}", image::generation(page)));
-        } else {
-            return true;
-        }
-        false
+        is_bucket_page(self.state, number, page, sink)
     }
 
     /// Every overflow page in use belongs to a chain.
@@ -223,4 +206,26 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Checks that an image is the bucket page that it should be.
+pub(super) fn is_bucket_page(state: &State, number: u64, page: &[u8; PAGE_BYTES], sink: &mut Sink<'_>) -> bool {
+    let header = &state.header;
+    let (found, expected) = image::checksums(page, header.uuid, number);
+    let location = Location::page(&state.pages.index.path, number);
+    if found != expected {
+        let text = |crc: u32| format!("crc {crc:#010x}");
+        sink.damage(kind::PAGE_CHECKSUM, location, text(expected), text(found));
+    } else if image::kind(page) != PageKind::Bucket as u32 {
+        let expected = format!("a bucket page ({:#010x})", PageKind::Bucket as u32);
+        sink.damage(kind::PAGE_KIND, location, expected, format!("kind {:#010x}", image::kind(page)));
+    } else if image::number(page) != number {
+        sink.damage(kind::PAGE_NUMBER, location, format!("page {number}"), format!("page {}", image::number(page)));
+    } else if image::generation(page) > header.generation {
+        let expected = format!("generation {} or older", header.generation);
+        sink.damage(kind::PAGE_GENERATION, location, expected, format!("generation {}", image::generation(page)));
+    } else {
+        return true;
+    }
+    false
 }

@@ -1,0 +1,354 @@
+//! What a diagnosis says: figures, and the advice that the rules draw from them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+use crate::check::Finding;
+use crate::stats::Stats;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Good to know; nothing need be done.
+    Info,
+    /// Costs time or space that can be had back.
+    Warning,
+    /// Costs much of either, or will end in an error if nothing is done.
+    Critical,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Info => "info",
+            Level::Warning => "warning",
+            Level::Critical => "critical",
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Level::Info, Level::Warning, Level::Critical]
+            .into_iter()
+            .find(|level| level.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is no level: info, warning or critical"))
+    }
+}
+
+/// A finding with what to do about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Advice {
+    /// The rule's stable name, as in `dead-log`.
+    pub rule: String,
+    /// How much it matters.
+    pub level: Level,
+    /// What was found, in words and figures.
+    pub finding: String,
+    /// Why that matters.
+    pub reason: String,
+    /// The command, option or call that acts on it.
+    pub action: String,
+    /// What the rule measured.
+    pub measured: f64,
+    /// From where on it speaks at this level.
+    pub threshold: f64,
+}
+
+/// How a store's space is used, and what can be done about it. Made by [`doctor`](crate::doctor()).
+///
+/// The figures are those of the last checkpoint; closing a store makes one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// What should be looked at, the worst first.
+    pub advice: Vec<Advice>,
+    /// Generation of the checkpoint that the figures are of.
+    pub generation: u64,
+    /// True if the store was closed cleanly: then the figures are all there is.
+    pub clean: bool,
+    /// Records in the index.
+    pub records: u64,
+    /// Size and state of the table.
+    pub table: TableFigures,
+    /// Slots of all pages in use, by state.
+    pub slots: SlotCounts,
+    /// Primary pages by load: the n-th figure counts pages whose live slots are n/20 to (n+1)/20 of all.
+    pub load: Vec<u64>,
+    /// Primary pages by the number of overflow pages that continue them; the last figure counts all longer chains.
+    pub chains: Vec<u64>,
+    /// The most overflow pages that a chain has.
+    pub chain_longest: u64,
+    /// Home buckets by the number of buckets that a lookup of an absent key reads there; the n-th figure is for
+    /// n + 1 buckets, the last one for all longer ways.
+    pub absent: Vec<u64>,
+    /// Buckets that a lookup of an absent key reads on average.
+    pub absent_mean: f64,
+    /// What that would be in pages of the same loads that had only been filled.
+    pub absent_expected: f64,
+    /// The table's pages, many to a cell.
+    pub heat: HeatMap,
+    /// Pages with few live slots, full of tombstones and not rewritten for long.
+    pub pseudo_full_pages: u64,
+    /// The worst of them.
+    pub pseudo_full: Vec<PageNote>,
+    /// Overflow pages.
+    pub overflow: OverflowFigures,
+    /// The log as a whole.
+    pub log: LogFigures,
+    /// The segments, in the order in which they were written.
+    pub segments: Vec<SegmentFigures>,
+    /// Blob files.
+    pub blobs: BlobFigures,
+    /// Bytes on the disk.
+    pub disk: DiskBytes,
+    /// What compaction would give back.
+    pub reclaimable: Reclaimable,
+    /// The figures of a running store, where they were given.
+    pub stats: Option<Stats>,
+    /// Damage that was met on the way; [`verify`](crate::verify) looks for all of it.
+    pub damage: Vec<Finding>,
+    /// Bytes read from the disk.
+    pub bytes_read: u64,
+}
+
+impl Diagnosis {
+    /// Adds the figures of a running store (from [`Store::stats`](crate::Store::stats)) and what the rules say about
+    /// them: only a running store knows where its inserts went and what its callers waited for.
+    pub fn include_stats(&mut self, stats: Stats) {
+        self.stats = Some(stats);
+        self.advise();
+    }
+
+    /// The level of the worst advice.
+    #[must_use]
+    pub fn worst(&self) -> Option<Level> {
+        self.advice.iter().map(|advice| advice.level).max()
+    }
+
+    /// Applies the rules.
+    pub(super) fn advise(&mut self) {
+        self.advice = rules::apply(self);
+    }
+}
+
+/// Size and state of the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct TableFigures {
+    /// log2 of the number of primary pages, without those that a resize under way has added.
+    pub level: u32,
+    /// The level at which the records have room without growth.
+    pub level_needed: u32,
+    /// The level below which [`Store::reserve`](crate::Store::reserve) or
+    /// [`Options::capacity`](crate::Options::capacity) keep the table from shrinking; 0 if nothing was reserved.
+    pub level_floor: u32,
+    /// Records that the table was asked to have room for.
+    pub floor: u64,
+    /// Primary pages that hashes are led to.
+    pub pages: u64,
+    /// Those of them that were ever written to; the others are holes in the file.
+    pub pages_in_use: u64,
+    /// Slots of one page.
+    pub page_slots: u64,
+    /// Slots of all primary pages, holes included.
+    pub slots: u64,
+    /// True while the table is being doubled.
+    pub growing: bool,
+    /// True while the table is being halved.
+    pub shrinking: bool,
+    /// Pages that the resize under way has divided, or not yet merged.
+    pub cursor: u64,
+    /// Removals since the pages were last rewritten, of all pages.
+    pub removals: u64,
+}
+
+/// Slots by state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SlotCounts {
+    /// Slots of entries.
+    pub live: u64,
+    /// Slots of entries whose record could not be read when their page was split.
+    pub marked: u64,
+    /// Tombstones: empty, but a lookup has to go on.
+    pub empty_one: u64,
+    /// Empty, and a lookup ends there.
+    pub empty_rest: u64,
+    /// Empty slots of overflow pages (part of the two above): only keys of one page can use them.
+    pub stranded: u64,
+}
+
+impl SlotCounts {
+    /// All slots.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.live + self.marked + self.empty_one + self.empty_rest
+    }
+}
+
+/// The pages of the table as a map, many to a cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct HeatMap {
+    /// Primary pages to a cell.
+    pub pages_per_cell: u64,
+    /// The cells, in the order of the pages.
+    pub cells: Vec<HeatCell>,
+}
+
+/// What the pages of a cell have together, overflow pages included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct HeatCell {
+    /// Slots.
+    pub slots: u64,
+    /// Live slots.
+    pub live: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Removals since the pages were last rewritten.
+    pub removals: u64,
+    /// Overflow pages.
+    pub overflow: u64,
+}
+
+/// One page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct PageNote {
+    /// Page number in the index file.
+    pub page: u64,
+    /// The primary page whose chain it belongs to.
+    pub owner: u64,
+    /// 0 for the primary page itself, n for the n-th overflow page.
+    pub chain_position: u64,
+    /// Live slots.
+    pub live: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Removals since it was last rewritten.
+    pub removals: u64,
+}
+
+/// Overflow pages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct OverflowFigures {
+    /// Pages that the index file has for them.
+    pub pages: u64,
+    /// Pages that chains have.
+    pub used: u64,
+    /// Pages that are free for use.
+    pub free: u64,
+    /// Pages that chains have and would not need if they were packed.
+    pub needless: u64,
+}
+
+/// The log as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct LogFigures {
+    /// Segments that hold records.
+    pub segments: u64,
+    /// Bytes of records in them.
+    pub bytes: u64,
+    /// Bytes of records that nothing refers to any more.
+    pub dead_bytes: u64,
+    /// Remove- and clear-records, which are part of the dead ones.
+    pub removals: u64,
+    /// Files that hold no records: prepared segments, and freed ones that are kept to be used again.
+    pub spare_files: u64,
+    /// Their bytes on the disk.
+    pub spare_bytes: u64,
+}
+
+/// One segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SegmentFigures {
+    /// Its sequence, as in the file's name.
+    pub sequence: u64,
+    /// Bytes that the file has room for.
+    pub capacity: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+    /// Bytes of records that nothing refers to any more.
+    pub dead_bytes: u64,
+    /// Remove- and clear-records.
+    pub removals: u64,
+}
+
+/// Blob files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct BlobFigures {
+    /// Blobs that records link.
+    pub count: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Blobs that the next checkpoint or open unlinks.
+    pub dying: u64,
+}
+
+/// Bytes that the store's files occupy on the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct DiskBytes {
+    /// The index.
+    pub index: u64,
+    /// The growth journal.
+    pub journal: u64,
+    /// Segments, spare ones included.
+    pub log: u64,
+    /// Blobs.
+    pub blobs: u64,
+}
+
+impl DiskBytes {
+    /// All of it.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.index + self.journal + self.log + self.blobs
+    }
+}
+
+/// What compaction would give back, by the checkpoint's counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Reclaimable {
+    /// Bytes of dead records.
+    pub log_bytes: u64,
+    /// Disk blocks of the index beyond what the records need in a fresh one.
+    pub index_bytes: u64,
+    /// Overflow pages that a fresh index would not have.
+    pub overflow_pages: u64,
+    /// Tombstones that it would not have.
+    pub tombstones: u64,
+}
+
+impl Reclaimable {
+    /// Bytes of log and index.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.log_bytes + self.index_bytes
+    }
+}

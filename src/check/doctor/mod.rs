@@ -1,0 +1,191 @@
+//! A diagnosis: how the space of a store is used, why it is not reused, and what to do about it.
+//!
+//! Reads the meta data and the index, by pread and under the store's shared lock, and nothing of the log but its
+//! segments' headers: how much of a segment is dead is what the checkpoint's counters say ([`verify`](crate::verify)
+//! compares those with the records). Nothing is written. Memory does not grow with the store: what is kept of a page
+//! is its share of sums, histograms and a cell of the heat map.
+//!
+//! **census** counts, **diagnosis** is what comes of it, **rules** says what that means.
+
+mod census;
+mod diagnosis;
+mod rules;
+#[cfg(test)]
+mod rules_tests;
+
+use std::path::Path;
+
+pub use diagnosis::{
+    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
+    Reclaimable, SegmentFigures, SlotCounts, TableFigures,
+};
+
+use self::census::Census;
+use super::segments::Segments;
+use super::sink::{Input, Sink};
+use super::state::{PAGE, State};
+use super::{extents, lock_shared};
+use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
+use crate::checkpoint::journal::journal_path;
+use crate::checkpoint::meta::META_PAGES;
+use crate::error::{Error, IoContext, Location, Result};
+use crate::index::region::BITMAP_BITS;
+use crate::index::table::level_for;
+use crate::log::blob::parse_blob_name;
+use crate::log::segment::{SEGMENT_HEADER_BYTES, parse_segment_name};
+use crate::options::Tuning;
+use crate::store::create::{index_path, log_path};
+use crate::sys::{Disk, OpenMode, RealDisk};
+
+/// Diagnoses the store at a path. See [`doctor_with`].
+///
+/// ```
+/// # fn main() -> tophash::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// for advice in tophash::doctor(&path)?.advice {
+///     println!("{}: {}. {}", advice.level, advice.finding, advice.action);
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As [`doctor_with`].
+pub fn doctor(path: impl AsRef<Path>) -> Result<Diagnosis> {
+    doctor_with(path, &mut |_, _| true)
+}
+
+/// Diagnoses the store at a path: how full its pages are, where tombstones are, how much of the log is dead, what
+/// compaction would give back, and what to do. Changes nothing. `progress` is told (bytes done, bytes in all, as far
+/// as is known) and ends the diagnosis by returning false.
+///
+/// The figures are those of the last checkpoint, which is all there is if the store was closed.
+///
+/// # Errors
+/// If the diagnosis cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
+/// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if
+/// the checkpoint cannot be read; [`Error::Aborted`] if `progress` said so. Other damage is in the diagnosis.
+pub fn doctor_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Diagnosis> {
+    doctor_disk(&RealDisk, path, progress)
+}
+
+/// Diagnoses a store on any disk. See [`doctor_with`].
+///
+/// # Errors
+/// As [`doctor_with`].
+#[doc(hidden)]
+pub fn doctor_disk(
+    disk: &dyn Disk,
+    path: impl AsRef<Path>,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Diagnosis> {
+    let path = path.as_ref();
+    let _lock = lock_shared(disk, path)?;
+    let index_path = index_path(path);
+    let index = Input::open(disk, &index_path).context("open", &index_path)?;
+    let headers = read_headers(&*index.file, &index_path, false)?;
+    let mut sink = Sink::new("doctor", progress);
+    let index_bytes = index.file.allocated().context("look at", &index_path)?;
+    // Holes are not read.
+    sink.expect(index_bytes.min(index.len));
+    sink.advance(2 * PAGE)?;
+    let mut diagnosis = Diagnosis::default();
+    let Some(state) = State::find(disk, path, index, &headers, &mut sink)? else {
+        return Err(unreadable(&index_path, &sink));
+    };
+    let dir = log_path(path, state.header.log_dir);
+    diagnosis.disk.index = index_bytes;
+    diagnosis.disk.journal = allocated(disk, &journal_path(path));
+    diagnosis.generation = state.header.generation;
+    diagnosis.clean = state.header.clean;
+    note_table(&state, &mut diagnosis);
+    let (primary, overflow) = extents::find(&state, &mut sink)?;
+    Census::new(&state, &primary, &overflow).run(&mut sink, &mut diagnosis)?;
+    // Looks at the files' headers; what is wrong with them is a finding.
+    Segments::find(disk, &dir, &state, &mut sink)?;
+    note_log(disk, &dir, &state, &mut diagnosis)?;
+    note_reclaimable(&mut diagnosis);
+    diagnosis.bytes_read = sink.report.bytes_read;
+    diagnosis.damage = std::mem::take(&mut sink.report.findings);
+    diagnosis.advise();
+    Ok(diagnosis)
+}
+
+/// The error for a checkpoint that cannot be read: what was found last says why.
+fn unreadable(index: &Path, sink: &Sink<'_>) -> Error {
+    match sink.report.findings.last() {
+        Some(finding) => {
+            let location = Location { offset: finding.offset, page: finding.page, ..Location::file(index) };
+            Error::corrupt("checkpoint", location, finding.expected.clone(), finding.found.clone())
+        }
+        None => Error::corrupt("checkpoint", Location::file(index), "meta data", "none"),
+    }
+}
+
+fn note_table(state: &State, to: &mut Diagnosis) {
+    let (growth, meta, geometry) = (state.meta.growth, &state.meta, state.header.geometry);
+    // Thresholds are not stored; those of the defaults are what the next writer will most likely go by.
+    let level = |records| u32::from(level_for(geometry, &Tuning::default(), records));
+    to.records = meta.records;
+    let table = &mut to.table;
+    table.level = u32::from(growth.level());
+    table.level_needed = level(meta.records);
+    table.level_floor = if meta.floor > 0 { level(meta.floor) } else { 0 };
+    table.floor = meta.floor;
+    table.pages = growth.pages();
+    table.page_slots = geometry.slots() as u64;
+    table.slots = growth.pages().saturating_mul(table.page_slots);
+    table.growing = growth.is_resizing() && !growth.is_shrinking();
+    table.shrinking = growth.is_shrinking();
+    table.cursor = growth.cursor();
+    to.blobs.count = meta.blobs.count;
+    to.blobs.bytes = meta.blobs.bytes;
+    to.blobs.dying = meta.blobs.dying.len() as u64;
+}
+
+fn note_log(disk: &dyn Disk, dir: &Path, state: &State, to: &mut Diagnosis) -> Result<()> {
+    for entry in &state.meta.segments {
+        let bytes = entry.end.saturating_sub(SEGMENT_HEADER_BYTES);
+        let figures = SegmentFigures {
+            sequence: entry.sequence.into(),
+            capacity: entry.capacity,
+            bytes,
+            dead_bytes: entry.dead.min(bytes),
+            removals: entry.removals,
+        };
+        to.log.segments += 1;
+        to.log.bytes += figures.bytes;
+        to.log.dead_bytes += figures.dead_bytes;
+        to.log.removals = to.log.removals.saturating_add(figures.removals);
+        to.segments.push(figures);
+    }
+    for name in disk.read_dir(dir).context("list", dir)? {
+        let bytes = allocated(disk, &dir.join(&name));
+        if parse_blob_name(&name).is_some() {
+            to.disk.blobs += bytes;
+        } else if let Some(sequence) = parse_segment_name(&name) {
+            to.disk.log += bytes;
+            if !state.meta.segments.iter().any(|entry| entry.sequence == sequence) {
+                to.log.spare_files += 1;
+                to.log.spare_bytes += bytes;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn note_reclaimable(to: &mut Diagnosis) {
+    // A table whose pages are not all in use needs no more of them after compaction.
+    let pages = (1u64 << to.table.level_needed.min(38)).min(to.table.pages_in_use);
+    let needed = (FIRST_META_PAGE + META_PAGES + pages.div_ceil(BITMAP_BITS) + pages) * PAGE;
+    to.reclaimable.index_bytes = to.disk.index.saturating_sub(needed);
+    to.reclaimable.log_bytes = to.log.dead_bytes;
+    to.reclaimable.overflow_pages = to.overflow.used;
+    to.reclaimable.tombstones = to.slots.empty_one;
+}
+
+/// Bytes of a file on the disk; 0 if there is none.
+fn allocated(disk: &dyn Disk, path: &Path) -> u64 {
+    disk.open(path, OpenMode::Read).and_then(|file| file.allocated()).unwrap_or(0)
+}

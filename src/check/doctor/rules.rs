@@ -1,0 +1,457 @@
+//! The rules: one table, each with a name, thresholds, a reason, and what to do.
+//!
+//! A rule measures one figure of a diagnosis; the highest threshold that it reaches decides the level. A rule that
+//! does not apply (there is nothing to measure, or too little to matter) measures nothing.
+
+use super::diagnosis::{Advice, Diagnosis, Level};
+use Level::{Critical, Info, Warning};
+
+/// A rule.
+pub(super) struct Rule {
+    /// Stable name.
+    pub(super) name: &'static str,
+    /// Levels, the lowest first, and the figure from which on the rule speaks.
+    pub(super) levels: &'static [(Level, f64)],
+    /// The figure; `None` if the rule does not apply.
+    pub(super) measure: fn(&Diagnosis) -> Option<f64>,
+    /// What was found, in words.
+    pub(super) finding: fn(&Diagnosis) -> String,
+    /// Why it matters.
+    pub(super) reason: &'static str,
+    /// The command, option or call that acts on it.
+    pub(super) action: &'static str,
+}
+
+/// Log segments that a store may have beyond its bound, whatever is dead in them.
+const SEGMENTS_SPARED: u64 = 4;
+/// Space that is not worth a word.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// All rules, in the order of a store's parts.
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "damage",
+        levels: &[(Critical, 1.0)],
+        measure: |d| Some(d.damage.len() as f64),
+        finding: |d| format!("{} of the index or the segments' headers cannot be read", things(d.damage.len(), "part")),
+        reason: "the figures leave out what could not be read, and keys behind it fail with an error",
+        action: "`tophash verify STORE` lists all damage; keep the files as they are and restore the store from a copy",
+    },
+    Rule {
+        name: "unreadable-entries",
+        levels: &[(Critical, 1.0)],
+        measure: |d| Some(d.slots.marked as f64),
+        finding: |d| format!("the records of {} could not be read when their pages were split", slots(d.slots.marked)),
+        reason: "such a slot is kept twice, and reading its key fails with an error",
+        action: "`tophash verify STORE` names the records; restore the store from a copy",
+    },
+    Rule {
+        name: "not-closed",
+        levels: &[(Info, 1.0)],
+        measure: |d| Some(f64::from(u8::from(!d.clean))),
+        finding: |_| {
+            "the store was not closed cleanly: writes since the last checkpoint are not in these figures".into()
+        },
+        reason: "the index and the counters of dead bytes are as old as the last checkpoint",
+        action: "open and close the store, then ask again; `Store::checkpoint` before a copy is taken",
+    },
+    Rule {
+        name: "dead-log",
+        levels: &[(Warning, 0.40), (Critical, 0.75)],
+        measure: |d| (d.log.dead_bytes > spared(d)).then(|| share(d.log.dead_bytes, d.log.bytes)),
+        finding: |d| {
+            format!(
+                "{} of the log's {} are dead ({})",
+                size(d.log.dead_bytes),
+                size(d.log.bytes),
+                percent(d.log.dead_bytes, d.log.bytes)
+            )
+        },
+        reason: "the default bound of the log is 1.5 times its live bytes, which is a third dead, and a few segments",
+        action: "`tophash compact STORE` while it is closed, `Store::compact` while it is open; \
+                 `Options::log_ratio` bounds the log for good (compaction is off at infinity)",
+    },
+    Rule {
+        name: "empty-segments",
+        levels: &[(Info, 2.0), (Warning, 16.0)],
+        measure: |d| (d.log.dead_bytes > spared(d)).then(|| mostly_dead(d).count() as f64),
+        finding: |d| format!("{} are dead to nine tenths or more", things(mostly_dead(d).count(), "sealed segment")),
+        reason: "emptying them costs hardly any copying: compaction is off, or has not kept up with the writers",
+        action: "`Store::compact`, or a finite `Options::log_ratio`; `Value`s that are held for long keep segments, too",
+    },
+    Rule {
+        name: "remove-records",
+        levels: &[(Info, 1.0), (Warning, 10.0)],
+        measure: |d| (d.log.bytes > spared(d)).then(|| d.log.removals as f64 / d.records.max(1) as f64),
+        finding: |d| {
+            format!(
+                "the log keeps {} for {}",
+                things(d.log.removals, "remove-record"),
+                things(d.records, "live record")
+            )
+        },
+        reason: "a remove-record stays as long as an older put of its key may exist",
+        action: "`tophash compact STORE` drops them all; online compaction does as it gets to the oldest segments",
+    },
+    Rule {
+        name: "segments",
+        levels: &[(Warning, 3072.0), (Critical, 3840.0)],
+        measure: |d| Some(d.log.segments as f64),
+        finding: |d| format!("{} of 4,096 possible ones", things(d.log.segments, "segment")),
+        reason: "with the last one the store takes no more writes (`LimitReached`)",
+        action: "`tophash compact STORE`; a larger `Options::segment_bytes`, or none, so that it grows with the store",
+    },
+    Rule {
+        name: "tombstones",
+        levels: &[(Info, 0.02), (Warning, 0.10), (Critical, 0.25)],
+        measure: |d| Some(share(d.slots.empty_one, d.slots.all())),
+        finding: |d| {
+            format!(
+                "{} of {} are tombstones ({})",
+                count(d.slots.empty_one),
+                slots(d.slots.all()),
+                percent(d.slots.empty_one, d.slots.all())
+            )
+        },
+        reason: "lookups of absent keys read on past a tombstone; inserts use it only if it lies on their key's path",
+        action: "`tophash compact STORE`, or a rewrite of the pages by growth or `Store::shrink_to_fit`; \
+                 larger `Store::remove_many` calls rewrite a page once for all its keys",
+    },
+    Rule {
+        name: "pseudo-full-pages",
+        levels: &[(Warning, 0.000_001), (Critical, 0.10)],
+        measure: |d| Some(share(d.pseudo_full_pages, d.table.pages_in_use)),
+        finding: |d| {
+            format!(
+                "{} hold few live slots and tombstones in more than a quarter of their room, and were not rewritten for \
+                 as many removals",
+                things(d.pseudo_full_pages, "page")
+            )
+        },
+        reason: "such a page costs lookups as much as a full one and gives its room back to nobody",
+        action: "`tophash compact STORE`; `Store::remove_many` rewrites a page past an eighth of tombstones, so one call \
+                 with keys of these pages mends them while the store is open",
+    },
+    Rule {
+        name: "absent-key-lookups",
+        levels: &[(Info, 1.3), (Warning, 1.6), (Critical, 2.5)],
+        measure: |d| (d.table.pages_in_use > 0).then(|| d.absent_mean / d.absent_expected.max(1.0)),
+        finding: |d| {
+            format!(
+                "a lookup of an absent key reads {:.2} buckets on average; {:.2} would do at this load",
+                d.absent_mean, d.absent_expected
+            )
+        },
+        reason: "each bucket is a cache line; tombstones and chains keep lookups from ending early",
+        action: "`tophash compact STORE`; online, growth and `Store::shrink_to_fit` rewrite the pages that they pass",
+    },
+    Rule {
+        name: "load",
+        levels: &[(Warning, 0.90), (Critical, 0.97)],
+        measure: |d| Some(share(d.records, d.table.slots)),
+        finding: |d| {
+            format!(
+                "{} in {} of primary pages ({})",
+                count(d.records),
+                slots(d.table.slots),
+                percent(d.records, d.table.slots)
+            )
+        },
+        reason: "growth begins at 82 %; a table that is fuller has not been able to grow",
+        action: "look for a full disk or damage (`tophash verify STORE`), then `Store::reserve`",
+    },
+    Rule {
+        name: "chains",
+        levels: &[(Info, 0.20), (Warning, 0.35), (Critical, 0.60)],
+        measure: |d| Some(share(chained(d), d.table.pages_in_use)),
+        finding: |d| {
+            format!(
+                "{} go on in overflow pages ({}), the longest chain in {}",
+                things(chained(d), "page"),
+                percent(chained(d), d.table.pages_in_use),
+                count(d.chain_longest)
+            )
+        },
+        reason: "just before growth about one page in nine has an overflow page; more means that growth is behind, or tombstones",
+        action: "`Store::reserve` before a bulk load, so that growth does not fall behind; `tophash compact STORE`",
+    },
+    Rule {
+        name: "long-chain",
+        levels: &[(Warning, 4.0), (Critical, 16.0)],
+        measure: |d| Some(d.chain_longest as f64),
+        finding: |d| format!("a chain has {}", things(d.chain_longest, "overflow page")),
+        reason: "writers that meet a long chain move growth along; a chain this long means that growth stood still",
+        action: "look for a full disk, then `Store::reserve`, or `tophash compact STORE`",
+    },
+    Rule {
+        name: "needless-overflow",
+        levels: &[(Info, 0.01), (Warning, 0.05)],
+        measure: |d| Some(share(d.overflow.needless, d.table.pages_in_use)),
+        finding: |d| {
+            format!("{} would not be needed if their chains were packed", things(d.overflow.needless, "overflow page"))
+        },
+        reason: "an overflow page is freed only when its last entry has gone",
+        action: "`tophash compact STORE`; growth and `Store::shrink_to_fit` pack the pages that they pass",
+    },
+    Rule {
+        name: "stranded-slots",
+        levels: &[(Info, 0.20), (Warning, 0.40)],
+        measure: |d| Some(share(d.slots.stranded, d.slots.all())),
+        finding: |d| {
+            format!(
+                "{} in overflow pages ({} of all)",
+                things(d.slots.stranded, "empty slot"),
+                percent(d.slots.stranded, d.slots.all())
+            )
+        },
+        reason: "only keys of the one page that the chain belongs to can use them",
+        action: "`tophash compact STORE`; `Store::reserve` before bulk loads keeps chains from forming",
+    },
+    Rule {
+        name: "table-too-large",
+        levels: &[(Warning, 2.0), (Critical, 6.0)],
+        measure: |d| {
+            let wanted = d.table.level_needed.max(d.table.level_floor);
+            (!d.table.shrinking).then(|| f64::from(d.table.level.saturating_sub(wanted)))
+        },
+        finding: |d| {
+            format!(
+                "{} have {} where {} would do",
+                things(d.records, "record"),
+                things(d.table.pages, "page"),
+                count(1 << d.table.level_needed.min(63))
+            )
+        },
+        reason: "a table shrinks by itself when a fifth of its slots are live; this one has not been given the chance, or \
+                 was opened by a build that does not shrink",
+        action: "`Store::shrink_to_fit` while it is open, `tophash compact STORE` while it is closed",
+    },
+    Rule {
+        name: "reserved-room",
+        levels: &[(Info, 2.0)],
+        measure: |d| {
+            let kept = d.table.level.min(d.table.level_floor);
+            Some(f64::from(kept.saturating_sub(d.table.level_needed)))
+        },
+        finding: |d| {
+            format!("room for {} is reserved, {} are there", things(d.table.floor, "record"), count(d.records))
+        },
+        reason: "the table does not shrink below what `Store::reserve` or `Options::capacity` asked for",
+        action: "`Store::shrink_to_fit` gives the room back, if it is not needed any more",
+    },
+    Rule {
+        name: "resize-under-way",
+        levels: &[(Info, 1.0)],
+        measure: |d| Some(f64::from(u8::from(d.table.growing || d.table.shrinking))),
+        finding: |d| {
+            let what = if d.table.shrinking { "shrinking" } else { "growing" };
+            let all = 1u64 << d.table.level.min(63);
+            format!("the table is {what}: {} of {} are divided", count(d.table.cursor), things(all, "page"))
+        },
+        reason: "a resize goes on with the next writes, or by itself while the store is open",
+        action: "nothing need be done",
+    },
+    Rule {
+        name: "journal",
+        levels: &[(Info, 1.5)],
+        measure: |d| (d.disk.journal > 64 << 20).then(|| share(d.disk.journal, d.disk.index)),
+        finding: |d| format!("the journal takes {}, the index {}", size(d.disk.journal), size(d.disk.index)),
+        reason: "the journal keeps the size of the largest checkpoint",
+        action: "`tophash compact STORE` begins with a new one; a smaller `Options::checkpoint_bytes` or `memory_bytes` \
+                 keeps it small",
+    },
+    Rule {
+        name: "blobs-to-unlink",
+        levels: &[(Info, 256.0), (Warning, 8192.0)],
+        measure: |d| Some(d.blobs.dying as f64),
+        finding: |d| format!("{} wait to be unlinked", things(d.blobs.dying, "blob file")),
+        reason: "a blob's file goes with the checkpoint after its removal",
+        action: "`Store::checkpoint`, or open and close the store",
+    },
+    Rule {
+        name: "compaction-pays",
+        levels: &[(Info, 0.30), (Warning, 0.60)],
+        measure: |d| {
+            let floor = SMALL_BYTES + spared(d);
+            (d.reclaimable.bytes() > floor).then(|| share(d.reclaimable.bytes(), d.disk.all()))
+        },
+        finding: |d| {
+            format!(
+                "compaction would give back {} of {}: {} of log, {} of index",
+                size(d.reclaimable.bytes()),
+                size(d.disk.all()),
+                size(d.reclaimable.log_bytes),
+                size(d.reclaimable.index_bytes)
+            )
+        },
+        reason: "by the counters of the last checkpoint; a dry run says it exactly",
+        action: "`tophash compact STORE --dry-run`, then without; `Store::compact` and `Store::shrink_to_fit` online",
+    },
+    Rule {
+        name: "poisoned",
+        levels: &[(Critical, 1.0)],
+        measure: |d| d.stats.as_ref().map(|s| f64::from(u8::from(s.poisoned.is_some()))),
+        finding: |d| {
+            let cause = d.stats.as_ref().and_then(|s| s.poisoned.as_deref()).unwrap_or_default();
+            format!("the running store refuses changes: {cause}")
+        },
+        reason: "after a failed sync or checkpoint nobody knows what is on the disk",
+        action: "mend disk or space, close and open the store",
+    },
+    Rule {
+        name: "new-overflow-inserts",
+        levels: &[(Info, 0.002), (Warning, 0.02)],
+        measure: |d| {
+            let [rest, one, new] = inserts(d)?;
+            (rest + one + new >= 1000).then(|| share(new, rest + one + new))
+        },
+        finding: |d| {
+            let [rest, one, new] = inserts(d).unwrap_or_default();
+            format!(
+                "of {}, {} took a new overflow page ({}), {} reused a tombstone",
+                things(rest + one + new, "insert"),
+                count(new),
+                percent(new, rest + one + new),
+                count(one)
+            )
+        },
+        reason: "an insert takes a new overflow page only if its whole path is full: growth is behind the writers",
+        action: "`Store::reserve` before a bulk load",
+    },
+    Rule {
+        name: "damaged-segments",
+        levels: &[(Critical, 1.0)],
+        measure: |d| d.stats.as_ref().map(|s| s.compaction.damaged_segments as f64),
+        finding: |d| {
+            let segments = d.stats.as_ref().map_or(0, |s| s.compaction.damaged_segments);
+            format!("{} cannot be compacted: a record in them cannot be read", things(segments, "segment"))
+        },
+        reason: "their space never comes back, and some key in them fails with an error",
+        action: "`tophash verify STORE` with the service stopped; restore the store from a copy",
+    },
+    Rule {
+        name: "pinned-segments",
+        levels: &[(Info, 0.10), (Warning, 0.30)],
+        measure: |d| {
+            let stats = d.stats.as_ref()?;
+            (stats.compaction.pinned_bytes > spared(d)).then(|| share(stats.compaction.pinned_bytes, stats.log.bytes))
+        },
+        finding: |d| {
+            let bytes = d.stats.as_ref().map_or(0, |s| s.compaction.pinned_bytes);
+            format!("{} of emptied segments wait for `Value`s to be dropped", size(bytes))
+        },
+        reason: "a `Value` keeps its segment's space until it is dropped",
+        action: "drop values soon, or copy their bytes where they are kept (caches, sessions)",
+    },
+    Rule {
+        name: "writers-throttled",
+        levels: &[(Info, 1.0), (Warning, 1000.0)],
+        measure: |d| d.stats.as_ref().map(|s| s.compaction.throttles as f64),
+        finding: |d| {
+            let times = d.stats.as_ref().map_or(0, |s| s.compaction.throttles);
+            format!("writers waited {} because the log was over its bound", things(times, "time"))
+        },
+        reason: "the log grows faster than compaction and checkpoints free it",
+        action: "a higher `Options::log_ratio` (more space, less copying), or smaller `Options::checkpoint_bytes`",
+    },
+    Rule {
+        name: "memory-waits",
+        levels: &[(Info, 1.0), (Warning, 100.0)],
+        measure: |d| d.stats.as_ref().map(|s| s.waits.memory as f64),
+        finding: |d| {
+            let times = d.stats.as_ref().map_or(0, |s| s.waits.memory);
+            format!("writers waited {} for a checkpoint", things(times, "time"))
+        },
+        reason: "the pages that were changed since the last checkpoint had filled `memory_bytes`",
+        action: "a larger `Options::memory_bytes`, or a smaller `Options::checkpoint_bytes`",
+    },
+];
+
+/// What the rules say, the worst first.
+pub(super) fn apply(diagnosis: &Diagnosis) -> Vec<Advice> {
+    let mut advice: Vec<Advice> = RULES.iter().filter_map(|rule| rule.check(diagnosis)).collect();
+    // Stable: within a level in the order of the table.
+    advice.sort_by_key(|advice| std::cmp::Reverse(advice.level));
+    advice
+}
+
+impl Rule {
+    fn check(&self, diagnosis: &Diagnosis) -> Option<Advice> {
+        let measured = (self.measure)(diagnosis)?;
+        let &(level, threshold) = self.levels.iter().rev().find(|&&(_, threshold)| measured >= threshold)?;
+        Some(Advice {
+            rule: self.name.into(),
+            level,
+            finding: (self.finding)(diagnosis),
+            reason: self.reason.into(),
+            action: self.action.into(),
+            measured,
+            threshold,
+        })
+    }
+}
+
+/// Bytes of a few segments: what a log may have over its bound at any time.
+fn spared(d: &Diagnosis) -> u64 {
+    SEGMENTS_SPARED * d.segments.iter().map(|segment| segment.capacity).max().unwrap_or(0)
+}
+
+/// Sealed segments of which next to nothing is live.
+fn mostly_dead(d: &Diagnosis) -> impl Iterator<Item = &super::SegmentFigures> {
+    let sealed = &d.segments[..d.segments.len().saturating_sub(1)];
+    sealed.iter().filter(|segment| segment.dead_bytes.saturating_mul(10) >= segment.bytes.saturating_mul(9))
+}
+
+/// Pages with overflow pages.
+fn chained(d: &Diagnosis) -> u64 {
+    d.chains.iter().skip(1).sum()
+}
+
+/// Inserts into `emptyRest`, into `emptyOne`, into new overflow pages.
+fn inserts(d: &Diagnosis) -> Option<[u64; 3]> {
+    let index = &d.stats.as_ref()?.index;
+    Some([index.inserts_into_empty_rest, index.inserts_into_empty_one, index.inserts_into_new_overflow])
+}
+
+fn share(part: u64, all: u64) -> f64 {
+    part as f64 / all.max(1) as f64
+}
+
+fn percent(part: u64, all: u64) -> String {
+    format!("{:.1} %", 100.0 * share(part, all))
+}
+
+/// A number with separators.
+fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn things(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+fn slots(number: u64) -> String {
+    things(number, "slot")
+}
+
+/// A size in binary units.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64 / 1024.0, 0);
+    if bytes < 1024 {
+        return things(bytes, "byte");
+    }
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}

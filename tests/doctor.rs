@@ -1,0 +1,269 @@
+//! The diagnosis: its figures are those that others count, and the rules speak about a store that needs it and
+//! are silent about one that does not.
+
+mod common;
+
+use std::path::Path;
+
+use common::{bytes, copy_store, scratch, snapshot, tiny_options};
+use tophash::{Diagnosis, Error, Level, Options, Store, SyncPolicy, Tuning};
+
+const SEGMENT: u64 = 64 << 10;
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n:012}").into_bytes()
+}
+
+/// Everything by default but small segments and no threads.
+fn options() -> Options {
+    let tuning = Tuning { background: false, hash_key: Some((1, 2)), ..Tuning::default() };
+    Options::new().segment_bytes(SEGMENT).checkpoint_bytes(1 << 20).sync(SyncPolicy::Manual).tuning(tuning)
+}
+
+/// Nothing that frees space is on.
+fn littering() -> Options {
+    let tuning = Tuning {
+        background: false,
+        hash_key: Some((1, 2)),
+        rewrite_permille: 1000,
+        shrink_permille: 0,
+        ..Tuning::default()
+    };
+    options().tuning(tuning).log_ratio(f64::INFINITY)
+}
+
+/// As many records as 32 pages hold just before they grow: most buckets are full.
+const FULL: u64 = 13_200;
+
+fn fill(store: &Store, records: u64) {
+    for n in 0..records {
+        store.insert(key(n), bytes(100, n)).unwrap();
+    }
+}
+
+/// A store that was filled, and emptied but for a tenth by the path without repair.
+fn churn(path: &Path, options: &Options) -> Diagnosis {
+    let store = options.open(path).unwrap();
+    fill(&store, FULL);
+    let keys: Vec<_> = (0..FULL).filter(|n| n % 10 != 0).map(key).collect();
+    assert_eq!(store.remove_many(&keys).unwrap(), FULL - FULL / 10);
+    store.close().unwrap();
+    diagnose(path)
+}
+
+/// Diagnoses, and compares the figures with those of verify.
+fn diagnose(path: &Path) -> Diagnosis {
+    let report = tophash::verify(path).unwrap();
+    let d = tophash::doctor(path).unwrap();
+    assert_eq!((d.records, d.slots.live, d.slots.empty_one), (report.live_slots, report.live_slots, report.tombstones));
+    assert_eq!((d.table.pages_in_use, d.overflow.used), (report.pages, report.overflow_pages));
+    assert_eq!(d.slots.all(), (report.pages + report.overflow_pages) * d.table.page_slots);
+    assert_eq!((d.clean, d.generation), (report.clean, report.generation));
+    assert_eq!(d.load.iter().sum::<u64>(), report.pages);
+    assert_eq!(d.chains.iter().sum::<u64>(), report.pages);
+    let cells = |get: fn(&tophash::HeatCell) -> u64| d.heat.cells.iter().map(get).sum::<u64>();
+    assert_eq!((cells(|c| c.live), cells(|c| c.tombstones)), (d.slots.live, d.slots.empty_one));
+    assert_eq!((cells(|c| c.overflow), cells(|c| c.slots)), (d.overflow.used, d.slots.all()));
+    let segments: u64 = d.segments.iter().map(|segment| segment.dead_bytes).sum();
+    assert_eq!(segments, d.log.dead_bytes);
+    assert!(d.bytes_read < report.bytes_read || d.records == 0, "a diagnosis reads no records");
+    d
+}
+
+fn level(d: &Diagnosis, rule: &str) -> Option<Level> {
+    d.advice.iter().find(|advice| advice.rule == rule).map(|advice| advice.level)
+}
+
+#[test]
+fn a_fresh_store_needs_nothing() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    options().open(&path).unwrap().close().unwrap();
+    let d = diagnose(&path);
+    assert_eq!((d.advice.as_slice(), d.absent_mean), (&[][..], 1.0));
+    let store = options().open(&path).unwrap();
+    fill(&store, FULL);
+    store.close().unwrap();
+    let d = diagnose(&path);
+    assert_eq!((d.advice.as_slice(), d.worst()), (&[][..], None));
+    assert_eq!((d.table.level, d.table.level_needed, d.slots.empty_one), (5, 5, 0));
+    // What pages of this load are expected to need is what pages need that were only filled.
+    let ratio = d.absent_mean / d.absent_expected;
+    assert!(d.absent_mean > 1.1 && ratio > 0.85 && ratio < 1.15, "{} {}", d.absent_mean, d.absent_expected);
+    assert_eq!((d.log.dead_bytes, d.log.removals), (0, 0));
+}
+
+#[test]
+fn churn_by_the_defaults_needs_nothing() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().open(&path).unwrap();
+    fill(&store, FULL);
+    for n in 0..2 * FULL {
+        store.remove(key(n)).unwrap();
+        store.insert(key(n + FULL), bytes(100, n)).unwrap();
+    }
+    store.close().unwrap();
+    let d = diagnose(&path);
+    let warnings: Vec<_> = d.advice.iter().filter(|advice| advice.level > Level::Info).collect();
+    assert!(warnings.is_empty(), "{warnings:#?}");
+}
+
+#[test]
+fn a_littered_store_gets_the_advice_it_needs() {
+    let dir = scratch();
+    let d = churn(&dir.path().join("store"), &littering());
+    for (rule, expected) in [
+        ("dead-log", Level::Critical),
+        ("tombstones", Level::Critical),
+        ("pseudo-full-pages", Level::Critical),
+        ("compaction-pays", Level::Warning),
+        ("empty-segments", Level::Warning),
+        ("remove-records", Level::Info),
+        ("absent-key-lookups", Level::Warning),
+    ] {
+        assert!(level(&d, rule) >= Some(expected), "{rule}: {:#?}", d.advice);
+    }
+    assert!(level(&d, "damage").is_none() && level(&d, "load").is_none(), "{:#?}", d.advice);
+    assert_eq!(d.pseudo_full.len(), 16, "the worst are named");
+    let worst = &d.pseudo_full[0];
+    assert!(worst.tombstones * 4 > d.table.page_slots && worst.live * 4 < d.table.page_slots, "{worst:?}");
+    assert!(d.reclaimable.log_bytes == d.log.dead_bytes && d.reclaimable.tombstones == d.slots.empty_one);
+    assert!(d.advice.is_sorted_by(|a, b| a.level >= b.level));
+
+    // The same operations by the defaults: the pages are rewritten, the table shrinks, the log is compacted.
+    let d = churn(&dir.path().join("healthy"), &options());
+    for rule in ["tombstones", "pseudo-full-pages", "dead-log", "empty-segments", "absent-key-lookups"] {
+        assert_eq!(level(&d, rule), None, "{:#?}", d.advice);
+    }
+    assert_eq!(d.pseudo_full_pages, 0);
+}
+
+#[test]
+fn a_table_that_stayed_large_is_noticed() {
+    let dir = scratch();
+    let emptied = |name: &str, shrink_permille: u32| {
+        let path = dir.path().join(name);
+        // 24 slots to a page, but the levels are compared with those of the default tuning: 16 pages at least.
+        let store = tiny_options().tuning(Tuning { shrink_permille, ..common::tiny() }).open(&path).unwrap();
+        fill(&store, 6000);
+        store.remove_many(&(200..6000).map(key).collect::<Vec<_>>()).unwrap();
+        store.insert(b"one more", b"").unwrap();
+        diagnose_closed(store, &path)
+    };
+    let large = emptied("large", 0);
+    assert_eq!((large.table.level, large.table.level_needed), (9, 4), "{:?}", large.table);
+    assert_eq!(level(&large, "table-too-large"), Some(Level::Warning));
+    assert!(large.reclaimable.index_bytes > (512 - 16 - 128) * 4096, "{:?}", large.reclaimable);
+    let small = emptied("small", Tuning::default().shrink_permille);
+    assert_eq!(level(&small, "table-too-large"), None, "{:?}", small.table);
+}
+
+#[test]
+fn a_diagnosis_survives_json() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let mut d = churn(&path, &littering());
+    d.include_stats(Options::new().read_only(true).open(&path).unwrap().stats());
+    assert_eq!(serde_json::from_str::<Diagnosis>(&serde_json::to_string(&d).unwrap()).unwrap(), d);
+}
+
+#[test]
+fn chains_are_counted_and_those_that_packing_would_shorten() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    // Pages of 24 slots that never grow, so that everything goes into chains.
+    let tuning = Tuning { grow_permille: 1_000_000, chain_help: 1 << 20, rewrite_permille: 1000, ..common::tiny() };
+    let options = tiny_options().tuning(Tuning { shrink_permille: 0, ..tuning }).log_ratio(f64::INFINITY);
+    let store = options.open(&path).unwrap();
+    fill(&store, 20);
+    let before = diagnose_closed(store, &path);
+    assert_eq!((before.chain_longest, before.overflow.needless), (0, 0));
+    let store = options.open(&path).unwrap();
+    fill(&store, 2000);
+    let filled = diagnose_closed(store, &path);
+    assert!(filled.chain_longest > 0 && filled.overflow.used > 0, "{filled:#?}");
+    assert_eq!(filled.chains.iter().skip(1).sum::<u64>(), filled.chains.iter().sum::<u64>() - filled.chains[0]);
+    let store = options.open(&path).unwrap();
+    let most: Vec<_> = (0..2000).filter(|n| n % 8 != 0).map(key).collect();
+    store.remove_many(&most).unwrap();
+    let emptied = diagnose_closed(store, &path);
+    assert!(emptied.overflow.needless > 0 && emptied.overflow.needless <= emptied.overflow.used, "{emptied:#?}");
+    assert!(emptied.slots.stranded > filled.slots.stranded);
+}
+
+fn diagnose_closed(store: Store, path: &Path) -> Diagnosis {
+    store.close().unwrap();
+    diagnose(path)
+}
+
+#[test]
+fn a_store_in_the_middle_of_growth_says_so() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().open(&path).unwrap();
+    fill(&store, FULL);
+    let mut n = FULL;
+    while !store.stats().index.growing {
+        store.insert(key(n), b"").unwrap();
+        n += 1;
+    }
+    let d = diagnose_closed(store, &path);
+    assert!(d.table.growing && d.table.cursor < 32 && d.table.pages == 32 + d.table.cursor, "{:?}", d.table);
+    assert_eq!(level(&d, "resize-under-way"), Some(Level::Info));
+}
+
+#[test]
+fn room_that_was_reserved_is_no_waste() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().capacity(100_000).open(&path).unwrap();
+    fill(&store, 100);
+    let d = diagnose_closed(store, &path);
+    assert_eq!((d.table.floor, level(&d, "table-too-large")), (100_000, None));
+    assert_eq!(level(&d, "reserved-room"), Some(Level::Info));
+    assert!(d.table.pages_in_use <= 100 && d.table.pages == 256, "{:?}", d.table);
+}
+
+#[test]
+fn an_unclean_end_and_damage_are_said() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = littering().open(&path).unwrap();
+    fill(&store, FULL);
+    store.checkpoint().unwrap();
+    store.insert(b"later", b"").unwrap();
+    assert!(matches!(tophash::doctor(&path), Err(Error::Locked { .. })), "a writer has it");
+    let copy = dir.path().join("copy");
+    copy_store(&path, &copy);
+    store.close().unwrap();
+    let d = tophash::doctor(&copy).unwrap();
+    assert!(!d.clean && d.records == FULL);
+    assert_eq!((level(&d, "not-closed"), level(&d, "damage")), (Some(Level::Info), None));
+
+    // One page of 32 is damaged: the rest is counted.
+    let index = path.join("index");
+    let mut file = std::fs::read(&index).unwrap();
+    let whole = tophash::doctor(&path).unwrap();
+    let at = 4096 * 140 + 2000;
+    file[at] ^= 1;
+    std::fs::write(&index, file).unwrap();
+    let d = tophash::doctor(&path).unwrap();
+    assert_eq!(level(&d, "damage"), Some(Level::Critical));
+    assert_eq!((d.damage.len(), d.damage[0].kind.as_str(), d.damage[0].page), (1, "page-checksum", Some(140)));
+    assert_eq!(d.table.pages_in_use, whole.table.pages_in_use - 1);
+    assert!(d.slots.live < whole.slots.live);
+}
+
+#[test]
+fn a_diagnosis_changes_nothing_and_can_be_ended() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    churn(&path, &littering());
+    let before = snapshot(&path);
+    tophash::doctor(&path).unwrap();
+    assert_eq!(snapshot(&path), before);
+    let ended = tophash::doctor_with(&path, &mut |done, _| done < 100_000);
+    assert!(matches!(ended, Err(Error::Aborted { what: "doctor" })), "{ended:?}");
+    assert!(matches!(tophash::doctor(dir.path().join("none")), Err(Error::NotFound { .. })));
+}
