@@ -50,6 +50,7 @@ enum Command {
     Verify(commands::verify::Args),
     Repair(commands::repair::Args),
     Compact(commands::compact::Args),
+    Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Repair(args) => commands::repair::run(&args),
         Command::Compact(args) => commands::compact::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
     };
     exit::code(result)

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod compact;
 pub mod del;
 pub mod demo;
+pub mod doctor;
 pub mod export;
 pub mod get;
 pub mod import;

@@ -3,6 +3,7 @@
 mod bench;
 mod compact;
 mod demo;
+mod doctor;
 mod formats;
 mod imports;
 mod loaders;

@@ -1,0 +1,106 @@
+//! `tophash doctor`: how a store's space is used, and what to do about it.
+
+mod charts;
+mod html;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::json;
+use tophash::{Advice, Diagnosis, Error, Level, Stats};
+
+use crate::exit::{Interrupted, Outcome};
+use crate::{interrupt, output, progress};
+
+/// Diagnose how a store's space is used, with advice
+///
+/// Reads the index and the log's counters and changes nothing; nobody may have the store open for writing.
+/// Exit code 0, or 1 if a finding is at or above the level of --fail-on; 2: the diagnosis could not be made.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The store's directory
+    store: PathBuf,
+    /// Figures of the running store, as JSON: `tophash stats --json`, or what Store::stats gave
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Exit with code 1 on findings at or above this level: info, warning or critical
+    #[arg(long, value_name = "LEVEL")]
+    fail_on: Option<Level>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Write a report with pictures to this file: one page, nothing loaded from elsewhere
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  tophash doctor sessions.tophash
+  tophash doctor sessions.tophash --html report.html
+  tophash doctor sessions.tophash --fail-on warning --json > diagnosis.json";
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    interrupt::install();
+    let stats = args.stats.as_deref().map(read_stats).transpose()?;
+    let mut diagnosis = match diagnose(&args.store) {
+        Err(_) if interrupt::requested() => {
+            return Err(Interrupted("the store was not read to its end".into()).into());
+        }
+        result => result?,
+    };
+    if let Some(stats) = stats {
+        diagnosis.include_stats(stats);
+    }
+    if let Some(path) = &args.html {
+        let page = html::page(&args.store, &diagnosis);
+        std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
+    }
+    if args.json {
+        let mut document = serde_json::to_value(&diagnosis)?;
+        document["path"] = json!(args.store.to_string_lossy());
+        output::emit_json(&document)?;
+    } else {
+        output::emit(&text::report(&args.store, &diagnosis))?;
+    }
+    let fails = args.fail_on.is_some_and(|level| diagnosis.worst() >= Some(level));
+    Ok(if fails { Outcome::No } else { Outcome::Yes })
+}
+
+fn diagnose(store: &Path) -> Result<Diagnosis, Error> {
+    let bar = progress::bytes(Some(0), "doctor");
+    let result = tophash::doctor_with(store, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+        !interrupt::requested()
+    });
+    bar.finish_and_clear();
+    result
+}
+
+fn read_stats(path: &Path) -> anyhow::Result<Stats> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} does not hold the figures of a store", path.display()))
+}
+
+/// What to do, with the store at hand in the commands.
+fn action(store: &Path, advice: &Advice) -> String {
+    let path = store.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,".contains(c);
+    let quoted = if path.chars().all(plain) { path.into_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) };
+    advice.action.replace(" STORE", &format!(" {quoted}"))
+}
+
+/// A part of a whole, in words.
+fn percent(part: u64, all: u64) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / all.max(1) as f64)
+}
+
+/// What a bar of a histogram stands for, if the last one stands for all that is more, too.
+fn step_name(step: usize, first: usize, last: usize, longest: usize) -> String {
+    let number = first + step;
+    if step == last && longest > number { format!("{number}+") } else { number.to_string() }
+}
