@@ -32,7 +32,7 @@ use crate::sys::{Disk, OpenMode, PAGE_BYTES, RealDisk};
 
 /// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
 /// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
-const FILL_PERMILLE: u64 = 740;
+pub(crate) const FILL_PERMILLE: u64 = 740;
 /// Records between two calls of the progress function.
 const TELL: u64 = 1 << 14;
 

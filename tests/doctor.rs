@@ -90,7 +90,8 @@ fn a_fresh_store_needs_nothing() {
     // What pages of this load are expected to need is what pages need that were only filled.
     let ratio = d.absent_mean / d.absent_expected;
     assert!(d.absent_mean > 1.1 && ratio > 0.85 && ratio < 1.15, "{} {}", d.absent_mean, d.absent_expected);
-    assert_eq!((d.log.dead_bytes, d.log.removals), (0, 0));
+    // Sync marks are all that is dead.
+    assert!(d.log.dead_bytes < 200 && d.log.removals == 0, "{:?}", d.log);
 }
 
 #[test]
@@ -128,8 +129,15 @@ fn a_littered_store_gets_the_advice_it_needs() {
     assert_eq!(d.pseudo_full.len(), 16, "the worst are named");
     let worst = &d.pseudo_full[0];
     assert!(worst.tombstones * 4 > d.table.page_slots && worst.live * 4 < d.table.page_slots, "{worst:?}");
-    assert!(d.reclaimable.log_bytes == d.log.dead_bytes && d.reclaimable.tombstones == d.slots.empty_one);
     assert!(d.advice.is_sorted_by(|a, b| a.level >= b.level));
+
+    // What is promised of compaction is what comes of it.
+    let report = tophash::compact(dir.path().join("store")).unwrap();
+    let came_back = report.before.disk_bytes - report.after.disk_bytes;
+    assert!(came_back.abs_diff(d.reclaimable.bytes()) < came_back / 10, "{came_back} of {:?}", d.reclaimable);
+    assert_eq!(report.before.empty_one_slots, d.reclaimable.tombstones);
+    let d = diagnose(&dir.path().join("store"));
+    assert_eq!((d.advice.as_slice(), d.pseudo_full_pages), (&[][..], 0));
 
     // The same operations by the defaults: the pages are rewritten, the table shrinks, the log is compacted.
     let d = churn(&dir.path().join("healthy"), &options());

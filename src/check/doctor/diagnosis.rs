@@ -109,7 +109,7 @@ pub struct Diagnosis {
     pub blobs: BlobFigures,
     /// Bytes on the disk.
     pub disk: DiskBytes,
-    /// What compaction would give back.
+    /// What offline compaction would give back.
     pub reclaimable: Reclaimable,
     /// The figures of a running store, where they were given.
     pub stats: Option<Stats>,
@@ -330,15 +330,17 @@ impl DiskBytes {
     }
 }
 
-/// What compaction would give back, by the checkpoint's counters.
+/// What offline compaction would give back, by the checkpoint's counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Reclaimable {
-    /// Bytes of dead records.
+    /// Disk blocks of the log beyond what the live records need: dead records, spare files, what is not written.
     pub log_bytes: u64,
     /// Disk blocks of the index beyond what the records need in a fresh one.
     pub index_bytes: u64,
+    /// Disk blocks of the journal.
+    pub journal_bytes: u64,
     /// Overflow pages that a fresh index would not have.
     pub overflow_pages: u64,
     /// Tombstones that it would not have.
@@ -346,9 +348,9 @@ pub struct Reclaimable {
 }
 
 impl Reclaimable {
-    /// Bytes of log and index.
+    /// All bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.log_bytes + self.index_bytes
+        self.log_bytes + self.index_bytes + self.journal_bytes
     }
 }

@@ -27,12 +27,13 @@ use super::state::{PAGE, State};
 use super::{extents, lock_shared};
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
 use crate::checkpoint::journal::journal_path;
-use crate::checkpoint::meta::META_PAGES;
+use crate::checkpoint::meta::Meta;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::region::BITMAP_BITS;
 use crate::index::table::level_for;
 use crate::log::blob::parse_blob_name;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, parse_segment_name};
+use crate::offline::FILL_PERMILLE;
 use crate::options::Tuning;
 use crate::store::create::{index_path, log_path};
 use crate::sys::{Disk, OpenMode, RealDisk};
@@ -105,7 +106,7 @@ pub fn doctor_disk(
     // Looks at the files' headers; what is wrong with them is a finding.
     Segments::find(disk, &dir, &state, &mut sink)?;
     note_log(disk, &dir, &state, &mut diagnosis)?;
-    note_reclaimable(&mut diagnosis);
+    note_reclaimable(&state, &mut diagnosis);
     diagnosis.bytes_read = sink.report.bytes_read;
     diagnosis.damage = std::mem::take(&mut sink.report.findings);
     diagnosis.advise();
@@ -175,12 +176,18 @@ fn note_log(disk: &dyn Disk, dir: &Path, state: &State, to: &mut Diagnosis) -> R
     Ok(())
 }
 
-fn note_reclaimable(to: &mut Diagnosis) {
-    // A table whose pages are not all in use needs no more of them after compaction.
-    let pages = (1u64 << to.table.level_needed.min(38)).min(to.table.pages_in_use);
-    let needed = (FIRST_META_PAGE + META_PAGES + pages.div_ceil(BITMAP_BITS) + pages) * PAGE;
+/// What offline compaction leaves: a table filled to its measure, the live records, hardly any journal.
+fn note_reclaimable(state: &State, to: &mut Diagnosis) {
+    let tuning = Tuning { grow_permille: FILL_PERMILLE as u32, ..Tuning::default() };
+    let level = level_for(state.header.geometry, &tuning, to.records);
+    let pages = 1u64 << level.min(38);
+    let meta_pages = Meta::pages_for(to.segments.len());
+    let needed = (FIRST_META_PAGE + meta_pages + pages.div_ceil(BITMAP_BITS) + pages) * PAGE;
+    let live = to.log.bytes - to.log.dead_bytes.min(to.log.bytes);
+    let segments = to.log.segments * PAGE;
     to.reclaimable.index_bytes = to.disk.index.saturating_sub(needed);
-    to.reclaimable.log_bytes = to.log.dead_bytes;
+    to.reclaimable.log_bytes = to.disk.log.saturating_sub(live + segments);
+    to.reclaimable.journal_bytes = to.disk.journal.saturating_sub(2 * PAGE);
     to.reclaimable.overflow_pages = to.overflow.used;
     to.reclaimable.tombstones = to.slots.empty_one;
 }

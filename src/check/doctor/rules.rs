@@ -35,7 +35,8 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(d.damage.len() as f64),
         finding: |d| format!("{} of the index or the segments' headers cannot be read", things(d.damage.len(), "part")),
         reason: "the figures leave out what could not be read, and keys behind it fail with an error",
-        action: "`tophash verify STORE` lists all damage; keep the files as they are and restore the store from a copy",
+        action: "`tophash verify STORE` lists all damage; restore the store from a copy, or let `tophash repair STORE NEW` \
+                 make a new one of what is valid",
     },
     Rule {
         name: "unreadable-entries",
@@ -43,7 +44,7 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(d.slots.marked as f64),
         finding: |d| format!("the records of {} could not be read when their pages were split", slots(d.slots.marked)),
         reason: "such a slot is kept twice, and reading its key fails with an error",
-        action: "`tophash verify STORE` names the records; restore the store from a copy",
+        action: "`tophash verify STORE` names the records; restore the store from a copy, or `tophash repair STORE NEW`",
     },
     Rule {
         name: "not-closed",
@@ -277,14 +278,15 @@ pub(super) const RULES: &[Rule] = &[
         },
         finding: |d| {
             format!(
-                "compaction would give back {} of {}: {} of log, {} of index",
+                "offline compaction would give back about {} of {}: {} of log, {} of index, {} of journal",
                 size(d.reclaimable.bytes()),
                 size(d.disk.all()),
                 size(d.reclaimable.log_bytes),
-                size(d.reclaimable.index_bytes)
+                size(d.reclaimable.index_bytes),
+                size(d.reclaimable.journal_bytes)
             )
         },
-        reason: "by the counters of the last checkpoint; a dry run says it exactly",
+        reason: "what is dead, spare or too large takes room on the disk and in the page cache",
         action: "`tophash compact STORE --dry-run`, then without; `Store::compact` and `Store::shrink_to_fit` online",
     },
     Rule {
@@ -327,7 +329,7 @@ pub(super) const RULES: &[Rule] = &[
             format!("{} cannot be compacted: a record in them cannot be read", things(segments, "segment"))
         },
         reason: "their space never comes back, and some key in them fails with an error",
-        action: "`tophash verify STORE` with the service stopped; restore the store from a copy",
+        action: "`tophash verify STORE` with the service stopped, then a copy, or `tophash repair STORE NEW`",
     },
     Rule {
         name: "pinned-segments",

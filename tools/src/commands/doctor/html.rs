@@ -260,12 +260,13 @@ fn log_section(page: &mut String, d: &Diagnosis) {
     ]);
     figure(page, "wide", "Bytes on the disk", &charts::stacked(&parts), &caption);
     let rows = vec![
-        vec!["dead records".to_string(), size(d.reclaimable.log_bytes)],
+        vec!["log: dead records, spare files, unwritten ends".to_string(), size(d.reclaimable.log_bytes)],
         vec!["index".to_string(), size(d.reclaimable.index_bytes)],
+        vec!["journal".to_string(), size(d.reclaimable.journal_bytes)],
         vec!["overflow pages".to_string(), count(d.reclaimable.overflow_pages)],
         vec!["tombstones".to_string(), count(d.reclaimable.tombstones)],
     ];
-    rows_table(page, &["compaction would return", ""], &rows);
+    rows_table(page, &["tophash compact would return", ""], &rows);
 }
 
 fn stats_section(page: &mut String, stats: &Stats) {

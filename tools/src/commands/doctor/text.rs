@@ -214,12 +214,12 @@ fn segments(d: &Diagnosis) -> String {
 }
 
 fn disk(d: &Diagnosis) -> comfy_table::Table {
-    let mut table = output::table(["on the disk", "bytes", "compaction would return"]);
-    let spare = format!("spare segments ({})", d.log.spare_files);
+    let mut table = output::table(["on the disk", "bytes", "`tophash compact` would return"]);
+    let spare = format!("of the log: spare files ({})", d.log.spare_files);
     let rows = [
         ("index", d.disk.index, output::size(d.reclaimable.index_bytes)),
-        ("journal", d.disk.journal, String::new()),
-        ("log", d.disk.log - d.log.spare_bytes.min(d.disk.log), output::size(d.reclaimable.log_bytes)),
+        ("journal", d.disk.journal, output::size(d.reclaimable.journal_bytes)),
+        ("log", d.disk.log, output::size(d.reclaimable.log_bytes)),
         (&spare, d.log.spare_bytes, String::new()),
         ("blobs", d.disk.blobs, String::new()),
         ("all", d.disk.all(), output::size(d.reclaimable.bytes())),
