@@ -229,7 +229,8 @@ impl Core {
         if look.checkpoint {
             self.run_checkpoint(false)?;
         }
-        while self.look_at_space(false).due && self.compact_step(STEP_RECORDS)? != Progress::Nothing {}
+        // If what is left of the victim is with others, they will finish it: nobody waits for them here.
+        while self.look_at_space(false).due && self.compact_step(STEP_RECORDS)? == Progress::Made {}
         Ok(())
     }
 
