@@ -7,7 +7,7 @@
 //! **Clearing** appends one record under all stripes and empties every page in memory. *Crash before the
 //! record is in the log:* everything is there. *After:* nothing is; replay clears again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::batch::{Batch, BatchOp};
 use crate::error::{Error, Result};
@@ -157,7 +157,8 @@ impl Core {
                 return Err(error.into());
             }
         }
-        for owner in changes.iter().map(|change| growth.page_of(change.hash)).collect::<HashSet<_>>() {
+        // In order of pages, here and above: a schedule of the tests can be repeated only if nothing is in random order.
+        for owner in changes.iter().map(|change| growth.page_of(change.hash)).collect::<BTreeSet<_>>() {
             let mut chain = table.chain(owner)?;
             if !chain.overflow.is_empty() {
                 chain.primary.state.begin_move();
@@ -173,7 +174,7 @@ impl Core {
     /// memory, and an empty slot for every put, whether or not its key is there already.
     fn reserve_pages(&self, changes: &[Change<'_>], growth: Growth) -> Step<()> {
         let table = &self.table;
-        let mut by_owner: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut by_owner: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for change in changes {
             let puts = by_owner.entry(growth.page_of(change.hash)).or_default();
             if !change.removes {
