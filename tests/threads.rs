@@ -5,7 +5,9 @@
 //!
 //! * **linearizable keys**: with one writer per key, a read returns a version between the last one that had been
 //!   written when the read began and the last one that had been begun when it ended, and never goes back; while
-//!   the table grows, pages overflow and are rewritten, checkpoints run, and other keys come and go;
+//!   the table grows, pages overflow and are rewritten, checkpoints and compaction run, and other keys come and go;
+//!   with many writers per key, the history of all calls can be explained by some order (common/linear.rs), while
+//!   the table grows and shrinks and is cleared, and small segments are compacted, freed and used again;
 //! * **no lost change**: counters counted up by `update` and `compare_exchange` end at the exact sum, and with
 //!   all threads writing the same keys each value that was put is given back exactly once;
 //! * **complete scans** beside all that: each key that is there throughout comes exactly once;
@@ -22,6 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::calls::{Calls, Task};
+use common::linear::{self, Call, Event};
 use common::{Random, bytes};
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning, Value};
 
@@ -328,8 +332,13 @@ fn keys_with_one_writer_are_linearizable() {
                 thread::sleep(Duration::from_millis(3));
                 store.checkpoint().unwrap();
                 checkpoints += 1;
+                if checkpoints % 20 == 0 {
+                    store.compact().unwrap();
+                }
             }
             let writes: u64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+            // Once more beside the readers, when there is certainly something to gain.
+            store.compact().unwrap();
             drop(end);
             let reads: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
             (writes, reads, scanner.join().unwrap())
@@ -344,12 +353,111 @@ fn keys_with_one_writer_are_linearizable() {
         // Growth is certain with so many keys. Repairs depend on which threads meet in time; the histories of
         // model.rs make thousands of them.
         assert!(setup == "defaults" || stats.index.growths > 0, "{:?}", stats.index);
+        assert!(setup == "defaults" || stats.compaction.freed_segments > 0, "{:?}", stats.compaction);
         let contents = compare_reopened(setup, &options, dir.path(), store);
         for key in 0..KEYS {
             let finished = keys[key as usize].finished.load(Ordering::SeqCst);
             assert_eq!(contents.get(&name(key)[..]), after(key, finished).as_ref(), "key {key}");
         }
     }
+}
+
+/// What one thread of a history does: mostly changes and reads of a few keys, that many threads want.
+fn call_at_random(t: &Task<'_>, random: &mut Random, calls: usize) {
+    const NAMES: u64 = 150;
+    for _ in 0..calls {
+        let wanted = if random.chance(1, 2) { 6 } else { NAMES };
+        let key = random.below(wanted);
+        match random.below(1000) {
+            0..200 => t.insert(key),
+            200..300 => t.remove(key),
+            300..400 => t.update(key),
+            400..450 => t.exchange(key, random.chance(1, 2)),
+            450..500 => t.insert_if_absent(key),
+            500..530 => {
+                let other = (key + 1 + random.below(NAMES - 1)) % NAMES;
+                t.apply(&[key], &[other]);
+            }
+            530..550 => t.remove_many([key]),
+            550..555 => t.remove_many(20..NAMES),
+            555..560 => (20..NAMES).for_each(|key| t.insert(key)),
+            560..565 => t.iterate(0..NAMES),
+            565..568 => t.clear(0..NAMES),
+            568..572 => t.checkpoint(),
+            572..574 => t.compact(),
+            574..600 => t.contains(key),
+            600..620 => t.get_many([key, (key + 7) % NAMES]),
+            620..660 => t.hold(key),
+            660..670 => t.let_go(),
+            _ => _ = t.get(key),
+        }
+    }
+}
+
+#[test]
+fn keys_with_many_writers_are_linearizable() {
+    const THREADS: u64 = 4;
+    let seed = common::seed("linearizable histories");
+    let names: Vec<Vec<u8>> = (0..150).map(|key| name(key).to_vec()).collect();
+    for (setup, options) in setups() {
+        let until = Instant::now() + time();
+        let (mut histories, mut judged, mut growths, mut shrinks, mut freed) = (0, 0, 0, 0, 0);
+        while histories == 0 || Instant::now() < until {
+            let dir = common::scratch();
+            let store = common::open(&options.clone().segment_bytes(8 << 10), &dir.path().join("store"));
+            let calls = Calls::new(&store, &names, 100, &|_| true);
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (calls, mut random) = (&calls, Random(seed ^ (histories << 8 | thread)));
+                    scope.spawn(move || {
+                        let task = Task::new(calls, thread as usize);
+                        call_at_random(&task, &mut random, 600);
+                        task.let_go();
+                    });
+                }
+            });
+            calls.judge();
+            histories += 1;
+            judged += calls.count();
+            let stats = store.stats();
+            (growths, shrinks) = (growths + stats.index.growths, shrinks + stats.index.shrinks);
+            freed += stats.compaction.freed_segments;
+            compare_reopened(setup, &options, dir.path(), store);
+        }
+        println!(
+            "{setup}: {histories} histories, {judged} calls judged, {growths} growths, {shrinks} shrinks, {freed} segments \
+             freed"
+        );
+        assert!(freed > 0, "{setup}: no segment was freed");
+        assert!(setup == "defaults" || growths > 0, "{setup}: no growth");
+    }
+}
+
+#[test]
+fn the_judge_of_histories_tells_good_ones_from_bad_ones() {
+    use Call::{Present, Read, Removed, Replace, Write};
+    // `(begin, end, call)` of one key.
+    let verdict = |calls: &[(u64, u64, Call)]| {
+        let event = |(thread, &(begin, end, call))| Event { thread, key: 1, begin, end, call };
+        linear::check(&calls.iter().enumerate().map(event).collect::<Vec<_>>()).is_ok()
+    };
+    let put = |old, new| Replace { old, new: Some(new) };
+    // One after the other.
+    assert!(verdict(&[(1, 2, put(None, 7)), (3, 4, Read(Some(7))), (5, 6, Removed(true)), (7, 8, Present(false))]));
+    assert!(!verdict(&[(1, 2, put(None, 7)), (3, 4, Read(None))]));
+    assert!(!verdict(&[(1, 2, put(Some(7), 8))]));
+    assert!(!verdict(&[(1, 2, Write(Some(7))), (3, 4, Removed(false))]));
+    // A read beside a write sees either, but what one reader has seen, no later reader has not.
+    assert!(verdict(&[(1, 6, Write(Some(7))), (2, 3, Read(None)), (4, 5, Read(Some(7)))]));
+    assert!(!verdict(&[(1, 6, Write(Some(7))), (2, 3, Read(Some(7))), (4, 5, Read(None))]));
+    // A key that is replaced is never absent.
+    assert!(!verdict(&[(1, 2, Write(Some(7))), (3, 6, Write(Some(8))), (4, 5, Read(None))]));
+    // Two that replace the same value.
+    assert!(!verdict(&[(1, 4, put(None, 7)), (2, 3, put(None, 8))]));
+    assert!(verdict(&[(1, 4, put(Some(8), 7)), (2, 3, put(None, 8)), (5, 6, Read(Some(7)))]));
+    assert!(!verdict(&[(1, 4, put(Some(8), 7)), (2, 3, put(None, 8)), (5, 6, Read(Some(8)))]));
+    // A value that comes back.
+    assert!(!verdict(&[(1, 2, Write(Some(7))), (3, 4, Removed(true)), (5, 8, Write(Some(8))), (6, 7, Read(Some(7)))]));
 }
 
 #[test]

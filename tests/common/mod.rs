@@ -10,6 +10,9 @@
 //!   tested here depends on a real device), else the system's directory for temporary files.
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod calls;
+pub mod linear;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::hash::Hasher;
