@@ -1,0 +1,187 @@
+//! The real disk, with scheduling points, and with a memory of what was synced.
+//!
+//! A system call takes time in which others run: there is a point before each call, and one inside each sync.
+//! What a sync makes durable is what stood in the file when it *began*: that is what this disk notes, so a
+//! test can tell whether a record really was durable when its writer was told so.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
+
+/// Lets the scheduler choose which task goes on.
+pub fn point() {
+    shuttle::sync::atomic::AtomicBool::new(false).load(shuttle::sync::atomic::Ordering::SeqCst);
+}
+
+/// What was synced last of each file, by a number that the file keeps when it is renamed. Never locked across
+/// a scheduling point.
+#[derive(Debug, Default)]
+struct Durable {
+    names: HashMap<PathBuf, usize>,
+    contents: Vec<Option<Vec<u8>>>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PointDisk(Arc<Mutex<Durable>>);
+
+#[derive(Debug)]
+struct PointFile {
+    file: Arc<dyn DiskFile>,
+    number: usize,
+    durable: Arc<Mutex<Durable>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PointDisk {
+    /// True if a sync has covered these bytes in some log file that was not unlinked.
+    pub fn is_durable(&self, bytes: &[u8]) -> bool {
+        let durable = lock(&self.0);
+        let is_log = |name: &&PathBuf| name.extension().is_some_and(|extension| extension == "log");
+        durable.names.keys().filter(is_log).any(|name| {
+            let content = durable.contents[durable.names[name]].as_ref();
+            content.is_some_and(|content| content.windows(bytes.len()).any(|window| window == bytes))
+        })
+    }
+}
+
+impl PointFile {
+    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        point();
+        let mut content = vec![0; self.file.len()? as usize];
+        self.file.read_at(&mut content, 0)?;
+        point();
+        sync()?;
+        lock(&self.durable).contents[self.number] = Some(content);
+        Ok(())
+    }
+}
+
+impl Disk for PointDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        point();
+        let file = RealDisk.open(path, mode)?;
+        let mut durable = lock(&self.0);
+        let new = durable.contents.len();
+        let number = *durable.names.entry(path.to_path_buf()).or_insert(new);
+        if number == new {
+            durable.contents.push(None);
+        }
+        Ok(Arc::new(PointFile { file, number, durable: Arc::clone(&self.0) }))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        // The order of a real directory is nobody's choice, and would not repeat.
+        RealDisk.read_dir(path).map(|mut names| {
+            names.sort();
+            names
+        })
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
+        RealDisk.kind(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        point();
+        RealDisk.rename(from, to)?;
+        let mut durable = lock(&self.0);
+        if let Some(number) = durable.names.remove(from) {
+            durable.names.insert(to.to_path_buf(), number);
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        point();
+        RealDisk.unlink(path)?;
+        lock(&self.0).names.remove(path);
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        point();
+        RealDisk.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
+        RealDisk.lock(path, mode)
+    }
+
+    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
+        RealDisk.map_anonymous(bytes)
+    }
+
+    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
+        RealDisk.random(buffer)
+    }
+}
+
+impl DiskFile for PointFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        point();
+        self.file.write_at(buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.file.allocated()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.file.next_data(offset)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        point();
+        self.file.set_len(bytes)
+    }
+
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        point();
+        self.file.allocate(offset, bytes)
+    }
+
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        point();
+        self.file.punch_hole(offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync(|| self.file.sync_data())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(|| self.file.sync_all())
+    }
+
+    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
+        self.file.map_private(offset, bytes)
+    }
+
+    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
+        self.file.map_fresh(offset, bytes)
+    }
+
+    fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
+        point();
+        self.file.map_log(bytes, written, writable)
+    }
+}
