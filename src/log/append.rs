@@ -125,7 +125,8 @@ impl Log {
         })
     }
 
-    /// Ends the active segment, if it holds records and another one is prepared. Returns it, and where it ends.
+    /// Ends the active segment, if it holds records and another one is prepared. Returns it, and where it ends. The
+    /// caller holds a stripe, as those who append do: the log stands still while a checkpoint's cut holds all of them.
     pub(crate) fn seal_active(&self) -> Option<(Arc<Segment>, u64)> {
         let mut guard = self.appender.lock();
         let appender = guard.as_mut()?;

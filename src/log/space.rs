@@ -134,10 +134,13 @@ impl Log {
     }
 
     /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the
-    /// old one is cut off. *Crash:* as after any switch; a file that ends early ends the same.
-    pub(crate) fn replace_active(&self) -> Result<()> {
+    /// old one is cut off. `hold` takes a stripe. *Crash:* as after any switch; a file that ends early ends the same.
+    pub(crate) fn replace_active<G>(&self, hold: impl FnOnce() -> G) -> Result<()> {
         self.prepare_anew()?;
-        let Some((segment, end)) = self.seal_active() else { return Ok(()) };
+        let held = hold();
+        let sealed = self.seal_active();
+        drop(held);
+        let Some((segment, end)) = sealed else { return Ok(()) };
         segment.set_unfit();
         let Some(file) = segment.file() else { return Ok(()) };
         file.set_len(end.next_multiple_of(4096)).context("shorten", &segment.path)

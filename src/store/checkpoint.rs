@@ -125,6 +125,8 @@ impl Core {
             segments.extend(named.map(|segment| self.segment_entry(segment, position)));
             registry.next_sequence
         };
+        // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
+        debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == position.sequence()));
         let meta = Meta {
             growth: self.table.growth(),
             records: self.table.len(),

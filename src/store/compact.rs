@@ -187,7 +187,7 @@ impl Core {
             self.log.reclaim();
             if self.log.is_ill_fitting() && self.check_writable().is_ok() {
                 // If it fails, the segment goes on being used.
-                let _ = self.log.replace_active();
+                let _ = self.log.replace_active(|| self.table.lock(0));
             }
             if stop() || !look.due || look.pressure >= Pressure::Wait || self.check_writable().is_err() {
                 return;
@@ -315,6 +315,9 @@ impl Core {
             // What the active segment holds is compacted too.
             self.provide_meta_room()?;
             self.log.provide_segment(0)?;
+            // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it
+            // was when it noted its position.
+            let _held = self.table.lock(0);
             self.log.seal_active();
         }
         let sealed = |segment: &Arc<Segment>| segment.end().is_some();
