@@ -6,7 +6,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{bytes, scratch};
+use common::{bytes, scratch, tiny_options};
 use tophash::{Options, SyncPolicy, Tuning};
 
 fn quiet() -> Options {
@@ -49,4 +49,24 @@ fn no_segment_begins_while_a_checkpoint_is_cut() {
         checkpoints.join().unwrap();
     });
     println!("cuts: {cuts:?}, switches: {switches:?}");
+}
+
+/// A store was closed with segments that had just been emptied: the last checkpoint made spare files of them, after
+/// the spare files had been removed.
+#[test]
+fn a_closed_store_has_no_spare_files() {
+    for rounds in 20..60 {
+        let dir = scratch();
+        let path = dir.path().join("s");
+        let s = tiny_options().open(&path).unwrap();
+        for n in 0..rounds * 20 {
+            s.insert(key(n % 50), bytes(100, n)).unwrap();
+        }
+        s.close().unwrap();
+        for entry in std::fs::read_dir(path.join("log-1")).unwrap() {
+            let file = entry.unwrap().path();
+            let bytes = std::fs::read(&file).unwrap();
+            assert!(bytes[..8] == *b"tophLOG1", "{rounds} rounds: {} has no header", file.display());
+        }
+    }
 }

@@ -448,12 +448,13 @@ impl Store {
         }
         self.core.check_writable()?;
         // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
-        let discarded = self.core.log.discard_prepared().and_then(|()| self.core.log.discard_spares());
+        let discarded = self.core.log.discard_prepared();
         while self.core.log.blobs.has_freed() {
             self.core.run_checkpoint(false)?;
         }
         self.core.run_checkpoint(true)?;
-        discarded
+        // The last checkpoint can have freed segments.
+        discarded.and(self.core.log.discard_spares())
     }
 }
 

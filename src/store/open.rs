@@ -39,7 +39,7 @@ use crate::index::table::{Structure, Table, TableParts};
 use crate::log::Position;
 use crate::log::append::Appender;
 use crate::log::blob::{Blobs, parse_blob_name};
-use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
+use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, parse_segment_name, segment_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::options::{Options, SyncPolicy};
 use crate::stats::RecoveryStats;
@@ -529,7 +529,10 @@ impl Core {
     /// a remove-record must not go before what it removes.
     fn discard(&self, disk: &dyn Disk, files: &[PathBuf]) -> Result<()> {
         let mut files = files.to_vec();
-        files.sort_unstable();
+        // By sequence, which has more than eight digits some day.
+        files.sort_unstable_by_key(|path| {
+            path.file_name().and_then(|name| name.to_str()).and_then(parse_segment_name).unwrap_or(u32::MAX)
+        });
         for path in files {
             disk.unlink(&path).context("unlink", &path)?;
             disk.sync_dir(self.log.dir()).context("sync", self.log.dir())?;
