@@ -3,11 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{bytes, scratch, tiny_options};
-use tophash::{Options, SyncPolicy, Tuning};
+use tophash::sys::*;
+use tophash::{Options, Store, SyncPolicy, Tuning};
 
 fn quiet() -> Options {
     Options::new().sync(SyncPolicy::Manual).tuning(Tuning { background: false, ..Tuning::default() })
@@ -69,4 +74,190 @@ fn a_closed_store_has_no_spare_files() {
             assert!(bytes[..8] == *b"tophLOG1", "{rounds} rounds: {} has no header", file.display());
         }
     }
+}
+
+/// After the table had shrunk, `clear` asked for blocks, and for room in the journal, for every page that the table
+/// had ever had: what had been given back was taken again, and on a full disk nothing could be cleared.
+#[test]
+fn clear_takes_nothing_that_was_given_back() {
+    let dir = scratch();
+    let s = quiet().open(dir.path().join("s")).unwrap();
+    for n in 0..60_000 {
+        s.insert(key(n), b"v").unwrap();
+    }
+    for n in 100..60_000 {
+        s.remove(key(n)).unwrap();
+    }
+    s.shrink_to_fit().unwrap();
+    s.checkpoint().unwrap();
+    let before = s.stats();
+    s.clear().unwrap();
+    s.checkpoint().unwrap();
+    let after = s.stats();
+    assert!(after.index.file_bytes <= before.index.file_bytes, "{before:#?} {after:#?}");
+    assert!(after.checkpoint.journal_bytes <= before.checkpoint.journal_bytes, "{before:#?} {after:#?}");
+}
+
+/// A disk that becomes full: then only ranges that have their blocks can be allocated, as with a real one.
+#[derive(Debug, Clone, Default)]
+struct Filling(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    full: AtomicBool,
+    /// Blocks of the index file.
+    blocks: Mutex<BTreeSet<u64>>,
+}
+
+#[derive(Debug)]
+struct FillingFile {
+    file: Arc<dyn DiskFile>,
+    shared: Arc<Shared>,
+    is_index: bool,
+}
+
+#[derive(Debug)]
+struct NoLock;
+
+impl LockGuard for NoLock {}
+
+fn blocks(offset: u64, bytes: u64) -> std::ops::Range<u64> {
+    offset / 4096..(offset + bytes).div_ceil(4096)
+}
+
+impl Disk for Filling {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let is_index = path.file_name().is_some_and(|name| name == "index" || name == "index.new");
+        Ok(Arc::new(FillingFile { file: RealDisk.open(path, mode)?, shared: self.0.clone(), is_index }))
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealDisk.read_dir(path)
+    }
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
+        RealDisk.kind(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    /// No lock: a store that is forgotten is dead.
+    fn lock(&self, _path: &Path, _mode: LockMode) -> io::Result<LockOutcome> {
+        Ok(LockOutcome::Held(Box::new(NoLock)))
+    }
+    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
+        RealDisk.map_anonymous(bytes)
+    }
+    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
+        RealDisk.random(buffer)
+    }
+}
+
+impl DiskFile for FillingFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        if self.is_index {
+            let mut known = self.shared.blocks.lock().unwrap();
+            let missing = blocks(offset, buffer.len() as u64).find(|block| !known.contains(block));
+            if let (Some(_), true) = (missing, self.shared.full.load(SeqCst)) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            known.extend(blocks(offset, buffer.len() as u64));
+        }
+        self.file.write_at(buffer, offset)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn allocated(&self) -> io::Result<u64> {
+        self.file.allocated()
+    }
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if self.is_index {
+            let mut known = self.shared.blocks.lock().unwrap();
+            let missing = blocks(offset, bytes).find(|block| !known.contains(block));
+            if let (Some(_), true) = (missing, self.shared.full.load(SeqCst)) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            known.extend(blocks(offset, bytes));
+        } else if self.shared.full.load(SeqCst) && offset + bytes > self.file.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.allocate(offset, bytes)
+    }
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut known = self.shared.blocks.lock().unwrap();
+        blocks(offset, bytes).for_each(|block| _ = known.remove(&block));
+        self.file.punch_hole(offset, bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
+        self.file.map_private(offset, bytes)
+    }
+    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
+        self.file.map_fresh(offset, bytes)
+    }
+    fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
+        self.file.map_log(bytes, written, writable)
+    }
+}
+
+/// The space of unused pages was given back, and others filled the disk. The pages in use beside them had their
+/// blocks, but blocks were asked for by the chunk, so that removing a key failed with `DiskFull`: what should go on
+/// longest of all. The same after the store was opened again, when no chunk was known to be whole.
+#[test]
+fn removals_go_on_beside_pages_that_were_given_back() {
+    let dir = scratch();
+    let path = dir.path().join("s");
+    let disk = Filling::default();
+    // One extent from the start, so that pages in use and others share a chunk.
+    let open = || quiet().capacity(60_000).disk(Arc::new(disk.clone())).open(&path).unwrap();
+    let s = open();
+    for n in 0..60_000 {
+        s.insert(key(n), b"v").unwrap();
+    }
+    for n in 2000..60_000 {
+        s.remove(key(n)).unwrap();
+    }
+    s.shrink_to_fit().unwrap();
+    s.checkpoint().unwrap();
+    assert!(s.stats().index.pages_given_back > 0, "{:#?}", s.stats().index);
+    disk.0.full.store(true, SeqCst);
+    let remove = |s: &Store, keys: std::ops::Range<u64>| {
+        for n in keys {
+            assert!(s.remove(key(n)).expect("there is room for removals").is_some());
+        }
+        s.checkpoint().expect("a checkpoint needs no space");
+    };
+    remove(&s, 0..200);
+    s.clear().expect("clearing needs no new blocks");
+    drop(s);
+
+    disk.0.full.store(false, SeqCst);
+    let s = open();
+    for n in 0..2000 {
+        s.insert(key(n), b"v").unwrap();
+    }
+    s.close().unwrap();
+    let s = open();
+    s.checkpoint().unwrap();
+    disk.0.full.store(true, SeqCst);
+    remove(&s, 0..200);
 }

@@ -33,6 +33,16 @@ pub(crate) struct DirtySet {
     inner: Mutex<Inner>,
 }
 
+/// What became of pages that were to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenBack {
+    Done,
+    /// One of them is in use.
+    InUse,
+    /// None is in use, but the file does not say so yet: the next checkpoint will.
+    NotYet,
+}
+
 /// While it lives, the memory limit does not apply.
 #[derive(Debug)]
 pub(crate) struct LimitLift<'d> {
@@ -116,24 +126,28 @@ impl DirtySet {
         self.mark(&bitmap)
     }
 
-    /// Runs `give` for pages of which none is in use or dirty; none of them can become so meanwhile. They are
-    /// no longer private then. Returns false if one of them is.
+    /// Runs `give` for pages of which none is in use or dirty; none of them can become so meanwhile. If it says
+    /// that their memory is gone too, they are no longer private then.
     pub(crate) fn give_back<'t>(
         &self,
         pages: impl Iterator<Item = PageSlot<'t>>,
-        give: impl FnOnce() -> std::io::Result<()>,
-    ) -> std::io::Result<bool> {
+        give: impl FnOnce() -> std::io::Result<bool>,
+    ) -> std::io::Result<GivenBack> {
         let _inner = self.inner.lock();
         let pages: Vec<PageSlot<'t>> = pages.collect();
-        if pages.iter().any(|page| page.is_used() || page.state.load().is_dirty_at_all()) {
-            return Ok(false);
+        if pages.iter().any(PageSlot::is_used) {
+            return Ok(GivenBack::InUse);
         }
-        give()?;
-        for page in pages.iter().filter(|page| page.state.load().is_private()) {
-            page.state.unset(PageState::PRIVATE);
-            self.private_pages.fetch_sub(1, Ordering::Relaxed);
+        if pages.iter().any(|page| page.state.load().is_dirty_at_all()) {
+            return Ok(GivenBack::NotYet);
         }
-        Ok(true)
+        if give()? {
+            for page in pages.iter().filter(|page| page.state.load().is_private()) {
+                page.state.unset(PageState::PRIVATE);
+                self.private_pages.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        Ok(GivenBack::Done)
     }
 
     /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
@@ -158,7 +172,11 @@ impl DirtySet {
     }
 
     fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
-        if !page.group.is_allocated(u64::from(page.id.index)) {
+        // Bitmap pages have their blocks from the start, and a page in use got them before it could be used. So what
+        // was given back beside it need not be allocated again, for which there may be no space now.
+        let index = u64::from(page.id.index);
+        let has_blocks = index < page.group.bitmap_pages || page.is_used();
+        if !has_blocks && !page.group.is_allocated(index) {
             return Err(Need::IndexBlocks(page.id).into());
         }
         self.push(inner, page);

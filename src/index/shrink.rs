@@ -24,6 +24,7 @@ use crate::sync::{MutexGuard, Ordering};
 
 use super::Step;
 use super::chain::Layout;
+use super::dirty::GivenBack;
 use super::growth::Growth;
 use super::region::{CHUNK_PAGES, Group, PageId, PageSlot, PageState, RegionKind};
 use super::slot::Slot;
@@ -181,12 +182,20 @@ impl Table {
         let id = |index: u64| PageId { region: kind, group: number, index: index as u32 };
         let given = self.dirty.give_back(run.clone().filter_map(|index| self.by_id(id(index))), || {
             let (bytes, start) = ((run.end - run.start) * PAGE, run.start * PAGE);
-            file.punch_hole(group.first * PAGE + start, bytes)?;
             group.forget_allocated(run.start);
-            group.map().discard(start as usize, bytes as usize)
+            file.punch_hole(group.first * PAGE + start, bytes)?;
+            // Memory that cannot be given back (the system's pages are larger) holds pages without entries, which are
+            // as good as none.
+            Ok(group.map().discard(start as usize, bytes as usize).is_ok())
         });
-        let given = given.map_err(|error| crate::Error::io("give back blocks of", &self.path, error))?;
-        Ok(if given { run.end - run.start } else { 0 })
+        match given.map_err(|error| crate::Error::io("give back blocks of", &self.path, error))? {
+            GivenBack::Done => Ok(run.end - run.start),
+            GivenBack::InUse => Ok(0),
+            GivenBack::NotYet => {
+                self.gives_back.store(true, Ordering::Release);
+                Ok(0)
+            }
+        }
     }
 }
 

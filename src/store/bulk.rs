@@ -13,7 +13,6 @@ use crate::batch::{Batch, BatchOp};
 use crate::error::{Error, Result};
 use crate::index::chain::{Chain, Found, Spot};
 use crate::index::growth::Growth;
-use crate::index::region::{CHUNK_PAGES, PageId, RegionKind};
 use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::{StripeGuard, Table};
 use crate::index::{Need, Shortage, Step};
@@ -383,8 +382,9 @@ impl Core {
     pub(crate) fn clear_locked(&self, cause: Clear<'_>) -> Step<Option<Appended>> {
         let table = &self.table;
         let structure = table.structure.lock();
-        self.allocate_all_blocks()?;
-        let pages = table.primary.pages() + table.overflow.pages();
+        // Pages in use: whatever else the table once had may have been given back. They have their blocks.
+        let growth = table.growth();
+        let pages = growth.pages() + table.overflow.pages().saturating_sub(table.pool.len());
         let bitmaps: u64 = [&table.primary, &table.overflow]
             .iter()
             .flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages))
@@ -394,7 +394,6 @@ impl Core {
         }
         let _lift = table.dirty.lift_limit();
         let all = table.lock_all();
-        let growth = table.growth();
         for number in 0..growth.pages() {
             let chain = table.chain(number)?;
             if chain.primary.is_used() {
@@ -426,21 +425,6 @@ impl Core {
         drop(all);
         drop(structure);
         Ok(appended)
-    }
-
-    /// Every page is about to become dirty: all of them get their disk blocks now, not one at a time.
-    fn allocate_all_blocks(&self) -> Result<()> {
-        for kind in [RegionKind::Primary, RegionKind::Overflow] {
-            for (number, group) in self.table.region(kind).groups() {
-                for index in (0..group.states().len() as u64).step_by(CHUNK_PAGES as usize) {
-                    if !group.is_allocated(index) {
-                        let id = PageId { region: kind, group: number as u8, index: index as u32 };
-                        self.table.allocate_blocks(id)?;
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Ids of all blob files.
