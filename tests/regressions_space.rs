@@ -22,6 +22,78 @@ fn key(n: u64) -> [u8; 8] {
     n.to_le_bytes()
 }
 
+/// Removals were kept as long as any older segment held records, and a segment of nothing but live records was
+/// never moved. So behind one such segment a removal lived for ever: inserting and removing one key after another
+/// made the log grow without end.
+#[test]
+fn removals_die_although_older_records_live() {
+    const SEGMENT: u64 = 4096;
+    let dir = scratch();
+    let path = dir.path().join("s");
+    let s = tiny_options().open(&path).unwrap();
+    for n in 0..200 {
+        s.insert(key(n), bytes(100, n)).unwrap();
+    }
+    for n in 1000..16_000 {
+        s.insert(key(n), b"short-lived").unwrap();
+        s.remove(key(n)).unwrap();
+        if n % 500 == 0 {
+            let log = s.stats().log;
+            let live = log.bytes - log.dead_bytes;
+            assert!(log.bytes <= live + live / 2 + 4 * SEGMENT, "after key {n}: {:#?}", s.stats());
+        }
+    }
+    for n in 0..200 {
+        assert_eq!(s.get(key(n)).unwrap().expect("never removed"), &bytes(100, n)[..]);
+    }
+    s.close().unwrap();
+    // Whatever died, no removed key comes back, not even without the index.
+    std::fs::remove_file(path.join("index")).unwrap();
+    let repaired = dir.path().join("r");
+    tophash::repair(&path, &repaired).unwrap();
+    assert_eq!(Options::new().open(&repaired).unwrap().len(), 200);
+}
+
+/// The same with a call of `compact`, which promises to empty whatever is worth it.
+#[test]
+fn compact_ends_removals_too() {
+    let dir = scratch();
+    // No compaction but by the call.
+    let s = tiny_options().log_ratio(f64::INFINITY).open(dir.path().join("s")).unwrap();
+    for n in 0..200 {
+        s.insert(key(n), bytes(100, n)).unwrap();
+    }
+    for n in 1000..3000 {
+        s.insert(key(n), b"short-lived").unwrap();
+        s.remove(key(n)).unwrap();
+    }
+    s.compact().unwrap();
+    s.compact().unwrap();
+    let log = s.stats().log;
+    assert!(log.dead_bytes < log.bytes / 5, "{log:#?}");
+}
+
+/// `compact` ended the active segment whenever anything anywhere was dead, and a segment that was ended early was
+/// not worth being emptied: each call left a file of a whole segment behind.
+#[test]
+fn compact_again_and_again_leaves_no_segments_behind() {
+    let dir = scratch();
+    let s = quiet().segment_bytes(64 << 10).open(dir.path().join("s")).unwrap();
+    for n in 0..300 {
+        s.insert(key(n), bytes(100, n)).unwrap();
+    }
+    for n in 0..60 {
+        s.insert(key(n), bytes(100, n + 1)).unwrap();
+        s.compact().unwrap();
+        assert!(s.stats().log.segments <= 4, "after {n} calls: {:#?}", s.stats().log);
+    }
+    for n in 0..60 {
+        s.remove(key(n)).unwrap();
+        s.compact().unwrap();
+        assert!(s.stats().log.segments <= 4, "after {n} removals: {:#?}", s.stats().log);
+    }
+}
+
 /// `compact` switched segments without a stripe, and so between a checkpoint's cut and its look at the segments:
 /// the checkpoint named a segment behind its cut as one that it covered, and a recovery did not read it. Whatever
 /// was written before the next checkpoint was lost without a word. (The engine asserts it in debug builds.)
@@ -260,4 +332,69 @@ fn removals_go_on_beside_pages_that_were_given_back() {
     s.checkpoint().unwrap();
     disk.0.full.store(true, SeqCst);
     remove(&s, 0..200);
+}
+
+/// Each unclean end leaves a segment behind, and one with live records only was never emptied. After 4,096 of them all
+/// segment slots were taken, and nothing could be written any more.
+#[test]
+fn unclean_ends_do_not_use_up_the_segment_slots() {
+    let dir = scratch();
+    let path = dir.path().join("s");
+    let open = || quiet().disk(Arc::new(Filling::default())).open(&path).unwrap();
+    for n in 0..350 {
+        let s = open();
+        s.insert(key(n), bytes(100, n)).unwrap();
+        assert!(s.stats().log.segments <= 300, "after {n} ends: {:#?}", s.stats().log);
+        if n % 100 == 99 {
+            s.checkpoint().unwrap();
+        }
+        std::mem::forget(s);
+    }
+    let s = quiet().open(&path).unwrap();
+    for n in 0..350 {
+        assert_eq!(s.get(key(n)).unwrap().expect("there"), &bytes(100, n)[..]);
+    }
+    s.close().unwrap();
+    assert!(tophash::verify(&path).unwrap().is_clean());
+}
+
+/// Dead bytes in segments that cannot be emptied, because a record in them cannot be read, kept the log over its bound
+/// for good. So everything else was copied again as soon as a thirtieth of it was dead.
+#[test]
+fn damage_does_not_make_compaction_run_in_circles() {
+    let dir = scratch();
+    let path = dir.path().join("s");
+    let s = tiny_options().open(&path).unwrap();
+    for n in 0..600 {
+        s.insert(key(n), bytes(100, n)).unwrap();
+    }
+    for entry in std::fs::read_dir(path.join("log-1")).unwrap() {
+        let file = entry.unwrap().path();
+        let mut content = std::fs::read(&file).unwrap();
+        for n in (0..600).step_by(25) {
+            let value = bytes(100, n);
+            if let Some(at) = content.windows(100).position(|window| window == value) {
+                content[at] ^= 1;
+                // In place: the store has it mapped.
+                let file = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &content[at..=at], at as u64).unwrap();
+            }
+        }
+    }
+    let before = s.stats();
+    for round in 1..10 {
+        for n in (0..600).filter(|n| n % 25 != 0) {
+            s.insert(key(n), bytes(100, n + round)).unwrap();
+        }
+    }
+    let after = s.stats();
+    let moved = after.compaction.moved_bytes - before.compaction.moved_bytes;
+    let written = 9 * 576 * 128;
+    println!("{moved} bytes moved, {written} written, {} segments damaged", after.compaction.damaged_segments);
+    assert!(after.compaction.damaged_segments >= 5, "{after:#?}");
+    assert!(moved < 3 * written, "{moved} bytes moved, {written} written: {after:#?}");
+    for n in 0..600 {
+        let found = s.get(key(n));
+        assert_eq!(found.is_err(), n % 25 == 0, "key {n}");
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Position;
-use super::record::{Encoded, MARK_BYTES, encode_mark};
+use super::record::{Encoded, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
 use crate::index::slot::Place;
@@ -112,7 +112,7 @@ impl Log {
         appender.writer.publish();
         if removals > 0 {
             appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
-            if only_removes {
+            if only_removes || encoded.first_kind() == Some(Kind::Remove) {
                 appender.segment.removal_bytes.fetch_add(encoded.len(), Ordering::Relaxed);
             }
         }

@@ -48,12 +48,17 @@ pub(crate) struct Space {
     pub(crate) bytes: u64,
     /// Bytes of records that are dead, evacuated segments not counted.
     pub(crate) dead: u64,
-    /// Bytes of remove- and clear-records (part of `dead`).
-    pub(crate) removals: u64,
+    /// Dead bytes that stay, whatever is compacted (part of `dead`): those of damaged segments, and removals behind
+    /// one.
+    pub(crate) stuck: u64,
     /// Bytes of records in evacuated segments, which wait for a checkpoint.
     pub(crate) evacuated: u64,
+    /// Evacuated segments.
+    pub(crate) waiting: usize,
     /// Bytes of the active segment's file.
     pub(crate) active: u64,
+    /// Sealed segments with few records: each unclean end leaves one.
+    pub(crate) small: usize,
 }
 
 impl Space {
@@ -67,20 +72,37 @@ impl Log {
     /// Adds up all segments.
     pub(crate) fn space(&self) -> Space {
         let mut space = Space::default();
+        let mut behind_damage = false;
+        let small = self.small_bytes();
         for segment in self.segments() {
             let bytes = self.record_bytes(&segment);
             if segment.is_evacuated() {
                 space.evacuated += bytes;
+                space.waiting += 1;
                 continue;
             }
             space.bytes += bytes;
-            space.dead += self.dead(segment.slot).min(bytes);
-            space.removals += segment.removal_bytes.load(Ordering::Relaxed).min(bytes);
+            let dead = self.dead(segment.slot).min(bytes);
+            let removals = segment.removal_bytes.load(Ordering::Relaxed).min(dead);
+            space.dead += dead;
+            behind_damage |= segment.is_damaged();
+            space.stuck += match (segment.is_damaged(), behind_damage) {
+                (true, _) => dead,
+                (false, true) => removals,
+                (false, false) => 0,
+            };
             if segment.end().is_none() {
                 space.active = segment.capacity;
+            } else if bytes < small && !segment.is_damaged() {
+                space.small += 1;
             }
         }
         space
+    }
+
+    /// A sealed segment with fewer bytes of records is a small one.
+    pub(crate) fn small_bytes(&self) -> u64 {
+        self.segment_bytes(0) / 4
     }
 
     /// Segments that a checkpoint with this cut need not name any more.

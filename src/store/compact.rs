@@ -3,8 +3,8 @@
 //! **Evacuating a segment**, a few records at a time, by the background thread and, when the log is over its
 //! bound, by the writers themselves:
 //!
-//! 1. A victim is chosen by its counters: among the sealed segments the one with the largest share of bytes to
-//!    gain. Every stripe is taken once: whoever has appended to the segment has published by then.
+//! 1. A victim is chosen (victim.rs). Every stripe is taken once: whoever has appended to the segment has published
+//!    by then.
 //! 2. Its records are read one after another; each is checked, so that rot is never copied under a fresh
 //!    checksum. A segment with a record that cannot be read is kept as it is.
 //! 3. A put is live if the key's path has a slot with this very place. A live one is appended again and
@@ -27,9 +27,10 @@ use crate::index::lookup::Probe;
 use crate::index::slot::{Place, Slot};
 use crate::index::table::Table;
 use crate::log::record::{Encoded, Invalid, Kind, Record};
-use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::log::segment::Segment;
 use crate::stats::CompactionReport;
 use crate::store::core::Core;
+use crate::store::victim::SMALL_MAX;
 use crate::store::write::with_encoded;
 use crate::sync::{AtomicU32, AtomicU64, Instant, Mutex, Ordering, sleep, yield_now};
 use crate::sys::pins::Pinned;
@@ -42,8 +43,10 @@ const HELP_RECORDS: usize = 16;
 const THROTTLE: Duration = Duration::from_micros(200);
 /// How long the background thread rests between two steps while the log is only just over its bound.
 const PACE: Duration = Duration::from_micros(20);
-/// A segment is not worth evacuating by force for less than this fraction of its bytes.
-const FORCED_GAIN: u64 = 20;
+/// Bytes of records that a thread claims at a time: bounds how long others wait for their turn.
+const PIECE_BYTES: u64 = 256 << 10;
+/// So many emptied segments are worth a checkpoint, however small they are.
+const WAITING_MAX: usize = 32;
 
 /// The state of compaction, and its counters.
 #[derive(Debug, Default)]
@@ -53,10 +56,8 @@ pub(crate) struct Compaction {
     pressure: AtomicU32,
     /// The total of appended bytes at which the log's space is looked at again.
     look_at: AtomicU64,
-    /// Segments up to this sequence are compacted whether or not the log is over its bound; 0 for none.
-    forced: AtomicU64,
     /// Victims chosen so far.
-    victims: AtomicU64,
+    pub(super) victims: AtomicU64,
     /// Bytes that others had appended when the background thread looked last.
     seen: AtomicU64,
     pub(crate) moved_records: AtomicU64,
@@ -70,17 +71,17 @@ pub(crate) struct Compaction {
 
 /// A segment that is being evacuated.
 #[derive(Debug)]
-struct Victim {
+pub(super) struct Victim {
     /// Tells this evacuation from an earlier one of the same segment.
-    id: u64,
-    segment: Arc<Segment>,
+    pub(super) id: u64,
+    pub(super) segment: Arc<Segment>,
     /// Where the next record begins that nobody has claimed.
-    at: u64,
-    end: u64,
+    pub(super) at: u64,
+    pub(super) end: u64,
     /// An older segment holds records: removals must be kept.
-    keep_removals: bool,
+    pub(super) keep_removals: bool,
     /// Claimed pieces that are not finished.
-    in_flight: u32,
+    pub(super) in_flight: u32,
 }
 
 /// A piece of a victim, claimed by one thread.
@@ -143,19 +144,23 @@ impl Core {
         let ratio = if quiet { (1.0 + self.log_ratio) / 2.0 } else { self.log_ratio };
         let bound = (space.live() as f64 * ratio).min(u64::MAX as f64 / 4.0) as u64;
         let goal = bound.saturating_add(segment);
-        let total = space.bytes + space.evacuated;
+        // What nothing can be done about is no reason to copy the rest over and over.
+        let bytes = space.bytes - space.stuck;
+        let total = bytes + space.evacuated;
         let far = total > goal.saturating_add(segment * 2);
         let pressure = if far && space.evacuated >= segment {
             if total > goal.saturating_add(segment * 3) { Pressure::Full } else { Pressure::Wait }
-        } else if far || space.bytes > goal.saturating_add(segment / 2) {
+        } else if far || bytes > goal.saturating_add(segment / 2) {
             Pressure::Help
         } else {
             Pressure::None
         };
         Look {
-            due: space.bytes > goal,
+            due: bytes > goal || space.small > SMALL_MAX,
             pressure,
-            checkpoint: space.evacuated >= segment || (space.evacuated > 0 && total > goal),
+            checkpoint: space.evacuated >= segment
+                || (space.evacuated > 0 && total > goal)
+                || space.waiting >= WAITING_MAX,
         }
     }
 
@@ -194,7 +199,7 @@ impl Core {
             }
             for _ in 0..16 {
                 // An error is met again by whoever needs the space; a damaged segment is not chosen again.
-                if !matches!(self.compact_step(STEP_RECORDS), Ok(Progress::Made)) {
+                if !matches!(self.compact_step(STEP_RECORDS, None), Ok(Progress::Made)) {
                     return;
                 }
                 if look.pressure == Pressure::None {
@@ -226,12 +231,18 @@ impl Core {
             }
             return Ok(());
         }
-        if look.checkpoint {
-            self.run_checkpoint(false)?;
+        let mut look = look;
+        loop {
+            if look.checkpoint {
+                self.run_checkpoint(false)?;
+            }
+            // The change that led here is made: an error of this is none of its own. It is met again by whoever
+            // needs the space. If what is left of the victim is with others, they will finish it.
+            if !look.due || !matches!(self.compact_step(STEP_RECORDS, None), Ok(Progress::Made)) {
+                return Ok(());
+            }
+            look = self.look_at_space(false);
         }
-        // If what is left of the victim is with others, they will finish it: nobody waits for them here.
-        while self.look_at_space(false).due && self.compact_step(STEP_RECORDS)? == Progress::Made {}
-        Ok(())
     }
 
     #[cold]
@@ -250,21 +261,26 @@ impl Core {
         // A segment is prepared by the background thread, not here: that could take long.
         if self.log.prepared_count() > 0 {
             // An error is met again by whoever needs the space.
-            let _ = self.compact_step(HELP_RECORDS);
+            let step = self.compact_step(HELP_RECORDS, None);
+            if !matches!(step, Ok(Progress::Made | Progress::Others)) {
+                // Until the next look there is no help; looking at all segments at each write would be dear.
+                self.compaction.pressure.store(Pressure::None as u32, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
 
-    /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock.
+    /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock. `forced`: a
+    /// victim is chosen up to this sequence, whether or not the log is over its bound.
     ///
     /// # Errors
     /// Those of a write (`DiskFull`), and `Corrupt` if a page or record cannot be read. The victim is let go
     /// then; what was moved stays moved.
-    pub(crate) fn compact_step(&self, records: usize) -> Result<Progress> {
+    pub(crate) fn compact_step(&self, records: usize, forced: Option<u32>) -> Result<Progress> {
         let piece = {
             let mut victim = self.compaction.victim.lock();
             if victim.is_none() {
-                *victim = self.choose_victim();
+                *victim = self.choose_victim(forced);
             }
             let Some(current) = victim.as_mut() else { return Ok(Progress::Nothing) };
             if current.at >= current.end {
@@ -311,22 +327,15 @@ impl Core {
             [get(&own.moved_records), get(&own.moved_bytes), get(&own.evacuated)]
         };
         let counted = counters();
-        if self.log.space().dead > 0 {
-            // What the active segment holds is compacted too.
-            self.provide_meta_room()?;
-            self.log.provide_segment(0)?;
-            // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it
-            // was when it noted its position.
-            let _held = self.table.lock(0);
-            self.log.seal_active();
+        let mut finished = true;
+        // What the active segment holds is compacted too, if that is worth it: before the others, or once they are
+        // gone and its removals need not be kept any more.
+        for _ in 0..2 {
+            self.seal_if_worth_it()?;
+            let sealed = |segment: &Arc<Segment>| segment.end().is_some();
+            let last = self.log.segments().iter().rev().find(|segment| sealed(segment)).map_or(0, |s| s.sequence);
+            finished = finished && self.compact_forced(last, progress, before.1.bytes)?;
         }
-        let sealed = |segment: &Arc<Segment>| segment.end().is_some();
-        let last = self.log.segments().iter().rev().find(|segment| sealed(segment)).map_or(0, |s| s.sequence);
-        let all = before.1.bytes;
-        self.compaction.forced.store(last.into(), Ordering::Relaxed);
-        let result = self.compact_forced(progress, all);
-        self.compaction.forced.store(0, Ordering::Relaxed);
-        let finished = result?;
         self.run_checkpoint(false)?;
         self.log.discard_spares()?;
         let counted: Vec<u64> = counters().iter().zip(counted).map(|(now, then)| now - then).collect();
@@ -344,14 +353,14 @@ impl Core {
         })
     }
 
-    /// Compacts until nothing is worth it. Returns false if `progress` has ended it.
-    fn compact_forced(&self, progress: &mut dyn FnMut(u64, u64) -> bool, all: u64) -> Result<bool> {
+    /// Compacts segments up to a sequence until nothing is worth it. Returns false if `progress` has ended it.
+    fn compact_forced(&self, last: u32, progress: &mut dyn FnMut(u64, u64) -> bool, all: u64) -> Result<bool> {
         loop {
             let space = self.log.space();
             if !progress(space.evacuated.min(all), all) {
                 return Ok(false);
             }
-            match self.compact_step(STEP_RECORDS)? {
+            match self.compact_step(STEP_RECORDS, Some(last))? {
                 Progress::Made => {}
                 Progress::Others => yield_now(),
                 Progress::Nothing => return Ok(true),
@@ -361,42 +370,6 @@ impl Core {
                 self.run_checkpoint(false)?;
             }
         }
-    }
-
-    /// Step 1.
-    fn choose_victim(&self) -> Option<Victim> {
-        let forced = self.compaction.forced.load(Ordering::Relaxed);
-        let segments = self.log.segments();
-        let oldest = segments.iter().find(|segment| !segment.is_evacuated())?.sequence;
-        let candidates = segments.iter().filter(|segment| {
-            let is_oldest = segment.sequence == oldest;
-            segment.end().is_some()
-                && !segment.is_evacuated()
-                && !segment.is_damaged()
-                && (is_oldest || !segment.has_clears())
-        });
-        // What freeing the segment gains, in thousandths of its bytes.
-        let gain = |segment: &Segment| {
-            let bytes = self.log.record_bytes(segment).max(1);
-            let kept = if segment.sequence == oldest { 0 } else { segment.removal_bytes.load(Ordering::Relaxed) };
-            self.log.dead(segment.slot).min(bytes).saturating_sub(kept) * 1000 / bytes
-        };
-        let is_forced = |segment: &Segment| u64::from(segment.sequence) <= forced;
-        let chosen = if forced > 0 {
-            candidates.into_iter().find(|s| {
-                let is_empty = self.log.record_bytes(s) == 0;
-                is_forced(s) && (is_empty || gain(s) > 1000 / FORCED_GAIN)
-            })
-        } else {
-            // In the oldest segment the removals die too, wherever else they would have to be kept.
-            candidates.max_by_key(|s| gain(s) + if s.sequence == oldest { 50 } else { 0 }).filter(|s| gain(s) > 30)
-        };
-        let segment = Arc::clone(chosen?);
-        self.table.pass_all_stripes();
-        let end = segment.end()?;
-        let keep_removals = segment.sequence != oldest;
-        let id = self.compaction.victims.fetch_add(1, Ordering::Relaxed);
-        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
     }
 
     /// Step 2: claims the next records. An error means that the victim is kept, and why, if that is damage.
@@ -412,7 +385,8 @@ impl Core {
         let mut items = Vec::with_capacity(records);
         // Marks and other records that need nothing done are not counted, but end the piece as well.
         let mut left = 4 * records;
-        while victim.at < victim.end && items.len() < records && left > 0 {
+        let stop = victim.at.saturating_add(PIECE_BYTES);
+        while victim.at < victim.end.min(stop) && items.len() < records && left > 0 {
             left -= 1;
             let place = Place::new(segment.slot, victim.at);
             let record = match self.log.record(&pinned, place) {
@@ -476,6 +450,8 @@ impl Core {
     fn move_record(&self, record: &Record<'_>, hash: u64, place: Place, encoded: &mut Encoded) -> Step<bool> {
         let table = &self.table;
         let guard = table.lock(hash);
+        // Under the stripe: once poisoned, the index does not say any more what the log says.
+        self.check_writable()?;
         let owner = guard.growth.page_of(hash);
         let chain = table.chain(owner)?;
         let tag = Table::tag(&chain, hash);
@@ -500,6 +476,7 @@ impl Core {
     fn keep_removal(&self, record: &Record<'_>, hash: u64, encoded: &mut Encoded) -> Step<bool> {
         let table = &self.table;
         let guard = table.lock(hash);
+        self.check_writable()?;
         let chain = table.chain(guard.growth.page_of(hash))?;
         let marks = chain.primary.state.load().has_marks();
         let mut hit = None;
@@ -508,7 +485,8 @@ impl Core {
             // A later put, which a repair finds as well.
             return Ok(false);
         }
-        let appended = self.log.append(encoded, 1, true)?;
+        // Not from the reserve: on a full disk this is tried again and again, and would use it up.
+        let appended = self.log.append(encoded, 1, false)?;
         self.log.add_dead(appended.place, encoded.len());
         self.compaction.moved_bytes.fetch_add(encoded.len(), Ordering::Relaxed);
         Ok(appended.running_low)

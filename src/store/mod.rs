@@ -8,7 +8,7 @@
 //! ├── bulk       batches, bulk removal, clear  ├── background   threads
 //! ├── compact    space of the log comes back   ├── resize   the table's size
 //! ├── scan       iteration                     └── stats
-//! ├── value      what reads return
+//! ├── value      what reads return             ├── compact, victim   emptying segments
 //! └── core       what all of them share
 //! ```
 
@@ -25,6 +25,7 @@ mod resize;
 mod scan;
 mod stats;
 mod value;
+mod victim;
 mod write;
 
 use std::path::Path;
