@@ -398,3 +398,30 @@ fn damage_does_not_make_compaction_run_in_circles() {
         assert_eq!(found.is_err(), n % 25 == 0, "key {n}");
     }
 }
+
+/// An active segment that is far too large for the log is replaced by a smaller one, unless it has no record yet. The
+/// smaller one was made all the same: a new file, filled with zeroes and synced, ten times a second, for ever.
+#[test]
+fn an_idle_store_makes_no_segments() {
+    let dir = scratch();
+    let path = dir.path().join("s");
+    let s = Options::new().sync(SyncPolicy::Manual).open(&path).unwrap();
+    for n in 0..12_000 {
+        s.insert(key(n), bytes(1000, n)).unwrap();
+    }
+    s.clear().unwrap();
+    s.compact().unwrap();
+    let last = || {
+        let names = std::fs::read_dir(path.join("log-1")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.max().expect("a segment")
+    };
+    // Whatever is prepared ahead is prepared by then.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = last();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(last(), before, "{:#?}", s.stats().log);
+    // With the first record it is replaced.
+    s.insert("k", "v").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(s.stats().log.file_bytes < 4 << 20, "{:#?}", s.stats().log);
+}

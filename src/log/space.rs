@@ -150,9 +150,12 @@ impl Log {
 
     /// True if the active segment should not go on: it is far larger than the log needs by now, because most of
     /// it was removed, or it was prepared for bulk writing and now every write is synced.
+    ///
+    /// Not before it holds a record: until then it cannot be ended, and nothing is lost by its size.
     pub(crate) fn is_ill_fitting(&self) -> bool {
-        let active = self.appender.lock().as_ref().map_or(0, |appender| appender.segment.capacity);
-        active > 4 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
+        let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity, active.position().offset()));
+        let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
+        capacity > 4 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
 
     /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the
