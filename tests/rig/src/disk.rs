@@ -118,6 +118,26 @@ impl SimDisk {
         self.0.lock().faults.clone()
     }
 
+    /// Calls made so far that could change something, or make it durable.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.0.lock().changes
+    }
+
+    /// True if the page cache shows something as clean that is not on the disk.
+    #[must_use]
+    pub fn has_lies(&self) -> bool {
+        self.0.lock().has_lies()
+    }
+
+    /// The name of a file of which an fsync has failed and that is still there. What failed before is forgotten.
+    pub fn failed_sync(&self) -> Option<String> {
+        let mut world = self.0.lock();
+        let failed = std::mem::take(&mut world.failed_syncs);
+        let names = world.cache.iter().filter_map(Node::as_dir).flatten();
+        names.into_iter().find(|(_, node)| failed.contains(node)).map(|(name, _)| name.to_string())
+    }
+
     /// Begins a call that fails as a whole or not at all.
     fn begin(&self, call: Call) -> io::Result<MutexGuard<'_, World>> {
         let mut world = self.0.lock();

@@ -9,10 +9,11 @@
 //! * [`script`], [`scripts`]: what is done to a store. A new feature joins by adding a script.
 //! * [`oracle`]: what may be in a store afterwards.
 //! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
-//! * [`faults`]: calls that fail.
+//! * [`faults`], [`fault_layer`]: calls that fail, and what must be true then.
 
 pub mod crash;
 pub mod disk;
+pub mod fault_layer;
 pub mod faults;
 pub mod image;
 pub mod oracle;

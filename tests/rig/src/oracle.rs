@@ -30,7 +30,8 @@ pub fn entry_hash(key: &[u8], value: &[u8]) -> StateHash {
     u128::from(mix(lanes[0])) << 64 | u128::from(mix(lanes[1]))
 }
 
-type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+/// What is in a store.
+pub type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn content_hash(content: &Content) -> StateHash {
     content.iter().map(|(key, value)| entry_hash(key, value)).fold(0, u128::wrapping_add)
@@ -93,37 +94,13 @@ impl History {
     /// The history of a script.
     #[must_use]
     pub fn of(script: &Script) -> Self {
-        let mut content = Content::new();
+        let mut model = Model::new(Content::new(), Vec::new());
         let mut keys = std::collections::BTreeSet::new();
-        let mut history = History::new(0, Vec::new());
         for op in &script.ops {
-            match op {
-                Op::Insert(k, value) | Op::Update(k, value) => _ = content.insert(key(*k), value.bytes()),
-                Op::Remove(k) => _ = content.remove(&key(*k)),
-                Op::Apply(changes) => {
-                    for (k, value) in changes {
-                        match value {
-                            Some(value) => content.insert(key(*k), value.bytes()),
-                            None => content.remove(&key(*k)),
-                        };
-                    }
-                }
-                Op::RemoveMany(numbers) => {
-                    let before = content.clone();
-                    let removed: Vec<_> = numbers.iter().map(|&k| key(k)).collect();
-                    removed.iter().for_each(|k| _ = content.remove(k));
-                    history.divisible.push(Divisible { position: history.states.len() as u32, before, removed });
-                }
-                Op::Clear => content.clear(),
-                _ => {}
-            }
-            keys.extend(content.keys().cloned());
-            history.push(content_hash(&content));
-            history.contents.insert(content_hash(&content), content.clone());
+            model.step(op);
+            keys.extend(model.content.keys().cloned());
         }
-        history.contents.insert(0, Content::new());
-        history.keys = keys.into_iter().collect();
-        history
+        History { keys: keys.into_iter().collect(), ..model.history }
     }
 
     /// Whether a state may be what a crash leaves. `low` steps must be there, and no more than `high`.
@@ -154,8 +131,7 @@ impl History {
     /// In words.
     pub fn look_closer(&self, recovered: &mut Recovered, store: &Store) -> Result<(), String> {
         if !self.positions.contains_key(&recovered.hash) {
-            let all = store.iter().map(|entry| entry.map(|entry| (entry.key().to_vec(), entry.value().to_vec())));
-            recovered.entries = all.collect::<Result<_, _>>().map_err(|error| format!("iteration: {error}"))?;
+            recovered.entries = content_of(store)?.into_iter().collect();
         }
         Ok(())
     }
@@ -201,4 +177,84 @@ impl History {
         }
         Ok(Recovered { hash, count, entries: Vec::new() })
     }
+}
+
+/// What a step makes of a content.
+pub fn carry_out(op: &Op, content: &mut Content) {
+    match op {
+        Op::Insert(k, value) | Op::Update(k, value) => _ = content.insert(key(*k), value.bytes()),
+        Op::Remove(k) => _ = content.remove(&key(*k)),
+        Op::Apply(changes) => {
+            for (k, value) in changes {
+                match value {
+                    Some(value) => content.insert(key(*k), value.bytes()),
+                    None => content.remove(&key(*k)),
+                };
+            }
+        }
+        Op::RemoveMany(numbers) => numbers.iter().for_each(|&k| _ = content.remove(&key(k))),
+        Op::Clear => content.clear(),
+        _ => {}
+    }
+}
+
+/// A history as it is made, and what it has come to.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// What is in the store now.
+    pub content: Content,
+    /// What was in it.
+    pub history: History,
+}
+
+impl Model {
+    /// A history that begins with a content.
+    #[must_use]
+    pub fn new(content: Content, keys: Vec<Vec<u8>>) -> Self {
+        let hash = content_hash(&content);
+        let mut history = History::new(hash, keys);
+        history.contents.insert(hash, content.clone());
+        Model { content, history }
+    }
+
+    /// How many steps there were.
+    #[must_use]
+    pub fn position(&self) -> u32 {
+        self.history.states.len() as u32 - 1
+    }
+
+    /// A step that was carried out.
+    pub fn step(&mut self, op: &Op) {
+        let mut after = self.content.clone();
+        carry_out(op, &mut after);
+        self.step_to(op, after);
+    }
+
+    /// A step that was carried out as far as the content says.
+    pub fn step_to(&mut self, op: &Op, after: Content) {
+        let before = std::mem::replace(&mut self.content, after);
+        if let Op::RemoveMany(numbers) = op {
+            let (position, removed) = (self.position() + 1, numbers.iter().map(|&k| key(k)).collect());
+            self.history.divisible.push(Divisible { position, before, removed });
+        }
+        let hash = content_hash(&self.content);
+        self.history.push(hash);
+        self.history.contents.insert(hash, self.content.clone());
+    }
+
+    /// A step that nobody has seen happen, and that may come to light when the store is opened again.
+    pub fn perhaps(&mut self, op: &Op) {
+        let now = self.content.clone();
+        self.step(op);
+        self.content = now;
+    }
+}
+
+/// All that is in a store.
+///
+/// # Errors
+/// In words.
+pub fn content_of(store: &Store) -> Result<Content, String> {
+    let all = store.iter().map(|entry| entry.map(|entry| (entry.key().to_vec(), entry.value().to_vec())));
+    all.collect::<tophash::Result<_>>().map_err(|error| format!("iteration: {error}"))
 }

@@ -99,6 +99,10 @@ pub struct World {
     pub(crate) random: Random,
     /// Changes with whatever a crash could tell apart.
     pub(crate) version: u64,
+    /// Calls that could change something, or make it durable.
+    pub(crate) changes: u64,
+    /// Files of which an fsync has failed.
+    pub(crate) failed_syncs: BTreeSet<NodeId>,
     /// Power is off: every call fails.
     pub(crate) dead: bool,
     pub(crate) recorder: Option<Recorder>,
@@ -125,6 +129,8 @@ impl World {
             locks: BTreeMap::new(),
             random: Random::new(seed),
             version: 0,
+            changes: 0,
+            failed_syncs: BTreeSet::new(),
             dead: false,
             recorder: None,
             faults: None,
@@ -136,6 +142,7 @@ impl World {
         if self.dead {
             return Err(io::Error::other("the power is off"));
         }
+        self.changes += u64::from(call.changes());
         if self.recorder.is_some() {
             self.boundary(call);
         }
@@ -413,6 +420,7 @@ impl World {
     pub(crate) fn lie(&mut self, node: NodeId) {
         self.look_at_logs(Some(node));
         self.version += 1;
+        self.failed_syncs.insert(node);
         let mut pending = Vec::new();
         for change in std::mem::take(&mut self.pending) {
             match change.kind {
@@ -428,6 +436,11 @@ impl World {
             }
         }
         self.pending = pending;
+    }
+
+    /// True if the cache shows anything as clean that is not on the disk.
+    pub(crate) fn has_lies(&self) -> bool {
+        !self.lies.is_empty()
     }
 
     // ----- mappings -----
@@ -473,7 +486,9 @@ impl World {
                 }
             }
         }
-        self.logs = logs.into_iter().filter(|(_, view)| view.is_mapped()).collect();
+        // What was stored through a mapping that is gone was stored all the same: it goes when it was looked at.
+        let stays = |n: NodeId, view: &LogView| view.is_mapped() || node.is_some_and(|node| node != n);
+        self.logs = logs.into_iter().filter(|(n, view)| stays(*n, view)).collect();
     }
 
     /// Maps a part of a file privately. Returns the map's number, and what must live as long as the map.
