@@ -3,6 +3,8 @@
 use siphasher::sip::SipHasher13;
 use std::fmt;
 
+use crate::mutant::{Mutant, broken};
+
 /// CRC-32 (ISO-HDLC, as in zip and ethernet).
 #[inline]
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
@@ -13,6 +15,7 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
 /// earlier use of the file (another salt) or one that was moved (another offset) does not validate.
 #[inline]
 pub(crate) fn place_mask(salt: u64, offset: u64) -> u32 {
+    let salt = if broken(Mutant::NoSalt) { 0 } else { salt };
     let mixed = (salt ^ offset.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     (mixed >> 32) as u32
 }

@@ -41,6 +41,8 @@ mod checksum;
 mod error;
 mod index;
 mod log;
+#[doc(hidden)]
+pub mod mutant;
 mod offline;
 mod options;
 mod stats;

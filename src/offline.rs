@@ -24,6 +24,7 @@ use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::journal_path;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::slot::Slot;
+use crate::mutant::{Mutant, broken};
 use crate::options::{Options, Origin, SyncPolicy, Tuning};
 use crate::store::Store;
 use crate::store::create::{COMPACTING, index_path, log_path, remove_garbage};
@@ -262,7 +263,9 @@ impl Build<'_> {
         if let Some((path, end)) = tail {
             let file = self.disk.open(&path, OpenMode::Write).context("open", &path)?;
             file.set_len(end.next_multiple_of(PAGE_BYTES as u64)).context("shorten", &path)?;
-            file.sync_all().context("sync", &path)?;
+            if !broken(Mutant::SwitchedBeforeSync) {
+                file.sync_all().context("sync", &path)?;
+            }
         }
         // Nothing in the journal counts but its head; it gets its length when the store is opened.
         let journal = journal_path(&self.directory());

@@ -64,12 +64,13 @@ impl Scan<'_, '_, '_, '_> {
                     self.known.damaged = true;
                     return Ok(());
                 }
-                Err(why) => self.resume(&mut source, at, upto, why),
+                Err(why) => {
+                    // The cause first: whoever takes one finding for all takes the first.
+                    self.unreadable(&mut source);
+                    self.resume(&mut source, at, upto, why);
+                }
             }
-            for (at, error) in source.take_bad() {
-                self.sink.unreadable(&self.known.path, at, &error);
-                self.known.damaged = true;
-            }
+            self.unreadable(&mut source);
             if self.known.at >= told + STEP_BYTES {
                 told = self.known.at;
                 self.sink.advance(source.take_bytes_read())?;
@@ -77,6 +78,14 @@ impl Scan<'_, '_, '_, '_> {
         }
         self.misplaced_before(upto.min(self.known.at));
         self.sink.advance(source.take_bytes_read())
+    }
+
+    /// Reports the blocks that could not be read since the last call.
+    fn unreadable(&mut self, source: &mut PreadSource) {
+        for (at, error) in source.take_bad() {
+            self.sink.unreadable(&self.known.path, at, &error);
+            self.known.damaged = true;
+        }
     }
 
     /// Slots before an offset at which a record begins: they point into the middle of the one before.

@@ -24,6 +24,7 @@ use crate::log::record::{BlobLink, Kind, Record};
 use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
+use crate::mutant::{Mutant, broken};
 use crate::sys::{Disk, LogMap, OpenMode, read_up_to};
 
 /// Where to look.
@@ -288,6 +289,9 @@ impl TailSource<'_> {
             self.collect(segment, member, tail);
             return Some(next);
         };
+        if broken(Mutant::FrameInParts) {
+            return Some(next);
+        }
         let end = next.checked_add(bytes).filter(|&end| end <= limit)?;
         let mut inner = next;
         let mut members = Vec::new();

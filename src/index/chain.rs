@@ -14,6 +14,7 @@
 use super::page::{BUCKET_SLOTS, Bucket, Geometry, PageRef};
 use super::region::PageSlot;
 use super::slot::{Slot, Tag};
+use crate::mutant::{Mutant, broken};
 
 /// A primary page and the overflow pages that continue it.
 pub(crate) struct Chain<'t> {
@@ -147,7 +148,7 @@ impl<'t> Chain<'t> {
         self.page(spot.page).count(-1, 0, 1);
         loop {
             let bucket = self.page(hole.page).bucket(hole.bucket);
-            if bucket.has_empty_rest() {
+            if bucket.has_empty_rest() || broken(Mutant::NoPathRepair) {
                 break;
             }
             let Some(from) = self.filler(hole) else {
@@ -177,7 +178,7 @@ impl<'t> Chain<'t> {
 
     /// Removes an entry without repair (bulk removals; a rewrite of the page cleans up). Moves nothing.
     pub(crate) fn remove_unrepaired(&self, spot: Spot) {
-        let rest = self.page(spot.page).bucket(spot.bucket).has_empty_rest();
+        let rest = self.page(spot.page).bucket(spot.bucket).has_empty_rest() || broken(Mutant::EmptyRestTooEarly);
         self.set(spot, if rest { Slot::EMPTY_REST } else { Slot::EMPTY_ONE });
         self.page(spot.page).count(-1, i32::from(!rest), 1);
     }

@@ -15,6 +15,7 @@ use super::page::Bucket;
 use super::slot::{Slot, Tag};
 use super::table::Table;
 use crate::error::Fault;
+use crate::mutant::{Mutant, broken, pause_if};
 use crate::sync::{Ordering, fence};
 use crate::sys::prefetch_word;
 
@@ -49,7 +50,7 @@ impl SeenSlot<'_> {
     /// True if the slot still says the same. Call after pinning what it points to.
     #[inline]
     pub(crate) fn is_unchanged(&self) -> bool {
-        self.bucket.is_none_or(|(bucket, i)| bucket.slot(i) == self.slot)
+        broken(Mutant::PinnedUnseen) || self.bucket.is_none_or(|(bucket, i)| bucket.slot(i) == self.slot)
     }
 }
 
@@ -118,6 +119,7 @@ impl Table {
     #[inline(always)]
     fn round<T>(&self, hash: u64, probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>) -> Result<Round<T>> {
         let number = self.growth().page_of(hash);
+        pause_if(Mutant::MissWithoutGrowth);
         let page = self.primary_page(number)?;
         let home = Tag::of(hash, 0).home(self.geometry.homes);
         let first = page.page.bucket(home);
@@ -151,7 +153,7 @@ impl Table {
                 fence(Ordering::Acquire);
                 let same = !state.is_moving()
                     && state.same_version(page.state.load())
-                    && self.growth().page_of(hash) == number;
+                    && (self.growth().page_of(hash) == number || broken(Mutant::MissWithoutGrowth));
                 Ok(if same { Round::Done(None) } else { Round::Again })
             }
         }
@@ -165,6 +167,7 @@ impl Table {
         tag: Tag,
         probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
     ) -> Result<Flow<T>> {
+        pause_if(Mutant::NoVersions);
         let buckets = self.geometry.homes + self.geometry.stash;
         let mut page = primary;
         let mut first = self.geometry.homes;

@@ -12,6 +12,7 @@
 //! always noticed.
 
 use super::page::{PAGE_WORDS, PageRef};
+use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU64, OnceLock, Ordering};
 use crate::sys::IndexMap;
 
@@ -126,12 +127,18 @@ impl PageState {
 
     /// Readers' misses do not count until [`end_move`](Self::end_move).
     pub(crate) fn begin_move(&self) {
+        if broken(Mutant::NoVersions) {
+            return;
+        }
         let before = self.0.fetch_add(Self::VERSION_ONE, Ordering::SeqCst);
         debug_assert!(!StateWord(before).is_moving());
     }
 
     /// Ends what [`begin_move`](Self::begin_move) began.
     pub(crate) fn end_move(&self) {
+        if broken(Mutant::NoVersions) {
+            return;
+        }
         let before = self.0.fetch_add(Self::VERSION_ONE, Ordering::SeqCst);
         debug_assert!(StateWord(before).is_moving());
     }

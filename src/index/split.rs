@@ -19,6 +19,7 @@ use super::region::{PageSlot, PageState};
 use super::slot::Slot;
 use super::table::{Structure, Table};
 use super::{Need, Step};
+use crate::mutant::{Mutant, broken, pause_if};
 use crate::sync::{MutexGuard, Ordering};
 
 /// Hash bits that a slot keeps for splits.
@@ -138,12 +139,19 @@ impl Table {
         source.primary.state.begin_move();
         target.primary.state.begin_move();
         write_chain(&target, &go, level + 1, split_base, marks);
-        self.set_growth(growth.advanced());
+        let late = broken(Mutant::CursorMovedLate);
+        if !late {
+            self.set_growth(growth.advanced());
+        }
         write_chain(&source, &stay, level + 1, split_base, marks);
         // An overflow page that could not be given back stays in the chain, empty.
         let unlinked = self.unlink_overflow(&mut source, stay.overflow_pages());
         source.primary.state.end_move();
         target.primary.state.end_move();
+        if late {
+            pause_if(Mutant::CursorMovedLate);
+            self.set_growth(growth.advanced());
+        }
         guard.add_count(-(lost as i64));
         self.counters.splits.fetch_add(1, Ordering::Relaxed);
         ignore_shortage(unlinked)

@@ -20,6 +20,7 @@ use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
 use crate::index::slot::Place;
 use crate::index::{Need, Step};
+use crate::mutant::{Mutant, broken};
 use crate::options::SyncPolicy;
 use crate::sync::{Instant, Ordering};
 use crate::sys::LogWriter;
@@ -88,7 +89,7 @@ impl Log {
         let bytes = encoded.len() + MARK_BYTES as u64;
         let mut guard = self.appender.lock();
         let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
-        let reserve = if only_removes || self.prepared_count() > 0 {
+        let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
             self.config.tuning.reserve_bytes.min(appender.segment.capacity / 8)
@@ -101,7 +102,12 @@ impl Log {
         }
         let claim = self.commit.durable();
         if claim > appender.marked {
-            let mark = encode_mark(claim, appender.segment.salt, appender.writer.position());
+            let too_much = appender.writer.position() + bytes;
+            let claimed = match broken(Mutant::MarkClaimsTooMuch) {
+                true => Position::new(appender.segment.sequence, too_much),
+                false => claim,
+            };
+            let mark = encode_mark(claimed, appender.segment.salt, appender.writer.position());
             appender.writer.put(&mark);
             appender.total += MARK_BYTES as u64;
             appender.marked = claim;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Position;
 use super::segments::Log;
 use crate::error::Error;
+use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};
 
 /// How long a leader waits for company at most.
@@ -130,6 +131,9 @@ impl Log {
         let unsynced: Vec<_> =
             self.registry.lock().segments.range(from..=end.sequence()).map(|(_, segment)| segment.clone()).collect();
         for segment in unsynced {
+            if broken(Mutant::OnlyLastSegmentSynced) && segment.sequence < end.sequence() {
+                continue;
+            }
             let Some(file) = segment.file() else { continue };
             file.sync_data().map_err(|error| (segment.path.clone(), error))?;
             if segment.sequence < end.sequence() {

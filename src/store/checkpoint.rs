@@ -22,7 +22,9 @@ use crate::index::page::{PageImage, image};
 use crate::index::region::{PageId, PageSlot, RegionKind};
 use crate::log::Position;
 use crate::log::segment::Segment;
+use crate::mutant::{Mutant, broken};
 use crate::store::core::{CheckpointState, Core, Files};
+use crate::store::create::COMPACTING;
 use crate::sync::{Instant, MutexGuard, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, write_all_at};
 
@@ -85,12 +87,20 @@ impl Core {
         if nothing_new && !clean {
             return Ok(());
         }
-        self.log.sync_to(cut.position)?;
+        if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
+            self.log.sync_to(cut.position)?;
+        }
+        if broken(Mutant::FreedTooEarly) {
+            self.log.free(&cut.excluded)?;
+        }
         let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
         if !nothing_new {
             header.generation += 1;
             header.cut = cut.position;
             let head = self.write_journal(files, state, &cut, header.generation)?;
+            if broken(Mutant::HeaderBeforePages) {
+                header.write(&*files.index, &files.index_path)?;
+            }
             apply_journal(files, head)?;
             self.counters.images.fetch_add(head.images, Ordering::Relaxed);
         }
@@ -176,10 +186,19 @@ impl Core {
         state.meta_pages = meta_pages;
         let mut pages: Vec<PageSlot<'_>> = cut.pages.iter().filter_map(|&id| self.table.by_id(id)).collect();
         pages.sort_unstable_by_key(PageSlot::number);
-        for page in pages {
+        let last = pages.len().saturating_sub(1);
+        for (n, page) in pages.into_iter().enumerate() {
             let Some(mut bytes) = self.table.dirty.capture(&page) else { continue };
             // Made ready for an entry that then went elsewhere: still a hole.
             if image::kind(&bytes) == 0 {
+                continue;
+            }
+            if n == last && broken(Mutant::PageLeftOut) {
+                continue;
+            }
+            if n == last && broken(Mutant::PageOutsideJournal) {
+                image::seal(&mut bytes, state.header.uuid, generation);
+                write_images(&*files.index, &[*bytes]).context("write pages of", &files.index_path)?;
                 continue;
             }
             writer.push(&mut bytes)?;
@@ -228,6 +247,9 @@ pub(crate) fn apply_journal(files: &Files, head: JournalHead) -> Result<()> {
         write_images(&*files.index, images).context("write pages of", &files.index_path)?;
         Ok(true)
     })?;
+    if broken(Mutant::PagesNotSynced) {
+        return Ok(());
+    }
     files.index.sync_all().context("sync", &files.index_path)
 }
 

@@ -28,6 +28,7 @@ use crate::index::slot::{Place, Slot};
 use crate::index::table::Table;
 use crate::log::record::{Encoded, Invalid, Kind, Record};
 use crate::log::segment::Segment;
+use crate::mutant::{Mutant, broken};
 use crate::stats::CompactionReport;
 use crate::store::core::Core;
 use crate::store::victim::SMALL_MAX;
@@ -420,7 +421,7 @@ impl Core {
         let mut running_low = false;
         for item in &piece.items {
             let place = Place::new(slot, item.offset);
-            if item.kind != Kind::Remove && !self.is_live(item.hash, place)? {
+            if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, place)? {
                 continue;
             }
             let record = self.log.record(&piece.pinned, place)?;
@@ -456,7 +457,12 @@ impl Core {
         let chain = table.chain(owner)?;
         let tag = Table::tag(&chain, hash);
         let marks = chain.primary.state.load().has_marks();
-        let found = chain.find(tag, marks, |slot| Ok::<_, Error>(slot.place() == place))?;
+        let mut hit = None;
+        let found = if broken(Mutant::MovedBlindly) {
+            chain.find(tag, marks, |slot| self.is_key(record.key(), slot, &mut hit))?
+        } else {
+            chain.find(tag, marks, |slot| Ok::<_, Error>(slot.place() == place))?
+        };
         let Found::Hit(spot, slot) = found else { return Ok(false) };
         if slot.is_marked() {
             // Unreadable when its page was split, readable now: which half it belongs to is still not known.

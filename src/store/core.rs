@@ -16,6 +16,7 @@ use crate::index::{Need, Shortage, Step};
 use crate::log::Position;
 use crate::log::record::Record;
 use crate::log::segments::Log;
+use crate::mutant::{Mutant, broken};
 use crate::options::{SyncPolicy, Tuning};
 use crate::stats::RecoveryStats;
 use crate::store::compact::Compaction;
@@ -231,6 +232,9 @@ impl Core {
 
     /// What is on disk is unknown from now on: no further change, no checkpoint.
     pub(crate) fn poison(&self, cause: &Error) {
+        if broken(Mutant::NotPoisoned) {
+            return;
+        }
         let _ = self.poison.set(cause.to_string());
     }
 

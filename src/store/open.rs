@@ -41,6 +41,7 @@ use crate::log::append::Appender;
 use crate::log::blob::{Blobs, parse_blob_name};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, parse_segment_name, segment_path};
 use crate::log::segments::{Log, LogConfig};
+use crate::mutant::{Mutant, broken};
 use crate::options::{Options, SyncPolicy};
 use crate::stats::RecoveryStats;
 use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock, Ordering};
@@ -179,7 +180,9 @@ impl<'o> Opening<'o> {
             self.load_overlay(head)?;
             return Ok((header, true));
         }
-        self.journal.rewrite(head)?;
+        if !broken(Mutant::JournalNotRewritten) {
+            self.journal.rewrite(head)?;
+        }
         let end = self.pages_end(head)?;
         if self.index.len().context("look at", &self.index_path)? < end {
             self.index.set_len(end).context("extend", &self.index_path)?;
@@ -422,11 +425,11 @@ impl Core {
         if writable {
             self.allocate_reserve(meta.segments.len())?;
             self.discard(disk, &tail.discard)?;
-            if !clean {
+            if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;
             }
         }
-        self.adopt_tail(disk, &tail, clean && writable)?;
+        self.adopt_tail(disk, &tail, (clean || broken(Mutant::NoFreshSegment)) && writable)?;
         {
             let mut registry = self.log.registry.lock();
             registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));

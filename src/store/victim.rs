@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::mutant::{Mutant, broken};
 use crate::store::compact::Victim;
 use crate::store::core::Core;
 use crate::sync::Ordering;
@@ -64,7 +65,7 @@ impl Core {
         let segment = Arc::clone(chosen?);
         self.table.pass_all_stripes();
         let end = segment.end()?;
-        let keep_removals = segment.sequence != oldest;
+        let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
         let id = self.compaction.victims.fetch_add(1, Ordering::Relaxed);
         Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
     }

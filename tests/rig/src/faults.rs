@@ -64,6 +64,12 @@ impl FaultPlan {
         FaultPlan { calls: 0, log: None, at, fault, for_ever, hit: None }
     }
 
+    /// The disk is full from now on.
+    #[must_use]
+    pub fn full() -> Self {
+        FaultPlan { calls: 1, hit: Some(Call::Allocate), ..FaultPlan::new(0, Fault::Full, true) }
+    }
+
     /// What becomes of the next call.
     pub(crate) fn next(&mut self, call: Call) -> Option<Fault> {
         let number = self.calls;

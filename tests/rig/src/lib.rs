@@ -9,12 +9,16 @@
 //! * [`script`], [`scripts`]: what is done to a store. A new feature joins by adding a script.
 //! * [`oracle`]: what may be in a store afterwards.
 //! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
-//! * [`faults`], [`fault_layer`]: calls that fail, and what must be true then.
+//! * [`faults`], [`fault_layer`], [`full`]: calls that fail, and what must be true then.
+//! * [`story`]: crashes that were bugs once.
+//! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
 
+pub mod churn;
 pub mod crash;
 pub mod disk;
 pub mod fault_layer;
 pub mod faults;
+pub mod full;
 pub mod image;
 pub mod oracle;
 pub mod random;
@@ -22,6 +26,8 @@ pub mod recorder;
 pub mod run;
 pub mod script;
 pub mod scripts;
+pub mod story;
+pub mod stress;
 pub mod world;
 
 /// `TOPHASH_TEST_SCALE`, 1 if it is not set.

@@ -82,6 +82,32 @@ pub fn random(seed: u64, each: usize) -> Vec<Script> {
         .collect()
 }
 
+/// Histories of removals whose puts lie in segments that stay, compacted and closed again and again: what a repair
+/// finds in the log must be what is in the store.
+#[must_use]
+pub fn removals(seed: u64, count: usize) -> Vec<Script> {
+    let one = |seed: u64| {
+        let mut random = Random::new(seed);
+        let mut ops = Vec::new();
+        for round in 0..8 {
+            // A segment with little that is dead, which stays while those behind it go.
+            let small = round * 8..round * 8 + 1 + random.below(4) as u32;
+            ops.extend(small.clone().map(|k| Op::Insert(k, value(8, round))));
+            ops.extend((0..9).map(|i| Op::Insert(100 + round * 9 + i, value(400, round))));
+            ops.extend(small.filter(|_| !random.one_in(4)).map(Op::Remove));
+            ops.extend((0..6 + random.below(12) as u32).map(|i| Op::Insert(90 + i % 2, value(300, round * 100 + i))));
+            if random.one_in(2) {
+                ops.push(Op::Insert(round * 8, value(9, round)));
+            }
+            ops.push(Op::Maintain("compact", false, |store| store.compact().map(|_| ())));
+            ops.push(if random.one_in(2) { Op::Checkpoint } else { Op::Reopen });
+        }
+        ops.push(Op::Reopen);
+        script("removals", SyncPolicy::Manual, ops)
+    };
+    (0..count as u64).map(|n| one(mix(seed ^ mix(n)))).collect()
+}
+
 /// A new store, hardly used.
 fn creation() -> Script {
     script("creation", SyncPolicy::Manual, vec![Op::Insert(1, value(20, 1)), Op::Sync, Op::Insert(2, value(20, 2))])

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tophash_rig::fault_layer::{Case, Tally, cases, run};
 use tophash_rig::random::{Random, mix};
 use tophash_rig::script::Script;
-use tophash_rig::{scale, scripts, seed};
+use tophash_rig::{full, scale, scripts, seed};
 
 /// Faults tried at scale 1: a sample of all.
 const SAMPLE: u64 = 1200;
@@ -59,5 +59,15 @@ fn nothing_is_lost_whatever_call_fails() {
     if only.is_none() {
         let tested = [total.faults, total.reopened, total.poisoned, total.errors, total.removals];
         assert!(tested.iter().all(|&n| n > 0), "too little was tested: {total}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_not_the_end() {
+    let seed = seed();
+    // Stores of several shapes: with blobs or without, with tables that grow or do not.
+    for script in scripts::fixed() {
+        full::check(&script, seed)
+            .unwrap_or_else(|what| panic!("TOPHASH_TEST_SEED={seed}, as in {}: {what}", script.name));
     }
 }

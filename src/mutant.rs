@@ -1,0 +1,155 @@
+//! Switches that each break one rule of a protocol, for tests of the tests: `tests/rig/tests/mutants.rs` shows that each
+//! is noticed, and by which layer.
+//!
+//! Without the feature `mutants`, which nothing but that test turns on, [`broken`] is the constant `false` and
+//! nothing of this is in the program.
+
+/// A rule that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mutant {
+    /// A checkpoint's journal is synced before the pages are written in place.
+    JournalNotSynced = 1,
+    /// The pages in place are synced before the header is written.
+    PagesNotSynced,
+    /// The header is synced before the journal is used again, blobs are unlinked, segments freed.
+    HeaderNotSynced,
+    /// The header follows the pages.
+    HeaderBeforePages,
+    /// A page is overwritten in place only after its image is in the journal.
+    PageOutsideJournal,
+    /// Every dirty page belongs to the checkpoint.
+    PageLeftOut,
+    /// A journal's trailer belongs to one head.
+    TrailerOfAnyHead,
+    /// Recovery writes the journal again before it trusts it.
+    JournalNotRewritten,
+    /// Recovery writes the log's tail again before it trusts it.
+    TailNotRewritten,
+    /// After an unclean end the log goes on in a fresh segment that names the end of the old one.
+    NoFreshSegment,
+    /// A segment takes no record before its name is durable.
+    SegmentNameNotSynced,
+    /// Segments are synced in order, the one before as well.
+    OnlyLastSegmentSynced,
+    /// A record's checksum covers the segment's salt.
+    NoSalt,
+    /// A frame is valid as a whole or not at all.
+    FrameInParts,
+    /// A sync mark claims what is durable, no more.
+    MarkClaimsTooMuch,
+    /// A blob is durable before its link is in the log.
+    BlobNotSynced,
+    /// An I/O error poisons the store.
+    NotPoisoned,
+    /// On a full disk there is a reserve for removals.
+    NoReserve,
+    /// A removal repairs the paths through its bucket.
+    NoPathRepair,
+    /// A removal without repair leaves a tombstone where paths go on.
+    EmptyRestTooEarly,
+    /// Versions are odd while entries move.
+    NoVersions,
+    /// The cursor moves on before the source is overwritten.
+    CursorMovedLate,
+    /// A miss counts only if the growth word still leads to the same page.
+    MissWithoutGrowth,
+    /// A slot is loaded again after its segment was pinned.
+    PinnedUnseen,
+    /// A moved record is published only if the slot still names it.
+    MovedBlindly,
+    /// A removal is kept while an older segment holds records.
+    RemovalsDropped,
+    /// A segment is freed after the checkpoint that does not name it is durable.
+    FreedTooEarly,
+    /// An offline compaction syncs the new log before it switches.
+    SwitchedBeforeSync,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 28] = {
+        use Mutant::*;
+        [
+            JournalNotSynced,
+            PagesNotSynced,
+            HeaderNotSynced,
+            HeaderBeforePages,
+            PageOutsideJournal,
+            PageLeftOut,
+            TrailerOfAnyHead,
+            JournalNotRewritten,
+            TailNotRewritten,
+            NoFreshSegment,
+            SegmentNameNotSynced,
+            OnlyLastSegmentSynced,
+            NoSalt,
+            FrameInParts,
+            MarkClaimsTooMuch,
+            BlobNotSynced,
+            NotPoisoned,
+            NoReserve,
+            NoPathRepair,
+            EmptyRestTooEarly,
+            NoVersions,
+            CursorMovedLate,
+            MissWithoutGrowth,
+            PinnedUnseen,
+            MovedBlindly,
+            RemovalsDropped,
+            FreedTooEarly,
+            SwitchedBeforeSync,
+        ]
+    };
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::Mutant;
+
+    /// Not one of `crate::sync`: to a scheduler of schedules this is no access that others could see.
+    static ACTIVE: AtomicU32 = AtomicU32::new(0);
+
+    /// Breaks a rule, or none, in all stores of this process.
+    pub fn activate(mutant: Option<Mutant>) {
+        ACTIVE.store(mutant.map_or(0, |mutant| mutant as u32), Ordering::SeqCst);
+    }
+
+    /// True if the rule is to be broken.
+    #[inline]
+    pub(crate) fn broken(mutant: Mutant) -> bool {
+        ACTIVE.load(Ordering::Relaxed) == mutant as u32
+    }
+
+    /// Lets others go on, now and then for long, at the moment that the broken rule is about. Nothing that keeps
+    /// the rules minds.
+    pub(crate) fn pause_if(mutant: Mutant) {
+        static PAUSES: AtomicU32 = AtomicU32::new(0);
+        if broken(mutant) {
+            if PAUSES.fetch_add(1, Ordering::Relaxed).is_multiple_of(16) {
+                crate::sync::sleep(std::time::Duration::from_millis(20));
+            } else {
+                crate::sync::yield_now();
+            }
+        }
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::activate;
+#[cfg(feature = "mutants")]
+pub(crate) use switch::{broken, pause_if};
+
+/// True if the rule is to be broken: never.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub(crate) const fn broken(_: Mutant) -> bool {
+    false
+}
+
+/// Nothing.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub(crate) const fn pause_if(_: Mutant) {}

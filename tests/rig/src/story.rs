@@ -1,0 +1,69 @@
+//! Crashes that were bugs once, as scenarios that say what was lost, so that the tests of the tests can tell them too.
+
+use std::path::Path;
+
+use tophash::{Options, Store, SyncPolicy, Tuning};
+
+use crate::disk::SimDisk;
+use crate::image::{Change, ChangeKind, Image, NodeId};
+use crate::recorder::Boundary;
+use crate::run::{STORE, blank, kill};
+use crate::world::Call;
+
+fn open(disk: &SimDisk) -> Result<Store, String> {
+    let tuning = Tuning { background: false, level_min: 0, ..Tuning::default() };
+    let options = Options::new().sync(SyncPolicy::Manual).segment_bytes(4096).tuning(tuning);
+    options.disk(std::sync::Arc::new(disk.clone())).open(STORE).map_err(|error| format!("open: {error}"))
+}
+
+/// What a crash can leave just before the checkpoint that `store` runs syncs its journal, and the journal's number.
+fn before_the_journal_is_synced(disk: &SimDisk, store: &Store) -> Option<(Boundary, NodeId)> {
+    disk.record();
+    store.checkpoint().ok()?;
+    let journal = disk.cached().find(&Path::new(STORE).join("journal"))?;
+    let (boundaries, _) = disk.recorded();
+    let of_journal =
+        |boundary: &Boundary| boundary.pending.iter().any(|change| change.node == journal && is_head(change));
+    let found = boundaries.into_iter().find(|boundary| boundary.call == Call::SyncAll && of_journal(boundary));
+    Some((found?, journal))
+}
+
+fn crash(boundary: &Boundary, kept: impl Fn(&Change) -> bool) -> SimDisk {
+    let changes = boundary.pending.iter().filter(|change| kept(change)).map(|change| (change, None));
+    SimDisk::new(Image::after_crash(&boundary.durable, changes), 9)
+}
+
+fn is_head(change: &Change) -> bool {
+    matches!(change.kind, ChangeKind::Sector(0, _))
+}
+
+/// Two checkpoints of one generation, each interrupted: the first one leaves images and trailer in the journal, the
+/// second one its head.
+///
+/// # Errors
+/// In words: what was lost.
+pub fn journal_of_two_checkpoints() -> Result<(), String> {
+    let text = |error: tophash::Error| error.to_string();
+    let disk = SimDisk::new(blank(), 7);
+    let store = open(&disk)?;
+    store.insert("a", "1").map_err(text)?;
+    store.checkpoint().map_err(text)?;
+    store.insert("b", "2").map_err(text)?;
+    let (first, journal) = before_the_journal_is_synced(&disk, &store).ok_or("no boundary before the sync")?;
+    kill(&disk, store);
+
+    let disk = crash(&first, |change| !(change.node == journal && is_head(change)));
+    let store = open(&disk)?;
+    store.insert("c", "3").map_err(text)?;
+    store.sync().map_err(text)?;
+    let (second, journal) = before_the_journal_is_synced(&disk, &store).ok_or("no second boundary")?;
+    kill(&disk, store);
+
+    let store = open(&crash(&second, |change| change.node == journal && is_head(change)))?;
+    for (key, value) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        if store.get(key).map_err(text)?.as_deref() != Some(value.as_bytes()) {
+            return Err(format!("{key} is lost"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! The layers, as far as they are needed to notice a broken rule.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use tophash_rig::crash::{self, Depth, Settings, panic_text};
+use tophash_rig::random::mix;
+use tophash_rig::script::Script;
+use tophash_rig::world::Call;
+use tophash_rig::{churn, fault_layer, full, scripts, story, stress};
+
+/// A layer, with the scripts that it runs.
+#[derive(Clone, Copy)]
+pub enum Layer {
+    /// Crashes at every boundary.
+    Crash(&'static [&'static str]),
+    /// And in every recovery.
+    Nested(&'static [&'static str]),
+    /// Calls that fail.
+    Fault(&'static [&'static str]),
+    /// A full disk.
+    Full,
+    /// Histories without crashes.
+    Churn,
+    /// A repair of what is not damaged.
+    Repair,
+    /// Real threads.
+    Stress,
+    /// Crashes that were bugs once.
+    Story,
+}
+
+/// Every layer that a mutant is given to.
+pub fn controls() -> [Layer; 8] {
+    let some = &["growth", "compaction", "recoveries"];
+    [
+        Layer::Crash(some),
+        Layer::Nested(some),
+        Layer::Fault(&["always", "growth"]),
+        Layer::Full,
+        Layer::Churn,
+        Layer::Repair,
+        Layer::Stress,
+        Layer::Story,
+    ]
+}
+
+fn named(names: &[&str]) -> Vec<Script> {
+    let scripts = scripts::fixed();
+    names.iter().filter_map(|name| scripts.iter().find(|script| script.name == *name).cloned()).collect()
+}
+
+/// The first violation of many tries, and how many tries it took.
+fn first<T>(all: impl IntoIterator<Item = T>, mut each: impl FnMut(T) -> Result<u64, String>) -> (Option<String>, u64) {
+    let mut done = 0;
+    for one in all {
+        match catch_unwind(AssertUnwindSafe(|| each(one))) {
+            Ok(Ok(more)) => done += more,
+            Ok(Err(what)) => return (Some(what), done),
+            Err(panic) => return (Some(format!("panic: {}", panic_text(&*panic))), done),
+        }
+    }
+    (None, done)
+}
+
+impl Layer {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Layer::Crash(_) => "crash",
+            Layer::Nested(_) => "nested crash",
+            Layer::Fault(_) => "fault",
+            Layer::Full => "full disk",
+            Layer::Churn => "model",
+            Layer::Repair => "repair",
+            Layer::Stress => "threads",
+            Layer::Story => "regression",
+        }
+    }
+
+    /// Runs it until it finds something. Returns what that is, and what it took. With all patience if a rule is
+    /// broken.
+    pub fn run(&self, seed: u64, patient: bool) -> (Option<String>, String) {
+        let tries = if patient { 8 } else { 1 };
+        match self {
+            Layer::Crash(names) => crashes(names, seed, tries, 64),
+            Layer::Nested(names) => crashes(names, seed, tries, 2),
+            Layer::Fault(names) => {
+                let all = named(names).into_iter().flat_map(|script| {
+                    let cases = fault_layer::cases(&script, seed).unwrap_or_default();
+                    cases.into_iter().map(move |case| (script.clone(), case))
+                });
+                let mut all: Vec<_> = all.collect();
+                // Syncs first: what rests on them is what rules are about.
+                let is_sync = |call| matches!(call, Call::SyncAll | Call::SyncData);
+                all.sort_unstable_by_key(|(_, case)| (!is_sync(case.call), mix(seed ^ case.at)));
+                if !patient {
+                    all.truncate(200);
+                }
+                let (found, done) = first(all, |(script, case)| fault_layer::run(&script, seed, case).map(|_| 1));
+                (found, format!("{done} faults"))
+            }
+            Layer::Full => {
+                let (found, done) = first(scripts::fixed(), |script| full::check(&script, seed).map(|()| 1));
+                (found, format!("{done} stores"))
+            }
+            Layer::Churn => {
+                let mut all = scripts::random(seed, 8 * tries);
+                all.extend(scripts::fixed());
+                let (found, done) = first(all, |script| churn::run(&script, seed));
+                (found, format!("{done} steps"))
+            }
+            Layer::Repair => {
+                let all = scripts::removals(seed, 8 * tries);
+                let (found, done) = first(all, |script| churn::repair(&script, seed));
+                (found, format!("{done} steps"))
+            }
+            Layer::Stress => {
+                // In memory, where there is such a place: there a checkpoint is quick, and segments come and go.
+                let memory = Path::new("/dev/shm");
+                let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+                let directory = directory.expect("a temporary directory");
+                let time = Duration::from_secs(if patient { 5 } else { 2 });
+                let (found, done) =
+                    first(0..tries as u64, |n| stress::run(&directory.path().join(n.to_string()), time, seed ^ n));
+                (found, format!("{done} reads"))
+            }
+            Layer::Story => {
+                let (found, _) = first([()], |()| story::journal_of_two_checkpoints().map(|()| 1));
+                (found, "1 story".into())
+            }
+        }
+    }
+}
+
+fn crashes(names: &[&str], seed: u64, tries: usize, nested_one_in: u64) -> (Option<String>, String) {
+    let settings = |n: u64| Settings {
+        depth: Depth { exhaustive: 5, random: 6, each: 6, torn: 4 },
+        nested: Depth { exhaustive: 4, random: 4, each: 4, torn: 2 },
+        nested_one_in,
+        boundary_one_in: if n == 0 { 2 } else { 1 },
+        stop_at_first: true,
+        ..Settings::of_scale(1, mix(seed ^ n))
+    };
+    let mut recoveries = 0;
+    let all = (0..tries as u64).flat_map(|n| named(names).into_iter().map(move |script| (n, script)));
+    let (found, _) = first(all, |(n, script)| {
+        let outcome = crash::run(&script, &settings(n));
+        recoveries += outcome.tally.recoveries;
+        outcome.violations.into_iter().next().map_or(Ok(1), Err)
+    });
+    (found, format!("{recoveries} recoveries"))
+}

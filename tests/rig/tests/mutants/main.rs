@@ -1,0 +1,101 @@
+//! Tests of the tests: each mutant breaks one rule of the shipped code, and some layer must notice.
+//!
+//! The layers are run first with no rule broken, and must find nothing. Then, for each mutant, those that its rule
+//! concerns, until one of them finds something. A mutant that nobody notices fails the test.
+
+mod layers;
+
+use std::time::Instant;
+
+use layers::Layer;
+use tophash::mutant::{Mutant, activate};
+use tophash_rig::seed;
+
+/// A mutant, the rule that it breaks, and the layers that should notice.
+struct Trial {
+    mutant: Mutant,
+    rule: &'static str,
+    layers: &'static [Layer],
+}
+
+const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> Trial {
+    Trial { mutant, rule, layers }
+}
+
+const TRIALS: [Trial; Mutant::ALL.len()] = {
+    use Layer::{Churn, Crash, Fault, Full, Nested, Repair, Story, Stress};
+    use Mutant::*;
+    [
+        trial(JournalNotSynced, "journal synced before pages", &[Crash(&["growth", "always"])]),
+        trial(PagesNotSynced, "pages synced before header", &[Crash(&["growth", "always"])]),
+        trial(HeaderNotSynced, "header synced before what it frees", &[Crash(&["growth", "compaction", "blobs"])]),
+        trial(HeaderBeforePages, "pages before header", &[Crash(&["growth", "always"])]),
+        trial(PageOutsideJournal, "every page through the journal", &[Crash(&["growth", "always"])]),
+        trial(PageLeftOut, "every dirty page in the checkpoint", &[Churn, Crash(&["growth"])]),
+        trial(TrailerOfAnyHead, "journal trailer bound to its head", &[Nested(&["always", "growth", "budget"]), Story]),
+        trial(JournalNotRewritten, "recovery writes the journal again", &[Fault(&["growth", "always"])]),
+        trial(TailNotRewritten, "recovery writes the tail again", &[Fault(&["always", "segments"])]),
+        trial(NoFreshSegment, "a fresh segment after a crash", &[Nested(&["recoveries", "segments", "overflow"])]),
+        trial(SegmentNameNotSynced, "a segment's name synced first", &[Crash(&["segments", "always"])]),
+        trial(OnlyLastSegmentSynced, "segments synced in order", &[Crash(&["segments", "batches"])]),
+        trial(NoSalt, "salt in every record's crc", &[Crash(&["churn", "compaction"])]),
+        trial(FrameInParts, "a batch whole or not at all", &[Crash(&["batches", "always"])]),
+        trial(MarkClaimsTooMuch, "a mark claims what is durable", &[Crash(&["growth", "always"])]),
+        trial(BlobNotSynced, "a blob synced before its link", &[Crash(&["blobs"])]),
+        trial(NotPoisoned, "an I/O error poisons", &[Fault(&["always", "growth"])]),
+        trial(NoReserve, "a reserve for removals", &[Full]),
+        trial(NoPathRepair, "removal repairs paths", &[Churn]),
+        trial(EmptyRestTooEarly, "emptyRest only where paths end", &[Churn]),
+        trial(NoVersions, "versions odd while entries move", &[Stress]),
+        trial(CursorMovedLate, "destination, cursor, then source", &[Stress]),
+        trial(MissWithoutGrowth, "a miss checks the growth word", &[Stress]),
+        trial(PinnedUnseen, "pin, then look again", &[Stress]),
+        trial(MovedBlindly, "compaction checks the slot", &[Churn]),
+        trial(RemovalsDropped, "removals outlive their puts", &[Repair]),
+        trial(FreedTooEarly, "freed after the checkpoint", &[Crash(&["compaction", "churn"])]),
+        trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
+    ]
+};
+
+#[test]
+fn every_broken_rule_is_noticed() {
+    let (seed, started) = (seed(), Instant::now());
+    // A panic is one of the ways in which a broken rule is noticed.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut wrong = Vec::new();
+    for layer in layers::controls() {
+        let (found, effort) = layer.run(seed, false);
+        println!("control | {} | {effort}", layer.name());
+        wrong.extend(found.map(|what| format!("no rule is broken, and {} finds: {what}", layer.name())));
+    }
+    println!("mutant | rule | caught by | after");
+    let mut caught = 0;
+    let only = std::env::var("TOPHASH_TEST_MUTANT").ok();
+    for Trial { mutant, rule, layers } in &TRIALS {
+        if only.as_ref().is_some_and(|only| *only != format!("{mutant:?}")) {
+            continue;
+        }
+        activate(Some(*mutant));
+        let began = Instant::now();
+        let result = layers.iter().find_map(|layer| {
+            let (found, effort) = layer.run(seed, true);
+            found.map(|what| (layer.name(), effort, what))
+        });
+        activate(None);
+        match result {
+            Some((layer, effort, what)) => {
+                caught += 1;
+                let what: String = what.lines().next().unwrap_or_default().chars().take(110).collect();
+                println!("{mutant:?} | {rule} | {layer} | {effort}, {:.1?}: {what}", began.elapsed());
+            }
+            None => {
+                println!("{mutant:?} | {rule} | nobody | {:.1?}", began.elapsed());
+                wrong.push(format!("nobody notices {mutant:?}"));
+            }
+        }
+    }
+    std::panic::set_hook(hook);
+    println!("mutants: {caught} of {} caught, seed: {seed} ({:.1?})", TRIALS.len(), started.elapsed());
+    assert!(wrong.is_empty(), "TOPHASH_TEST_SEED={seed}:\n{}", wrong.join("\n"));
+}
