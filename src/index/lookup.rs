@@ -47,6 +47,14 @@ impl SeenSlot<'_> {
         SeenSlot { slot, bucket: None }
     }
 
+    /// The moment at which another thread may change the slot. Nothing, but in a test of the tests.
+    #[inline(always)]
+    pub(crate) fn pause(&self) {
+        if self.bucket.is_some() {
+            pause_if(Mutant::PinnedUnseen);
+        }
+    }
+
     /// True if the slot still says the same. Call after pinning what it points to.
     #[inline]
     pub(crate) fn is_unchanged(&self) -> bool {

@@ -4,7 +4,6 @@ use crate::error::{Error, Fault, Location};
 use crate::index::lookup::{Probe, SeenSlot};
 use crate::index::slot::{Place, Slot};
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
-use crate::mutant::{Mutant, pause_if};
 use crate::store::core::Core;
 use crate::store::value::{Bytes, Value};
 use crate::sys::pins::Pinned;
@@ -56,7 +55,7 @@ impl Core {
     pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>) -> Result<Probe<Hit<'s>>> {
         let slot = seen.slot;
         let place = slot.place();
-        pause_if(Mutant::PinnedUnseen);
+        seen.pause();
         let pinned = self.log.pin(place);
         if !seen.is_unchanged() {
             return Ok(Probe::Changed);
