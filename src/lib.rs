@@ -28,6 +28,14 @@
 //!
 //! Keys up to 65,535 bytes, values up to 4 GiB - 1, 4 TiB of log in 4,096 segments. 64-bit little-endian Linux
 //! only. One process at a time (or several read-only ones). No key ranges and no order: this is a hash map.
+//!
+//! # Features
+//!
+//! Both are off by default and cost nothing then; `docs/METRICS.md` has the names.
+//!
+//! * `metrics`: figures of running stores through the [`metrics`](https://docs.rs/metrics) facade.
+//! * `tracing`: events about growth, checkpoints, compaction, waits and mappings through
+//!   [`tracing`](https://docs.rs/tracing).
 #![deny(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 
@@ -43,6 +51,7 @@ mod index;
 mod log;
 #[doc(hidden)]
 pub mod mutant;
+mod observe;
 mod offline;
 mod options;
 mod stats;

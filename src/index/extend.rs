@@ -14,6 +14,7 @@ use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot
 use super::table::{Structure, Table};
 use super::{Need, Step};
 use crate::error::{Error, IoContext, Result};
+use crate::observe;
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::{IndexMap, PAGE_BYTES};
 
@@ -89,7 +90,9 @@ impl Table {
         }
         let bitmaps = shape.bitmap_pages.next_multiple_of(CHUNK_PAGES).min(shape.total());
         file.allocate(first * PAGE, bitmaps * PAGE).context("allocate blocks of", &self.path)?;
-        file.map_fresh(first * PAGE, bytes as usize).context("map", &self.path)
+        let map = file.map_fresh(first * PAGE, bytes as usize).context("map", &self.path)?;
+        observe::mapped(&self.path, first * PAGE, bytes);
+        Ok(map)
     }
 
     /// Allocates the disk blocks around a page.
@@ -197,6 +200,7 @@ impl Table {
             self.add_group(RegionKind::Primary, structure)?;
         }
         self.set_growth(growth.started());
+        observe::growth_begun(&self.path, growth.level());
         Ok(())
     }
 }

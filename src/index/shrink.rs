@@ -31,6 +31,7 @@ use super::slot::Slot;
 use super::split::{ignore_shortage, write_chain};
 use super::table::{Structure, Table};
 use crate::error::Result;
+use crate::observe;
 use crate::sys::PAGE_BYTES;
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -73,6 +74,7 @@ impl Table {
             self.spread_count(shrinking.stripes_log2(), self.len() as i64);
         }
         self.set_growth(shrinking);
+        observe::shrink_begun(&self.path, growth.level());
         Ok(true)
     }
 
@@ -81,6 +83,7 @@ impl Table {
         let growth = self.growth();
         if growth.is_shrinking() {
             self.set_growth(growth.turned());
+            observe::turned_round(&self.path, growth.level(), growth.cursor());
         }
     }
 

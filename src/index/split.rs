@@ -20,6 +20,7 @@ use super::slot::Slot;
 use super::table::{Structure, Table};
 use super::{Need, Step};
 use crate::mutant::{Mutant, broken, pause_if};
+use crate::observe;
 use crate::sync::{MutexGuard, Ordering};
 
 /// Hash bits that a slot keeps for splits.
@@ -52,11 +53,14 @@ impl Table {
         log: &dyn ReadHash,
         structure: &mut MutexGuard<'_, Structure>,
     ) -> Step<usize> {
-        for done in 0..pages {
+        let mut done = 0;
+        let mut begun = None;
+        while done < pages {
             let growth = self.growth();
             if !growth.is_resizing() {
-                return Ok(done);
+                break;
             }
+            begun.get_or_insert(growth);
             if !growth.is_complete() {
                 if growth.is_shrinking() {
                     self.merge_page(growth.cursor() - 1)?;
@@ -67,8 +71,13 @@ impl Table {
             if self.growth().is_complete() {
                 self.finish_resize(structure);
             }
+            done += 1;
         }
-        Ok(pages)
+        // One page is what each write does in passing; that would be too much to tell of.
+        if let Some(begun) = begun.filter(|_| done > 1) {
+            observe::evacuated(&self.path, done, begun.cursor(), begun.is_shrinking());
+        }
+        Ok(done)
     }
 
     /// The last page was divided or merged: one level, and as many stripes as that has pages.
@@ -90,6 +99,7 @@ impl Table {
         } else {
             self.counters.growths.fetch_add(1, Ordering::Relaxed);
         }
+        observe::resized(&self.path, growth.level(), shrunk);
     }
 
     fn evacuate_page(&self, number: u64, log: &dyn ReadHash) -> Step<()> {

@@ -29,6 +29,7 @@ use super::segments::Log;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::mutant::{Mutant, broken};
+use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
 use crate::sys::{LogMap, OpenMode, write_all_at};
 
@@ -253,6 +254,7 @@ impl Log {
             let expected = format!("the header of blob {:#x}", link.id);
             return Err(Error::corrupt("blob", Location::at(&path, 0), expected, "other bytes"));
         }
+        observe::mapped(&path, 0, bytes);
         Ok(Some(Arc::new(map)))
     }
 

@@ -30,6 +30,7 @@ use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::index::slot::{Place, Slot};
 use crate::mutant::{Mutant, broken};
+use crate::observe;
 use crate::options::{SyncPolicy, Tuning};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned};
@@ -295,6 +296,7 @@ impl Log {
             if let Some(retired) = self.pins.retire(segment.slot) {
                 _ = self.pins.reclaim(retired);
             }
+            observe::unmapped(&segment.path, segment.capacity, false);
             self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
             self.release_slot(segment.slot);
         }
@@ -318,6 +320,7 @@ impl Log {
                 let writer = LogWriter::new(map.with_cookie(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
                 self.set_dead(slot, 0);
+                observe::mapped(&path, 0, bytes);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
                 Ok(Prepared { segment: Arc::new(segment.reused(reused)), writer })
             }
@@ -378,6 +381,7 @@ impl Log {
 
     /// Adds a segment that existed when the store was opened. Its mapping is installed by the caller.
     pub(crate) fn adopt(&self, segment: Arc<Segment>) {
+        observe::mapped(&segment.path, 0, segment.capacity);
         let mut registry = self.registry.lock();
         registry.used[segment.slot as usize] = true;
         registry.next_sequence = registry.next_sequence.max(segment.sequence.saturating_add(1));

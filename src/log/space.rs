@@ -19,6 +19,7 @@ use super::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
 use crate::error::{IoContext, Result};
+use crate::observe;
 use crate::sync::Ordering;
 use crate::sys::pins::Retired;
 use crate::sys::{DiskFile, LogMap, OpenMode, write_all_at};
@@ -134,6 +135,7 @@ impl Log {
             },
             None => true,
         };
+        observe::unmapped(&segment.path, segment.capacity, !unpinned);
         if unpinned {
             self.release_slot(segment.slot);
             // Only a file that nobody has mapped may be written again, and only one of the size that is wanted.
@@ -187,7 +189,10 @@ impl Log {
             let slot = retired.slot();
             match self.pins.reclaim(retired) {
                 Some(retired) => self.outgoing.lock().retired.push((retired, bytes)),
-                None => self.release_slot(slot),
+                None => {
+                    observe::unmapped_late(self.dir(), bytes);
+                    self.release_slot(slot);
+                }
             }
         }
     }

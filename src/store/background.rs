@@ -141,6 +141,7 @@ fn checkpoints(core: &Core) {
 fn compactions(core: &Core) {
     while core.wake.wait_compaction(PAUSE) != Woken::Stop {
         core.compact_in_background(&|| core.wake.is_stopped());
+        core.publish_figures();
     }
 }
 

@@ -21,6 +21,7 @@ use crate::log::append::Appended;
 use crate::log::blob::parse_blob_name;
 use crate::log::record::{BlobLink, Encoded, Kind, MARK_BYTES, check_key, check_value};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
+use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::Hit;
 use crate::store::write::with_encoded;
@@ -42,6 +43,7 @@ impl Core {
     /// Applies a batch: all of it or nothing, after any crash.
     pub(crate) fn apply(&self, batch: &Batch) -> Result<()> {
         self.check_writable()?;
+        let _timer = self.observer.time(Timed::Batch);
         for op in &batch.ops {
             check_key(op.key())?;
             if let BatchOp::Put { value, .. } = op {
@@ -295,6 +297,7 @@ impl Core {
     /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
     pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
         self.check_writable()?;
+        let _timer = self.observer.time(Timed::Batch);
         let growth = self.table.growth();
         let mut hashed = Vec::with_capacity(keys.len());
         for key in keys {

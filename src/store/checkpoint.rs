@@ -23,6 +23,7 @@ use crate::index::region::{PageId, PageSlot, RegionKind};
 use crate::log::Position;
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
+use crate::observe::{self, Timed};
 use crate::store::core::{CheckpointState, Core, Files};
 use crate::store::create::COMPACTING;
 use crate::sync::{Instant, MutexGuard, Ordering};
@@ -54,6 +55,7 @@ impl Core {
         if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
             return Ok(());
         }
+        let _span = observe::checkpoint(&self.path);
         let result = self.checkpoint_steps(files, &mut state, clean);
         result.inspect_err(|error| self.poison(error))?;
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
@@ -66,6 +68,7 @@ impl Core {
     fn give_back_space(&self, files: &Files) -> Result<()> {
         if self.table.gives_back.swap(false, Ordering::AcqRel) {
             let pages = self.table.give_back()?;
+            observe::pages_given_back(&self.path, pages);
             self.table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
         }
         let _one = files.extending.lock();
@@ -78,6 +81,7 @@ impl Core {
     }
 
     fn checkpoint_steps(&self, files: &Files, state: &mut MutexGuard<'_, CheckpointState>, clean: bool) -> Result<()> {
+        let timer = self.observer.time(Timed::Checkpoint);
         let cut = self.cut();
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
         let nothing_new = cut.pages.is_empty()
@@ -85,6 +89,7 @@ impl Core {
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
         if nothing_new && !clean {
+            timer.cancel();
             return Ok(());
         }
         if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
@@ -112,6 +117,8 @@ impl Core {
         self.log.unlink_dying_blobs()?;
         let freed = self.log.free(&cut.excluded)?;
         self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
+        timer.done();
+        observe::checkpointed(&self.path, state.header.generation, freed, clean);
         Ok(())
     }
 
@@ -119,6 +126,7 @@ impl Core {
     fn cut(&self) -> Cut {
         let structure = self.table.structure.lock();
         let started = Instant::now();
+        let timer = self.observer.time(Timed::Cut);
         let all = self.table.lock_all();
         let (position, total) = self
             .log
@@ -149,7 +157,9 @@ impl Core {
             blobs: self.log.blobs.freeze(),
         };
         drop(all);
+        timer.done();
         let nanos = started.elapsed().as_nanos() as u64;
+        observe::cut(&self.path, pages.len(), nanos);
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
         Cut { position, total, pages, meta, excluded }
     }

@@ -29,6 +29,7 @@ use crate::index::table::Table;
 use crate::log::record::{Encoded, Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
+use crate::observe::{self, Cause};
 use crate::stats::CompactionReport;
 use crate::store::core::Core;
 use crate::store::victim::SMALL_MAX;
@@ -249,6 +250,7 @@ impl Core {
     #[cold]
     fn compact_under_pressure(&self, pressure: u32) -> Result<()> {
         if pressure >= Pressure::Wait as u32 {
+            let _waiting = self.waits(Cause::LogBound);
             self.compaction.throttles.fetch_add(1, Ordering::Relaxed);
             if pressure == Pressure::Full as u32 {
                 self.run_checkpoint(false)?;
@@ -290,6 +292,7 @@ impl Core {
                 }
                 // Everything that was ever published here is behind the head of the log by now.
                 current.segment.set_evacuated(self.log.tail());
+                observe::victim_emptied(&current.segment.path);
                 self.compaction.evacuated.fetch_add(1, Ordering::Relaxed);
                 *victim = None;
                 return Ok(Progress::Made);
@@ -312,6 +315,7 @@ impl Core {
         }
         if let Err(Error::Corrupt { .. }) = &result {
             piece.segment.set_damaged();
+            observe::victim_damaged(&piece.segment.path);
         }
         result.map(|()| Progress::Made)
     }
@@ -320,6 +324,7 @@ impl Core {
     /// [`Store::compact_with`](crate::Store::compact_with).
     pub(crate) fn compact_all(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
         self.check_writable()?;
+        let _span = observe::compaction(&self.path);
         let started = Instant::now();
         let before = (self.disk_bytes()?, self.log.space());
         let counters = || {
@@ -378,6 +383,7 @@ impl Core {
         let segment = &victim.segment;
         let damaged = |why: Error| {
             segment.set_damaged();
+            observe::victim_damaged(&segment.path);
             Err(Some(why))
         };
         let Some(pinned) = self.log.pin(Place::new(segment.slot, 0)) else {

@@ -17,6 +17,7 @@ use crate::log::Position;
 use crate::log::record::Record;
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
+use crate::observe::{self, Cause, Observer, Timed, Timer};
 use crate::options::{SyncPolicy, Tuning};
 use crate::stats::RecoveryStats;
 use crate::store::compact::Compaction;
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) total_at_cut: AtomicU64,
     pub(crate) fork: ForkGuard,
     pub(crate) recovery: OnceLock<RecoveryStats>,
+    /// Tells the outside.
+    pub(crate) observer: Observer,
     /// Held as long as anything above lives.
     pub(crate) _lock: Box<dyn LockGuard>,
 }
@@ -235,7 +238,29 @@ impl Core {
         if broken(Mutant::NotPoisoned) {
             return;
         }
-        let _ = self.poison.set(cause.to_string());
+        let cause = cause.to_string();
+        observe::poisoned(&self.path, &cause);
+        let _ = self.poison.set(cause);
+    }
+
+    /// Publishes the figures, if that was some time ago. Called by a background thread.
+    pub(crate) fn publish_figures(&self) {
+        if self.observer.is_due() {
+            self.publish_now();
+        }
+    }
+
+    /// Publishes the figures.
+    pub(crate) fn publish_now(&self) {
+        if cfg!(feature = "metrics") {
+            self.observer.publish(&self.stats());
+        }
+    }
+
+    /// A caller begins to wait.
+    pub(crate) fn waits(&self, cause: Cause) -> Timer<'_> {
+        observe::waiting(&self.path, cause);
+        self.observer.time(Timed::Wait(cause))
     }
 
     pub(crate) fn poisoned(&self) -> Option<&String> {
@@ -259,6 +284,7 @@ impl Core {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match need {
             Need::Journal { pages, alone } => {
+                let _waiting = self.waits(Cause::Journal);
                 count(&self.counters.journal_waits);
                 match self.extend_journal(pages) {
                     // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
@@ -273,27 +299,34 @@ impl Core {
                 }
             }
             Need::Checkpoint => {
+                let _waiting = self.waits(Cause::Memory);
                 count(&self.counters.memory_waits);
                 self.check_writable()?;
                 debug_assert!(!self.recovering.load(Ordering::Relaxed));
                 self.run_checkpoint(false)
             }
             Need::IndexBlocks(page) => {
+                let _waiting = self.waits(Cause::IndexSpace);
                 count(&self.counters.space_waits);
                 self.table.allocate_blocks(page)
             }
             Need::Overflow { pages } => {
+                let _waiting = self.waits(Cause::IndexSpace);
                 count(&self.counters.space_waits);
                 // A few more than asked for, so that not every insert comes here.
                 self.retry(|| self.table.provide_overflow(pages + 4))
             }
             Need::Segment { bytes, .. } => {
                 self.check_writable()?;
+                let _waiting = self.waits(Cause::Segment);
                 count(&self.counters.segment_waits);
                 self.provide_meta_room()?;
                 self.log.provide_segment(bytes)
             }
-            Need::BlobList => self.run_checkpoint(false),
+            Need::BlobList => {
+                let _waiting = self.waits(Cause::Blobs);
+                self.run_checkpoint(false)
+            }
             Need::Nothing => {
                 crate::sync::yield_now();
                 Ok(())
@@ -395,6 +428,7 @@ impl Core {
     /// Returns when everything below the position is durable; poisons the store if that fails.
     pub(crate) fn sync_to(&self, position: Position) -> Result<()> {
         self.check_writable()?;
+        let _timer = self.observer.time(Timed::Sync);
         self.log.sync_to(position).inspect_err(|error| self.poison(error))
     }
 

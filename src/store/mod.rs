@@ -35,6 +35,7 @@ pub use value::{Entry, Value};
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::observe::Timed;
 use crate::options::Options;
 use crate::stats::{CompactionReport, Stats};
 use crate::store::core::Core;
@@ -76,6 +77,7 @@ impl Store {
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
+        let _timer = self.core.observer.sample(Timed::Get);
         Ok(self.core.get_placed(key, self.core.hasher.hash(key))?.map(|(_, value)| value))
     }
 
@@ -400,6 +402,13 @@ impl Store {
         self.core.stats()
     }
 
+    /// Publishes the figures of this moment to the recorder of the `metrics` crate that was installed when the store
+    /// was opened. The store does it by itself about every second; before a scrape it makes the figures fresh.
+    #[cfg(feature = "metrics")]
+    pub fn publish_metrics(&self) {
+        self.core.publish_now();
+    }
+
     /// Bytes that the store's files occupy on the disk (blocks, not lengths).
     ///
     /// # Errors
@@ -454,6 +463,7 @@ impl Store {
             self.core.run_checkpoint(false)?;
         }
         self.core.run_checkpoint(true)?;
+        self.core.publish_now();
         // The last checkpoint can have freed segments.
         discarded.and(self.core.log.discard_spares())
     }

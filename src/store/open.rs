@@ -42,6 +42,7 @@ use crate::log::blob::{Blobs, parse_blob_name};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, parse_segment_name, segment_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
+use crate::observe::{self, Observer};
 use crate::options::{Options, SyncPolicy};
 use crate::stats::RecoveryStats;
 use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock, Ordering};
@@ -65,6 +66,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
     let mut recovery = RecoveryStats { journal_redone, ..RecoveryStats::default() };
     core.recover(disk, header, &mut recovery)?;
     recovery.open_nanos = started.elapsed().as_nanos() as u64;
+    observe::opened(path, &recovery);
     let _ = core.recovery.set(recovery);
     Ok(core)
 }
@@ -311,6 +313,7 @@ impl<'o> Opening<'o> {
             total_at_cut: AtomicU64::new(0),
             fork: ForkGuard::new(),
             recovery: OnceLock::new(),
+            observer: Observer::new(self.path),
             _lock: lock,
         })
     }
@@ -368,6 +371,7 @@ impl<'o> Opening<'o> {
                 let location = Location::file(&self.index_path);
                 return Err(Error::corrupt("index file", location, format!("{end} bytes"), format!("{len} bytes")));
             };
+            observe::mapped(&self.index_path, first * PAGE, bytes);
             let group = region.install(number, Group::new(shape, first, map, self.options.read_only));
             for index in 0..shape.total() {
                 let number = first + index;

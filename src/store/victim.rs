@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::mutant::{Mutant, broken};
+use crate::observe;
 use crate::store::compact::Victim;
 use crate::store::core::Core;
 use crate::sync::Ordering;
@@ -66,6 +67,7 @@ impl Core {
         self.table.pass_all_stripes();
         let end = segment.end()?;
         let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
+        observe::victim_chosen(&segment.path, end);
         let id = self.compaction.victims.fetch_add(1, Ordering::Relaxed);
         Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
     }

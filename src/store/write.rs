@@ -26,6 +26,7 @@ use crate::index::table::Table;
 use crate::index::{Need, Step};
 use crate::log::append::Appended;
 use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
+use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::{Fetched, Hit};
 use crate::store::value::{Bytes, Value};
@@ -106,6 +107,7 @@ impl Core {
     ) -> Result<Changed<'s>> {
         self.check_writable()?;
         check_key(key)?;
+        let _timer = self.observer.sample(Timed::Change);
         // On its way while the record is encoded.
         self.table.prefetch_for_change(hash);
         let mut link = None;
