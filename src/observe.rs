@@ -286,3 +286,15 @@ pub(crate) fn unmapped(file: &Path, bytes: u64, pinned: bool) {
 pub(crate) fn unmapped_late(log: &Path, bytes: u64) {
     event!(DEBUG, "tophash::map", log, { bytes }, "unmapped, after the last value was dropped");
 }
+
+#[cfg(test)]
+mod tests {
+    /// Nothing is kept and nothing runs where something would be told.
+    #[test]
+    #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+    fn without_the_features_there_is_nothing() {
+        use super::{Entered, Observer, Timer};
+        assert_eq!((size_of::<Observer>(), size_of::<Timer<'_>>(), size_of::<Entered>()), (0, 0, 0));
+        assert!(!std::mem::needs_drop::<Timer<'_>>() && !std::mem::needs_drop::<Entered>());
+    }
+}

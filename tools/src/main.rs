@@ -12,6 +12,7 @@ mod interrupt;
 mod open;
 mod output;
 mod progress;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -11,3 +11,4 @@ mod records;
 mod repair;
 mod reports;
 mod support;
+mod traces;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use tophash::SyncPolicy;
 
 use crate::exit::Outcome;
+use crate::trace::record::Recorder;
 use crate::{argument, interrupt, output};
 
 use environment::Environment;
@@ -65,6 +66,9 @@ pub struct Args {
     /// Where random numbers begin
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Write the calls of the throughput passes and of durable writes to this file, for `tophash doctor --trace`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Keep the store
     #[arg(long)]
     keep: bool,
@@ -76,7 +80,8 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   tophash bench --records 10000000 --threads 2
-  tophash bench --only fill,read-hit --json > figures.json";
+  tophash bench --only fill,read-hit --json > figures.json
+  tophash bench --only update --record trace && tophash doctor --trace trace";
 
 /// A phase of the benchmark, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -134,8 +139,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         durable_seconds: args.durable_seconds,
         only: args.only.clone(),
         report: Report::new(settings, environment),
+        recorder: args.record.as_deref().map(Recorder::create).transpose()?,
     };
     bench.run()?;
+    if let Some(recorder) = bench.recorder.take() {
+        recorder.finish()?;
+    }
 
     let mut report = bench.report;
     if args.keep {
@@ -153,6 +162,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 fn warn(args: &Args, environment: &Environment) {
     if !environment.optimized {
         output::note(format_args!("tophash: this is a debug build; its figures mean nothing (cargo build --release)"));
+    }
+    if args.record.is_some() {
+        output::note(format_args!("tophash: recording is part of the throughput that is shown (--record)"));
     }
     if environment.is_in_memory() {
         let dir = args.dir.display();

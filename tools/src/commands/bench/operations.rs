@@ -7,9 +7,12 @@ use tophash::{Result, Store};
 use super::latency::Clock;
 use super::population::Population;
 use super::runner::Operation;
+use crate::trace::record::Recorder;
+use crate::trace::{Call, Print};
 
 /// A thread's buffers and random numbers.
 pub struct Scratch {
+    thread: u64,
     random: Rng,
     key: Vec<u8>,
     other_key: Vec<u8>,
@@ -18,7 +21,13 @@ pub struct Scratch {
 
 impl Scratch {
     fn new(thread: u64) -> Self {
-        Scratch { random: Rng::with_seed(thread + 1), key: Vec::new(), other_key: Vec::new(), value: Vec::new() }
+        Scratch {
+            thread,
+            random: Rng::with_seed(thread + 1),
+            key: Vec::new(),
+            other_key: Vec::new(),
+            value: Vec::new(),
+        }
     }
 }
 
@@ -29,6 +38,21 @@ pub struct Target<'a> {
     pub store: &'a Store,
     /// What is in it.
     pub population: &'a Population,
+    /// Where calls are noted, outside the timed part.
+    pub recorder: Option<&'a Recorder>,
+}
+
+impl Target<'_> {
+    fn note(&self, thread: u64, call: impl FnOnce() -> Call) {
+        if let Some(recorder) = self.recorder.filter(|recorder| recorder.is_active()) {
+            recorder.add(thread, call());
+        }
+    }
+}
+
+fn put(key: &[u8], value: &[u8]) -> Call {
+    let (key_bytes, value_bytes) = (key.len() as u64, value.len() as u64);
+    Call::Put { key: Print::of(key), key_bytes, value_bytes, value: Print::of(value) }
 }
 
 /// Inserts the first filling's records.
@@ -42,10 +66,11 @@ impl Operation for Fill<'_> {
     }
 
     fn run(&self, scratch: &mut Scratch, i: u64, clock: &mut impl Clock) -> Result<bool> {
-        let Target { store, population } = self.0;
+        let Target { store, population, .. } = self.0;
         let counter = population.initial(i);
         population.key(counter, &mut scratch.key);
         population.value(counter, 0, &mut scratch.value);
+        self.0.note(scratch.thread, || put(&scratch.key, &scratch.value));
         clock.time(|| Ok(store.insert(&scratch.key, &scratch.value)?.is_none()))
     }
 }
@@ -61,9 +86,10 @@ impl Operation for ReadHit<'_> {
     }
 
     fn run(&self, scratch: &mut Scratch, _i: u64, clock: &mut impl Clock) -> Result<bool> {
-        let Target { store, population } = self.0;
+        let Target { store, population, .. } = self.0;
         let counter = population.live(scratch.random.u64(..));
         population.key(counter, &mut scratch.key);
+        self.0.note(scratch.thread, || Call::Get { key: Print::of(&scratch.key) });
         clock.time(|| Ok(store.get(&scratch.key)?.is_some_and(|value| population.is_value(counter, &value))))
     }
 }
@@ -79,8 +105,9 @@ impl Operation for ReadMiss<'_> {
     }
 
     fn run(&self, scratch: &mut Scratch, _i: u64, clock: &mut impl Clock) -> Result<bool> {
-        let Target { store, population } = self.0;
+        let Target { store, population, .. } = self.0;
         population.key(population.absent(scratch.random.u64(..)), &mut scratch.key);
+        self.0.note(scratch.thread, || Call::Get { key: Print::of(&scratch.key) });
         clock.time(|| Ok(store.get(&scratch.key)?.is_none()))
     }
 }
@@ -95,6 +122,7 @@ pub struct GetMany<'a> {
 
 /// The keys of a call beside the usual things.
 pub struct ManyScratch {
+    thread: u64,
     random: Rng,
     counters: Vec<u64>,
     keys: Vec<Vec<u8>>,
@@ -105,15 +133,16 @@ impl Operation for GetMany<'_> {
 
     fn state(&self, thread: u64) -> ManyScratch {
         let keys = vec![Vec::new(); self.batch];
-        ManyScratch { random: Rng::with_seed(thread + 1), counters: vec![0; self.batch], keys }
+        ManyScratch { thread, random: Rng::with_seed(thread + 1), counters: vec![0; self.batch], keys }
     }
 
     fn run(&self, scratch: &mut ManyScratch, _i: u64, clock: &mut impl Clock) -> Result<bool> {
-        let Target { store, population } = self.target;
+        let Target { store, population, .. } = self.target;
         for (counter, key) in scratch.counters.iter_mut().zip(&mut scratch.keys) {
             *counter = population.live(scratch.random.u64(..));
             population.key(*counter, key);
         }
+        self.target.note(scratch.thread, || Call::GetMany { keys: scratch.keys.len() as u64 });
         clock.time(|| {
             let values = store.get_many(&scratch.keys)?;
             let is_right = |(value, &counter): (&Option<tophash::Value<'_>>, &u64)| {
@@ -135,10 +164,11 @@ impl Operation for Update<'_> {
     }
 
     fn run(&self, scratch: &mut Scratch, i: u64, clock: &mut impl Clock) -> Result<bool> {
-        let Target { store, population } = self.0;
+        let Target { store, population, .. } = self.0;
         let counter = population.live(scratch.random.u64(..));
         population.key(counter, &mut scratch.key);
         population.value(counter, i + 1, &mut scratch.value);
+        self.0.note(scratch.thread, || put(&scratch.key, &scratch.value));
         clock.time(|| Ok(store.insert(&scratch.key, &scratch.value)?.is_some()))
     }
 }
@@ -154,11 +184,13 @@ impl Operation for Churn<'_> {
     }
 
     fn run(&self, scratch: &mut Scratch, i: u64, clock: &mut impl Clock) -> Result<bool> {
-        let Target { store, population } = self.0;
+        let Target { store, population, .. } = self.0;
         let (gone, fresh) = population.replacement(i);
         population.key(gone, &mut scratch.key);
         population.key(fresh, &mut scratch.other_key);
         population.value(fresh, 0, &mut scratch.value);
+        self.0.note(scratch.thread, || Call::Remove { key: Print::of(&scratch.key) });
+        self.0.note(scratch.thread, || put(&scratch.other_key, &scratch.value));
         clock.time(|| {
             let removed = store.remove(&scratch.key)?.is_some();
             Ok(store.insert(&scratch.other_key, &scratch.value)?.is_none() && removed)

@@ -13,6 +13,8 @@ use super::operations::{Churn, Derive, Fill, GetMany, ReadHit, ReadMiss, Target,
 use super::population::Population;
 use super::report::{PhaseReport, Report};
 use super::runner::{self, Operation, Pass, Until};
+use crate::trace::record::Recorder;
+use crate::trace::{Call, Syncs};
 use crate::{output, progress};
 
 /// A benchmark under way.
@@ -29,6 +31,8 @@ pub struct Bench {
     pub only: Vec<Phase>,
     /// What was measured so far.
     pub report: Report,
+    /// Where the calls of the passes for throughput are noted.
+    pub recorder: Option<Recorder>,
 }
 
 impl Bench {
@@ -63,16 +67,19 @@ impl Bench {
                 continue;
             }
             let bar = self.bar(phase);
-            let target = Target { store: &store, population: &self.population };
+            self.remark(phase);
+            let target = self.target(&store);
             let (throughput, latency) = match phase {
                 Phase::ReadHit => self.two_passes(&ReadHit(target), 1)?,
                 Phase::ReadMiss => self.two_passes(&ReadMiss(target), 1)?,
                 Phase::GetMany => self.two_passes(&GetMany { target, batch: keys }, keys as u64)?,
                 Phase::Update => self.two_passes(&Update(target), 1)?,
-                _ => (
-                    self.churn(&store, |churn, threads, until| runner::throughput(churn, threads, until))?,
-                    self.churn(&store, |churn, threads, until| runner::latency(churn, threads, until))?,
-                ),
+                _ => {
+                    let throughput =
+                        self.churn(&store, |churn, threads, until| runner::throughput(churn, threads, until))?;
+                    self.record(false);
+                    (throughput, self.churn(&store, |churn, threads, until| runner::latency(churn, threads, until))?)
+                }
             };
             bar.finish_and_clear();
             let keys = if phase == Phase::GetMany { keys as u64 } else { 1 };
@@ -93,13 +100,16 @@ impl Bench {
         if self.measures(Phase::Fill) {
             let path = self.folder.join("fill-latency.tophash");
             let store = self.create(&path, self.sync)?;
-            let pass = runner::latency(&Fill(Target { store: &store, population: &self.population }), threads, until)?;
+            let pass = runner::latency(&Fill(self.target(&store)), threads, until)?;
             latency = Some(pass);
             store.close()?;
             fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
         }
         let store = self.create(&self.folder.join("bench.tophash"), self.sync)?;
-        let pass = runner::throughput(&Fill(Target { store: &store, population: &self.population }), threads, until)?;
+        self.remark(Phase::Fill);
+        self.note_open(self.sync);
+        let pass = runner::throughput(&Fill(self.target(&store)), threads, until)?;
+        self.record(false);
         bar.finish_and_clear();
         if let Some(latency) = latency {
             self.add(PhaseReport::new(Phase::Fill, &pass, &latency, 1, store.disk_bytes()?));
@@ -111,6 +121,7 @@ impl Bench {
         let settings = &self.report.settings;
         let until = Until::Operations(settings.operations.div_ceil(keys));
         let throughput = runner::throughput(operation, settings.threads, until)?;
+        self.record(false);
         Ok((throughput, runner::latency(operation, settings.threads, until)?))
     }
 
@@ -124,8 +135,7 @@ impl Bench {
         let mut all = Pass::empty();
         while all.operations < settings.operations {
             let section = (settings.operations - all.operations).min(self.population.left_in_round());
-            let target = Target { store, population: &self.population };
-            let pass = run(&Churn(target), settings.threads, Until::Operations(section))?;
+            let pass = run(&Churn(self.target(store)), settings.threads, Until::Operations(section))?;
             self.population.replace(pass.operations);
             all.append(&pass);
         }
@@ -137,9 +147,10 @@ impl Bench {
         let bar = self.bar(Phase::Durable);
         let store = self.create(&self.folder.join("durable.tophash"), SyncPolicy::Always)?;
         let until = Until::Time(Duration::from_secs(self.durable_seconds));
-        let target = Target { store: &store, population: &self.population };
+        self.remark(Phase::Durable);
+        self.note_open(SyncPolicy::Always);
         let syncs_before = store.stats().commit.syncs;
-        let pass = runner::latency(&Fill(target), self.report.settings.threads, until)?;
+        let pass = runner::latency(&Fill(self.target(&store)), self.report.settings.threads, until)?;
         let syncs = store.stats().commit.syncs - syncs_before;
         bar.finish_and_clear();
         let mut report = PhaseReport::new(Phase::Durable, &pass, &pass, 1, store.disk_bytes()?);
@@ -153,6 +164,32 @@ impl Bench {
 
     fn create(&self, path: &Path, sync: SyncPolicy) -> anyhow::Result<Store> {
         Ok(Options::new().create_new(true).sync(sync).open(path)?)
+    }
+
+    fn target<'a>(&'a self, store: &'a Store) -> Target<'a> {
+        Target { store, population: &self.population, recorder: self.recorder.as_ref() }
+    }
+
+    /// Calls are noted from here on, or not.
+    fn record(&self, active: bool) {
+        if let Some(recorder) = &self.recorder {
+            recorder.set_active(active);
+        }
+    }
+
+    /// What is noted from here on is a phase's.
+    fn remark(&self, phase: Phase) {
+        self.record(true);
+        if let Some(recorder) = &self.recorder {
+            recorder.remark(&format!("phase {}", phase.name()));
+        }
+    }
+
+    fn note_open(&self, sync: SyncPolicy) {
+        if let Some(recorder) = &self.recorder {
+            let syncs = if sync == SyncPolicy::Always { Syncs::Always } else { Syncs::Later };
+            recorder.add(0, Call::Open { syncs, records: 0 });
+        }
     }
 
     fn add(&mut self, phase: PhaseReport) {

@@ -3,6 +3,7 @@
 mod charts;
 mod html;
 mod text;
+mod workload;
 
 use std::path::{Path, PathBuf};
 
@@ -10,20 +11,26 @@ use anyhow::Context;
 use serde_json::json;
 use tophash::{Advice, Diagnosis, Error, Level, Stats};
 
+use workload::Workload;
+
 use crate::exit::{Interrupted, Outcome};
 use crate::{interrupt, output, progress};
 
-/// Diagnose how a store's space is used, with advice
+/// Diagnose how a store's space is used, and what a workload asks of it, with advice
 ///
 /// Reads the index and the log's counters and changes nothing; nobody may have the store open for writing.
 /// Exit code 0, or 1 if a finding is at or above the level of --fail-on; 2: the diagnosis could not be made.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
-    /// The store's directory
-    store: PathBuf,
-    /// Figures of the running store, as JSON: `tophash stats --json`, or what Store::stats gave
+    /// The store's directory; may be left out with --trace
+    #[arg(required_unless_present = "trace")]
+    store: Option<PathBuf>,
+    /// A recorded trace of calls: what the workload could do better (`tophash bench --record`, docs/TRACE.md)
     #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Figures of the running store, as JSON: `tophash stats --json`, or what Store::stats gave
+    #[arg(long, value_name = "FILE", requires = "store")]
     stats: Option<PathBuf>,
     /// Exit with code 1 on findings at or above this level: info, warning or critical
     #[arg(long, value_name = "LEVEL")]
@@ -32,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Write a report with pictures to this file: one page, nothing loaded from elsewhere
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "store")]
     html: Option<PathBuf>,
 }
 
@@ -40,13 +47,46 @@ const EXAMPLE: &str = "\
 Example:
   tophash doctor sessions.tophash
   tophash doctor sessions.tophash --html report.html
-  tophash doctor sessions.tophash --fail-on warning --json > diagnosis.json";
+  tophash doctor sessions.tophash --fail-on warning --json > diagnosis.json
+  tophash doctor --trace recorded";
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
+    let workload = args.trace.as_deref().map(Workload::read).transpose()?;
+    let diagnosis = args.store.as_deref().map(|store| look(args, store)).transpose()?;
+    if let (Some(path), Some(store), Some(diagnosis)) = (&args.html, &args.store, &diagnosis) {
+        let page = html::page(store, diagnosis);
+        std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
+    }
+    if args.json {
+        let mut document = diagnosis.as_ref().map_or_else(|| Ok(json!({})), serde_json::to_value)?;
+        if let Some(store) = &args.store {
+            document["path"] = json!(store.to_string_lossy());
+        }
+        if let Some(workload) = &workload {
+            document["workload"] = serde_json::to_value(workload)?;
+        }
+        output::emit_json(&document)?;
+    } else {
+        let mut text = String::new();
+        if let (Some(store), Some(diagnosis)) = (&args.store, &diagnosis) {
+            text = text::report(store, diagnosis);
+        }
+        if let Some(workload) = &workload {
+            text.push_str(if text.is_empty() { "" } else { "\n" });
+            text.push_str(&workload.text());
+        }
+        output::emit(&text)?;
+    }
+    let worst = diagnosis.and_then(|diagnosis| diagnosis.worst()).max(workload.and_then(|workload| workload.worst()));
+    let fails = args.fail_on.is_some_and(|level| worst >= Some(level));
+    Ok(if fails { Outcome::No } else { Outcome::Yes })
+}
+
+fn look(args: &Args, store: &Path) -> anyhow::Result<Diagnosis> {
     let stats = args.stats.as_deref().map(read_stats).transpose()?;
-    let mut diagnosis = match diagnose(&args.store) {
+    let mut diagnosis = match diagnose(store) {
         Err(_) if interrupt::requested() => {
             return Err(Interrupted("the store was not read to its end".into()).into());
         }
@@ -55,19 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if let Some(stats) = stats {
         diagnosis.include_stats(stats);
     }
-    if let Some(path) = &args.html {
-        let page = html::page(&args.store, &diagnosis);
-        std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
-    }
-    if args.json {
-        let mut document = serde_json::to_value(&diagnosis)?;
-        document["path"] = json!(args.store.to_string_lossy());
-        output::emit_json(&document)?;
-    } else {
-        output::emit(&text::report(&args.store, &diagnosis))?;
-    }
-    let fails = args.fail_on.is_some_and(|level| diagnosis.worst() >= Some(level));
-    Ok(if fails { Outcome::No } else { Outcome::Yes })
+    Ok(diagnosis)
 }
 
 fn diagnose(store: &Path) -> Result<Diagnosis, Error> {

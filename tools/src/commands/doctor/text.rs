@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use tophash::{Diagnosis, HeatCell, SegmentFigures};
+use tophash::{Advice, Diagnosis, HeatCell, SegmentFigures};
 
 use super::{action, percent, step_name};
 use crate::output;
@@ -90,11 +90,16 @@ fn advice(text: &mut String, store: &Path, d: &Diagnosis) {
         text.push_str("\nno findings\n");
     }
     for advice in &d.advice {
-        let level = advice.level.to_string().to_uppercase();
-        let _ = writeln!(text, "\n{level}  {}: {}", advice.rule, advice.finding);
-        let _ = writeln!(text, "  why: {}", advice.reason);
-        let _ = writeln!(text, "  do:  {}", action(store, advice));
+        finding(text, advice, &action(store, advice));
     }
+}
+
+/// A finding in three lines.
+pub fn finding(text: &mut String, advice: &Advice, action: &str) {
+    let level = advice.level.to_string().to_uppercase();
+    let _ = writeln!(text, "\n{level}  {}: {}", advice.rule, advice.finding);
+    let _ = writeln!(text, "  why: {}", advice.reason);
+    let _ = writeln!(text, "  do:  {action}");
 }
 
 fn slots(d: &Diagnosis) -> comfy_table::Table {
