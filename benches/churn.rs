@@ -13,6 +13,7 @@
 //!   updates: pages with few live slots and many tombstones.
 //! * *growing*: inserts and removals while the table grows through several doublings.
 //! * *emptied*: 95 % of the records are removed; how soon, and how far, does the store get smaller?
+//! * *compacted*: as *emptied*, with 24-byte keys and 150-byte values; then `tophash::compact`: how small, how fast?
 //!
 //! "Without" turns off path repair, page rewrites, compaction and shrinking.
 
@@ -43,14 +44,17 @@ fn main() -> Result<()> {
                 growing(live, reuse)?;
                 emptied(live * 2, reuse)?;
             }
-            Ok(())
+            compacted(live)
         }
         Some("steady") => steady(live, steps, !without, false),
         Some("random") => steady(live, steps, !without, true),
         Some("clustered") => clustered(live, steps, !without),
         Some("growing") => growing(live, !without),
         Some("emptied") => emptied(live, !without),
-        Some(other) => Err(format!("no pattern {other:?}: steady, random, clustered, growing or emptied").into()),
+        Some("compacted") => compacted(live),
+        Some(other) => {
+            Err(format!("no pattern {other:?}: steady, random, clustered, growing, emptied or compacted").into())
+        }
     }
 }
 
@@ -241,5 +245,37 @@ fn emptied(records: u64, reuse: bool) -> Result<()> {
         }
     }
     println!("\ndisk not yet twice the live bytes after {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn compacted(records: u64) -> Result<()> {
+    println!("\n## compacted: {records} records of 24 + 150 bytes, kept in part, compacted offline\n");
+    println!("| kept | records | disk before MB | after MB | after / (key + value) | pages | records/s |");
+    println!("|---:|---:|---:|---:|---:|---:|---:|");
+    for kept_of_20 in [20, 10, 1] {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("compacted.tophash");
+        let store = options(true).open(&path)?;
+        let key = |n: u64| -> Vec<u8> { [&key(n)[..], &n.to_be_bytes()].concat() };
+        for n in 0..records {
+            store.insert(key(n), [&value(n)[..], &[7; 50]].concat())?;
+        }
+        let gone: Vec<Vec<u8>> = (0..records).filter(|n| n % 20 >= kept_of_20).map(key).collect();
+        gone.chunks(10_000).try_for_each(|keys| store.remove_many(keys).map(|_| ()))?;
+        store.close()?;
+        let report = tophash::compact(&path)?;
+        let (before, after) = (&report.before, &report.after);
+        let wanted = after.records * 174;
+        println!(
+            "| {} % | {} | {:.1} | {:.1} | {:.3} | {} | {:.0} |",
+            kept_of_20 * 5,
+            after.records,
+            before.disk_bytes as f64 / 1e6,
+            after.disk_bytes as f64 / 1e6,
+            after.disk_bytes as f64 / wanted as f64,
+            after.pages,
+            after.records as f64 / (report.nanos as f64 / 1e9),
+        );
+    }
     Ok(())
 }

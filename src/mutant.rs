@@ -1,7 +1,7 @@
 //! Switches that each break one rule of a protocol, for tests of the tests: `tests/rig/tests/mutants.rs` shows that each
 //! is noticed, and by which layer.
 //!
-//! Without the feature `mutants`, which nothing but that test turns on, [`broken`] is the constant `false` and
+//! Without the feature `mutants`, which nothing but that test turns on, `broken` is the constant `false` and
 //! nothing of this is in the program.
 
 /// A rule that is broken.
