@@ -25,7 +25,7 @@ use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
 use crate::mutant::{Mutant, broken};
-use crate::sys::{Disk, LogMap, OpenMode, read_up_to};
+use crate::sys::{Disk, DiskFile, LogMap, OpenMode, PAGE_BYTES, read_up_to};
 
 /// Where to look.
 #[derive(Debug)]
@@ -188,19 +188,21 @@ impl TailSource<'_> {
             return Err(Error::corrupt("segment table", Location::file(&path), expected, "no such entry"));
         };
         match self.header_of(&path)? {
-            Some(HeaderState::Valid(header)) if header.salt == entry.salt && header.slot == entry.slot => {
+            Some(Front { state: HeaderState::Valid(header), .. })
+                if header.salt == entry.salt && header.slot == entry.slot =>
+            {
                 Ok(self.tail_segment(&header))
             }
             state => {
                 let expected = format!("the header of segment {sequence}");
-                let found = state.map_or("no such file".into(), |state| format!("{state:?}"));
+                let found = state.map_or("no such file".into(), |front| format!("{:?}", front.state));
                 Err(Error::corrupt("segment header", Location::at(&path, 0), expected, found))
             }
         }
     }
 
     /// The header of a segment file; `None` if there is no file.
-    fn header_of(&self, path: &Path) -> Result<Option<HeaderState>> {
+    fn header_of(&self, path: &Path) -> Result<Option<Front>> {
         let file = match self.disk.open(path, OpenMode::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -219,12 +221,7 @@ impl TailSource<'_> {
                 expected: self.uuid.to_string(),
                 found: header.uuid.to_string(),
             }),
-            // Not what an interrupted write leaves: this header was whole, and so may be what follows it.
-            HeaderState::Invalid if SegmentHeader::mended(&bytes).is_some_and(|(_, certain)| certain) => {
-                let found = "one with a bit that is wrong";
-                Err(Error::corrupt("segment header", Location::at(path, 0), "a valid header", found))
-            }
-            state => Ok(Some(state)),
+            state => Ok(Some(Front { state, bytes, file })),
         }
     }
 
@@ -239,16 +236,46 @@ impl TailSource<'_> {
                 continue;
             }
             later.sequence_max = later.sequence_max.max(sequence);
-            let state = self.header_of(&path)?;
-            if let Some(HeaderState::Valid(header)) = state
-                && header.sequence == sequence
-                && (header.slot as usize) < Place::SEGMENTS
-            {
-                later.headers.insert(sequence, header);
+            if let Some(Front { state, bytes, file }) = self.header_of(&path)? {
+                match state {
+                    HeaderState::Valid(header)
+                        if header.sequence == sequence && (header.slot as usize) < Place::SEGMENTS =>
+                    {
+                        later.headers.insert(sequence, header);
+                    }
+                    _ => self.check_torn(sequence, &path, &bytes, &file)?,
+                }
+                // A segment is written only when its length is durable, and is never cut off elsewhere.
+                let len = file.len().context("look at", &path)?;
+                if bytes.iter().any(|&byte| byte != 0) && !len.is_multiple_of(PAGE_BYTES as u64) {
+                    let expected = format!("a multiple of {PAGE_BYTES} bytes");
+                    return Err(Error::corrupt("segment", Location::file(&path), expected, format!("{len} bytes")));
+                }
             }
             later.files.push((sequence, path));
         }
         Ok(later)
+    }
+
+    /// A file without a header of its own must be one that a crash can have left: what was written into it never
+    /// became durable, or it was freed. Else its records may have been acknowledged.
+    fn check_torn(&self, sequence: u32, path: &Path, bytes: &HeaderBytes, file: &Arc<dyn DiskFile>) -> Result<()> {
+        let damaged = |found| Err(Error::corrupt("segment header", Location::at(path, 0), "a valid header", found));
+        let is_empty = bytes.iter().all(|&byte| byte == 0);
+        if !is_empty && !SegmentHeader::can_be_torn(bytes, self.uuid, sequence) {
+            return damaged("bytes that no interrupted write leaves");
+        }
+        // What compaction frees was durable, and has a lower sequence than the cut.
+        if sequence > self.cut.sequence() {
+            let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
+            let mut source = PreadSource::new(Arc::clone(file), len);
+            let claims_itself = source.claims_itself(sequence);
+            readable(path, &mut source)?;
+            if claims_itself {
+                return damaged("none, before records that were durable");
+            }
+        }
+        Ok(())
     }
 
     /// Collects the valid records of a segment.
@@ -403,6 +430,16 @@ impl TailSource<'_> {
     }
 }
 
+/// The first bytes of a segment file, with zeroes for what it is too short for.
+type HeaderBytes = [u8; SEGMENT_HEADER_BYTES as usize];
+
+/// The front of a segment file.
+struct Front {
+    state: HeaderState,
+    bytes: HeaderBytes,
+    file: Arc<dyn DiskFile>,
+}
+
 /// A record of the tail, read and checked.
 struct Member {
     at: u64,
@@ -433,7 +470,7 @@ pub(crate) fn map_segment(
     salt: u64,
     end: u64,
     writable: bool,
-) -> Result<(LogMap, u64, Arc<dyn crate::sys::DiskFile>)> {
+) -> Result<(LogMap, u64, Arc<dyn DiskFile>)> {
     let mode = if writable { OpenMode::Write } else { OpenMode::Read };
     let file = match disk.open(path, mode) {
         Ok(file) => file,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Position;
 use super::record::{CRC_BYTES, HEADER_BYTES_MAX, Header, Invalid, KEY_BYTES_MAX, MARK_BYTES, Record, highest_mark};
+use super::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::{DiskFile, LogMap, PAGE_BYTES, read_around, read_up_to};
 
 /// Bytes that are read at a time.
@@ -88,6 +89,30 @@ impl PreadSource {
     /// The record header at an offset, if it can be one. Nothing is checked.
     pub(crate) fn header_at(&mut self, at: u64) -> Option<Header> {
         Header::decode(self.bytes(at, HEADER_BYTES_MAX))
+    }
+
+    /// True if the records of a segment whose header says nothing speak of themselves as durable: a sync mark
+    /// among them claims a position in this very segment. Checksums cannot be checked without the header's salt,
+    /// so a mark counts only where the lengths of all records before it lead to it.
+    pub(crate) fn claims_itself(&mut self, sequence: u32) -> bool {
+        /// Further than a store without a sync mark gets; a bound for what may be an old segment's records.
+        const BYTES_MAX: u64 = 16 << 20;
+        let mut at = SEGMENT_HEADER_BYTES;
+        while at < self.len.min(BYTES_MAX) {
+            let Ok(record) = Record::decode(self.bytes(at, MARK_BYTES)) else {
+                match self.header_at(at) {
+                    Some(header) => at += header.total(),
+                    None => return false,
+                }
+                continue;
+            };
+            let own = |claim: &Position| claim.sequence() == sequence && claim.offset() <= at;
+            if record.mark().as_ref().is_some_and(own) {
+                return true;
+            }
+            at += record.header.total();
+        }
+        false
     }
 
     /// Blocks that could not be read since the last call.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use super::Position;
 use crate::checksum::{Uuid, crc32};
+use crate::index::slot::Place;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::DiskFile;
 
@@ -91,18 +92,43 @@ impl SegmentHeader {
         bytes[..8] == MAGIC && crc32(&without_crc).to_le_bytes() == bytes[12..16]
     }
 
-    /// The header that the bytes were before one of their bits was flipped, and whether nothing but a flip explains
-    /// them: a write that was interrupted leaves words of zeroes, and no word that is almost right.
-    pub(crate) fn mended(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> Option<(SegmentHeader, bool)> {
+    /// The header that the bytes were before one of their bits was flipped.
+    pub(crate) fn mended(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> Option<SegmentHeader> {
         let mut mended = *bytes;
         for bit in 0..mended.len() * 8 {
             mended[bit / 8] ^= 1 << (bit % 8);
             if let HeaderState::Valid(header) = SegmentHeader::decode(&mended) {
-                return Some((header, bytes.as_chunks::<8>().0[bit / 64] != [0; 8]));
+                return Some(header);
             }
             mended[bit / 8] ^= 1 << (bit % 8);
         }
         None
+    }
+
+    /// True if an interrupted write, or wiping, can have left these bytes, which are no valid header. Before the
+    /// write there were zeroes, so each word is as it was meant to be or zero, and at least one is missing. What
+    /// is known of a header's words must be right; checksum and salt can be anything.
+    pub(crate) fn can_be_torn(bytes: &[u8; SEGMENT_HEADER_BYTES as usize], uuid: Uuid, sequence: u32) -> bool {
+        let words: [u64; 16] = std::array::from_fn(|i| u64::from_le_bytes(bytes.as_chunks::<8>().0[i]));
+        let known = |at: usize, right: u64| words[at] == 0 || words[at] == right;
+        if let Some(whole) = SegmentHeader::mended(bytes) {
+            // One bit is wrong. Only a word that was lost explains that, not one that is almost right.
+            let whole = whole.encode();
+            return whole.as_chunks::<8>().0.iter().enumerate().all(|(at, word)| known(at, u64::from_le_bytes(*word)));
+        }
+        let uuid_words = uuid.0.as_chunks::<8>().0;
+        let identity = known(0, u64::from_le_bytes(MAGIC))
+            && known(2, u64::from_le_bytes(uuid_words[0]))
+            && known(3, u64::from_le_bytes(uuid_words[1]))
+            && known(4, sequence.into());
+        let version = words[1] == 0 || words[1] as u32 == SEGMENT_VERSION;
+        let earlier = words[6] < sequence.into()
+            && words[7] <= Place::SEGMENT_BYTES_MAX
+            && Position::from_raw(words[8]).sequence() < sequence
+            && (words[7] | words[8]).is_multiple_of(8);
+        let slot = (words[9] as u32 as usize) < Place::SEGMENTS && words[9] >> 32 <= 1;
+        let rest = words[10..].iter().all(|&word| word == 0);
+        identity && version && earlier && slot && rest && words[..10].contains(&0)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> HeaderState {
@@ -309,17 +335,25 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(!matches!(SegmentHeader::decode(&damaged), HeaderState::Valid(_)), "bit {bit}");
         }
+        let torn = |bytes: &[u8; 128]| SegmentHeader::can_be_torn(bytes, header.uuid, 12);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::mended(&damaged), Some(header), "bit {bit}");
+            // A word of which this was the only bit is zero now, as if it had not been written.
             let only_bit = bytes.as_chunks::<8>().0[bit / 64] == (1u64 << (bit % 64)).to_le_bytes();
-            assert_eq!(SegmentHeader::mended(&damaged), Some((header, !only_bit)), "bit {bit}");
+            assert_eq!(torn(&damaged), only_bit, "bit {bit}");
         }
-        for torn in (8..128).step_by(8) {
+        // Any of the words may be missing; but what is there must be right.
+        for missing in 1..1 << 10 {
             let mut damaged = bytes;
-            damaged[torn..].fill(0);
-            let certain = SegmentHeader::mended(&damaged).is_some_and(|(_, certain)| certain);
-            assert!(!certain, "torn at byte {torn}");
+            (0..10).filter(|word| missing >> word & 1 != 0).for_each(|word| damaged[word * 8..][..8].fill(0));
+            assert!(torn(&damaged), "words {missing:#b} missing");
+            for at in [0, 9, 17, 31, 35, 50, 63, 70, 74, 77, 90, 127] {
+                let mut noisy = damaged;
+                noisy[at] ^= 0x55;
+                assert!(!torn(&noisy), "words {missing:#b} missing, byte {at} wrong");
+            }
         }
         assert_eq!(SegmentHeader::decode(&[0; 200]), HeaderState::Unused);
         assert_eq!(SegmentHeader::decode(&bytes[..100]), HeaderState::Invalid);

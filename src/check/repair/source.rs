@@ -170,7 +170,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
             }
             header = HeaderState::Invalid;
         }
-        if let (HeaderState::Invalid, Some((mended, _))) = (header, SegmentHeader::mended(&bytes)) {
+        if let (HeaderState::Invalid, Some(mended)) = (header, SegmentHeader::mended(&bytes)) {
             header = HeaderState::Valid(mended);
         }
         if let HeaderState::Valid(valid) = header
