@@ -159,7 +159,8 @@ fn read_bitmaps(state: &State, extent: &mut Extent, sink: &mut Sink<'_>) -> Resu
             continue;
         }
         let covered = (extent.shape.pages - i * BITMAP_BITS).min(BITMAP_BITS) as usize;
-        let surplus = (covered..BITMAP_BITS as usize).find(|&bit| page[BITS_START + bit / 8] & 1 << (bit % 8) != 0);
+        let last = page[BITS_START..].iter().rposition(|&byte| byte != 0).unwrap_or(0);
+        let surplus = (covered..(last + 1) * 8).find(|&bit| page[BITS_START + bit / 8] & 1 << (bit % 8) != 0);
         if let Some(bit) = surplus {
             let location = Location { slot: None, ..Location::page(path, number) };
             sink.damage(kind::BITMAP_BITS, location, format!("bits for {covered} pages"), format!("bit {bit} is set"));

@@ -84,30 +84,37 @@ impl LiveSlot {
 pub(super) struct Collector {
     limit: usize,
     slots: Vec<LiveSlot>,
-    /// Slots that point into each stretch of the log.
+    /// Slots that point into each stretch of the log, once there were more than the limit and `slots` is not
+    /// complete. Else empty.
     counts: Vec<u32>,
-    /// There were more than the limit: `slots` is not complete.
-    overflowed: bool,
 }
 
 impl Collector {
     pub(super) fn new(limit: usize) -> Self {
-        Collector { limit, slots: Vec::new(), counts: vec![0; STRETCHES], overflowed: false }
+        Collector { limit, slots: Vec::new(), counts: Vec::new() }
     }
 
     pub(super) fn add(&mut self, slot: LiveSlot) {
+        if self.counts.is_empty() && self.slots.len() < self.limit {
+            self.slots.push(slot);
+            return;
+        }
+        if self.counts.is_empty() {
+            self.counts = vec![0; STRETCHES];
+            let slots = std::mem::take(&mut self.slots);
+            slots.iter().for_each(|slot| self.count(slot));
+        }
+        self.count(&slot);
+    }
+
+    fn count(&mut self, slot: &LiveSlot) {
         let count = &mut self.counts[stretch(slot.place())];
         *count = count.saturating_add(1);
-        if self.slots.len() < self.limit {
-            self.slots.push(slot);
-        } else {
-            self.overflowed = true;
-        }
     }
 
     /// All slots, if they were few enough, else the ranges of places for the passes to make.
     pub(super) fn finish(mut self) -> Result<Vec<LiveSlot>, Vec<Range<Place>>> {
-        if !self.overflowed {
+        if self.counts.is_empty() {
             sort(&mut self.slots);
             return Ok(self.slots);
         }
