@@ -110,6 +110,12 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
         let dir = log_path(path, state.header.log_dir);
         let check = Check { disk, path, dir: &dir, hasher: KeyHasher::new(state.header.hash_key), state: &state };
         check.run(&mut sink, slots_max)?;
+        // What an open refuses must not pass here, whatever else was looked at.
+        if sink.report.is_clean()
+            && let Err(error) = state.meta.check_against(&index_path, &state.header)
+        {
+            sink.error(kind::META, error);
+        }
     }
     Ok(sink.report)
 }

@@ -144,9 +144,13 @@ impl IndexHeader {
             || raw.primary_log2 > 36
             || raw.overflow_log2 > 36
             || raw.serial % 2 != slot
+            || raw.serial.max(raw.generation) > COUNTER_MAX
             || !raw.cut.is_multiple_of(8)
         {
-            return Err(corrupt("fields within their limits".into(), format!("{geometry:?}, serial {}", raw.serial)));
+            return Err(corrupt(
+                "fields within their limits".into(),
+                format!("{geometry:?}, serial {}, generation {}", raw.serial, raw.generation),
+            ));
         }
         Ok(IndexHeader {
             uuid: Uuid(raw.uuid),
@@ -185,6 +189,9 @@ impl IndexHeader {
         file.sync_all().context("sync", path)
     }
 }
+
+/// The largest serial and generation: no store writes so many headers, and the next number must be one too.
+const COUNTER_MAX: u64 = 1 << 62;
 
 /// Reads both slots.
 ///

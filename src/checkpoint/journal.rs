@@ -215,10 +215,11 @@ impl Journal {
         head: JournalHead,
         mut each: impl FnMut(&[[u8; PAGE_BYTES]]) -> Result<bool>,
     ) -> Result<()> {
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let most = BUFFER_BYTES / PAGE_BYTES;
+        let mut buffer = vec![0; head.images.min(most as u64) as usize * PAGE_BYTES];
         let mut block = 1;
         while block <= head.images {
-            let blocks = (head.images + 1 - block).min((BUFFER_BYTES / PAGE_BYTES) as u64);
+            let blocks = (head.images + 1 - block).min(most as u64);
             let bytes = &mut buffer[..blocks as usize * PAGE_BYTES];
             // A file that is too short leaves zeroes, which are no valid image.
             bytes.fill(0);

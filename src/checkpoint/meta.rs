@@ -16,12 +16,12 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::header::FIRST_META_PAGE;
+use super::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::index::growth::Growth;
-use crate::index::page::{PageImage, PageKind, image};
-use crate::index::region::GROUPS_MAX;
+use crate::index::page::{BUCKET_SLOTS, PageImage, PageKind, image};
+use crate::index::region::{GROUPS_MAX, Region, RegionKind};
 use crate::index::slot::Place;
 use crate::log::blob::{BlobSnapshot, FREED_MAX};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
@@ -214,7 +214,52 @@ impl Meta {
         let extents = self.primary_extents.iter().chain(&self.overflow_extents);
         let extents_fit = extents.into_iter().all(|&page| (first..self.end_page).contains(&page));
         let ends = self.end_page < 1 << 48 && self.records < 1 << 48;
-        segments_fit && ascending && extents_fit && ends && self.growth.is_valid()
+        let blobs = &self.blobs;
+        let blobs_fit = blobs.next_id <= 1 << 62 && blobs.count < 1 << 48 && blobs.bytes <= 1 << 62;
+        segments_fit && ascending && extents_fit && ends && blobs_fit && self.growth.is_valid()
+    }
+}
+
+impl Meta {
+    /// Checks what the header has its part in: each extent has its own pages of the file, up to its end page;
+    /// there are pages for all that the growth word leads to, and slots for all records. A number that was believed here would be
+    /// paid for in memory and disk.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn check_against(&self, path: &Path, header: &IndexHeader) -> Result<()> {
+        let corrupt = |expected: String, found: String| {
+            Error::corrupt("meta data", Location::page(path, FIRST_META_PAGE), expected, found)
+        };
+        let (mut ranges, mut pages) = (Vec::new(), [0u64; 2]);
+        let regions = [
+            Region::new(RegionKind::Primary, header.primary_log2),
+            Region::new(RegionKind::Overflow, header.overflow_log2),
+        ];
+        for (i, extents) in [&self.primary_extents, &self.overflow_extents].into_iter().enumerate() {
+            for (number, &first) in extents.iter().enumerate() {
+                let shape = regions[i].shape(number);
+                ranges.push((first, first.saturating_add(shape.total())));
+                pages[i] = pages[i].saturating_add(shape.pages);
+            }
+        }
+        ranges.sort_unstable();
+        if let Some(two) = ranges.array_windows().find(|[before, after]| before.1 > after.0) {
+            return Err(corrupt("extents with pages of their own".into(), format!("{two:?}")));
+        }
+        let end = ranges.last().map_or(FIRST_META_PAGE + META_PAGES, |range| range.1);
+        if end != self.end_page {
+            return Err(corrupt(format!("an end at page {}", self.end_page), format!("extents up to page {end}")));
+        }
+        if pages[0] < self.growth.pages() {
+            return Err(corrupt(format!("extents for {} pages", self.growth.pages()), format!("for {}", pages[0])));
+        }
+        let slots = (header.geometry.homes + header.geometry.stash) as u64 * BUCKET_SLOTS as u64;
+        let most = self.growth.pages().saturating_add(pages[1]).saturating_mul(slots);
+        if self.records > most {
+            return Err(corrupt(format!("at most {most} records"), self.records.to_string()));
+        }
+        Ok(())
     }
 }
 

@@ -29,7 +29,7 @@ use super::create::{
 };
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
-use crate::checkpoint::meta::{Meta, SegmentEntry, check_page};
+use crate::checkpoint::meta::{META_PAGES, Meta, SegmentEntry, check_page};
 use crate::checkpoint::tail::{Tail, TailAccess, TailSource, map_segment};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
@@ -178,14 +178,14 @@ impl<'o> Opening<'o> {
             return Ok((header, false));
         };
         header = IndexHeader { generation: head.generation, cut: head.cut, clean: false, ..header };
+        let end = self.check_journal(head, &header)?;
         if self.options.read_only {
-            self.load_overlay(head)?;
+            self.load_overlay(head, u64::MAX)?;
             return Ok((header, true));
         }
         if !broken(Mutant::JournalNotRewritten) {
             self.journal.rewrite(head)?;
         }
-        let end = self.pages_end(head)?;
         if self.index.len().context("look at", &self.index_path)? < end {
             self.index.set_len(end).context("extend", &self.index_path)?;
         }
@@ -205,20 +205,37 @@ impl<'o> Opening<'o> {
         Ok((header, true))
     }
 
-    /// The end of the last page that the journal writes.
-    fn pages_end(&self, head: JournalHead) -> Result<u64> {
+    /// What a complete journal leads to must make sense before anything is written: its meta data, and that it
+    /// writes no page behind the index's end. Returns the end of the last page that it writes.
+    fn check_journal(&mut self, head: JournalHead, header: &IndexHeader) -> Result<u64> {
+        self.load_overlay(head, FIRST_META_PAGE + META_PAGES)?;
+        let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number));
+        self.overlay.clear();
+        let meta = meta?;
+        meta.check_against(&self.index_path, header)?;
         let mut last = 0;
         self.journal.for_each_run(head, |images| {
             last = images.iter().map(image::number).max().unwrap_or(0).max(last);
             Ok(true)
         })?;
+        if last >= meta.end_page {
+            let expected = format!("images of pages up to {}", meta.end_page - 1);
+            return Err(Error::corrupt(
+                "journal",
+                Location::file(&self.journal.path),
+                expected,
+                format!("of page {last}"),
+            ));
+        }
         Ok((last + 1) * PAGE)
     }
 
-    fn load_overlay(&mut self, head: JournalHead) -> Result<()> {
+    /// Takes the images of pages below a number into memory.
+    fn load_overlay(&mut self, head: JournalHead, below: u64) -> Result<()> {
         let overlay = &mut self.overlay;
         self.journal.for_each_run(head, |images| {
-            overlay.extend(images.iter().map(|page| (image::number(page), Box::new(*page))));
+            let images = images.iter().map(|page| (image::number(page), page)).filter(|&(number, _)| number < below);
+            overlay.extend(images.map(|(number, page)| (number, Box::new(*page))));
             Ok(true)
         })
     }
@@ -236,6 +253,7 @@ impl<'o> Opening<'o> {
     fn build(&mut self, header: IndexHeader) -> Result<Core> {
         let options = self.options;
         let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number))?;
+        meta.check_against(&self.index_path, &header)?;
         let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
         let limit_pages = (memory_bytes / PAGE).max(1);
         let writable = !options.read_only;
@@ -262,11 +280,6 @@ impl<'o> Opening<'o> {
         });
         self.map_groups(&table, &header, RegionKind::Primary, &meta.primary_extents)?;
         self.map_groups(&table, &header, RegionKind::Overflow, &meta.overflow_extents)?;
-        if table.primary.pages() < meta.growth.pages() {
-            let expected = format!("extents for {} pages", meta.growth.pages());
-            let found = format!("for {}", table.primary.pages());
-            return Err(Error::corrupt("meta data", Location::page(&self.index_path, 2), expected, found));
-        }
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
         table.dirty.set_journal_pages(if writable { 0 } else { u64::MAX });
 
@@ -488,11 +501,12 @@ impl Core {
             let path = segment_path(self.log.dir(), entry.sequence);
             let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
             self.log.pins.install(entry.slot, Arc::new(map));
-            self.log.set_dead(entry.slot, entry.dead);
+            // No more can be dead than there is, whatever the checkpoint says.
+            self.log.set_dead(entry.slot, entry.dead.min(entry.end));
             let identity = (entry.sequence, entry.slot, entry.salt);
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
             segment.set_unfit();
-            segment.set_removals(entry.removals, entry.dead);
+            segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
             self.log.adopt(Arc::new(segment));
         }
         Ok(())
@@ -510,12 +524,13 @@ impl Core {
             let active = go_on && i + 1 == tail.segments.len();
             let (map, len, file) = map_segment(disk, &found.path, found.salt, found.end, active)?;
             let known = opened.iter().find(|entry| entry.sequence == found.sequence);
-            self.log.set_dead(found.slot, known.map_or(0, |entry| entry.dead).saturating_add(found.overhead));
+            let dead = known.map_or(0, |entry| entry.dead).saturating_add(found.overhead);
+            self.log.set_dead(found.slot, dead.min(found.end));
             let identity = (found.sequence, found.slot, found.salt);
             let end = (!active).then_some(found.end);
             let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
             segment.set_unfit();
-            let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals);
+            let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals).min(found.end);
             segment.set_removals(removals, self.log.dead(found.slot));
             let segment = Arc::new(segment);
             if active {
@@ -556,7 +571,7 @@ impl Core {
             let path = &segment.path;
             let file = disk.open(path, OpenMode::Write).context("open", path)?;
             let mut at = if segment.sequence == from.sequence() { from.offset() } else { 0 };
-            let mut buffer = vec![0; 1 << 20];
+            let mut buffer = vec![0; segment.end.saturating_sub(at).min(1 << 20) as usize];
             while at < segment.end {
                 let piece = &mut buffer[..(segment.end - at).min(1 << 20) as usize];
                 read_exact_at(&*file, piece, at).context("read", path)?;
