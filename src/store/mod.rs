@@ -28,6 +28,7 @@ mod value;
 mod victim;
 mod write;
 
+use std::fmt::{self, Debug};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,10 +50,15 @@ use write::{Expect, New};
 /// the [crate's documentation](crate).
 ///
 /// Dropping a store closes it as [`close`](Store::close) does, without telling of errors.
-#[derive(Debug)]
 pub struct Store {
     core: Arc<Core>,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.core.path).field("records", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Store {
