@@ -96,7 +96,8 @@ pub struct RepairReport {
     /// How often a batch can have been taken in part, because damage may hide where it begins.
     pub batches_uncertain: u64,
 
-    /// Bytes behind the end of the log that look written: a torn end, never acknowledged as durable.
+    /// Bytes behind the end of the log that look written: nothing says that they had been durable. A crash leaves
+    /// such bytes; damage to what was synced last, before a later mark could speak of it, looks the same.
     pub torn_bytes: u64,
     /// Records behind a gap, not known to have been acknowledged, that were saved because without an index
     /// damage cannot be told from the end of the log.
@@ -108,7 +109,8 @@ pub struct RepairReport {
 }
 
 impl RepairReport {
-    /// True if nothing was lost: the new store holds all that the old one held.
+    /// True if nothing is known to be lost: the new store holds all that the old one held, but for what may have
+    /// stood in [`torn_bytes`](Self::torn_bytes), if there are any.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.losses_total == 0 && self.lost_keys_total == 0

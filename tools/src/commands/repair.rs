@@ -57,7 +57,13 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     } else {
         output::emit(&text(&args.new, &report))?;
     }
-    Ok(if report.is_complete() { Outcome::Yes } else { Outcome::No })
+    Ok(if is_certain(&report) { Outcome::Yes } else { Outcome::No })
+}
+
+/// Nothing is lost, for certain. Bytes behind the end of the log can be what a crash left of writes that nobody was
+/// told were durable, or what is left of synced writes that no later mark of the log speaks of.
+fn is_certain(report: &RepairReport) -> bool {
+    report.is_complete() && report.torn_bytes == 0
 }
 
 /// The report for people.
@@ -81,13 +87,16 @@ fn text(new: &Path, report: &RepairReport) -> String {
     }
     if report.torn_bytes > 0 {
         let torn = output::size(report.torn_bytes);
-        text.push_str(&format!("left out: {torn} behind the end of the log, never acknowledged as durable\n"));
+        text.push_str(&format!(
+            "left out: {torn} behind the end of the log. A crash leaves such bytes, of writes that were not durable; damage to \
+             what was synced last looks the same\n"
+        ));
     }
     for file in &report.files_left_out {
         text.push_str(&format!("left out: {file}\n"));
     }
     if report.is_complete() {
-        text.push_str("nothing is lost\n");
+        text.push_str(if is_certain(report) { "nothing is lost\n" } else { "nothing else is lost\n" });
         return text;
     }
     losses(report, &mut text);
