@@ -10,7 +10,7 @@ use tophash::{Batch, Error, Options, Store};
 
 #[test]
 fn a_store_that_was_just_created() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     let store = Store::open(&path).unwrap();
     let copy = dir.path().join("copy");
@@ -28,7 +28,7 @@ fn a_store_that_was_just_created() {
 
 #[test]
 fn everything_at_once_open_and_closed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     let store = mixed_store(&path);
     let (len, stats) = (store.len(), store.stats());
@@ -50,7 +50,7 @@ fn everything_at_once_open_and_closed() {
 
 #[test]
 fn a_large_store_with_the_default_geometry() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     let store = Store::open(&path).unwrap();
     for i in 0..60_000u64 {
@@ -66,7 +66,7 @@ fn a_large_store_with_the_default_geometry() {
 
 /// What a random sequence of operations, checkpoints, closes and crashes leaves.
 fn random_operations(seed: u64) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let mut path = dir.path().join("0");
     let mut rng = Rng(seed * 7919 + 12345);
     let options = options().capacity(rng.below(2) * 2000);
@@ -146,7 +146,7 @@ fn whatever_random_operations_and_crashes_leave() {
 
 #[test]
 fn a_checkpoint_that_waits_in_the_journal() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let (path, waiting) = (dir.path().join("s"), dir.path().join("waiting"));
     mixed_store(&path).close().unwrap();
     let store = options().open(&path).unwrap();
@@ -226,7 +226,7 @@ fn child_that_writes() {
 
 #[test]
 fn a_process_that_was_killed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     for round in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -259,7 +259,7 @@ fn contents(path: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn nothing_is_changed_and_readers_are_no_hindrance() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let (path, copy) = (dir.path().join("s"), dir.path().join("copy"));
     let store = mixed_store(&path);
     copy_store(&path, &copy);
@@ -275,7 +275,7 @@ fn nothing_is_changed_and_readers_are_no_hindrance() {
 
 #[test]
 fn progress_ends_at_the_end_and_can_stop_the_check() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     mixed_store(&path).close().unwrap();
     let mut seen = Vec::new();
@@ -297,7 +297,7 @@ fn progress_ends_at_the_end_and_can_stop_the_check() {
 
 #[test]
 fn what_is_no_store_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     assert!(matches!(tophash::verify(&path), Err(Error::NotFound { .. })));
     fs::create_dir(&path).unwrap();

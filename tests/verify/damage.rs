@@ -31,7 +31,7 @@ pub type Case = (&'static str, fn(&Files) -> Place);
 pub fn check_cases(store: &std::path::Path, cases: &[Case]) {
     verify_clean(store);
     for (kind, damage) in cases {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::common::scratch();
         let path = dir.path().join("s");
         copy_store(store, &path);
         let place = damage(&Files::new(&path));
@@ -53,7 +53,7 @@ pub fn check_cases(store: &std::path::Path, cases: &[Case]) {
 pub fn base() -> &'static std::path::Path {
     static STORE: OnceLock<TempDir> = OnceLock::new();
     let dir = STORE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::common::scratch();
         mixed_store(&dir.path().join("s")).close().unwrap();
         dir
     });
@@ -314,7 +314,7 @@ fn what_belongs_to_the_whole() {
 #[test]
 fn a_slot_off_its_path() {
     // With two home buckets every bucket is on every path, so this takes the default geometry.
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     let store = tophash::Store::open(&path).unwrap();
     (0..3000u32).for_each(|i| _ = store.insert(i.to_le_bytes(), "v").unwrap());

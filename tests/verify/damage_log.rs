@@ -193,7 +193,7 @@ fn killed(dir: &std::path::Path, synced: bool) -> std::path::PathBuf {
 
 #[test]
 fn a_damaged_tail_is_torn_or_lost_data() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     for synced in [false, true] {
         let path = killed(&dir.path().join(synced.to_string()), synced);
         let report = verify_clean(&path);
@@ -215,7 +215,7 @@ fn a_damaged_tail_is_torn_or_lost_data() {
 
 #[test]
 fn a_tail_record_without_its_blob() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = killed(dir.path(), false);
     fs::remove_file(blob_file(&Files::new(&path))).unwrap();
     finding(&verify(&path), "blob-missing");
@@ -223,7 +223,7 @@ fn a_tail_record_without_its_blob() {
 
 #[test]
 fn two_segments_of_one_slot() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let (path, killed) = (dir.path().join("s"), dir.path().join("killed"));
     let store = options().open(&path).unwrap();
     store.insert("checkpointed", "1").unwrap();

@@ -8,7 +8,7 @@ use tophash::Batch;
 /// done, and the records' checksums are XORed with their place's mask a second time: none of them is valid.
 #[test]
 fn a_removal_in_a_batch_leaves_the_room_reserved_for_its_puts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     let store = options().open(&path).unwrap();
     store.insert("old", "value").unwrap();
@@ -28,7 +28,7 @@ fn a_removal_in_a_batch_leaves_the_room_reserved_for_its_puts() {
 /// link: the next checkpoint unlinks them.
 #[test]
 fn replaying_a_clear_keeps_the_blobs_that_later_records_link() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let (path, crashed) = (dir.path().join("s"), dir.path().join("crashed"));
     let store = options().open(&path).unwrap();
     store.insert("before", vec![1; 1000]).unwrap();
@@ -45,7 +45,7 @@ fn replaying_a_clear_keeps_the_blobs_that_later_records_link() {
 /// Replaying a clear-record counts the records behind it in the tail as dead.
 #[test]
 fn replaying_a_clear_leaves_the_later_records_alive() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let (path, crashed) = (dir.path().join("s"), dir.path().join("crashed"));
     let store = options().open(&path).unwrap();
     store.insert("before", "1").unwrap();
@@ -60,17 +60,17 @@ fn replaying_a_clear_leaves_the_later_records_alive() {
 /// `touch` takes it for ready when the change starts again. Its entries are in no checkpoint.
 #[test]
 fn a_first_entry_of_a_page_survives_a_full_journal() {
+    // One key for each of the first pages.
+    let mut keys = vec![None; 256];
+    for key in 0..100_000u64 {
+        let page = siphasher::sip::SipHasher13::new_with_keys(1, 2).hash(&key.to_le_bytes()) % 256;
+        keys[page as usize].get_or_insert(key);
+    }
+    let keys: Vec<u64> = keys.into_iter().map(Option::unwrap).collect();
     for used in 1..80u64 {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::common::scratch();
         let path = dir.path().join("s");
         let store = options().capacity(4000).open(&path).unwrap();
-        // One key for each of the first pages.
-        let mut keys = vec![None; 256];
-        for key in 0..100_000u64 {
-            let page = siphasher::sip::SipHasher13::new_with_keys(1, 2).hash(&key.to_le_bytes()) % 256;
-            keys[page as usize].get_or_insert(key);
-        }
-        let keys: Vec<u64> = keys.into_iter().map(Option::unwrap).collect();
         for key in &keys[..used as usize] {
             store.insert(key.to_le_bytes(), "first").unwrap();
         }
@@ -92,7 +92,7 @@ fn a_first_entry_of_a_page_survives_a_full_journal() {
 /// and 4). Then the file must be made long enough for the extents, not only for the pages in the journal.
 #[test]
 fn a_pending_journal_brings_the_extents_that_the_file_has_lost() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::common::scratch();
     let path = dir.path().join("s");
     let store = options().capacity(1000).open(&path).unwrap();
     store.insert("k", "v").unwrap();

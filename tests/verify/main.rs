@@ -2,6 +2,8 @@
 
 mod bad_sector;
 mod clean;
+#[path = "../common/mod.rs"]
+mod common;
 mod damage;
 mod damage_log;
 mod engine;
