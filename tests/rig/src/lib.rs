@@ -11,9 +11,11 @@
 //! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
 //! * [`faults`], [`fault_layer`], [`full`]: calls that fail, and what must be true then.
 //! * [`story`]: crashes that were bugs once.
+//! * [`corruption`]: files that were damaged.
 //! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
 
 pub mod churn;
+pub mod corruption;
 pub mod crash;
 pub mod disk;
 pub mod fault_layer;

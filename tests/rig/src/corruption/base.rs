@@ -1,0 +1,238 @@
+//! The stores that are damaged, with everything that was ever in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
+
+use super::anatomy::{Anatomy, STORE};
+use crate::disk::SimDisk;
+use crate::image::{Image, Node};
+
+/// Keys and values.
+pub type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store at rest.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Its name.
+    pub name: &'static str,
+    /// The disk.
+    pub image: Image,
+    /// Where everything lies.
+    pub anatomy: Anatomy,
+    /// What can be in it: the states after each change behind the checkpoint's cut, the present one last.
+    pub states: Vec<Contents>,
+    /// Of these, how many lie before the last claim of durability and can be no outcome of a torn end.
+    pub sure: usize,
+    /// Every value that a key ever had.
+    pub ever: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+}
+
+impl Base {
+    /// What is in the store.
+    ///
+    /// # Panics
+    /// Never: there is always a present state.
+    #[must_use]
+    pub fn present(&self) -> &Contents {
+        self.states.last().expect("a present state")
+    }
+}
+
+/// Options for stores on a simulated disk.
+#[must_use]
+pub fn options(disk: &SimDisk) -> Options {
+    let tuning = Tuning {
+        level_min: 0,
+        home_buckets: 2,
+        stash_buckets: 1,
+        overflow_log2_min: 1,
+        blob_bytes_min: 400,
+        background: false,
+        stripes_log2_max: 2,
+        reserve_bytes: 512,
+        hash_key: Some((3, 5)),
+        ..Tuning::default()
+    };
+    let options = Options::new().tuning(tuning).segment_bytes(4096).checkpoint_bytes(1 << 30);
+    options.memory_bytes(1 << 20).sync(SyncPolicy::Manual).disk(Arc::new(disk.clone()))
+}
+
+/// A store that is being written, and what was written.
+struct Making {
+    disk: SimDisk,
+    store: Store,
+    states: Vec<Contents>,
+    sure: usize,
+    ever: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+}
+
+fn key(i: u32) -> Vec<u8> {
+    format!("key {i}").into_bytes()
+}
+
+/// A value that tells whose it is.
+fn value(i: u32, version: u32) -> Vec<u8> {
+    let mut value = format!("{i}.{version} ").into_bytes();
+    value.resize(value.len() + (i as usize * 7 + version as usize * 13) % 50, b'a' + (i % 26) as u8);
+    value
+}
+
+impl Making {
+    fn new() -> Self {
+        let disk = SimDisk::untracked(Image::empty(), 77);
+        let store = options(&disk).open(STORE).expect("a new store");
+        Making { disk, store, states: vec![Contents::new()], sure: 0, ever: BTreeMap::new() }
+    }
+
+    /// Makes a change, all of it or nothing.
+    fn change(&mut self, change: impl FnOnce(&Store) -> tophash::Result<()>, edit: impl FnOnce(&mut Contents)) {
+        change(&self.store).expect("a whole store");
+        let mut state = self.states.last().cloned().unwrap_or_default();
+        edit(&mut state);
+        for (key, value) in &state {
+            self.ever.entry(key.clone()).or_default().insert(value.clone());
+        }
+        self.states.push(state);
+    }
+
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let (k, v) = (key.clone(), value.clone());
+        self.change(|store| store.insert(&k, &v).map(|_| ()), |state| _ = state.insert(key, value));
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        self.change(|store| store.remove(key).map(|_| ()), |state| _ = state.remove(key));
+    }
+
+    fn batch(&mut self, keys: std::ops::Range<u32>, version: u32, removed: &[u8]) {
+        let mut batch = Batch::new();
+        keys.clone().for_each(|i| _ = batch.insert(key(i), value(i, version)));
+        batch.remove(removed);
+        self.change(
+            |store| store.apply(&batch),
+            |state| {
+                state.extend(keys.map(|i| (key(i), value(i, version))));
+                state.remove(removed);
+            },
+        );
+    }
+
+    fn checkpoint(&mut self) {
+        self.store.checkpoint().expect("a whole store");
+        self.states.drain(..self.states.len() - 1);
+        self.sure = 0;
+    }
+
+    /// Everything so far is durable, and the next change says so in the log.
+    fn sync(&mut self) {
+        self.store.sync().expect("a whole store");
+        self.sure = self.states.len() - 1;
+    }
+
+    /// Everything that can be in a file, before the last checkpoint.
+    fn fill(&mut self) {
+        for i in 0..90 {
+            self.insert(key(i), value(i, 0));
+        }
+        self.batch(90..96, 0, b"key 3");
+        for i in (0..60).step_by(7) {
+            self.insert(key(i), value(i, 1));
+        }
+        for i in (1..50).step_by(9) {
+            self.remove(&key(i));
+        }
+        self.insert(b"blob one".to_vec(), vec![b'1'; 450]);
+        self.insert(b"blob two".to_vec(), vec![b'2'; 500]);
+        self.insert(Vec::new(), b"the empty key".to_vec());
+        self.insert(b"empty".to_vec(), Vec::new());
+        self.insert(vec![b'k'; 300], b"a large header".to_vec());
+        self.sync();
+        self.checkpoint();
+        self.insert(b"blob two".to_vec(), vec![b'3'; 410]);
+        for i in 100..140 {
+            self.insert(key(i), value(i, 2));
+        }
+        let keys: Vec<_> = (20..30).map(key).collect();
+        let gone = keys.clone();
+        self.change(
+            |store| store.remove_many(&keys).map(|_| ()),
+            |state| gone.iter().for_each(|key| _ = state.remove(key)),
+        );
+        self.checkpoint();
+    }
+
+    /// A tail over several segments, its last part not claimed durable.
+    fn tail(&mut self) {
+        for i in (0..40).step_by(3) {
+            self.insert(key(i), value(i, 3));
+        }
+        self.remove(&key(50));
+        self.batch(200..205, 3, b"key 51");
+        self.insert(b"blob three".to_vec(), vec![b'4'; 420]);
+        self.sync();
+        for i in 210..240 {
+            self.insert(key(i), value(i, 4));
+        }
+        for _ in 0..3 {
+            self.sync();
+            self.insert(key(60), value(60, self.states.len() as u32));
+            self.remove(&key(61));
+        }
+        self.batch(100..104, 5, b"key 62");
+        self.insert(key(63), value(63, 6));
+    }
+
+    fn done(self, name: &'static str, image: Image) -> Base {
+        Base { name, anatomy: Anatomy::of(&image), image, sure: self.sure, states: self.states, ever: self.ever }
+    }
+}
+
+/// Closed cleanly: nothing behind the checkpoint.
+fn closed() -> Base {
+    let mut making = Making::new();
+    making.fill();
+    let disk = making.disk.clone();
+    let Making { store, states, ever, .. } = making;
+    store.close().expect("a whole store");
+    let image = disk.cached();
+    let states = states[states.len() - 1..].to_vec();
+    Base { name: "closed", anatomy: Anatomy::of(&image), image, states, sure: 0, ever }
+}
+
+/// The process was killed.
+fn killed() -> Base {
+    let mut making = Making::new();
+    making.fill();
+    making.tail();
+    let image = making.disk.cached();
+    making.done("killed", image)
+}
+
+/// A checkpoint was interrupted: the journal is complete and nothing was carried into the index.
+fn interrupted() -> Base {
+    let mut making = Making::new();
+    making.fill();
+    making.tail();
+    let before = making.disk.cached();
+    making.checkpoint();
+    for i in 70..80 {
+        making.insert(key(i), value(i, 7));
+    }
+    making.sync();
+    making.insert(key(81), value(81, 8));
+    let mut image = making.disk.cached();
+    // The index as it was, in a file as long as it is now.
+    let len = image.len("index");
+    image.add("index", Node::file());
+    image.write("index", 0, &before.contents("index"));
+    image.set_len("index", len);
+    making.done("interrupted", image)
+}
+
+/// All of them.
+#[must_use]
+pub fn all() -> Vec<Base> {
+    vec![closed(), killed(), interrupted()]
+}

@@ -1,0 +1,145 @@
+//! The corruption layer. See `tophash_rig::corruption`.
+//!
+//! `TOPHASH_TEST_CASE` names the only case to run, with `TOPHASH_TEST_SEED` and the same scale.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Instant;
+
+use tophash_rig::corruption::anatomy;
+use tophash_rig::corruption::base;
+use tophash_rig::corruption::run::{Meter, Settings, run};
+use tophash_rig::disk::SimDisk;
+use tophash_rig::random::Random;
+use tophash_rig::{scale, seed};
+
+/// Counts what each thread has in use, and refuses absurd amounts.
+struct Counting;
+
+/// More than this at once ends the test: an allocation that a file's number was believed for.
+const ABSURD: usize = 2 << 30;
+
+thread_local! {
+    static NOW: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(more: usize, less: usize) {
+    // The thread's cells may be gone already when it ends; what happens then is not counted.
+    let _ = NOW.try_with(|now| {
+        now.set(now.get().saturating_add(more).saturating_sub(less));
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now.get())));
+    });
+}
+
+/// Says who wants so much: the process ends with the null pointer.
+#[cold]
+fn refuse(bytes: usize) -> *mut u8 {
+    eprintln!("corruption: {bytes} bytes at once are wanted here:\n{}", std::backtrace::Backtrace::force_capture());
+    std::ptr::null_mut()
+}
+
+// SAFETY: every call goes to the system's allocator with the same arguments, or returns null; counting allocates
+// nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > ABSURD {
+            return refuse(layout.size());
+        }
+        count(layout.size(), 0);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(0, layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > ABSURD {
+            return refuse(layout.size());
+        }
+        count(layout.size(), 0);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if size > ABSURD {
+            return refuse(size);
+        }
+        count(size, layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+impl Meter for Counting {
+    fn begin(&self) {
+        NOW.set(1 << 40);
+        PEAK.set(1 << 40);
+    }
+
+    fn peak(&self) -> usize {
+        PEAK.get() - (1 << 40)
+    }
+}
+
+#[test]
+fn damaged_files_do_no_harm() {
+    let (scale, seed, started) = (scale() as u64, seed(), Instant::now());
+    // A debug build is for a look; the figures of docs/TESTING.md are those of the heavy scale.
+    let unit = if scale >= 10 { 1100 } else { 80 } * scale;
+    let settings =
+        Settings { flips: 10 * unit, cuts: 2 * unit, mutants: 14 * unit, seed, threads: 2, memory_bytes: 48 << 20 };
+    let only = std::env::var("TOPHASH_TEST_CASE").ok().and_then(|case| case.parse().ok());
+    let (tally, violations) = run(&base::all(), &settings, &ALLOCATOR, only);
+    println!("corruption: {tally}, seed {seed}, scale {scale} ({:.1?})", started.elapsed());
+    let told = violations.join("\n");
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
+    assert!(only.is_some() || tally.opened > 0 && tally.refused > 0 && tally.harmless > 0, "nothing was tested");
+}
+
+/// The last segment was synced, its records say so, and no checkpoint knows it: whatever happens to its header, it
+/// must not be taken for the header of a write that a crash has interrupted, and the segment be thrown away.
+#[test]
+fn a_damaged_header_of_the_last_segment_is_no_torn_write() {
+    let bases = base::all();
+    let base = bases.iter().find(|base| base.name == "killed").expect("a store that was killed");
+    let last = base.anatomy.segments.iter().map(|segment| segment.name.clone()).max().expect("segments");
+    let mut random = Random::new(seed());
+    let whole = base.image.read(&last, 0, 128);
+    for case in 0..2000 {
+        let mut header = whole.clone();
+        match case % 4 {
+            // Words that were lost, as if they had not been written; or all of them.
+            0 => (0..16).for_each(|word| {
+                if case == 0 || random.one_in(2) {
+                    header[word * 8..][..8].fill(0);
+                }
+            }),
+            1 => header[random.below(128) as usize..].fill(0),
+            2 => (0..1 + random.below(20)).for_each(|_| header[random.below(128) as usize] = random.word() as u8),
+            _ => header.fill(random.word() as u8),
+        }
+        if header == whole {
+            continue;
+        }
+        let mut image = base.image.clone();
+        image.write(&last, 0, &header);
+        let disk = SimDisk::untracked(image, 1);
+        for read_only in [true, false] {
+            let error = base::options(&disk).read_only(read_only).open(anatomy::STORE).expect_err("a damaged header");
+            assert!(
+                error.is_corruption()
+                    || matches!(error, tophash::Error::NewerFormat { .. } | tophash::Error::WrongStore { .. }),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What the corruption layer has found: a number in a file, with a right checksum, that was believed.
+
+use tophash_rig::corruption::anatomy::{self, PAGE_HEADER, STORE, put, seal_at, word};
+use tophash_rig::corruption::base::{self, Base};
+use tophash_rig::disk::SimDisk;
+use tophash_rig::image::{Image, PAGE};
+
+fn base(name: &str) -> Base {
+    base::all().into_iter().find(|base| base.name == name).expect("a base of that name")
+}
+
+/// Both opens are refused for damage, verify tells of it or says why it cannot, and nothing of it is a panic.
+#[track_caller]
+fn refused(image: &Image) {
+    let disk = SimDisk::untracked(image.clone(), 1);
+    for read_only in [true, false] {
+        let error = base::options(&disk).read_only(read_only).open(STORE).expect_err("a hostile store");
+        assert!(error.is_corruption(), "{error}");
+    }
+    assert_eq!(disk.cached().hash(), image.hash(), "a refused open changed something");
+    let report = tophash::verify_disk(&disk, STORE, &mut |_, _| true);
+    assert!(!report.is_ok_and(|report| report.is_clean()));
+}
+
+fn edit_meta(base: &Base, image: &mut Image, at: usize, value: u64) {
+    let mut page = image.page(2);
+    put(&mut page, PAGE_HEADER + at, value);
+    image.put_page(base.anatomy.uuid, 2, page);
+}
+
+/// The next serial or generation was computed with a plain addition.
+#[test]
+fn a_header_whose_numbers_cannot_be_counted_on() {
+    for (at, value) in [(56, u64::MAX), (64, u64::MAX), (64, (1 << 62) + 1)] {
+        let base = base("closed");
+        let mut image = base.image.clone();
+        for slot in 0..2 {
+            let mut page = image.page(slot);
+            // A serial has its slot.
+            let value = if at == 56 { value - (1 - slot) } else { value };
+            put(&mut page, at, value);
+            seal_at(&mut page, 16);
+            image.write("index", slot * PAGE as u64, &page);
+        }
+        refused(&image);
+    }
+}
+
+/// A table that was said to hold 2^47 records was grown for them by the next batch: 2 GiB at once, and more to
+/// come. An end page far behind the extents made the next extent begin there.
+#[test]
+fn numbers_of_the_meta_data_that_memory_and_disk_would_pay_for() {
+    let base = base("closed");
+    let end = word(&base.image.page(2), PAGE_HEADER + 24);
+    let blobs = [(48, u64::MAX), (56, 1 << 48), (64, u64::MAX)];
+    for (at, value) in [(16, 1 << 47), (16, 100_000), (24, end + 1), (24, 1 << 47)].into_iter().chain(blobs) {
+        let mut image = base.image.clone();
+        edit_meta(&base, &mut image, at, value);
+        refused(&image);
+    }
+}
+
+/// Two extents over the same pages: a checkpoint would have written a page twice.
+#[test]
+fn extents_that_overlap() {
+    let base = base("closed");
+    let page = base.image.page(2);
+    let extents = word(&page, PAGE_HEADER + 72) as usize;
+    assert!(extents > 2);
+    let second = word(&page, PAGE_HEADER + 112 + 8);
+    let mut image = base.image.clone();
+    edit_meta(&base, &mut image, 112, second);
+    refused(&image);
+}
+
+/// Dead bytes beyond the size of the segment overflowed the sums of the statistics.
+#[test]
+fn more_dead_bytes_than_there_are() {
+    let base = base("killed");
+    let page = base.image.page(2);
+    let lists = (word(&page, PAGE_HEADER + 72) + word(&page, PAGE_HEADER + 80)) as usize;
+    let mut image = base.image.clone();
+    for field in [32, 40] {
+        edit_meta(&base, &mut image, 112 + 8 * lists + field, u64::MAX);
+    }
+    let disk = SimDisk::untracked(image, 1);
+    let store = base::options(&disk).open(STORE).expect("only housekeeping is wrong");
+    let log = store.stats().log;
+    assert!(log.dead_bytes <= log.bytes && log.removal_bytes <= log.bytes, "{log:?}");
+    for (key, value) in base.present() {
+        assert_eq!(store.get(key).expect("a whole record").as_deref(), Some(&value[..]));
+    }
+}
+
+/// verify shifted a hash by the split base of a page that it had just found wrong.
+#[test]
+fn a_split_base_that_no_hash_has() {
+    let base = base("closed");
+    for split_base in [64, 255] {
+        let mut image = base.image.clone();
+        for &number in &base.anatomy.primary {
+            let mut page = image.page(number);
+            page[25] = split_base;
+            image.put_page(base.anatomy.uuid, number, page);
+        }
+        let disk = SimDisk::untracked(image, 1);
+        let report = tophash::verify_disk(&disk, STORE, &mut |_, _| true).expect("a report");
+        assert!(report.findings.iter().any(|finding| finding.kind == "page-split-base"), "{:#?}", report.findings);
+    }
+}
+
+/// A complete journal was carried out before anybody looked at where its images belong: the index became a file of
+/// many gigabytes.
+#[test]
+fn a_journal_with_an_image_behind_the_end() {
+    let base = base("interrupted");
+    let mut image = base.image.clone();
+    let last = base.anatomy.images;
+    let mut page = image.read("journal", last * PAGE as u64, PAGE);
+    put(&mut page, 8, 1 << 40);
+    anatomy::seal_page(base.anatomy.uuid, 1 << 40, &mut page);
+    image.write("journal", last * PAGE as u64, &page);
+    let mut checksum = crc32fast::Hasher::new();
+    (1..=last).for_each(|n| checksum.update(&image.read("journal", n * PAGE as u64, 4)));
+    checksum.update(&image.read("journal", 0, PAGE));
+    let mut trailer = image.read("journal", (last + 1) * PAGE as u64, PAGE);
+    put(&mut trailer, 48, checksum.finalize().into());
+    seal_at(&mut trailer, 12);
+    image.write("journal", (last + 1) * PAGE as u64, &trailer);
+    refused(&image);
+}
