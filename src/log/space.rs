@@ -157,7 +157,7 @@ impl Log {
     pub(crate) fn is_ill_fitting(&self) -> bool {
         let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity, active.position().offset()));
         let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
-        capacity > 4 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
+        capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
 
     /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the

@@ -192,6 +192,10 @@ impl Core {
         loop {
             let look = self.look(self.log.total(), quiet);
             self.log.reclaim();
+            if quiet && self.check_writable().is_ok() {
+                // Nobody is about to need them. What cannot be unlinked now is unlinked by the next open.
+                let _ = self.log.discard_spares();
+            }
             if self.log.is_ill_fitting() && self.check_writable().is_ok() {
                 // If it fails, the segment goes on being used.
                 let _ = self.log.replace_active(|| self.table.lock(0));
