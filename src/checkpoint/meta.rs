@@ -23,6 +23,7 @@ use crate::index::growth::Growth;
 use crate::index::page::{BUCKET_SLOTS, PageImage, PageKind, image};
 use crate::index::region::{GROUPS_MAX, Region, RegionKind};
 use crate::index::slot::Place;
+use crate::log::Position;
 use crate::log::blob::{BlobSnapshot, FREED_MAX};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
@@ -221,7 +222,7 @@ impl Meta {
 }
 
 impl Meta {
-    /// Checks what the header has its part in: each extent has its own pages of the file, up to its end page;
+    /// Checks what the header has its part in: the last segment ends at the cut; each extent has its own pages of the file, up to its end page;
     /// there are pages for all that the growth word leads to, and slots for all records. A number that was believed here would be
     /// paid for in memory and disk.
     ///
@@ -231,6 +232,13 @@ impl Meta {
         let corrupt = |expected: String, found: String| {
             Error::corrupt("meta data", Location::page(path, FIRST_META_PAGE), expected, found)
         };
+        let last = self.segments.last().map_or(Position::default(), |last| Position::new(last.sequence, last.end));
+        if last != header.cut {
+            return Err(corrupt(
+                format!("a last segment that ends at the cut, {:?}", header.cut),
+                format!("at {last:?}"),
+            ));
+        }
         let (mut ranges, mut pages) = (Vec::new(), [0u64; 2]);
         let regions = [
             Region::new(RegionKind::Primary, header.primary_log2),
