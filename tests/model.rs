@@ -17,6 +17,7 @@ mod common;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use common::{bytes, hash};
 use proptest::prelude::*;
@@ -422,9 +423,17 @@ impl History<'_> {
             Op::Checkpoint => {
                 let moved = store.stats().compaction.moved_bytes;
                 store.checkpoint().unwrap();
-                // Only compaction in the background can have appended something since.
-                let stats = store.stats();
-                assert!(stats.checkpoint.log_bytes_since == 0 || stats.compaction.moved_bytes > moved, "{stats:?}");
+                // Only compaction in the background can have appended something since. It appends first and counts
+                // then, and `Stats` is no snapshot: what was appended may be counted a moment later.
+                let deadline = Instant::now() + Duration::from_secs(10);
+                loop {
+                    let stats = store.stats();
+                    if stats.checkpoint.log_bytes_since == 0 || stats.compaction.moved_bytes > moved {
+                        break;
+                    }
+                    assert!(self.setup.background && Instant::now() < deadline, "{stats:?}");
+                    std::thread::yield_now();
+                }
                 None
             }
             Op::Compact => {
