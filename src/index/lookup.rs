@@ -11,7 +11,7 @@
 //! under the stripe before it is reported.
 
 use super::chain::Found;
-use super::page::Bucket;
+use super::page::{Bucket, BucketScan};
 use super::slot::{Slot, Tag};
 use super::table::Table;
 use crate::error::Fault;
@@ -24,10 +24,12 @@ type Result<T> = std::result::Result<T, Fault>;
 /// Rounds without the lock before a reader takes it.
 const ROUNDS: usize = 64;
 
-/// What a probe says about a slot whose tag fits.
-pub(crate) enum Probe<T> {
+/// What a probe says about a slot whose tag fits. If it is the key, the probe keeps what it has found to itself:
+/// a record that is handed from layer to layer would be copied by each.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
     /// It is the key.
-    Hit(T),
+    Hit,
     /// It is another key with the same tag.
     Other,
     /// The slot has changed since it was read.
@@ -63,13 +65,13 @@ impl SeenSlot<'_> {
 }
 
 /// How a lookup that takes no lock ends.
-enum Round<T> {
-    Done(Option<T>),
+enum Round {
+    Done(bool),
     Again,
 }
 
-enum Flow<T> {
-    Hit(T),
+enum Flow {
+    Hit,
     EndOfPath,
     GoOn,
     Again,
@@ -107,13 +109,9 @@ impl Table {
         (matches != 0).then(|| bucket.slot(matches.trailing_zeros() as usize)).filter(|slot| slot.is_live())
     }
 
-    /// Looks a hash up. `probe` decides whether a slot is the key's.
+    /// Looks a hash up. `probe` decides whether a slot is the key's. Returns true if one is.
     #[inline(always)]
-    pub(crate) fn lookup<T>(
-        &self,
-        hash: u64,
-        mut probe: impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
-    ) -> Result<Option<T>> {
+    pub(crate) fn lookup(&self, hash: u64, mut probe: impl FnMut(SeenSlot<'_>) -> Result<Probe>) -> Result<bool> {
         for _ in 0..ROUNDS {
             match self.round(hash, &mut probe) {
                 Ok(Round::Done(answer)) => return Ok(answer),
@@ -125,7 +123,7 @@ impl Table {
     }
 
     #[inline(always)]
-    fn round<T>(&self, hash: u64, probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe<T>>) -> Result<Round<T>> {
+    fn round(&self, hash: u64, probe: &mut impl FnMut(SeenSlot<'_>) -> Result<Probe>) -> Result<Round> {
         let number = self.growth().page_of(hash);
         pause_if(Mutant::MissWithoutGrowth);
         let page = self.primary_page(number)?;
@@ -146,15 +144,12 @@ impl Table {
             return self.lookup_locked(hash, probe).map(Round::Done);
         }
         let tag = Tag::of(hash, state.split_base());
-        let flow = match scan(first, tag, probe)? {
-            Flow::GoOn => match scan(second, tag, probe)? {
-                Flow::GoOn => self.scan_further(page.page, tag, probe)?,
-                flow => flow,
-            },
+        let flow = match scan_pair(first, second, tag, probe)? {
+            Flow::GoOn => self.scan_further(page.page, tag, probe)?,
             flow => flow,
         };
         match flow {
-            Flow::Hit(hit) => Ok(Round::Done(Some(hit))),
+            Flow::Hit => Ok(Round::Done(true)),
             Flow::Again => Ok(Round::Again),
             Flow::EndOfPath | Flow::GoOn => {
                 // The loads above are Acquire, so they are done before these.
@@ -162,19 +157,19 @@ impl Table {
                 let same = !state.is_moving()
                     && state.same_version(page.state.load())
                     && (self.growth().page_of(hash) == number || broken(Mutant::MissWithoutGrowth));
-                Ok(if same { Round::Done(None) } else { Round::Again })
+                Ok(if same { Round::Done(false) } else { Round::Again })
             }
         }
     }
 
     /// The stash and the overflow pages.
     #[cold]
-    fn scan_further<T>(
+    fn scan_further(
         &self,
         primary: super::page::PageRef<'_>,
         tag: Tag,
-        probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
-    ) -> Result<Flow<T>> {
+        probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe>,
+    ) -> Result<Flow> {
         pause_if(Mutant::NoVersions);
         let buckets = self.geometry.homes + self.geometry.stash;
         let mut page = primary;
@@ -219,34 +214,55 @@ impl Table {
 
     /// The same under the stripe lock, where nothing moves and what looks damaged is damaged.
     #[cold]
-    fn lookup_locked<T>(
-        &self,
-        hash: u64,
-        probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe<T>>,
-    ) -> Result<Option<T>> {
+    fn lookup_locked(&self, hash: u64, probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe>) -> Result<bool> {
         self.counters.reader_locks.fetch_add(1, Ordering::Relaxed);
         let guard = self.lock(hash);
         let chain = self.chain(guard.growth.page_of(hash))?;
         let marks = chain.primary.state.load().has_marks();
-        let mut hit = None;
-        let found = chain.find(Self::tag(&chain, hash), marks, |slot| match probe(SeenSlot::held(slot))? {
-            Probe::Hit(value) => {
-                hit = Some(value);
-                Ok::<_, Fault>(true)
-            }
-            Probe::Other | Probe::Changed => Ok(false),
-        })?;
-        debug_assert_eq!(matches!(found, Found::Hit(..)), hit.is_some());
-        Ok(hit)
+        let is_hit = |slot| Ok::<_, Fault>(probe(SeenSlot::held(slot))? == Probe::Hit);
+        let found = chain.find(Self::tag(&chain, hash), marks, is_hit)?;
+        Ok(matches!(found, Found::Hit(..)))
+    }
+}
+
+/// The home bucket and its neighbour.
+///
+/// An absent key's path ends in the first or in the second, as chance will have it. Both lines were asked for anyway;
+/// so without a fitting tag the two answers become one branch that is nearly always taken. A processor that guesses wrong
+/// at the first line would wait for memory before it can go on with whatever comes after this lookup.
+#[inline(always)]
+fn scan_pair<P>(first: Bucket<'_>, second: Bucket<'_>, tag: Tag, probe: &mut P) -> Result<Flow>
+where
+    P: FnMut(SeenSlot<'_>) -> Result<Probe> + ?Sized,
+{
+    let one = first.scan(tag);
+    if one.matches == 0 {
+        let two = second.scan(tag);
+        if two.matches == 0 {
+            return Ok(if one.ends_path | two.ends_path { Flow::EndOfPath } else { Flow::GoOn });
+        }
+        return if one.ends_path { Ok(Flow::EndOfPath) } else { probe_matches(second, two, probe) };
+    }
+    match probe_matches(first, one, probe)? {
+        Flow::GoOn => scan(second, tag, probe),
+        flow => Ok(flow),
     }
 }
 
 #[inline(always)]
-fn scan<T, P>(bucket: Bucket<'_>, tag: Tag, probe: &mut P) -> Result<Flow<T>>
+fn scan<P>(bucket: Bucket<'_>, tag: Tag, probe: &mut P) -> Result<Flow>
 where
-    P: FnMut(SeenSlot<'_>) -> Result<Probe<T>> + ?Sized,
+    P: FnMut(SeenSlot<'_>) -> Result<Probe> + ?Sized,
 {
-    let found = bucket.scan(tag);
+    probe_matches(bucket, bucket.scan(tag), probe)
+}
+
+/// Probes the slots whose tags fit.
+#[inline(always)]
+fn probe_matches<P>(bucket: Bucket<'_>, found: BucketScan, probe: &mut P) -> Result<Flow>
+where
+    P: FnMut(SeenSlot<'_>) -> Result<Probe> + ?Sized,
+{
     let mut matches = found.matches;
     while matches != 0 {
         let i = matches.trailing_zeros() as usize;
@@ -254,7 +270,7 @@ where
         let slot = bucket.slot(i);
         if slot.is_live() {
             match probe(SeenSlot { slot, bucket: Some((bucket, i)) })? {
-                Probe::Hit(hit) => return Ok(Flow::Hit(hit)),
+                Probe::Hit => return Ok(Flow::Hit),
                 Probe::Other => {}
                 Probe::Changed => return Ok(Flow::Again),
             }

@@ -80,10 +80,11 @@ impl Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
+    // Small, because a lookup carries it along.
+    header_len: u8,
+    key_len: u16,
     crc: u32,
-    header_len: usize,
-    key_len: usize,
-    value_len: usize,
+    value_len: u32,
 }
 
 impl Header {
@@ -96,20 +97,20 @@ impl Header {
         let kind = (word >> 32) as u8;
         let kind_of = Kind::from_byte(kind & !LARGE_BIT)?;
         if kind & LARGE_BIT == 0 {
-            let (key_len, value_len) = ((word >> 40 & 0xff) as usize, (word >> 48) as usize);
-            return Some(Header { kind: kind_of, crc, header_len: SMALL, key_len, value_len });
+            let (key_len, value_len) = ((word >> 40 & 0xff) as u16, (word >> 48) as u32);
+            return Some(Header { kind: kind_of, crc, header_len: SMALL as u8, key_len, value_len });
         }
         let large: &[u8; LARGE] = bytes.first_chunk()?;
         let lengths = u64::from_le_bytes(*large.last_chunk()?);
         let zero = word >> 40 & 0xff == 0 && lengths >> 32 == 0;
-        let key_len = (word >> 48) as usize;
-        zero.then_some(Header { kind: kind_of, crc, header_len: LARGE, key_len, value_len: lengths as usize })
+        let (key_len, value_len) = ((word >> 48) as u16, lengths as u32);
+        zero.then_some(Header { kind: kind_of, crc, header_len: LARGE as u8, key_len, value_len })
     }
 
     /// Bytes up to the end of the value.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.header_len + self.key_len + self.value_len
+        self.value_start() + self.value_len as usize
     }
 
     /// Bytes up to the next record.
@@ -121,12 +122,13 @@ impl Header {
     /// Bytes before the value.
     #[inline]
     pub(crate) fn value_start(&self) -> usize {
-        self.header_len + self.key_len
+        usize::from(self.header_len) + usize::from(self.key_len)
     }
 
     /// Where the key lies in the record.
+    #[inline]
     pub(crate) fn key_range(&self) -> Range<usize> {
-        self.header_len..self.value_start()
+        self.header_len.into()..self.value_start()
     }
 
     /// Compares the crc with that of the record's bytes (all but the first [`CRC_BYTES`]).
@@ -203,7 +205,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub(crate) fn key(&self) -> &'a [u8] {
-        &self.bytes[self.header.header_len..self.header.value_start()]
+        &self.bytes[self.header.key_range()]
     }
 
     #[inline]

@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::index::Step;
 use crate::index::chain::Found;
-use crate::index::lookup::Probe;
+use crate::index::lookup::{Probe, SeenSlot};
 use crate::index::slot::{Place, Slot};
 use crate::index::table::Table;
 use crate::log::record::{Encoded, Invalid, Kind, Record};
@@ -452,9 +452,8 @@ impl Core {
 
     /// True if a slot points to the place. Once false, always false.
     fn is_live(&self, hash: u64, place: Place) -> Result<bool> {
-        let found =
-            self.table.lookup(hash, |seen| Ok(if seen.slot.place() == place { Probe::Hit(()) } else { Probe::Other }));
-        Ok(found?.is_some())
+        let is_hit = |seen: SeenSlot<'_>| Ok(if seen.slot.place() == place { Probe::Hit } else { Probe::Other });
+        Ok(self.table.lookup(hash, is_hit)?)
     }
 
     /// Appends a live record again. Returns true if the log is running low.

@@ -50,9 +50,9 @@ pub(crate) enum Fetched<'s> {
 
 impl Core {
     /// Decides whether a slot is the key's: pins its segment, looks at the slot again, compares the key, and
-    /// checks the record.
+    /// checks the record. If it is the key's, `hit` is set.
     #[inline(always)]
-    pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>) -> Result<Probe<Hit<'s>>> {
+    pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>, hit: &mut Option<Hit<'s>>) -> Result<Probe> {
         let slot = seen.slot;
         let place = slot.place();
         seen.pause();
@@ -75,13 +75,16 @@ impl Core {
             return Err(invalid(Invalid::Header));
         }
         let header = record.header;
-        Ok(Probe::Hit(Hit { slot, header, pinned }))
+        *hit = Some(Hit { slot, header, pinned });
+        Ok(Probe::Hit)
     }
 
     /// The record of a key.
     #[inline(always)]
     pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
-        self.table.lookup(hash, |seen| self.probe(key, seen))
+        let mut hit = None;
+        self.table.lookup(hash, |seen| self.probe(key, seen, &mut hit))?;
+        Ok(hit)
     }
 
     /// The value of a record.

@@ -302,18 +302,13 @@ impl Core {
 
     /// Asks about a slot under the stripe; keeps the hit.
     pub(crate) fn is_key<'s>(&'s self, key: &[u8], slot: Slot, hit: &mut Option<Hit<'s>>) -> Result<bool> {
-        match self.probe(key, SeenSlot::held(slot))? {
-            Probe::Hit(found) if slot.is_marked() => {
-                // Its twin in the other half of an earlier split cannot be told from it.
-                let location = Location::at(&self.log.path_of_slot(found.place().segment()), found.place().offset());
-                Err(Error::corrupt("record", location, "readable when its page was split", "unreadable then"))
-            }
-            Probe::Hit(found) => {
-                *hit = Some(found);
-                Ok(true)
-            }
-            Probe::Other | Probe::Changed => Ok(false),
+        let is_key = self.probe(key, SeenSlot::held(slot), hit)? == Probe::Hit;
+        if let Some(found) = hit.as_ref().filter(|_| is_key && slot.is_marked()) {
+            // Its twin in the other half of an earlier split cannot be told from it.
+            let location = Location::at(&self.log.path_of_slot(found.place().segment()), found.place().offset());
+            return Err(Error::corrupt("record", location, "readable when its page was split", "unreadable then"));
         }
+        Ok(is_key)
     }
 
     /// Growth should start: by the background thread, or by the next change.
