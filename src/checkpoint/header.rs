@@ -179,14 +179,15 @@ impl IndexHeader {
         pages[0] == pages[1]
     }
 
-    /// Writes the header into its slot and makes it durable.
+    /// Writes the header into its slot and makes it durable. The slot is in the file from the start, so its bytes
+    /// are all that must be synced: the file's times would cost a commit of the file system's journal.
     pub(crate) fn write(&self, file: &dyn DiskFile, path: &Path) -> Result<()> {
         let offset = self.serial % 2 * PAGE_BYTES as u64;
         write_all_at(file, &self.encode(), offset).context("write the header of", path)?;
         if self.generation > 1 && broken(Mutant::HeaderNotSynced) {
             return Ok(());
         }
-        file.sync_all().context("sync", path)
+        file.sync_data().context("sync", path)
     }
 }
 

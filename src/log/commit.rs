@@ -2,8 +2,9 @@
 //!
 //! Whoever needs a position durable and finds nobody syncing becomes the leader: it notes where the log ends,
 //! syncs every segment with unsynced records in order, and wakes all whose position that covered. The others
-//! wait. A leader that had company in the last round waits a moment for it to arrive again, because a sync
-//! that starts without the others makes them wait for two.
+//! wait. A leader that had company in the last round waits for it to arrive again, for half as long as a sync
+//! takes at most, because a sync that starts without the others makes them wait for two: with eight writers, four
+//! would always wait for the other four.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use crate::error::Error;
 use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};
 
-/// How long a leader waits for company at most.
-const GATHER: Duration = Duration::from_micros(40);
+/// How long a leader waits for company at most, however long a sync takes.
+const GATHER_MAX: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
 pub(crate) struct Commit {
@@ -24,7 +25,7 @@ pub(crate) struct Commit {
     durable: AtomicU64,
     leader: Mutex<Leader>,
     done: Condvar,
-    /// Callers inside `sync_to`.
+    /// Callers that have come since the last round began: none of its syncs covers them for sure.
     arrived: AtomicU32,
     pub(crate) syncs: AtomicU64,
     pub(crate) waiters: AtomicU64,
@@ -33,8 +34,10 @@ pub(crate) struct Commit {
 #[derive(Debug, Default)]
 struct Leader {
     syncing: bool,
-    /// Callers that were inside when the last round ended.
+    /// Callers that the last round served, and those who came meanwhile.
     company: u32,
+    /// How long the next leader waits for them: half of the time that the last sync took.
+    gather: Duration,
     /// The last round's failure.
     failed: Option<(PathBuf, io::ErrorKind, String)>,
 }
@@ -74,16 +77,9 @@ impl Log {
         if commit.durable() >= target {
             return Ok(());
         }
-        commit.arrived.fetch_add(1, Ordering::Relaxed);
-        let result = self.sync_to_arrived(target);
-        commit.arrived.fetch_sub(1, Ordering::Relaxed);
-        result
-    }
-
-    fn sync_to_arrived(&self, target: Position) -> Result<(), Error> {
-        let commit = &self.commit;
+        commit.arrived.fetch_add(1, Ordering::Release);
         commit.waiters.fetch_add(1, Ordering::Relaxed);
-        let company = {
+        let (company, gather) = {
             let mut leader = commit.leader.lock();
             loop {
                 if commit.durable() >= target {
@@ -95,21 +91,26 @@ impl Log {
                 }
                 if !leader.syncing {
                     leader.syncing = true;
-                    break leader.company;
+                    break (leader.company, leader.gather);
                 }
                 commit.done.wait(&mut leader);
             }
         };
         if company > 1 {
-            let until = Instant::now() + GATHER;
+            let until = Instant::now() + gather;
             while commit.arrived.load(Ordering::Relaxed) < company && Instant::now() < until {
                 crate::sync::yield_now();
             }
         }
+        // Whoever is counted here has appended already, so this round covers it.
+        let served = commit.arrived.swap(0, Ordering::AcqRel);
+        let started = Instant::now();
         let round = self.sync_round();
+        let gather = (started.elapsed() / 2).min(GATHER_MAX);
         let mut leader = commit.leader.lock();
         leader.syncing = false;
-        leader.company = commit.arrived.load(Ordering::Relaxed);
+        leader.gather = gather;
+        leader.company = served + commit.arrived.load(Ordering::Relaxed);
         let result = match round {
             Ok(end) => {
                 commit.set_durable(end);

@@ -195,5 +195,5 @@ fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Grow
     for serial in [0, 1] {
         IndexHeader { serial, ..*header }.write(&*file, &path)?;
     }
-    Ok(())
+    file.sync_all().context("sync", &path)
 }

@@ -88,12 +88,12 @@ impl Core {
     /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
     pub(crate) fn entry<'s>(&'s self, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
         let Scanned { key, hit, .. } = scanned;
-        let hash = self.hasher.hash(&key);
         match self.fetch(hit)? {
             super::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value })),
             // The key has another value now, or none.
             super::read::Fetched::Gone => {
-                Ok(self.get_placed(&key, hash)?.map(|(_, value)| Entry { key, value: value.0 }))
+                let value = self.get_placed(&key, self.hasher.hash(&key))?;
+                Ok(value.map(|(_, value)| Entry { key, value: value.0 }))
             }
         }
     }
