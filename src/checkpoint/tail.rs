@@ -483,6 +483,10 @@ pub(crate) fn map_segment(
     if len < end {
         return Err(Error::corrupt("segment", Location::file(path), format!("at least {end} bytes"), format!("{len}")));
     }
+    if writable {
+        // Its unused end is zeroes, of which a copy of the store may have made a hole.
+        file.allocate(0, len).context("allocate blocks of", path)?;
+    }
     let map = file.map_log(len as usize, end, writable).context("map", path)?.with_cookie(salt);
     Ok((map, len, file))
 }

@@ -13,6 +13,7 @@
 
 mod fork;
 mod map;
+mod mapping;
 mod memory;
 pub(crate) mod pins;
 mod real;
@@ -144,7 +145,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Memory for a part of the file that holds nothing yet: zeroes, in huge pages where the system has them.
     /// Dropping private pages replaces them by the file's.
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap>;
-    /// Maps the first `bytes` bytes for sharing with the file. The watermark starts at `written`.
+    /// Maps the first `bytes` bytes for sharing with the file. The watermark starts at `written`. For a writable
+    /// mapping all of them must have been [allocated](DiskFile::allocate): a store to a hole for which there is no
+    /// block ends the process.
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap>;
 }
 

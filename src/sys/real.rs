@@ -4,16 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut, MmapOptions};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
-use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::map::MapOwner;
-use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PAGE_BYTES, PathKind};
-use crate::sync::Mutex;
+use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PathKind, mapping};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,11 +106,7 @@ impl Disk for RealDisk {
     }
 
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
-        let memory = non_null(map.as_mut_ptr())?;
-        // SAFETY: the mapping is page-aligned and writable, and the owner keeps it; `MmapMut` is never
-        // dereferenced again, so only atomics touch it.
-        Ok(unsafe { IndexMap::from_raw(memory, bytes, Box::new(Writable { map, file_backed: false })) })
+        mapping::anonymous(bytes)
     }
 
     fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
@@ -206,204 +197,19 @@ impl DiskFile for RealFile {
     }
 
     fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        // SAFETY: a private mapping; other processes are kept out by the store's lock, our own writes to the
-        // file go to pages that are private already or through the same bytes, and the memory is accessed as
-        // atomics only. A file truncated by others is SIGBUS, as documented.
-        let mut map = unsafe { MmapOptions::new().offset(offset).len(bytes).no_reserve_swap().map_copy(&*self.file)? };
-        let memory = non_null(map.as_mut_ptr())?;
-        // SAFETY: page-aligned, writable (privately), kept by the owner, accessed as atomics only.
-        Ok(unsafe { IndexMap::from_raw(memory, bytes, Box::new(Writable { map, file_backed: true })) })
+        mapping::private(&self.file, offset, bytes)
     }
 
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
-        let memory = non_null(map.as_mut_ptr())?;
-        let owner = Fresh { map, file: Arc::clone(&self.file), offset, replaced: Mutex::default() };
-        // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
-        let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
-        // SAFETY: page-aligned, writable, kept by the owner, accessed as atomics only.
-        Ok(unsafe { IndexMap::from_raw(memory, bytes, Box::new(owner)) })
+        mapping::fresh(&self.file, offset, bytes)
     }
 
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
         if writable {
-            // SAFETY: the store's lock keeps other processes out; within this one, stores go through the one
-            // LogWriter only.
-            let mut map = unsafe { MmapOptions::new().len(bytes).map_mut(&*self.file)? };
-            let memory = non_null(map.as_mut_ptr())?;
-            // SAFETY: mapped readable and writable for `bytes`, kept by the owner.
-            return Ok(unsafe {
-                LogMap::from_raw(memory, bytes, written, Box::new(Writable { map, file_backed: true }))
-            });
+            mapping::log_writable(&self.file, bytes, written)
+        } else {
+            mapping::log(&self.file, bytes, written)
         }
-        // SAFETY: as above, without stores.
-        let map = unsafe { MmapOptions::new().len(bytes).map(&*self.file)? };
-        let memory = non_null(map.as_ptr().cast_mut())?;
-        // SAFETY: mapped readable for `bytes`, kept by the owner; no LogWriter is made for it.
-        Ok(unsafe { LogMap::from_raw(memory, bytes, written, Box::new(ReadOnly { map })) })
-    }
-}
-
-fn non_null(memory: *mut u8) -> io::Result<NonNull<u8>> {
-    NonNull::new(memory).ok_or_else(|| io::Error::other("a mapping at address zero"))
-}
-
-/// Dropping works by the page, and only where the system's pages are as small as ours: a larger one would take
-/// the neighbours' changes along.
-fn one_page(bytes: usize) -> io::Result<()> {
-    if bytes == PAGE_BYTES && rustix::param::page_size() == PAGE_BYTES {
-        return Ok(());
-    }
-    Err(io::Error::other("private memory is dropped one page of 4096 bytes at a time"))
-}
-
-/// Memory is discarded by whole pages of the system.
-fn whole_pages(offset: usize, bytes: usize) -> io::Result<()> {
-    let page = rustix::param::page_size();
-    if offset.is_multiple_of(page) && bytes.is_multiple_of(page) {
-        return Ok(());
-    }
-    Err(io::Error::other("memory is discarded by whole pages"))
-}
-
-/// Owns a mapping that was made writable.
-struct Writable {
-    map: MmapMut,
-    file_backed: bool,
-}
-
-impl Writable {
-    fn advise(&self, advice: Advice, offset: usize, bytes: usize) -> io::Result<()> {
-        assert!(offset + bytes <= self.map.len());
-        // SAFETY: the range is inside a mapping that `self` owns. Advice used here (populate, drop private
-        // copies) does not unmap; callers of `drop_private` rely on reading the file's bytes afterwards.
-        unsafe { rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, advice)? };
-        Ok(())
-    }
-}
-
-impl MapOwner for Writable {
-    fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        self.advise(Advice::LinuxPopulateWrite, offset, bytes)
-    }
-
-    fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        one_page(bytes)?;
-        // Anonymous memory has no file behind it: dropping would lose data.
-        if self.file_backed { self.advise(Advice::LinuxDontNeed, offset, bytes) } else { Ok(()) }
-    }
-
-    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        whole_pages(offset, bytes)?;
-        self.advise(Advice::LinuxDontNeed, offset, bytes)
-    }
-}
-
-/// Pieces that a [`Fresh`] can be split into: a process may have 65,530 mappings, and the log needs some.
-const PIECES_MAX: u64 = 4096;
-
-/// Owns anonymous memory that stands for a part of a file.
-struct Fresh {
-    map: MmapMut,
-    file: Arc<File>,
-    /// Where in the file the memory's first byte belongs.
-    offset: u64,
-    /// Pages that the file has taken the place of, a bit each.
-    replaced: Mutex<Replaced>,
-}
-
-#[derive(Default)]
-struct Replaced {
-    pages: Vec<u64>,
-    /// Runs of replaced pages that began with a page of their own.
-    pieces: u64,
-}
-
-impl Replaced {
-    fn has(&self, page: usize) -> bool {
-        self.pages.get(page / 64).is_some_and(|word| word & 1 << (page % 64) != 0)
-    }
-
-    fn set(&mut self, page: usize) {
-        if self.pages.len() <= page / 64 {
-            self.pages.resize(page / 64 + 1, 0);
-        }
-        self.pages[page / 64] |= 1 << (page % 64);
-    }
-}
-
-impl MapOwner for Fresh {
-    fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        assert!(offset + bytes <= self.map.len());
-        // SAFETY: the range is inside a mapping that `self` owns.
-        unsafe {
-            rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxPopulateWrite)?;
-        }
-        Ok(())
-    }
-
-    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        assert!(offset + bytes <= self.map.len());
-        whole_pages(offset, bytes)?;
-        // SAFETY: the range is inside a mapping that `self` owns; anonymous pages read as zeroes afterwards,
-        // replaced ones as the file does, which the caller has punched a hole into.
-        unsafe { rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxDontNeed)? };
-        Ok(())
-    }
-
-    fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        assert!(offset + bytes <= self.map.len());
-        one_page(bytes)?;
-        let page = offset / PAGE_BYTES;
-        let mut replaced = self.replaced.lock();
-        if replaced.has(page) {
-            // SAFETY: the range is inside a mapping that `self` owns; it shows the file, as below, so dropping
-            // the private copy brings the file's bytes back.
-            unsafe {
-                rustix::mm::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), bytes, Advice::LinuxDontNeed)?
-            };
-            return Ok(());
-        }
-        let alone = !(replaced.has(page + 1) || page > 0 && replaced.has(page - 1));
-        if alone && replaced.pieces >= PIECES_MAX {
-            return Err(io::Error::other("the mapping is in too many pieces"));
-        }
-        // SAFETY: the range is inside a mapping that `self` owns and stays mapped: the file's pages take the
-        // memory's place in one step. They hold the same bytes, as `drop_private`'s callers see to; the
-        // mapping is unmapped as a whole when `map` is dropped.
-        unsafe {
-            rustix::mm::mmap(
-                self.map.as_ptr().add(offset).cast_mut().cast(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-                &*self.file,
-                self.offset + offset as u64,
-            )?;
-        }
-        replaced.set(page);
-        replaced.pieces += u64::from(alone);
-        Ok(())
-    }
-}
-
-/// Owns a mapping that is read-only.
-struct ReadOnly {
-    map: Mmap,
-}
-
-impl MapOwner for ReadOnly {
-    fn populate(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn drop_private(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
-        debug_assert!(!self.map.is_empty());
-        Ok(())
-    }
-
-    fn discard(&self, _offset: usize, _bytes: usize) -> io::Result<()> {
-        Ok(())
     }
 }
 

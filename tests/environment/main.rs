@@ -1,0 +1,10 @@
+//! The store and what surrounds it: file systems that are full or read-only, other processes, other people's
+//! permissions, links and lock files.
+//!
+//! Real file systems are mounted where the tests run as root and the kernel allows it; where not, a line says what was
+//! skipped and why. A test that ends by SIGBUS has touched a page of a mapped file for which there was no block.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod full;
+mod mounts;
