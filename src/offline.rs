@@ -218,6 +218,8 @@ impl Build<'_> {
     /// Steps 2 and 3.
     fn fill(&self, old: &Store, work: &mut Work<'_>) -> Result<Shape> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
+        // Fails if something of that name is left that is not ours.
+        self.disk.create_dir(&self.directory()).context("create", &self.directory())?;
         let IndexHeader { uuid, hash_key, generation, geometry, overflow_log2, .. } = self.header;
         let origin = Origin {
             uuid,

@@ -110,6 +110,7 @@ pub struct Options {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) log_ratio: f64,
     pub(crate) read_only: bool,
+    pub(crate) mode: u32,
     pub(crate) tuning: Tuning,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) origin: Option<Origin>,
@@ -148,6 +149,7 @@ impl Options {
             memory_bytes: None,
             log_ratio: 1.5,
             read_only: false,
+            mode: 0o600,
             tuning: Tuning::default(),
             disk: Arc::new(RealDisk),
             origin: None,
@@ -238,6 +240,30 @@ impl Options {
         self
     }
 
+    /// The permissions of a *new* store's files, less the umask: 0600, 0640, 0660, 0644 or 0666, or fewer for others
+    /// than the owner. Who may read the files may enter the directories, so that 0640 makes directories of 0750.
+    /// Default: 0600.
+    ///
+    /// Whoever may write the files of a store may put anything into it. Readers need permission for `LOCK` too,
+    /// which has it like the rest.
+    ///
+    /// A store that exists keeps its own: whatever is made in it later gets owner and permissions of its file
+    /// `index`, whoever makes it. To change them, close the store and use `chmod -R`, `chown -R`.
+    ///
+    /// ```
+    /// # fn main() -> tophash::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("shared.tophash");
+    /// // The group may read it, beside other readers.
+    /// let store = tophash::Options::new().mode(0o640).open(&path)?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
     /// Test constants; see [`Tuning`].
     #[doc(hidden)]
     #[must_use]
@@ -295,6 +321,10 @@ impl Options {
         }
         if self.capacity > 1 << 40 {
             return invalid("capacity", self.capacity, "a store holds at most 2^40 entries");
+        }
+        if self.mode & !0o666 != 0 || self.mode & 0o600 != 0o600 {
+            let reason = "files are read and written by their owner, and at most that by others: from 0600 to 0666";
+            return invalid("mode", self.mode.into(), reason);
         }
         if self.read_only && self.create_new {
             return invalid("create_new", 1, "a read-only open creates nothing");

@@ -138,3 +138,38 @@ fn a_writer_that_meets_readers_is_not_told_a_stale_id() {
         other => panic!("{other:?}"),
     }
 }
+
+/// **Two writers.** Somebody removed LOCK, or moved it away, while the store was open: the next opener made a new one, and
+/// locked that. Both wrote. The directory is locked too now.
+#[test]
+fn a_new_lock_file_lets_nobody_in() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    open(&Options::new(), &path).close().unwrap();
+    let reading = Options::new().read_only(true);
+    for (mode, refuses_readers) in [("write", true), ("read", false)] {
+        let holder = Holder::start(mode, &path);
+        std::fs::remove_file(path.join("LOCK")).unwrap();
+        // Whether it is made anew by the opener or by somebody else.
+        for made in [false, true] {
+            if made {
+                std::fs::write(path.join("LOCK"), "").unwrap();
+            }
+            let error = Options::new().open(&path).unwrap_err();
+            assert!(matches!(error, Error::Locked { pid: None, .. }), "{error}");
+            says(&error, &["another process"]);
+            let read = reading.open(&path);
+            assert_eq!(matches!(read, Err(Error::Locked { .. })), refuses_readers, "{read:?}");
+            drop(read);
+        }
+        drop(holder);
+        open(&Options::new(), &path).close().unwrap();
+    }
+    // Twice in one process as well.
+    let store = open(&Options::new(), &path);
+    std::fs::rename(path.join("LOCK"), path.join("LOCK.old")).unwrap();
+    assert!(matches!(Options::new().open(&path), Err(Error::Locked { .. })));
+    store.insert("key", "value").unwrap();
+    store.close().unwrap();
+    assert_eq!(open(&reading, &path).len(), 1);
+}

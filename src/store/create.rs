@@ -54,7 +54,7 @@ pub(crate) fn check_vacant(disk: &dyn Disk, path: &Path) -> Result<()> {
     for name in disk.read_dir(path).context("list", path)? {
         let ours = match name.as_str() {
             "LOCK" | "journal" | TEMPORARY => true,
-            "log-1" => disk
+            "log-1" if disk.kind_of_name(&path.join(&name)).context("look at", path)? == PathKind::Directory => disk
                 .read_dir(&path.join(&name))
                 .context("list", path)?
                 .iter()
@@ -78,7 +78,7 @@ pub(crate) fn remove_garbage(disk: &dyn Disk, path: &Path, log_dir: u64) -> Resu
         let is_log = number.is_some_and(|id| id != log_dir && name == format!("log-{id}"));
         let directory = path.join(&name);
         if !(is_log || name == COMPACTING)
-            || disk.kind(&directory).context("look at", &directory)? != PathKind::Directory
+            || disk.kind_of_name(&directory).context("look at", &directory)? != PathKind::Directory
         {
             continue;
         }
@@ -104,7 +104,8 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
     let disk = &*options.disk;
     let origin = options.origin.as_ref();
     let log = log_path(origin.map_or(path, |origin| &origin.home), origin.map_or(1, |origin| origin.log_dir));
-    if disk.kind(&log).context("look at", &log)? == PathKind::Missing {
+    // What is no directory makes this fail, a symbolic link to one included.
+    if disk.kind_of_name(&log).context("look at", &log)? != PathKind::Directory {
         disk.create_dir(&log).context("create", &log)?;
     }
     disk.sync_dir(&log).context("sync", &log)?;
@@ -156,7 +157,7 @@ pub(crate) fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<()> {
 
 /// Opens a file that an interrupted creation may have left.
 fn fresh(disk: &dyn Disk, path: &Path) -> Result<std::sync::Arc<dyn crate::sys::DiskFile>> {
-    if disk.kind(path).context("look at", path)? != PathKind::Missing {
+    if disk.kind_of_name(path).context("look at", path)? != PathKind::Missing {
         disk.unlink(path).context("unlink", path)?;
     }
     disk.open(path, OpenMode::CreateNew).context("create", path)

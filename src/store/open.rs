@@ -47,7 +47,7 @@ use crate::options::{Options, SyncPolicy};
 use crate::stats::RecoveryStats;
 use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock, Ordering};
 use crate::sys::{
-    Disk, DiskFile, ForkGuard, LockGuard, LockMode, LockOutcome, LogWriter, OpenMode, PAGE_BYTES, PathKind,
+    Access, Disk, DiskFile, ForkGuard, LockGuard, LockMode, LockOutcome, LogWriter, OpenMode, PAGE_BYTES, PathKind,
     memory_limit, read_exact_at, read_up_to, write_all_at,
 };
 
@@ -59,6 +59,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// Opens or creates the store at a path.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
     let started = Instant::now();
+    let options = &for_files_of(path, options)?;
     let disk = &*options.disk;
     let mut opening = Opening::begin(path, options)?;
     let (header, journal_redone) = opening.header_and_journal()?;
@@ -69,6 +70,17 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
     observe::opened(path, &recovery);
     let _ = core.recovery.set(recovery);
     Ok(core)
+}
+
+/// Options with a disk that gives new files the right permissions: those of the store's index, if it has one; in an
+/// offline compaction those of the old one; in a new store what the options say.
+fn for_files_of(path: &Path, options: &Options) -> Result<Options> {
+    let home = options.origin.as_ref().map_or(path, |origin| &origin.home);
+    let index = index_path(home);
+    let access = options.disk.access_of(&index).context("look at", &index)?;
+    let access = access.unwrap_or(Access { mode: options.mode, owner: None });
+    let disk = options.disk.with_access(access).unwrap_or_else(|| Arc::clone(&options.disk));
+    Ok(options.clone().disk(disk))
 }
 
 /// A store that is being opened.
@@ -91,7 +103,7 @@ impl<'o> Opening<'o> {
         let disk = &*options.disk;
         let index_path = index_path(path);
         let has_index = |disk: &dyn Disk| -> Result<bool> {
-            Ok(disk.kind(&index_path).context("look at", &index_path)? != PathKind::Missing)
+            Ok(disk.kind_of_name(&index_path).context("look at", &index_path)? != PathKind::Missing)
         };
         match disk.kind(path).context("look at", path)? {
             PathKind::Other => {
@@ -416,6 +428,10 @@ impl Core {
     /// Steps 3 (the log) to 6.
     fn recover(&self, disk: &dyn Disk, header: IndexHeader, stats: &mut RecoveryStats) -> Result<()> {
         let meta = self.checkpoint.lock().opened.clone();
+        if disk.kind_of_name(self.log.dir()).context("look at", self.log.dir())? == PathKind::Other {
+            let location = Location::file(self.log.dir());
+            return Err(Error::corrupt("log directory", location, "a directory", "a symbolic link or a file"));
+        }
         let source = TailSource {
             disk,
             dir: self.log.dir(),

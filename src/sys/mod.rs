@@ -11,6 +11,7 @@
 //! The `pins` module lets readers hold on to log mappings without a lock and without ever making anybody wait.
 #![allow(unsafe_code)]
 
+mod access;
 mod fork;
 mod map;
 mod mapping;
@@ -23,6 +24,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use access::Access;
 pub(crate) use fork::ForkGuard;
 pub(crate) use map::prefetch_word;
 pub use map::{IndexMap, LogMap, LogWriter};
@@ -79,14 +81,27 @@ pub trait LockGuard: Send + Sync + Debug {}
 
 /// A file system, as far as a store needs one.
 pub trait Disk: Send + Sync + Debug {
-    /// Opens a file. New files get mode 0600 (less the umask); symbolic links are not followed.
+    /// Opens a file. New files get mode 0600 (less the umask), unless [`with_access`](Disk::with_access) says
+    /// otherwise; symbolic links are not followed.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates a directory with mode 0700 (less the umask).
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, in no order.
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>>;
-    /// What lies at a path.
+    /// The same disk, but new files and directories get these permissions. `None` where there are no permissions.
+    fn with_access(&self, _access: Access) -> Option<Arc<dyn Disk>> {
+        None
+    }
+    /// Owner and permissions of a file. `None` if there is no file, or no permissions.
+    fn access_of(&self, _path: &Path) -> io::Result<Option<Access>> {
+        Ok(None)
+    }
+    /// What lies at a path, symbolic links followed: for a store's own directory, which may be reached by one.
     fn kind(&self, path: &Path) -> io::Result<PathKind>;
+    /// What lies at a path inside a store: a symbolic link is [`PathKind::Other`], wherever it leads to.
+    fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
+        self.kind(path)
+    }
     /// Renames a file, replacing the target. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
@@ -102,7 +117,8 @@ pub trait Disk: Send + Sync + Debug {
     fn copy_owner(&self, _from: &Path, _to: &Path) -> io::Result<()> {
         Ok(())
     }
-    /// Locks a lock file; `Exclusive` creates it if need be and writes the process id into it.
+    /// Locks a lock file and the directory that it lies in; `Exclusive` creates it if need be and writes the process
+    /// id into it.
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome>;
     /// Zeroed private memory.
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap>;

@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation};
 
+use super::access::{self, Access, AccessDisk};
 use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PathKind, mapping};
 
 /// The operating system's file system.
@@ -16,18 +17,19 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        match mode {
-            OpenMode::Read => {}
-            OpenMode::Write => _ = options.write(true),
-            OpenMode::CreateNew => _ = options.write(true).create_new(true),
-        }
-        Ok(Arc::new(RealFile { file: Arc::new(options.open(path)?) }))
+        open(path, mode, Access::default())
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().mode(0o700).create(path)
+        access::create_dir(path, Access::default())
+    }
+
+    fn with_access(&self, access: Access) -> Option<Arc<dyn Disk>> {
+        Some(Arc::new(AccessDisk(access)))
+    }
+
+    fn access_of(&self, path: &Path) -> io::Result<Option<Access>> {
+        access::access_of(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -35,12 +37,11 @@ impl Disk for RealDisk {
     }
 
     fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => Ok(PathKind::Directory),
-            Ok(_) => Ok(PathKind::Other),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(PathKind::Missing),
-            Err(e) => Err(e),
-        }
+        kind(fs::metadata(path))
+    }
+
+    fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
+        kind(fs::symlink_metadata(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -75,34 +76,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        let operation = match mode {
-            LockMode::Exclusive => {
-                options.write(true).create(true).truncate(false);
-                FlockOperation::NonBlockingLockExclusive
-            }
-            LockMode::Shared => FlockOperation::NonBlockingLockShared,
-        };
-        let mut file = options.open(path)?;
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => {}
-            Err(e) if e == rustix::io::Errno::WOULDBLOCK => {
-                // Readers leave the last writer's id in the file. If a reader's lock can be had, it is readers.
-                if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-                    return Ok(LockOutcome::Busy(None));
-                }
-                let mut text = String::new();
-                let _ = (&mut file).take(32).read_to_string(&mut text);
-                return Ok(LockOutcome::Busy(text.trim().parse().ok()));
-            }
-            Err(e) => return Err(e.into()),
-        }
-        if mode == LockMode::Exclusive {
-            // The id is a courtesy for error messages: a full disk must not keep a store from opening.
-            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        }
-        Ok(LockOutcome::Held(Box::new(RealLock { file, owner: std::process::id() })))
+        lock(path, mode, Access::default())
     }
 
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
@@ -114,10 +88,84 @@ impl Disk for RealDisk {
     }
 }
 
-/// An flock, held until dropped.
+pub(super) fn open(path: &Path, mode: OpenMode, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+    let file = match mode {
+        OpenMode::Read => access::open_file(path, false)?,
+        OpenMode::Write => access::open_file(path, true)?,
+        OpenMode::CreateNew => access::create_file(path, access)?,
+    };
+    Ok(Arc::new(RealFile { file: Arc::new(file) }))
+}
+
+fn kind(meta: io::Result<fs::Metadata>) -> io::Result<PathKind> {
+    match meta {
+        Ok(meta) if meta.is_dir() => Ok(PathKind::Directory),
+        Ok(_) => Ok(PathKind::Other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(PathKind::Missing),
+        Err(e) => Err(e),
+    }
+}
+
+/// Locks a lock file, and the directory it lies in: somebody may remove the file while it is locked and make another
+/// one, and the two would be locked by two. The directory they share.
+pub(super) fn lock(path: &Path, mode: LockMode, access: Access) -> io::Result<LockOutcome> {
+    let (exclusive, operation) = match mode {
+        LockMode::Exclusive => (true, FlockOperation::NonBlockingLockExclusive),
+        LockMode::Shared => (false, FlockOperation::NonBlockingLockShared),
+    };
+    let mut file = open_lock(path, exclusive, access)?;
+    if !try_lock(&file, operation)? {
+        // Readers leave the last writer's id in the file. If a reader's lock can be had, it is readers.
+        if try_lock(&file, FlockOperation::NonBlockingLockShared)? {
+            return Ok(LockOutcome::Busy(None));
+        }
+        let mut text = String::new();
+        let _ = (&mut file).take(32).read_to_string(&mut text);
+        return Ok(LockOutcome::Busy(text.trim().parse().ok()));
+    }
+    let owner = std::process::id();
+    let directory = File::open(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    let held = try_lock(&directory, operation)?;
+    let mut guard = RealLock { file, directory, owner };
+    if !held {
+        return Ok(LockOutcome::Busy(None));
+    }
+    // A second name of the file can be anything of anybody's: it is not written to.
+    if exclusive && guard.file.metadata()?.nlink() == 1 {
+        // The id is a courtesy for error messages: a full disk must not keep a store from opening.
+        let _ = guard.file.set_len(0).and_then(|()| writeln!(guard.file, "{owner}"));
+    }
+    Ok(LockOutcome::Held(Box::new(guard)))
+}
+
+fn open_lock(path: &Path, exclusive: bool, access: Access) -> io::Result<File> {
+    loop {
+        match access::open_file(path, exclusive) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && exclusive => {}
+            other => return other,
+        }
+        match access::create_file(path, access) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.exists() => {}
+            other => return other,
+        }
+    }
+}
+
+/// False if somebody else has it locked.
+fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Two flocks, held until dropped.
 #[derive(Debug)]
 struct RealLock {
     file: File,
+    directory: File,
     owner: u32,
 }
 
@@ -125,10 +173,11 @@ impl LockGuard for RealLock {}
 
 impl Drop for RealLock {
     /// Unlocks, rather than only closing: a child process that is just being spawned holds a copy of the
-    /// descriptor until it executes its program. A forked child must leave its parent's lock alone.
+    /// descriptors until it executes its program. A forked child must leave its parent's locks alone.
     fn drop(&mut self) {
         if std::process::id() == self.owner {
             // Closing follows; if this fails it does the same, a little later.
+            let _ = rustix::fs::flock(&self.directory, FlockOperation::NonBlockingUnlock);
             let _ = rustix::fs::flock(&self.file, FlockOperation::NonBlockingUnlock);
         }
     }

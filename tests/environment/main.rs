@@ -7,4 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod full;
+mod links;
 mod mounts;
+mod permissions;
+mod read_only;

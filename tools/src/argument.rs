@@ -69,6 +69,15 @@ pub fn byte_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
 }
 
+/// Permissions of files in octal, as `chmod` takes them: readable and writable for the owner, executable for nobody.
+pub fn file_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).map_err(|_| "expected permissions in octal, as in 640".to_string())?;
+    if mode & !0o666 != 0 || mode & 0o600 != 0o600 {
+        return Err("files are read and written by their owner, and at most that by others: from 600 to 666".into());
+    }
+    Ok(mode)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +101,15 @@ mod tests {
         assert_eq!(sync_policy("every=250"), Ok(SyncPolicy::Every(Duration::from_millis(250))));
         for bad in ["", "every", "every=", "every=0", "every=-1", "never"] {
             assert!(sync_policy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn file_modes() {
+        assert_eq!(file_mode("600"), Ok(0o600));
+        assert_eq!(file_mode("0664"), Ok(0o664));
+        for bad in ["", "0", "400", "700", "755", "680", "1600", "-600", "u+r"] {
+            assert!(file_mode(bad).is_err(), "{bad}");
         }
     }
 

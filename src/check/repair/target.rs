@@ -55,7 +55,7 @@ impl Target {
         if path.starts_with(old) {
             return refuse(std::io::ErrorKind::InvalidInput, "it lies inside the store that is to be repaired");
         }
-        if disk.kind(path).context("look at", path)? != PathKind::Missing {
+        if disk.kind_of_name(path).context("look at", path)? != PathKind::Missing {
             return refuse(
                 std::io::ErrorKind::AlreadyExists,
                 "there is something already, and a repair overwrites nothing",
@@ -159,7 +159,7 @@ impl Target {
             store.close()?;
         }
         let disk = &*self.options.disk;
-        if disk.kind(&self.path).context("look at", &self.path)? != PathKind::Missing {
+        if disk.kind_of_name(&self.path).context("look at", &self.path)? != PathKind::Missing {
             let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it was made while the repair ran");
             return Err(Error::io("rename to", &self.path, error));
         }
@@ -179,12 +179,12 @@ impl Drop for Target {
 
 /// Removes a store's directory and its log directory.
 fn remove_all(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
-    if disk.kind(dir)? != PathKind::Directory {
+    if disk.kind_of_name(dir)? != PathKind::Directory {
         return Ok(());
     }
     for name in disk.read_dir(dir)? {
         let path = dir.join(name);
-        match disk.kind(&path)? {
+        match disk.kind_of_name(&path)? {
             PathKind::Directory => remove_all(disk, &path)?,
             _ => disk.unlink(&path)?,
         }

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         keys.push(argument::bytes(key, args.hex, "key")?);
     }
     let input = args.from.as_deref().map(argument::open_input).transpose()?;
-    let store = open::writable(&args.store, false)?;
+    let store = open::writable(&args.store, None)?;
     let mut removal = Removal { store: &store, pending: Vec::new(), keys: 0, removed: 0 };
     let mut read = keys.into_iter().try_for_each(|key| removal.add(key));
     if let (Ok(()), Some(input)) = (&read, input) {

@@ -43,9 +43,8 @@ pub struct Args {
     /// Read and check the file, and leave the store alone
     #[arg(long)]
     dry_run: bool,
-    /// Do not create a store
-    #[arg(long)]
-    no_create: bool,
+    #[command(flatten)]
+    creating: open::Creating,
     /// Records that are applied as one
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
@@ -114,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     refuse_several_databases(args, &options)?;
     let (input, bar) = open_input(&args.file)?;
     let mut reader = format::reader(args.format, BufReader::with_capacity(1 << 18, input), &options);
-    let store = if args.dry_run { None } else { Some(open::writable(&args.store, !args.no_create)?) };
+    let store = if args.dry_run { None } else { Some(open::writable(&args.store, Some(&args.creating))?) };
 
     let started = Instant::now();
     let mut import =

@@ -27,9 +27,8 @@ pub struct Args {
     /// KEY and VALUE are written in hex
     #[arg(long)]
     hex: bool,
-    /// Do not create a store
-    #[arg(long)]
-    no_create: bool,
+    #[command(flatten)]
+    creating: open::Creating,
     /// Print {"replaced": ..., "value_bytes": ...}
     #[arg(long)]
     json: bool,
@@ -48,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let key = argument::bytes(&args.key, args.hex, "key")?;
     let value =
         if args.value == "-" { from_stdin(args.hex)? } else { argument::bytes(&args.value, args.hex, "value")? };
-    let store = open::writable(&args.store, !args.no_create)?;
+    let store = open::writable(&args.store, Some(&args.creating))?;
     let replaced = store.insert(&key, &value)?.is_some();
     store.close()?;
     if args.json {

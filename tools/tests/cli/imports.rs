@@ -140,3 +140,20 @@ fn duplicates_need_a_decision() {
     desk.run_with(&["import", "s", "--format", "dump", "--last-wins"], text).ok();
     assert_eq!(desk.ok(&["get", "s", "a"]), b"2");
 }
+
+#[test]
+fn a_new_store_gets_the_permissions_that_were_asked_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    let mode = |name: &str| std::fs::metadata(desk.path(name)).unwrap().permissions().mode() & 0o777;
+    desk.run_with(&["import", "private", "--format", "tsv"], b"a\t1\n");
+    assert_eq!((mode("private"), mode("private/index"), mode("private/log-1/00000001.log")), (0o700, 0o600, 0o600));
+    // Bits that any usual umask leaves.
+    desk.run_with(&["import", "shared", "--format", "tsv", "--mode", "644"], b"a\t1\n");
+    let shared = mode("shared/index");
+    assert!(shared == 0o644 || shared == 0o640 || shared == 0o600, "{shared:o}");
+    assert_eq!(mode("shared/log-1/00000001.log"), shared);
+    desk.run_with(&["set", "shared", "b", "2", "--mode", "600"], b"");
+    assert_eq!(mode("shared/index"), shared, "a store that exists keeps its permissions");
+    desk.run_with(&["set", "other", "b", "2", "--mode", "755"], b"").fails(2, &["from 600 to 666"]);
+}
