@@ -97,7 +97,7 @@ pub(super) fn access_of(path: &Path) -> io::Result<Option<Access>> {
             Ok(Some(Access { mode: meta.mode() & 0o777, owner: Some((meta.uid(), meta.gid())) }))
         }
         Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }

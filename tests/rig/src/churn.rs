@@ -30,7 +30,7 @@ pub fn run(script: &Script, seed: u64) -> Result<u64, String> {
             }
             Op::Offline(_, work) => {
                 store.close().map_err(failed)?;
-                work(&disk, Path::new(STORE), &options).map_err(failed)?;
+                work(Path::new(STORE), &options).map_err(failed)?;
                 store = open()?;
             }
             _ => op.carry_out(&store).map_err(failed)?,

@@ -252,7 +252,7 @@ impl<'s> Run<'s> {
             }
             Op::Offline(_, work) => {
                 closed(self, store.close())?;
-                if let Err(error) = work(&self.disk, Path::new(STORE), &self.options) {
+                if let Err(error) = work(Path::new(STORE), &self.options) {
                     self.typed(&error)?;
                 }
                 return self.open();

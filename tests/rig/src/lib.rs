@@ -10,6 +10,7 @@
 //! * [`oracle`]: what may be in a store afterwards.
 //! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
 //! * [`faults`], [`fault_layer`], [`full`]: calls that fail, and what must be true then.
+//! * [`traced`]: what a disk is asked for, to hold the simulated one against the real one.
 //! * [`story`]: crashes that were bugs once.
 //! * [`corruption`]: files that were damaged.
 //! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
@@ -30,6 +31,7 @@ pub mod script;
 pub mod scripts;
 pub mod story;
 pub mod stress;
+pub mod traced;
 pub mod world;
 
 /// `TOPHASH_TEST_SCALE`, 1 if it is not set.

@@ -60,7 +60,7 @@ pub fn record(script: &Script, seed: u64) -> (Vec<Boundary>, u64) {
             Op::Offline(_, work) => {
                 store.close().unwrap_or_else(failed);
                 disk.progress(|bounds| bounds.durable = after);
-                work(&disk, path, &options).unwrap_or_else(failed);
+                work(path, &options).unwrap_or_else(failed);
                 store = open();
             }
             _ => op.carry_out(&store).unwrap_or_else(failed),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use tophash::sys::Disk;
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
 use crate::disk::SimDisk;
@@ -69,7 +70,7 @@ pub enum Op {
     /// is durable when it returns, and what it does.
     Maintain(&'static str, bool, fn(&Store) -> tophash::Result<()>),
     /// Something that leaves the content as it is, done to a closed store. It is closed before and opened after.
-    Offline(&'static str, fn(&SimDisk, &Path, &Options) -> tophash::Result<()>),
+    Offline(&'static str, fn(&Path, &Options) -> tophash::Result<()>),
 }
 
 impl fmt::Debug for Op {
@@ -156,9 +157,15 @@ pub struct Script {
 }
 
 impl Script {
-    /// The options with which its store is opened on a disk.
+    /// The options with which its store is opened on a simulated disk.
     #[must_use]
     pub fn options(&self, disk: &SimDisk) -> Options {
+        self.options_on(Arc::new(disk.clone()))
+    }
+
+    /// The same on any disk.
+    #[must_use]
+    pub fn options_on(&self, disk: Arc<dyn Disk>) -> Options {
         Options::new()
             .sync(self.sync)
             .tuning(self.tuning)
@@ -166,6 +173,6 @@ impl Script {
             .checkpoint_bytes(self.checkpoint_bytes)
             .log_ratio(self.log_ratio)
             .memory_bytes(1 << 20)
-            .disk(Arc::new(disk.clone()))
+            .disk(disk)
     }
 }

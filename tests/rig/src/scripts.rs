@@ -297,7 +297,7 @@ fn shrink() -> Script {
 /// The store written anew beside itself: after a clean end, twice, and with large values.
 fn offline_compaction() -> Script {
     let compact = || {
-        Op::Offline("offline compaction", |_, path, options| {
+        Op::Offline("offline compaction", |path, options| {
             tophash::compact_disk(options, path, false, &mut |_, _| true).map(|_| ())
         })
     };
