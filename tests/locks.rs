@@ -9,24 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{open, snapshot};
+use common::{open, refused, says};
 use tophash::{Error, Options};
-
-/// Opening must fail, and change nothing.
-fn refused(options: &Options, path: &Path) -> Error {
-    let before = snapshot(path);
-    let error = options.open(path).expect_err("the open should be refused");
-    assert_eq!(snapshot(path), before, "a refused open changed something: {error}");
-    error
-}
-
-/// Fails unless the text has all the words.
-fn says(error: &Error, words: &[&str]) {
-    let text = error.to_string();
-    for word in words {
-        assert!(text.contains(word), "{text:?} does not say {word:?}");
-    }
-}
 
 /// Not a test: holds the store that the environment names until its input ends.
 #[test]
@@ -87,7 +71,7 @@ fn one_writer_or_many_readers() {
 
     let writer = Holder::start("write", &path);
     for options in [Options::new(), reading.clone()] {
-        let error = refused(&options, &path);
+        let error = refused(&options, &path, &path);
         assert!(matches!(error, Error::Locked { pid: Some(pid), .. } if pid == writer.child.id()), "{error}");
         says(&error, &[&format!("process {}", writer.child.id())]);
     }
@@ -98,9 +82,9 @@ fn one_writer_or_many_readers() {
     for store in [&one, &two] {
         assert_eq!(store.get("key").unwrap().unwrap(), &b"value"[..]);
     }
-    assert!(matches!(refused(&Options::new(), &path), Error::Locked { .. }));
+    assert!(matches!(refused(&Options::new(), &path, &path), Error::Locked { .. }));
     drop((one, two));
-    assert!(matches!(refused(&Options::new(), &path), Error::Locked { .. }));
+    assert!(matches!(refused(&Options::new(), &path, &path), Error::Locked { .. }));
     drop(reader);
     open(&Options::new(), &path).close().unwrap();
 }

@@ -20,6 +20,7 @@ pub(crate) mod core;
 pub(crate) mod create;
 mod open;
 mod read;
+mod recovery;
 mod replay;
 mod resize;
 mod scan;

@@ -1,4 +1,5 @@
-//! Opening a store, after a clean end or any other.
+//! Opening a store, after a clean end or any other: its files, from the lock to the table in memory. The log, and
+//! what a crash has left of it, is recovery.rs.
 //!
 //! 1. The newest valid header is taken. A slot that does not validate is accepted only if the journal's head
 //!    is of that header's generation, or the journal is complete for the next one: then it was torn by the
@@ -6,49 +7,37 @@
 //! 2. If the journal is complete for the next generation, it is itself written again and synced (it may have
 //!    existed in the page cache only), its images are written in place, the file gets the length that the new
 //!    generation's extents need, and the header follows.
-//! 3. The extents are mapped, the segments opened, the tail of the log read (checkpoint/tail.rs).
-//! 4. Unless the store was closed cleanly and nothing follows the cut: **seal**. Segments past the end X are
-//!    unlinked; the tail is written again and synced from the last claim on.
-//! 5. The store's directory entries are synced. The header is written again, "not clean", and synced (both slots
-//!    after an unclean end), before anything can be appended. Then a fresh segment names its predecessor and
-//!    X: once it holds a record, bytes past X are never valid again.
-//! 6. The tail is replayed into the index.
+//! 3. The extents are mapped. Steps 4 to 7: recovery.rs.
 //!
-//! A crash in any step: the next open does the same again, from the same header. A read-only open does 1, 3
-//! and 6 in private memory and leaves the disk alone.
+//! A crash in any step: the next open does the same again, from the same header. A read-only open does 1 and 3 in
+//! private memory, with the journal's images laid over the file's pages, and leaves the disk alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::apply_journal;
 use super::compact::Compaction;
 use super::core::{CheckpointState, Core, Counters, Files, Wake};
-use super::create::{
-    JOURNAL_PAGES, check_vacant, create, index_path, lock_path, log_path, remove_garbage, sync_parent,
-};
+use super::create::{check_vacant, create, index_path, lock_path, log_path};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
-use crate::checkpoint::meta::{META_PAGES, Meta, SegmentEntry, check_page};
-use crate::checkpoint::tail::{Tail, TailAccess, TailSource, map_segment};
+use crate::checkpoint::meta::{META_PAGES, Meta, check_page};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::page::{PageImage, PageKind, image};
 use crate::index::region::{BITMAP_START, Group, GroupShape, PageState, RegionKind};
 use crate::index::table::{Structure, Table, TableParts};
-use crate::log::Position;
-use crate::log::append::Appender;
-use crate::log::blob::{Blobs, parse_blob_name};
-use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, parse_segment_name, segment_path};
+use crate::log::blob::Blobs;
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Observer};
-use crate::options::{Options, SyncPolicy};
+use crate::options::Options;
 use crate::stats::RecoveryStats;
-use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock};
 use crate::sys::{
-    Access, Disk, DiskFile, ForkGuard, LockGuard, LockMode, LockOutcome, LogWriter, OpenMode, PAGE_BYTES, PathKind,
-    memory_limit, read_exact_at, read_up_to, write_all_at,
+    Access, Disk, DiskFile, ForkGuard, LockGuard, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
+    read_up_to,
 };
 
 /// The page size as files count.
@@ -421,221 +410,5 @@ impl<'o> Opening<'o> {
             }
         }
         Ok(())
-    }
-}
-
-impl Core {
-    /// Steps 3 (the log) to 6.
-    fn recover(&self, disk: &dyn Disk, header: IndexHeader, stats: &mut RecoveryStats) -> Result<()> {
-        let meta = self.checkpoint.lock().opened.clone();
-        if disk.kind_of_name(self.log.dir()).context("look at", self.log.dir())? == PathKind::Other {
-            let location = Location::file(self.log.dir());
-            return Err(Error::corrupt("log directory", location, "a directory", "a symbolic link or a file"));
-        }
-        let source = TailSource {
-            disk,
-            dir: self.log.dir(),
-            uuid: header.uuid,
-            hasher: &self.hasher,
-            known: &meta.segments,
-            cut: header.cut,
-            clean: header.clean,
-            access: TailAccess::Map,
-        };
-        let tail = source.read()?;
-        let writable = self.files.is_some();
-        // Clean means: closed cleanly, and nothing was written since.
-        let clean = header.clean && tail.end == header.cut;
-        stats.was_unclean = !clean;
-        stats.discarded_bytes = tail.discarded_bytes;
-        stats.replayed_records = tail.ops.len() as u64;
-
-        self.adopt_known(disk, &meta.segments, header.cut)?;
-        for found in &tail.segments {
-            // Refused before anything is changed.
-            map_segment(disk, &found.path, found.salt, found.end, false)?;
-        }
-        if writable {
-            self.allocate_reserve(meta.segments.len())?;
-            self.discard(disk, &tail.discard)?;
-            if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
-                self.rewrite_tail(disk, &tail, header.cut)?;
-            }
-        }
-        self.adopt_tail(disk, &tail, (clean || broken(Mutant::NoFreshSegment)) && writable)?;
-        {
-            let mut registry = self.log.registry.lock();
-            registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
-        }
-        if writable {
-            let mut state = self.checkpoint.lock();
-            let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
-            // The directory entries too: the last process may have died between a rename and its fsync.
-            disk.sync_dir(&self.path).context("sync", &self.path)?;
-            sync_parent(disk, &self.path)?;
-            // After an unclean end neither slot is trusted to be on the disk as it reads.
-            for _ in 0..if clean { 1 } else { 2 } {
-                let serial = state.header.serial + 1;
-                state.header = IndexHeader { serial, clean: false, ..state.header };
-                state.header.write(&*files.index, &files.index_path)?;
-            }
-            drop(state);
-            self.log.commit.set_durable(tail.end);
-            if self.log.appender.lock().is_none() {
-                self.fresh_segment(&tail)?;
-            }
-        }
-        stats.replayed_bytes = self.replay(&tail, header.cut)?;
-        if writable {
-            remove_garbage(disk, &self.path, header.log_dir)?;
-            self.unlink_orphan_blobs(disk, &meta, &tail)?;
-            self.checkpoint_due.store(self.checkpoint_interval(), Ordering::Relaxed);
-            if stats.replayed_bytes > self.checkpoint_interval() / 2 {
-                self.checkpoint_due.store(0, Ordering::Relaxed);
-            }
-        }
-        Ok(())
-    }
-
-    /// What a checkpoint writes besides bucket pages has its blocks from the start, in the journal and in the
-    /// index, and so have the images that the journal's length promises: the length may be there without them.
-    fn allocate_reserve(&self, segments: usize) -> Result<()> {
-        let Some(files) = &self.files else { return Ok(()) };
-        let meta_room = Meta::pages_for(segments);
-        let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
-        files.journal.allocate(capacity)?;
-        let index = (FIRST_META_PAGE + meta_room) * PAGE;
-        files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
-        files.meta_room.store(meta_room, Ordering::Release);
-        self.table.dirty.set_journal_pages(capacity - meta_room);
-        Ok(())
-    }
-
-    /// Segments before the cut's: sealed, as the checkpoint says.
-    fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Position) -> Result<()> {
-        for entry in known.iter().filter(|entry| entry.sequence != cut.sequence()) {
-            let path = segment_path(self.log.dir(), entry.sequence);
-            let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
-            self.log.pins.install(entry.slot, Arc::new(map));
-            // No more can be dead than there is, whatever the checkpoint says.
-            self.log.set_dead(entry.slot, entry.dead.min(entry.end));
-            let identity = (entry.sequence, entry.slot, entry.salt);
-            let segment = Segment::new(identity, path, len, Some(entry.end), None);
-            segment.set_unfit();
-            segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
-            self.log.adopt(Arc::new(segment));
-        }
-        Ok(())
-    }
-
-    /// The cut's segment and those after it. The last one goes on being written if the end was clean.
-    fn adopt_tail(&self, disk: &dyn Disk, tail: &Tail, go_on: bool) -> Result<()> {
-        let opened = self.checkpoint.lock().opened.segments.clone();
-        for (i, found) in tail.segments.iter().enumerate() {
-            let taken = self.log.registry.lock().segments.values().any(|segment| segment.slot == found.slot);
-            if taken {
-                let expected = "a segment slot of its own";
-                return Err(Error::corrupt("segment header", Location::at(&found.path, 72), expected, found.slot));
-            }
-            let active = go_on && i + 1 == tail.segments.len();
-            let (map, len, file) = map_segment(disk, &found.path, found.salt, found.end, active)?;
-            let known = opened.iter().find(|entry| entry.sequence == found.sequence);
-            let dead = known.map_or(0, |entry| entry.dead).saturating_add(found.overhead);
-            self.log.set_dead(found.slot, dead.min(found.end));
-            let identity = (found.sequence, found.slot, found.salt);
-            let end = (!active).then_some(found.end);
-            let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
-            segment.set_unfit();
-            let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals).min(found.end);
-            segment.set_removals(removals, self.log.dead(found.slot));
-            let segment = Arc::new(segment);
-            if active {
-                let unsuited = found.bulk && self.sync == SyncPolicy::Always;
-                self.log.unsuited.store(unsuited, Ordering::Relaxed);
-                let writer = LogWriter::new(map);
-                self.log.pins.install(found.slot, Arc::clone(writer.map()));
-                *self.log.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, tail.end));
-            } else {
-                self.log.pins.install(found.slot, Arc::new(map));
-            }
-            self.log.adopt(segment);
-        }
-        Ok(())
-    }
-
-    /// Seal, first part: nothing past X remains, nor anything that compaction has freed. The oldest goes first:
-    /// a remove-record must not go before what it removes.
-    fn discard(&self, disk: &dyn Disk, files: &[PathBuf]) -> Result<()> {
-        let mut files = files.to_vec();
-        // By sequence, which has more than eight digits some day.
-        files.sort_unstable_by_key(|path| {
-            path.file_name().and_then(|name| name.to_str()).and_then(parse_segment_name).unwrap_or(u32::MAX)
-        });
-        for path in files {
-            disk.unlink(&path).context("unlink", &path)?;
-            disk.sync_dir(self.log.dir()).context("sync", self.log.dir())?;
-        }
-        Ok(())
-    }
-
-    /// Seal, second part: what was read must be on the disk, not in the page cache only. The unused rest of
-    /// the last segment is given back.
-    fn rewrite_tail(&self, disk: &dyn Disk, tail: &Tail, cut: Position) -> Result<()> {
-        let from = tail.claim.max(cut).min(tail.end);
-        let last = tail.segments.last().map(|segment| segment.sequence);
-        for segment in tail.segments.iter().filter(|segment| segment.sequence >= from.sequence()) {
-            let path = &segment.path;
-            let file = disk.open(path, OpenMode::Write).context("open", path)?;
-            let mut at = if segment.sequence == from.sequence() { from.offset() } else { 0 };
-            let mut buffer = vec![0; segment.end.saturating_sub(at).min(1 << 20) as usize];
-            while at < segment.end {
-                let piece = &mut buffer[..(segment.end - at).min(1 << 20) as usize];
-                read_exact_at(&*file, piece, at).context("read", path)?;
-                write_all_at(&*file, piece, at).context("write", path)?;
-                at += piece.len() as u64;
-            }
-            if Some(segment.sequence) == last {
-                let kept = segment.end.next_multiple_of(PAGE);
-                if file.len().context("look at", path)? > kept {
-                    file.set_len(kept).context("shorten", path)?;
-                }
-            }
-            file.sync_all().context("sync", path)?;
-        }
-        Ok(())
-    }
-
-    /// Seal, third part: a fresh segment that names its predecessor and its end. An empty last segment is
-    /// replaced by it, so that a crash loop does not eat the disk.
-    fn fresh_segment(&self, tail: &Tail) -> Result<()> {
-        let mut predecessor = (tail.end.sequence(), tail.end.offset());
-        if let Some(last) = tail.segments.last() {
-            let known = self.checkpoint.lock().opened.segments.iter().any(|entry| entry.sequence == last.sequence);
-            if !known && last.end == SEGMENT_HEADER_BYTES {
-                predecessor = (last.predecessor, last.predecessor_end);
-                self.log.forget(last.sequence)?;
-            }
-        }
-        self.log.provide_segment(0)?;
-        if let Some(next) = self.log.take_prepared(0) {
-            self.log.activate(next, predecessor, tail.end);
-        }
-        Ok(())
-    }
-
-    /// Unlinks blobs that no record links: written when the process died, or listed as dying.
-    fn unlink_orphan_blobs(&self, disk: &dyn Disk, meta: &Meta, tail: &Tail) -> Result<()> {
-        let dir = self.log.dir();
-        let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
-        let mut orphans = Vec::new();
-        for name in disk.read_dir(dir).context("list", dir)? {
-            let Some(id) = parse_blob_name(&name) else { continue };
-            let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);
-            if meta.blobs.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
-                orphans.push(id);
-            }
-            self.log.blobs.seen(id);
-        }
-        self.log.unlink_blobs(&orphans)
     }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::SeekFrom;
 use siphasher::sip::SipHasher13;
 use tempfile::TempDir;
-use tophash::{Options, Store, SyncPolicy, Tuning};
+use tophash::{Error, Options, Store, SyncPolicy, Tuning};
 
 /// `TOPHASH_TEST_SCALE`.
 pub fn scale() -> usize {
@@ -93,6 +93,27 @@ pub fn tiny() -> Tuning {
 /// [`tiny`] with segments and checkpoints to match.
 pub fn tiny_options() -> Options {
     Options::new().tuning(tiny()).segment_bytes(4096).checkpoint_bytes(16 << 10).sync(SyncPolicy::Manual)
+}
+
+/// Options of a quiet store with ordinary pages: no background threads.
+pub fn quiet() -> Options {
+    Options::new().tuning(Tuning { background: false, ..Tuning::default() }).sync(SyncPolicy::Manual)
+}
+
+/// Opening must fail, and change nothing below `dir`.
+pub fn refused(options: &Options, path: &Path, dir: &Path) -> Error {
+    let before = snapshot(dir);
+    let error = options.open(path).expect_err("the open should be refused");
+    assert_eq!(snapshot(dir), before, "a refused open changed something: {error}");
+    error
+}
+
+/// Fails unless the text has all the words.
+pub fn says(error: &Error, words: &[&str]) {
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not say {word:?}");
+    }
 }
 
 /// Reproducible random numbers (SplitMix64).
