@@ -224,7 +224,21 @@ impl Log {
         }
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
         self.discard_prepared()?;
-        let prepared = self.prepare(room)?;
+        let prepared = self.prepare(self.segment_bytes(room))?;
+        self.enqueue(prepared);
+        Ok(())
+    }
+
+    /// Prepares the segment in which a store goes on after recovery: no larger than what was replayed, or an open
+    /// would take the longer the larger the store is. The next one has the usual size.
+    pub(crate) fn provide_after_recovery(&self, replayed_bytes: u64) -> Result<()> {
+        let _one = self.preparing.lock();
+        let usual = self.segment_bytes(0);
+        let bytes = match self.config.segment_bytes {
+            Some(_) => usual,
+            None => usual.min(replayed_bytes.next_power_of_two().max(SEGMENT_BYTES_FIRST)),
+        };
+        let prepared = self.prepare(bytes)?;
         self.enqueue(prepared);
         Ok(())
     }
@@ -233,7 +247,7 @@ impl Log {
     pub(crate) fn prepare_anew(&self) -> Result<()> {
         let _one = self.preparing.lock();
         self.discard_prepared()?;
-        let prepared = self.prepare(0)?;
+        let prepared = self.prepare(self.segment_bytes(0))?;
         self.enqueue(prepared);
         Ok(())
     }
@@ -244,7 +258,7 @@ impl Log {
         if self.prepared_count() >= ahead {
             return Ok(false);
         }
-        let prepared = self.prepare(0)?;
+        let prepared = self.prepare(self.segment_bytes(0))?;
         self.enqueue(prepared);
         Ok(true)
     }
@@ -308,8 +322,7 @@ impl Log {
         self.registry.lock().used[slot as usize] = false;
     }
 
-    fn prepare(&self, room: u64) -> Result<Prepared> {
-        let bytes = self.segment_bytes(room);
+    fn prepare(&self, bytes: u64) -> Result<Prepared> {
         let mut salt = [0; 8];
         self.disk().random(&mut salt).context("get random bytes for", self.dir())?;
         let salt = u64::from_le_bytes(salt);

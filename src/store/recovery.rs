@@ -93,7 +93,7 @@ impl Core {
             drop(state);
             self.log.commit.set_durable(tail.end);
             if self.log.appender.lock().is_none() {
-                self.fresh_segment(&tail)?;
+                self.fresh_segment(&tail, header.cut)?;
             }
         }
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
@@ -218,7 +218,7 @@ impl Core {
 
     /// Seal, third part: a fresh segment that names its predecessor and its end. An empty last segment is
     /// replaced by it, so that a crash loop does not eat the disk.
-    fn fresh_segment(&self, tail: &Tail) -> Result<()> {
+    fn fresh_segment(&self, tail: &Tail, cut: Position) -> Result<()> {
         let mut predecessor = (tail.end.sequence(), tail.end.offset());
         if let Some(last) = tail.segments.last() {
             let known = self.checkpoint.lock().opened.segments.iter().any(|entry| entry.sequence == last.sequence);
@@ -227,7 +227,9 @@ impl Core {
                 self.log.forget(last.sequence)?;
             }
         }
-        self.log.provide_segment(0)?;
+        let start = |sequence| if sequence == cut.sequence() { cut.offset() } else { 0 };
+        let bytes = tail.segments.iter().map(|segment| segment.end.saturating_sub(start(segment.sequence))).sum();
+        self.log.provide_after_recovery(bytes)?;
         if let Some(next) = self.log.take_prepared(0) {
             self.log.activate(next, predecessor, tail.end);
         }
