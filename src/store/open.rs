@@ -172,6 +172,8 @@ impl<'o> Opening<'o> {
         let Some(head) = next else {
             let is_current = head.is_some_and(|head| head.generation == header.generation);
             if !is_current && !self.options.read_only {
+                // An open that is refused for what the checkpoint says must not have changed anything before.
+                self.read_meta(&header)?;
                 // Torn by a crash while it was written. Before the header is written again, the journal must
                 // explain a header slot that this write could tear.
                 self.journal.reset(header.generation, header.cut, 0)?;
@@ -210,10 +212,9 @@ impl<'o> Opening<'o> {
     /// writes no page behind the index's end. Returns the end of the last page that it writes.
     fn check_journal(&mut self, head: JournalHead, header: &IndexHeader) -> Result<u64> {
         self.load_overlay(head, FIRST_META_PAGE + META_PAGES)?;
-        let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number));
+        let meta = self.read_meta(header);
         self.overlay.clear();
         let meta = meta?;
-        meta.check_against(&self.index_path, header)?;
         let mut last = 0;
         self.journal.for_each_run(head, |images| {
             last = images.iter().map(image::number).max().unwrap_or(0).max(last);
@@ -229,6 +230,14 @@ impl<'o> Opening<'o> {
             ));
         }
         Ok((last + 1) * PAGE)
+    }
+
+    /// The meta data, as far as it can be checked without the extents.
+    fn read_meta(&self, header: &IndexHeader) -> Result<Meta> {
+        let read = |number| self.read_page(number);
+        let meta = Meta::decode(&self.index_path, header.uuid, header.generation, read)?;
+        meta.check_against(&self.index_path, header)?;
+        Ok(meta)
     }
 
     /// Takes the images of pages below a number into memory.
@@ -253,8 +262,7 @@ impl<'o> Opening<'o> {
     /// Step 3, without the log's tail: the table and the log as the checkpoint knows them.
     fn build(&mut self, header: IndexHeader) -> Result<Core> {
         let options = self.options;
-        let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number))?;
-        meta.check_against(&self.index_path, &header)?;
+        let meta = self.read_meta(&header)?;
         let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
         let limit_pages = (memory_bytes / PAGE).max(1);
         let writable = !options.read_only;

@@ -46,6 +46,30 @@ fn a_header_whose_numbers_cannot_be_counted_on() {
     }
 }
 
+/// The log went on in the middle of its segments, and the next checkpoint named a cut that was not their end.
+#[test]
+fn a_cut_that_is_not_the_end_of_the_last_segment() {
+    for base in base::all() {
+        let mut image = base.image.clone();
+        let page = image.page(2);
+        let lists = (word(&page, PAGE_HEADER + 72) + word(&page, PAGE_HEADER + 80)) as usize;
+        let entry = PAGE_HEADER + 112 + 8 * lists;
+        let first = word(&page, entry) << 32 | word(&page, entry + 24);
+        for slot in 0..2 {
+            let mut page = image.page(slot);
+            put(&mut page, 72, first & (u64::from(u32::MAX) << 32 | 0xffff_fff8));
+            seal_at(&mut page, 16);
+            image.write("index", slot * PAGE as u64, &page);
+        }
+        // A complete journal says it once more.
+        image.link("journal", None);
+        let journal = base.image.contents("journal");
+        image.add("journal", tophash_rig::image::Node::file());
+        image.write("journal", 0, &vec![0; journal.len()]);
+        refused(&image);
+    }
+}
+
 /// A table that was said to hold 2^47 records was grown for them by the next batch: 2 GiB at once, and more to
 /// come. An end page far behind the extents made the next extent begin there.
 #[test]
