@@ -354,10 +354,10 @@ impl World {
 
     /// fsync or fdatasync.
     pub(crate) fn sync(&mut self, node: NodeId, data_only: bool) {
-        self.look_at_logs(Some(node));
         if !self.tracked {
             return;
         }
+        self.look_at_logs(Some(node));
         if !data_only {
             self.flush(|change| change.node == node);
             return;

@@ -295,4 +295,68 @@ impl Anatomy {
         regions.extend(self.blobs.iter().map(|blob| (blob.clone(), 0, image.len(blob))));
         regions
     }
+
+    /// Mends the checksum of the structure that holds a byte of a file.
+    pub fn reseal(&self, image: &mut Image, file: &str, at: u64) {
+        let (block, page) = (at / PAGE as u64, PAGE as u64);
+        match file {
+            "index" if block < 2 => {
+                let mut slot = image.page(block);
+                seal_at(&mut slot, 16);
+                image.write(file, block * page, &slot);
+            }
+            "index" => image.put_page(self.uuid, block, image.page(block)),
+            "journal" => self.reseal_journal(image),
+            _ if file.ends_with(".blob") => {
+                let mut header = image.read(file, 0, 64);
+                seal_at(&mut header, 12);
+                image.write(file, 0, &header);
+            }
+            _ if at < SEGMENT_HEADER as u64 => {
+                let mut header = image.read(file, 0, SEGMENT_HEADER);
+                seal_at(&mut header, 12);
+                image.write(file, 0, &header);
+            }
+            _ => self.reseal_records(image, file),
+        }
+    }
+
+    /// Mends everything in the journal.
+    fn reseal_journal(&self, image: &mut Image) {
+        let page = PAGE as u64;
+        let mut checksum = crc32fast::Hasher::new();
+        for block in 1..=self.images {
+            let mut bytes = image.read("journal", block * page, PAGE);
+            let number = word(&bytes, 8);
+            seal_page(self.uuid, number, &mut bytes);
+            checksum.update(&bytes[..4]);
+            image.write("journal", block * page, &bytes);
+        }
+        let mut head = image.read("journal", 0, PAGE);
+        seal_at(&mut head, 12);
+        checksum.update(&head);
+        image.write("journal", 0, &head);
+        let mut trailer = image.read("journal", (self.images + 1) * page, PAGE);
+        put(&mut trailer, 48, checksum.finalize().into());
+        seal_at(&mut trailer, 12);
+        image.write("journal", (self.images + 1) * page, &trailer);
+    }
+
+    /// Mends all records of a segment, one after the other as their lengths lead, as long as they have a kind.
+    fn reseal_records(&self, image: &mut Image, file: &str) {
+        let mut bytes = image.contents(file);
+        let Some(salt) = self.segments.iter().find(|segment| segment.name == file).map(|segment| segment.salt) else {
+            return;
+        };
+        let mut at = SEGMENT_HEADER;
+        while at + 8 <= bytes.len() && bytes[at + 4] != 0 {
+            let (_, value) = parts(&bytes[at..]);
+            if at + value.end > bytes.len() {
+                break;
+            }
+            seal_record(&mut bytes[at..at + value.end], salt, at as u64);
+            at = (at + value.end).next_multiple_of(8);
+        }
+        image.write(file, 0, &bytes);
+    }
 }

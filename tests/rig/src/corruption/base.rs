@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
 use super::anatomy::{Anatomy, STORE};
+use super::judge::Facts;
 use crate::disk::SimDisk;
 use crate::image::{Image, Node};
 
@@ -25,8 +26,8 @@ pub struct Base {
     pub states: Vec<Contents>,
     /// Of these, how many lie before the last claim of durability and can be no outcome of a torn end.
     pub sure: usize,
-    /// Every value that a key ever had.
-    pub ever: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// What is known of each key that was ever in it.
+    pub facts: Facts,
 }
 
 impl Base {
@@ -185,7 +186,8 @@ impl Making {
     }
 
     fn done(self, name: &'static str, image: Image) -> Base {
-        Base { name, anatomy: Anatomy::of(&image), image, sure: self.sure, states: self.states, ever: self.ever }
+        let facts = Facts::new(&self.ever, &self.states, self.sure);
+        Base { name, anatomy: Anatomy::of(&image), image, sure: self.sure, states: self.states, facts }
     }
 }
 
@@ -198,7 +200,8 @@ fn closed() -> Base {
     store.close().expect("a whole store");
     let image = disk.cached();
     let states = states[states.len() - 1..].to_vec();
-    Base { name: "closed", anatomy: Anatomy::of(&image), image, states, sure: 0, ever }
+    let facts = Facts::new(&ever, &states, 0);
+    Base { name: "closed", anatomy: Anatomy::of(&image), image, states, sure: 0, facts }
 }
 
 /// The process was killed.

@@ -5,7 +5,7 @@
 //! * [`base`]: the stores that are damaged, with what may be in them.
 //! * [`plain`]: single bits and truncations, checksums as they are. [`mutants`]: structures that are wrong, with
 //!   checksums that are right.
-//! * [`exercise`]: one damaged store is opened, read, checked, changed, repaired; and what came of it is judged.
+//! * [`exercise`]: one damaged store is opened, read, checked, changed, repaired. `judge`: what it may answer.
 //! * [`run`]: many cases on a few threads, with a watchdog.
 //!
 //! What must be true of every case: no panic, no hang, no more memory than a small store needs, and no wrong
@@ -16,6 +16,7 @@
 pub mod anatomy;
 pub mod base;
 pub mod exercise;
+pub mod judge;
 pub mod mutants;
 pub mod plain;
 pub mod run;
@@ -31,6 +32,8 @@ pub struct Licence {
     pub stale: bool,
     /// The log may end earlier, behind the last checkpoint: its end was cut off.
     pub shorter: bool,
+    /// Keys may have any value: nobody knows what was made of the records.
+    pub anything: bool,
     /// Values that the damage itself has made, with right checksums.
     pub made: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
 }
@@ -42,6 +45,7 @@ impl Licence {
         self.absent |= other.absent;
         self.stale |= other.stale;
         self.shorter |= other.shorter;
+        self.anything |= other.anything;
         for (key, values) in other.made {
             self.made.entry(key).or_default().extend(values);
         }
