@@ -222,9 +222,9 @@ impl Meta {
 }
 
 impl Meta {
-    /// Checks what the header has its part in: the last segment ends at the cut; each extent has its own pages of the file, up to its end page;
-    /// there are pages for all that the growth word leads to, and slots for all records. A number that was believed here would be
-    /// paid for in memory and disk.
+    /// Checks what the header has its part in: the last segment ends at the cut; each extent has its own pages of
+    /// the file, up to its end page; there are pages for all that the growth word leads to, and slots for all
+    /// records. A number that was believed here would be paid for in memory and disk.
     ///
     /// # Errors
     /// `Corrupt`.
