@@ -92,16 +92,48 @@ fn run(name: &str, options: &Options) {
     println!("test {name} ... ok");
 }
 
+/// A child may have stores of its own, and still not its parent's; a grandchild has neither.
+fn children_have_their_own(options: &Options) {
+    let dir = common::scratch();
+    let path = |name: &str| dir.path().join(name);
+    let refused = |store: &Store, owner: u32| is_forked("insert", owner, store.insert("child", "was here"));
+    let first = common::open(options, &path("parent's"));
+    let parent = std::process::id();
+    in_child(|| {
+        refused(&first, parent);
+        let own = common::open(options, &path("child's"));
+        own.insert("child", "its own").unwrap();
+        refused(&first, parent);
+        let child = std::process::id();
+        in_child(|| {
+            refused(&first, parent);
+            refused(&own, child);
+        });
+        own.insert("child", "again").unwrap();
+        own.close().unwrap();
+    });
+    first.insert("parent", "goes on").unwrap();
+    let second = common::open(options, &path("another of the parent's"));
+    second.insert("parent", "goes on").unwrap();
+    in_child(|| {
+        refused(&first, parent);
+        refused(&second, parent);
+    });
+    println!("test children_have_their_own ... ok");
+}
+
 fn main() -> ExitCode {
     // Listing and filtering, as other test binaries know them.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         println!("a_child_is_refused: test");
+        println!("children_have_their_own: test");
         return ExitCode::SUCCESS;
     }
     run("a_child_is_refused", &common::tiny_options());
     let threads = Tuning { background: true, ..common::tiny() };
     run("a_child_is_refused, threads in the parent", &common::tiny_options().tuning(threads));
     run("a_child_is_refused, default options", &Options::new().sync(SyncPolicy::default()));
+    children_have_their_own(&common::tiny_options());
     ExitCode::SUCCESS
 }
