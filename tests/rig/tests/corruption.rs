@@ -94,7 +94,7 @@ impl Meter for Counting {
 fn damaged_files_do_no_harm() {
     let (scale, seed, started) = (scale() as u64, seed(), Instant::now());
     // A debug build is for a look; the figures of docs/TESTING.md are those of the heavy scale.
-    let unit = if scale >= 10 { 1100 } else { 80 } * scale;
+    let unit = if scale >= 10 { 1000 } else { 80 } * scale;
     let settings =
         Settings { flips: 10 * unit, cuts: 2 * unit, mutants: 14 * unit, seed, threads: 2, memory_bytes: 48 << 20 };
     let only = std::env::var("TOPHASH_TEST_CASE").ok().and_then(|case| case.parse().ok());
