@@ -91,9 +91,10 @@ impl Core {
                 state.header.write(&*files.index, &files.index_path)?;
             }
             drop(state);
-            self.log.commit.set_durable(tail.end);
             if self.log.appender.lock().is_none() {
                 self.fresh_segment(&tail, header.cut)?;
+            } else {
+                self.log.commit.set_durable(tail.end);
             }
         }
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
@@ -217,7 +218,8 @@ impl Core {
     }
 
     /// Seal, third part: a fresh segment that names its predecessor and its end. An empty last segment is
-    /// replaced by it, so that a crash loop does not eat the disk.
+    /// replaced by it, so that a crash loop does not eat the disk; what is durable ends with its predecessor then, for
+    /// nobody may be told of a position in a file that is gone.
     fn fresh_segment(&self, tail: &Tail, cut: Position) -> Result<()> {
         let mut predecessor = (tail.end.sequence(), tail.end.offset());
         if let Some(last) = tail.segments.last() {
@@ -229,9 +231,11 @@ impl Core {
         }
         let start = |sequence| if sequence == cut.sequence() { cut.offset() } else { 0 };
         let bytes = tail.segments.iter().map(|segment| segment.end.saturating_sub(start(segment.sequence))).sum();
+        let durable = Position::new(predecessor.0, predecessor.1);
+        self.log.commit.set_durable(durable);
         self.log.provide_after_recovery(bytes)?;
         if let Some(next) = self.log.take_prepared(0) {
-            self.log.activate(next, predecessor, tail.end);
+            self.log.activate(next, predecessor, durable);
         }
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! Bugs that the crash layer found, each with its story. None may come back.
 
+use tophash_rig::corruption::anatomy::STORE;
+use tophash_rig::corruption::base;
+use tophash_rig::disk::SimDisk;
+use tophash_rig::image::Image;
 use tophash_rig::story;
 
 /// A power failure during a checkpoint left its images and its trailer in the journal, but not its head. The
@@ -10,4 +14,28 @@ use tophash_rig::story;
 #[test]
 fn a_journal_is_not_completed_by_the_checkpoint_before() {
     story::journal_of_two_checkpoints().unwrap();
+}
+
+/// A process died before it had written a record. The recovery replaced its empty segment by a fresh one, and yet took
+/// that segment's end for the position up to which everything was durable; the segment after the fresh one claimed
+/// so in its header. Then the power failed, nothing had been synced, and of all that was written only that header had
+/// reached the disk. The log ended before the claim, and the store refused to open: acknowledged data was lost, it
+/// said, of a store that had none.
+#[test]
+fn no_claim_names_a_segment_that_was_replaced() {
+    let disk = SimDisk::untracked(Image::empty(), 1);
+    let store = base::options(&disk).open(STORE).expect("a new store");
+    let disk = SimDisk::untracked(disk.cached(), 2);
+    drop(store);
+    let store = base::options(&disk).open(STORE).expect("a store whose process was killed");
+    for n in 0..60u32 {
+        store.insert(n.to_le_bytes(), [7; 100]).expect("room");
+    }
+    let mut image = disk.cached();
+    let segments = image.names("log-1/");
+    let [lost, _kept] = &segments[..] else { panic!("two segments, the first replaced: {segments:?}") };
+    let bytes = image.len(lost) as usize;
+    image.write(lost, 0, &vec![0; bytes]);
+    let store = base::options(&SimDisk::untracked(image, 3)).open(STORE).expect("nothing was ever synced");
+    assert!(store.is_empty());
 }
