@@ -1,0 +1,35 @@
+//! Durable writes on one thread and on eight: who shares syncs?
+
+use super::{Turn, row};
+use crate::protocol::{Insert, Mode, Request, Timed};
+use crate::report::Unit;
+
+const THREADS: u64 = 8;
+
+pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
+    let (mut worker, _) = turn.start(turn.opening(Mode::Durable))?;
+    let mut records = 0;
+    for (threads, name) in [(1, row::THREADS_1), (THREADS, row::THREADS_8)] {
+        turn.put_limit(name)?;
+        let timed: Timed = worker.ask(&Request::Insert(Insert {
+            first: threads << 40,
+            records: u64::MAX,
+            batch: 1,
+            threads,
+            seconds_max: Some(turn.arguments().durable_seconds()),
+            is_timed: true,
+            ..Insert::default()
+        }))?;
+        records += timed.operations;
+        turn.put(name, Unit::PerSecond, timed.rate());
+        let plural = if threads == 1 { "" } else { "s" };
+        turn.put_latency(&format!("{threads} thread{plural}, write"), &timed);
+    }
+    turn.settle(&mut worker, records)?;
+    worker.close()?;
+    turn.section.note(
+        "new records into a new store; `limit` is one thread's 200 bytes appended and fdatasync, over and over, measured \
+         right before each engine's phase",
+    );
+    Ok(())
+}
