@@ -115,7 +115,7 @@ fn judge(section: &Section, (workload, name, engine, of, bound): &Target) -> Ver
         Best => row.and_then(|row| section.best_peer(row)).map(|(peer, _)| format!(" ({peer})")),
         _ => None,
     };
-    let text = |value: f64| if value == 0.0 { "0".to_string() } else { unit.text(value) };
+    let text = |value: f64| unit.text(value);
     let of_what = match of {
         Best => " x the best persistent peer".to_string(),
         Column(column) => format!(" x {column}"),

@@ -99,8 +99,7 @@ fn some_workloads_of_some_engines() {
     let dir = tempfile::tempdir().unwrap();
     let output = run(dir.path(), &["--only", "small", "--engines", "heed,tophash", "--rounds", "2", "--seed", "7"]);
     assert!(output.status.success(), "{}", errors(&output));
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("|    heed |") || text.contains("heed"), "{text}");
+    let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("random hits, 1 thread") && text.contains("Seed 7."), "{text}");
     assert!(!text.contains("## redb") && !text.contains("fjall"), "{text}");
     // Each engine begins once.

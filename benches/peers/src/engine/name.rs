@@ -75,6 +75,12 @@ impl EngineName {
         self.is_persistent() && !self.is_tophash()
     }
 
+    /// False if what it calls durable is not: sled's flush ends in `sync_file_range` on Linux, which neither empties the
+    /// disk's own cache nor writes the file's metadata. It is not the best peer in a row of durable writes.
+    pub fn is_durable(self) -> bool {
+        !matches!(self, EngineName::Sled | EngineName::Hashbrown)
+    }
+
     /// More records than this are too many for it.
     pub fn records_max(self) -> u64 {
         if self == EngineName::Sled { SLED_RECORDS_MAX } else { u64::MAX }
@@ -130,7 +136,9 @@ impl EngineName {
             EngineName::CandystoreNc => "as candystore, without checkpoints in the background".to_string(),
             EngineName::Sled => format!(
                 "cache {cache}, Mode::HighThroughput, flush every 500 ms in the background (default); batches of at \
-                 most 10,000; durable: flush(); at most {SLED_RECORDS_MAX} records, beyond which it takes all memory"
+                 most 10,000; durable: flush(), \
+                 which on Linux is sync_file_range and promises less than an fsync, so that sled is never called the \
+                 best in rows of durable writes; at most {SLED_RECORDS_MAX} records, beyond which it takes all memory"
             ),
             #[cfg(feature = "rocksdb")]
             EngineName::Rocksdb => format!(

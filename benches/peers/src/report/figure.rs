@@ -15,6 +15,8 @@ pub enum Unit {
     Bytes,
     /// A size divided by a number of records: less is better.
     BytesPerRecord,
+    /// A size divided by the bytes of live keys and values: less is better.
+    TimesLive,
     /// A number.
     Count,
     /// Something divided by the same of another kind.
@@ -30,7 +32,7 @@ impl Unit {
             Unit::Nanos => "ns",
             Unit::Bytes => "B",
             Unit::BytesPerRecord => "B/record",
-            Unit::Count | Unit::Ratio => "1",
+            Unit::TimesLive | Unit::Count | Unit::Ratio => "1",
         }
     }
 
@@ -46,6 +48,9 @@ impl Unit {
 
     /// For people: with a unit of a fitting size.
     pub fn text(self, value: f64) -> String {
+        if value == 0.0 {
+            return "0".to_string();
+        }
         let scaled = |units: &[(f64, &str)]| {
             let (size, unit) =
                 units.iter().find(|(size, _)| value >= *size).or(units.last()).copied().unwrap_or((1.0, ""));
@@ -59,7 +64,9 @@ impl Unit {
                 scaled(&[(1024.0 * 1024.0 * 1024.0, "GiB"), (1024.0 * 1024.0, "MiB"), (1024.0, "KiB"), (1.0, "B")])
             }
             Unit::BytesPerRecord => format!("{value:.1} B"),
-            Unit::Count => scaled(&[(1e6, "M"), (1e3, "k"), (1.0, "")]),
+            Unit::TimesLive => format!("{} x live", three_digits(value)),
+            Unit::Count if value < 1e3 => format!("{value:.0}"),
+            Unit::Count => scaled(&[(1e6, "M"), (1e3, "k")]),
             Unit::Ratio => three_digits(value),
         }
     }
@@ -176,7 +183,9 @@ mod tests {
             (Unit::Bytes, 3.5 * 1024.0 * 1024.0, "3.50 MiB"),
             (Unit::BytesPerRecord, 19.96, "20.0 B"),
             (Unit::Count, 500_000.0, "500 k"),
-            (Unit::Count, 7.0, "7.00"),
+            (Unit::Count, 7.0, "7"),
+            (Unit::Count, 0.0, "0"),
+            (Unit::TimesLive, 1.155, "1.16 x live"),
             (Unit::Ratio, 0.5, "0.50"),
             (Unit::Ratio, 0.00123, "0.0012"),
             (Unit::Ratio, 10_983.5, "10984"),

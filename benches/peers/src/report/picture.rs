@@ -65,7 +65,7 @@ fn is_pictured(section: &Section, row: &Row) -> bool {
             row.name.ends_with("p99.9") || row.name.ends_with("max")
         }
         Workload::Redb | Workload::Small => row.name.starts_with("size"),
-        Workload::Churn => row.unit == Unit::Ratio,
+        Workload::Churn => row.unit == Unit::TimesLive,
         Workload::Limits => true,
         Workload::Ycsb => false,
     };

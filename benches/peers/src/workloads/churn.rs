@@ -35,7 +35,7 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     let all = Timed { operations: done, seconds, latency: None, peak: None };
     turn.put_rate(row::CHURN, &all, records * windows);
     if turn.engine.is_persistent() {
-        turn.put(row::CHURN_SIZE, Unit::Ratio, largest as f64 / live_bytes);
+        turn.put(row::CHURN_SIZE, Unit::TimesLive, largest as f64 / live_bytes);
     }
     let check = Request::CheckChurn(Churn { records, done, steps: 0, seconds_max: 0.0, seed });
     tell(&mut worker, &check)?;

@@ -29,7 +29,7 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     turn.put("reads beside a durable writer", Unit::PerSecond, both.reads.rate());
     turn.put_latency("read beside a writer", &both.reads);
     turn.put("durable writes beside readers", Unit::PerSecond, both.writes.rate());
-    turn.put_latency("durable write", &both.writes);
+    turn.put_latency("durable write beside readers", &both.writes);
     turn.settle(&mut worker, records + both.writes.operations)?;
     worker.close()?;
     turn.section.note(format!(

@@ -40,7 +40,7 @@ pub mod row {
     pub const DURABLE_BATCHES: &str = "durable batches of 1,000 (records)";
     pub const NOSYNC: &str = "single nosync writes";
     pub const REMOVE: &str = "remove half, one durable batch";
-    pub const COMPACTED: &str = "size on disk, compacted";
+    pub const COMPACTED: &str = "... compacted / live bytes";
     pub const INSERTS: &str = "inserts, one by one";
     pub const INSERT_LATENCY: &str = "insert";
     pub const BEYOND_INDEX: &str = "anonymous memory beyond the index";
@@ -314,8 +314,8 @@ impl<'r> Turn<'r> {
         for (name, nanos) in latency.named() {
             self.put(&format!("{row} {name}"), Unit::Nanos, nanos as f64);
         }
-        self.put(&format!("{row}s of 1 ms and more"), Unit::Count, latency.pauses as f64);
-        self.put(&format!("... time spent in those {row}s"), Unit::Nanos, latency.paused as f64);
+        self.put(&format!("{row} of 1 ms and more"), Unit::Count, latency.pauses as f64);
+        self.put(&format!("{row} of 1 ms and more, in all"), Unit::Nanos, latency.paused as f64);
     }
 
     /// Memory, and what of it is not the index.
@@ -324,6 +324,15 @@ impl<'r> Turn<'r> {
         if self.engine.is_tophash() {
             let beyond = figures.anonymous_bytes.saturating_sub(figures.index_bytes.unwrap_or_default());
             self.put(row::BEYOND_INDEX, Unit::Bytes, beyond as f64);
+        }
+    }
+
+    /// The same divided by the bytes of live keys and values: engines that wrote faster have more records by now.
+    fn put_size_of(&mut self, row: &str, times_row: &str, figures: &Figures, records: u64) {
+        self.put_size(row, figures);
+        if self.engine.is_persistent() {
+            let live_bytes = (records * self.population().record_bytes()) as f64;
+            self.put(times_row, Unit::TimesLive, figures.disk_bytes as f64 / live_bytes);
         }
     }
 

@@ -18,6 +18,8 @@ const FIRST: u64 = 1 << 40;
 const SYNC_EVERY: u64 = 10_000;
 /// How much of a checkpoint interval is filled: past it the checkpoint could begin before the kill.
 const PART: f64 = 0.97;
+/// An interval that is filled in no time.
+const SMOKE_INTERVAL: u64 = 2 << 20;
 /// How often the killer looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -46,7 +48,8 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
 
     kill(&mut turn, FIRST, row::OPEN_KILLED, None)?;
     if turn.engine.is_tophash() {
-        kill(&mut turn, 2 * FIRST, row::OPEN_KILLED_LATE, Some(default_interval(&figures)))?;
+        let interval = if turn.arguments().smoke { SMOKE_INTERVAL } else { default_interval(&figures) };
+        kill(&mut turn, 2 * FIRST, row::OPEN_KILLED_LATE, Some(interval))?;
     }
     turn.section.note(
         "from the call to a value read and compared, each in a new process; cold: the files were dropped from the page \

@@ -39,26 +39,22 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     let full = turn.settle(&mut worker, records + extra)?;
     turn.measure_reads(&mut worker, &[1, 2, 4])?;
     turn.put_memory(&full);
-    turn.put_size("size on disk, full", &full);
+    turn.put_size_of("size on disk, full", "... full / live bytes", &full, records + extra);
 
     tell(&mut worker, &Request::SetMode(Mode::Durable))?;
     let removed: Timed = worker.ask(&Request::Remove(Remove { end: records }))?;
     turn.put(row::REMOVE, Unit::PerSecond, removed.rate());
     let left = records + extra - removed.operations;
     let halved = turn.settle(&mut worker, left)?;
-    turn.put_size("size on disk, half removed", &halved);
+    turn.put_size_of("size on disk, half removed", "... half removed / live bytes", &halved, left);
 
     let compacted: Option<f64> = worker.ask(&Request::Compact)?;
     if let Some(seconds) = compacted {
         turn.put("compaction", Unit::Nanos, seconds * 1e9);
         let figures = turn.settle(&mut worker, left)?;
-        turn.put_size(row::COMPACTED, &figures);
+        turn.put_size_of("size on disk, compacted", row::COMPACTED, &figures, left);
     }
     turn.read(&mut worker, ReadKind::Halved, 1, records)?;
-    if turn.engine.is_persistent() {
-        let live = left * turn.population().record_bytes();
-        turn.put("... bytes of live keys and values", Unit::Bytes, live as f64);
-    }
     worker.close()?;
     turn.section.note(
         "single durable writes: `limit` is 200 bytes appended and fdatasync, over and over, measured right before each \

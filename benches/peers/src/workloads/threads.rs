@@ -23,7 +23,7 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
         records += timed.operations;
         turn.put(name, Unit::PerSecond, timed.rate());
         let plural = if threads == 1 { "" } else { "s" };
-        turn.put_latency(&format!("{threads} thread{plural}, write"), &timed);
+        turn.put_latency(&format!("durable write, {threads} thread{plural},"), &timed);
     }
     turn.settle(&mut worker, records)?;
     worker.close()?;
