@@ -2,6 +2,8 @@
 
 mod change;
 mod churn;
+#[cfg(test)]
+mod liar;
 mod mixed;
 mod read;
 mod survive;
