@@ -30,6 +30,8 @@ use crate::{files, machine};
 
 /// Serves requests from stdin until it is closed.
 pub fn serve(engine: EngineName) -> anyhow::Result<()> {
+    // A writer that waits to be killed would go on for ever if the coordinator was killed before.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     match engine {
         EngineName::Tophash => serve_engine::<TophashEngine<false>>(),
         EngineName::TophashEvery => serve_engine::<TophashEngine<true>>(),

@@ -343,11 +343,21 @@ impl<'r> Turn<'r> {
         }
     }
 
-    /// What the disk can do right now: appends with fdatasync, a second. Stands beside the row of the same name.
-    fn put_limit(&mut self, row: &str) -> anyhow::Result<()> {
-        let rate = raw::appends_per_second(self.dir(), self.arguments().durable_seconds() / 3.0)?;
-        self.section.push(row, Unit::PerSecond, Section::LIMIT, rate);
-        Ok(())
+    /// Measures single durable writes. Beside tophash's, and so in the same round, stands what the disk can do: appends
+    /// with fdatasync, the mean of right before and right after.
+    fn measure_durable(&mut self, worker: &mut Worker, row: &str, insert: Insert) -> anyhow::Result<Timed> {
+        let seconds = self.arguments().durable_seconds();
+        let has_limit = self.engine == EngineName::Tophash;
+        let limit = |turn: &Self| raw::appends_per_second(turn.dir(), seconds / 3.0);
+        let before = if has_limit { limit(self)? } else { 0.0 };
+        let insert = Insert { records: u64::MAX, batch: 1, is_timed: true, seconds_max: Some(seconds), ..insert };
+        let timed: Timed = worker.ask(&Request::Insert(insert))?;
+        self.put(row, Unit::PerSecond, timed.rate());
+        if has_limit {
+            let rate = f64::midpoint(before, limit(self)?);
+            self.section.push(row, Unit::PerSecond, Section::LIMIT, rate);
+        }
+        Ok(timed)
     }
 }
 

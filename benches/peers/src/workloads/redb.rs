@@ -19,10 +19,8 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
 
     let mut extra = 0;
     if turn.engine.is_persistent() {
-        turn.put_limit(row::DURABLE)?;
-        let single = Insert { first: SINGLE, records: u64::MAX, batch: 1, is_timed: true, ..Insert::default() };
-        let single: Timed = worker.ask(&Request::Insert(Insert { seconds_max: Some(durable_seconds), ..single }))?;
-        turn.put(row::DURABLE, Unit::PerSecond, single.rate());
+        let single = Insert { first: SINGLE, ..Insert::default() };
+        let single = turn.measure_durable(&mut worker, row::DURABLE, single)?;
         turn.put_latency("single durable write", &single);
         let batches = Insert { first: BATCHES, records: u64::MAX, batch: 1_000, ..Insert::default() };
         let batches: Timed = worker.ask(&Request::Insert(Insert { seconds_max: Some(durable_seconds), ..batches }))?;
@@ -57,8 +55,8 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     turn.read(&mut worker, ReadKind::Halved, 1, records)?;
     worker.close()?;
     turn.section.note(
-        "single durable writes: `limit` is 200 bytes appended and fdatasync, over and over, measured right before each \
-         engine's phase; reads in one transaction per thread, as that is the fastest way",
+        "single durable writes: `limit` is 200 bytes appended and fdatasync, over and over, measured right \
+         before and right after tophash's phase; reads in one transaction per thread, as that is the fastest way",
     );
     turn.section.note(
         "32 in a call: tophash's get_many; sizes are blocks on the disk of the open store, after a sync; after the \

@@ -1,8 +1,7 @@
 //! Durable writes on one thread and on eight: who shares syncs?
 
 use super::{Turn, row};
-use crate::protocol::{Insert, Mode, Request, Timed};
-use crate::report::Unit;
+use crate::protocol::{Insert, Mode};
 
 const THREADS: u64 = 8;
 
@@ -10,18 +9,9 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     let (mut worker, _) = turn.start(turn.opening(Mode::Durable))?;
     let mut records = 0;
     for (threads, name) in [(1, row::THREADS_1), (THREADS, row::THREADS_8)] {
-        turn.put_limit(name)?;
-        let timed: Timed = worker.ask(&Request::Insert(Insert {
-            first: threads << 40,
-            records: u64::MAX,
-            batch: 1,
-            threads,
-            seconds_max: Some(turn.arguments().durable_seconds()),
-            is_timed: true,
-            ..Insert::default()
-        }))?;
+        let insert = Insert { first: threads << 40, threads, ..Insert::default() };
+        let timed = turn.measure_durable(&mut worker, name, insert)?;
         records += timed.operations;
-        turn.put(name, Unit::PerSecond, timed.rate());
         let plural = if threads == 1 { "" } else { "s" };
         turn.put_latency(&format!("durable write, {threads} thread{plural},"), &timed);
     }
@@ -29,7 +19,7 @@ pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     worker.close()?;
     turn.section.note(
         "new records into a new store; `limit` is one thread's 200 bytes appended and fdatasync, over and over, measured \
-         right before each engine's phase",
+         right before and right after tophash's phase",
     );
     Ok(())
 }
