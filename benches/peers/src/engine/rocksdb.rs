@@ -67,7 +67,7 @@ impl Engine for RocksdbEngine {
     fn change_many(&self, fill: impl FnOnce(&mut dyn Changes) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut changes = RocksdbChanges { db: &self.db, batch: WriteBatch::default() };
         fill(&mut changes)?;
-        Ok(self.db.write_opt(&changes.batch, &self.write_options())?)
+        Ok(self.db.write_opt(changes.batch, &self.write_options())?)
     }
 
     fn sync(&self) -> anyhow::Result<()> {
@@ -102,7 +102,7 @@ struct RocksdbChanges<'e> {
 impl RocksdbChanges<'_> {
     fn limit(&mut self) -> anyhow::Result<()> {
         if self.batch.len() >= BATCH_RECORDS_MAX {
-            self.db.write(&std::mem::take(&mut self.batch))?;
+            self.db.write(std::mem::take(&mut self.batch))?;
         }
         Ok(())
     }
