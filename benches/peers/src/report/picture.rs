@@ -64,8 +64,8 @@ fn is_pictured(section: &Section, row: &Row) -> bool {
         Workload::Growth | Workload::Mixed | Workload::Threads => {
             row.name.ends_with("p99.9") || row.name.ends_with("max")
         }
-        Workload::Redb | Workload::Small => row.name.starts_with("size"),
-        Workload::Churn => row.unit == Unit::TimesLive,
+        Workload::Small => row.unit == Unit::BytesPerRecord,
+        Workload::Redb | Workload::Churn => row.unit == Unit::TimesLive,
         Workload::Limits => true,
         Workload::Ycsb => false,
     };
@@ -121,6 +121,8 @@ fn draw_curves(section: &Section, area: &Area<'_>) -> Result<(), Box<dyn std::er
         ("steps a second, window by window", Unit::PerSecond)
     };
     let x_text = |x: &f64| if is_latency { percentile(*x) } else { format!("{x:.0}") };
+    // Latencies begin at no nines, so that labels are at whole numbers of them.
+    let x_least = if is_latency { 0.0 } else { x_least };
     let (x_most, y_range) = (x_most.max(x_least + 0.1), (y_least.max(1.0) / 1.5..y_most.max(2.0) * 1.5).log_scale());
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 18))
@@ -131,6 +133,7 @@ fn draw_curves(section: &Section, area: &Area<'_>) -> Result<(), Box<dyn std::er
     chart
         .configure_mesh()
         .light_line_style(WHITE)
+        .x_labels(if is_latency { 7 } else { 10 })
         .x_label_formatter(&x_text)
         .y_label_formatter(&|y| unit.text(*y))
         .label_style((FONT, 13))
