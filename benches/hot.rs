@@ -11,10 +11,11 @@
 //! the quick look at a change of a hot path; the comparison with other stores is `benches/peers`.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 use hashbrown::HashMap;
-use tophash::{Options, Store, SyncPolicy};
+use tophash::{Batch, Options, Store, SyncPolicy};
 
 /// Operations of a block.
 const BLOCK: u64 = 100_000;
@@ -36,7 +37,7 @@ fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let store = Options::new().sync(SyncPolicy::Manual).open(dir.path().join("hot.tophash"))?;
     let mut map = Boxed::new();
-    let mut rows = vec![fill(&store, &mut map, records)?];
+    let mut rows = vec![fill(&store, &mut map, records)?, bulk(dir.path(), records)?];
     let mut pairs = Vec::new();
     for work in [hits, absent, many, updates, churn] {
         pairs.clear();
@@ -132,6 +133,27 @@ fn fill(store: &Store, map: &mut Boxed, records: u64) -> Result<(&'static str, V
     let count = pairs.len() as f64;
     // Growth makes blocks differ: here the whole counts, not the median.
     Ok(("inserts, growth included", vec![(total.0 / count, total.1 / count)]))
+}
+
+/// All records in one batch, which is made before, into a new store, and synced; into a new map.
+fn bulk(dir: &Path, records: u64) -> Result<(&'static str, Vec<(f64, f64)>)> {
+    let store = Options::new().sync(SyncPolicy::Manual).open(dir.join("bulk.tophash"))?;
+    let mut batch = Batch::new();
+    (0..records).for_each(|n| _ = batch.insert(key(n), value(n)));
+    let of_all = |started: Instant| started.elapsed().as_nanos() as f64 / records as f64;
+    let started = Instant::now();
+    store.apply(&batch)?;
+    store.sync()?;
+    let ours = of_all(started);
+    assert_eq!(store.len(), records);
+    drop(store);
+    std::fs::remove_dir_all(dir.join("bulk.tophash"))?;
+    let started = Instant::now();
+    let mut map = Boxed::new();
+    for n in 0..records {
+        map.insert(Box::from(key(n)), Box::from(value(n)));
+    }
+    Ok(("one batch of all records, synced", vec![(ours, of_all(started))]))
 }
 
 /// A number below `records`, another one for each round and step.

@@ -295,6 +295,18 @@ impl Encoded {
         self.bytes.len() as u64
     }
 
+    /// Bytes of memory that the buffer holds on to.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Makes room for records of so many bytes in all.
+    pub(crate) fn reserve(&mut self, records: usize, bytes: usize) {
+        self.starts.reserve(records);
+        self.bytes.reserve(bytes);
+    }
+
     /// Adds a record; returns where it starts.
     #[inline]
     pub(crate) fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> u64 {

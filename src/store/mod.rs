@@ -12,6 +12,7 @@
 //! └── core       what all of them share
 //! ```
 
+mod apply;
 mod background;
 mod bulk;
 mod checkpoint;

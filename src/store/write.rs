@@ -82,12 +82,19 @@ thread_local! {
     static ENCODED: RefCell<Encoded> = RefCell::default();
 }
 
+/// Bytes that a thread's buffer keeps. What a large batch took is given back.
+const ENCODED_BYTES_KEPT: usize = 1 << 20;
+
 /// Lends the thread's buffer.
 pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
     ENCODED.with(|cell| match cell.try_borrow_mut() {
         Ok(mut encoded) => {
             encoded.clear();
-            work(&mut encoded)
+            let result = work(&mut encoded);
+            if encoded.capacity() > ENCODED_BYTES_KEPT {
+                *encoded = Encoded::default();
+            }
+            result
         }
         // A change from inside another change of this thread: cannot happen, but costs only an allocation.
         Err(_) => work(&mut Encoded::default()),
