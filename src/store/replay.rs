@@ -57,17 +57,20 @@ impl Core {
 
     fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
         let growth = self.table.growth();
-        let mut order: Vec<&TailOp> = piece.iter().collect();
-        order.sort_by_key(|op| growth.page_of(op.hash));
-        for (i, op) in order.iter().enumerate() {
-            if let Some(ahead) = order.get(i + AHEAD) {
+        // The second part keeps changes of one key in their order.
+        let mut order: Vec<(u64, usize)> =
+            piece.iter().enumerate().map(|(i, op)| (growth.page_of(op.hash), i)).collect();
+        order.sort_unstable();
+        let ahead = |by: usize| order.get(by).map(|&(_, i)| &piece[i]);
+        for (at, &(_, i)) in order.iter().enumerate() {
+            if let Some(ahead) = ahead(at + AHEAD) {
                 self.table.prefetch(ahead.hash);
                 self.log.pins.prefetch(ahead.place.segment(), ahead.place.offset());
             }
-            if let Some(slot) = order.get(i + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
+            if let Some(slot) = ahead(at + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
                 self.log.prefetch(slot);
             }
-            self.retry_replay(|| self.replay_one(op))?;
+            self.retry_replay(|| self.replay_one(&piece[i]))?;
         }
         Ok(())
     }
