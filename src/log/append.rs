@@ -131,6 +131,12 @@ impl Log {
         })
     }
 
+    /// True unless the active segment is nearly full and no other one is prepared.
+    pub(crate) fn has_room_ahead(&self) -> bool {
+        let room = |appender: &Appender| appender.writer.room() * 4 > appender.segment.capacity;
+        self.prepared_count() > 0 || self.appender.lock().as_ref().is_some_and(room)
+    }
+
     /// Ends the active segment, if it holds records and another one is prepared. Returns it, and where it ends. The
     /// caller holds a stripe, as those who append do: the log stands still while a checkpoint's cut holds all of them.
     pub(crate) fn seal_active(&self) -> Option<(Arc<Segment>, u64)> {

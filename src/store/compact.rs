@@ -124,7 +124,7 @@ enum Pressure {
     /// Writers wait a little: what would free space is the checkpoint that is under way. Moving more records
     /// before it is done would only make the log longer.
     Wait = 2,
-    /// The log is at its bound: writers wait for the checkpoint.
+    /// The log is at its bound: writers wait for the checkpoint, or for whatever else is missing.
     Full = 3,
 }
 
@@ -150,8 +150,11 @@ impl Core {
         let bytes = space.bytes - space.stuck;
         let total = bytes + space.evacuated;
         let far = total > goal.saturating_add(segment * 2);
-        let pressure = if far && space.evacuated >= segment {
-            if total > goal.saturating_add(segment * 3) { Pressure::Full } else { Pressure::Wait }
+        // The promise is four segments, of which `goal` has one. Half of one is left for what happens between two looks.
+        let pressure = if total > goal.saturating_add(segment * 5 / 2) {
+            Pressure::Full
+        } else if far && space.evacuated >= segment {
+            Pressure::Wait
         } else if far || bytes > goal.saturating_add(segment / 2) {
             Pressure::Help
         } else {
@@ -256,25 +259,32 @@ impl Core {
         if pressure >= Pressure::Wait as u32 {
             let _waiting = self.waits(Cause::LogBound);
             self.compaction.throttles.fetch_add(1, Ordering::Relaxed);
-            if pressure == Pressure::Full as u32 {
+            let full = pressure == Pressure::Full as u32;
+            if full && self.look_at_space(false).checkpoint {
                 self.run_checkpoint(false)?;
-            } else {
+            } else if !full || self.help(STEP_RECORDS) != Progress::Made {
                 sleep(THROTTLE);
             }
             self.look(self.log.total(), false);
             return Ok(());
         }
         self.compaction.helps.fetch_add(1, Ordering::Relaxed);
-        // A segment is prepared by the background thread, not here: that could take long.
-        if self.log.prepared_count() > 0 {
-            // An error is met again by whoever needs the space.
-            let step = self.compact_step(HELP_RECORDS, None);
-            if !matches!(step, Ok(Progress::Made | Progress::Others)) {
-                // Until the next look there is no help; looking at all segments at each write would be dear.
-                self.compaction.pressure.store(Pressure::None as u32, Ordering::Relaxed);
-            }
+        if self.help(HELP_RECORDS) == Progress::Nothing {
+            // Until the next look there is no help; looking at all segments at each write would be dear.
+            self.compaction.pressure.store(Pressure::None as u32, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Moves some records, as a part of somebody's write.
+    fn help(&self, records: usize) -> Progress {
+        if !self.log.has_room_ahead() {
+            // A segment is prepared by the background thread, not here: that could take long.
+            self.wake.segment();
+            return Progress::Others;
+        }
+        // An error is met again by whoever needs the space.
+        self.compact_step(records, None).unwrap_or(Progress::Nothing)
     }
 
     /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock. `forced`: a
