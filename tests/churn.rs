@@ -48,7 +48,11 @@ fn the_bound_holds_while_background_threads_get_little_time() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let result = std::panic::catch_unwind(|| endless_churn(40_000));
         stop.store(true, Ordering::Relaxed);
