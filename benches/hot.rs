@@ -10,11 +10,14 @@
 //! ratio is the median of the rounds' ratios. Keys have 16 bytes, values 100; every answer is checked. It is
 //! the quick look at a change of a hot path; the comparison with other stores is `benches/peers`.
 
+mod records;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
 use hashbrown::HashMap;
+use records::{key, mixed, value};
 use tophash::{Batch, Options, Store, SyncPolicy};
 
 /// Operations of a block.
@@ -81,27 +84,6 @@ const FLOORS: [(&str, f64); 6] = [
     ("remove one + insert one", 0.25),
 ];
 
-fn mixed(n: u64) -> u64 {
-    let n = (n ^ n >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let n = (n ^ n >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    n ^ n >> 31
-}
-
-/// The n-th key: 16 bytes.
-fn key(n: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&mixed(n.wrapping_add(0x9E37_79B9_7F4A_7C15)).to_le_bytes());
-    key[8..].copy_from_slice(&n.to_le_bytes());
-    key
-}
-
-/// The n-th value: 100 bytes.
-fn value(n: u64) -> [u8; 100] {
-    let mut value = [n as u8; 100];
-    value[..8].copy_from_slice(&n.to_le_bytes());
-    value
-}
-
 /// Nanoseconds for each of a block's operations.
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let started = Instant::now();
@@ -158,7 +140,7 @@ fn bulk(dir: &Path, records: u64) -> Result<(&'static str, Vec<(f64, f64)>)> {
 
 /// A number below `records`, another one for each round and step.
 fn pick(records: u64, round: u64, i: u64) -> u64 {
-    mixed(round * BLOCK + i + 77) % records
+    mixed(mixed(round * BLOCK + i + 77)) % records
 }
 
 fn hits(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row> {

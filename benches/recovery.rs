@@ -12,11 +12,14 @@
 //! chosen at random, 100-byte values) as the tail has, and is killed. Then the store is opened; the clock stops when the last
 //! record that was written has been read. A thousand records of the tail are compared afterwards.
 
+mod records;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use records::{key, mixed};
 use tophash::{Options, Store, SyncPolicy};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -89,22 +92,9 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-fn mixed(n: u64) -> u64 {
-    let mixed = n.wrapping_add(0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed ^ mixed >> 29
-}
-
-/// The n-th key: 16 bytes.
-fn key(n: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&mixed(n).to_le_bytes());
-    key[8..].copy_from_slice(&n.to_le_bytes());
-    key
-}
-
 /// The value that step `i` of a round writes: 100 bytes.
 fn value(round: u64, i: u64) -> [u8; 100] {
-    let mut value = [i as u8; 100];
+    let mut value = records::value(i);
     value[..8].copy_from_slice(&round.to_le_bytes());
     value[8..16].copy_from_slice(&i.to_le_bytes());
     value

@@ -224,9 +224,7 @@ impl Log {
         }
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
         self.discard_prepared()?;
-        let prepared = self.prepare(self.segment_bytes(room))?;
-        self.enqueue(prepared);
-        Ok(())
+        self.prepare(self.segment_bytes(room))
     }
 
     /// Prepares the segment in which a store goes on after recovery: no larger than what was replayed, or an open
@@ -238,18 +236,14 @@ impl Log {
             Some(_) => usual,
             None => usual.min(replayed_bytes.next_power_of_two().max(SEGMENT_BYTES_FIRST)),
         };
-        let prepared = self.prepare(bytes)?;
-        self.enqueue(prepared);
-        Ok(())
+        self.prepare(bytes)
     }
 
     /// Puts a segment of the size that is wanted now into the queue, in the place of whatever is there.
     pub(crate) fn prepare_anew(&self) -> Result<()> {
         let _one = self.preparing.lock();
         self.discard_prepared()?;
-        let prepared = self.prepare(self.segment_bytes(0))?;
-        self.enqueue(prepared);
-        Ok(())
+        self.prepare(self.segment_bytes(0))
     }
 
     /// Prepares a segment if fewer than `ahead` are waiting. Returns true if it did.
@@ -258,20 +252,13 @@ impl Log {
         if self.prepared_count() >= ahead {
             return Ok(false);
         }
-        let prepared = self.prepare(self.segment_bytes(0))?;
-        self.enqueue(prepared);
+        self.prepare(self.segment_bytes(0))?;
         Ok(true)
     }
 
     /// Segment slots in use, prepared segments included.
     pub(crate) fn slots_used(&self) -> usize {
         self.registry.lock().used.iter().filter(|&&used| used).count()
-    }
-
-    fn enqueue(&self, prepared: Prepared) {
-        let mut queue = self.prepared.lock();
-        queue.push_back(prepared);
-        self.prepared_count.store(queue.len() as u32, Ordering::Release);
     }
 
     pub(crate) fn prepared_count(&self) -> u32 {
@@ -322,7 +309,8 @@ impl Log {
         self.registry.lock().used[slot as usize] = false;
     }
 
-    fn prepare(&self, bytes: u64) -> Result<Prepared> {
+    /// Makes a segment and puts it into the queue. The caller holds `preparing`.
+    fn prepare(&self, bytes: u64) -> Result<()> {
         let mut salt = [0; 8];
         self.disk().random(&mut salt).context("get random bytes for", self.dir())?;
         let salt = u64::from_le_bytes(salt);
@@ -335,7 +323,10 @@ impl Log {
                 self.set_dead(slot, 0);
                 observe::mapped(&path, 0, bytes);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
-                Ok(Prepared { segment: Arc::new(segment.reused(reused)), writer })
+                let mut queue = self.prepared.lock();
+                queue.push_back(Prepared { segment: Arc::new(segment.reused(reused)), writer });
+                self.prepared_count.store(queue.len() as u32, Ordering::Release);
+                Ok(())
             }
             Err(error) => {
                 // The file may or may not exist; whatever is left of it is unlinked at the next open.
