@@ -1,19 +1,9 @@
 //! A list of changes that is applied as one.
 
-/// One change of a [`Batch`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum BatchOp {
-    Put { key: Box<[u8]>, value: Box<[u8]> },
-    Remove { key: Box<[u8]> },
-}
+use std::fmt;
 
-impl BatchOp {
-    pub(crate) fn key(&self) -> &[u8] {
-        match self {
-            BatchOp::Put { key, .. } | BatchOp::Remove { key } => key,
-        }
-    }
-}
+use crate::error::{Error, Result};
+use crate::log::record::{Encoded, KEY_BYTES_MAX, Kind, VALUE_BYTES_MAX};
 
 /// Changes that [`Store::apply`](crate::Store::apply) carries out as one: after any crash all of them are
 /// there or none is.
@@ -21,15 +11,31 @@ impl BatchOp {
 /// Where a key occurs more than once, the last change counts. For readers a batch is atomic per key, not
 /// across keys.
 ///
+/// A batch is kept as the log will hold it: one buffer of keys, values, 8 or 16 bytes a change, and padding to a
+/// multiple of 8.
+///
 /// ```
 /// let mut batch = tophash::Batch::new();
 /// batch.insert("user:1", "Ada");
 /// batch.remove("user:2");
 /// assert_eq!(batch.len(), 2);
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Batch {
-    pub(crate) ops: Vec<BatchOp>,
+    /// A record for each change, but for those that were refused.
+    records: Encoded,
+    /// Changes that were added, refused ones too.
+    changes: usize,
+    /// Bytes of the longest value.
+    longest_value: usize,
+    /// The first change that can never be applied.
+    refused: Option<Refused>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    Key { len: usize },
+    Value { len: usize },
 }
 
 impl Batch {
@@ -39,32 +45,72 @@ impl Batch {
         Batch::default()
     }
 
-    /// Adds "set `key` to `value`". Copies both. Limits are checked when the batch is applied.
+    /// Adds "set `key` to `value`". Copies both. What is too long is reported when the batch is applied.
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
-        self.ops.push(BatchOp::Put { key: key.as_ref().into(), value: value.as_ref().into() });
-        self
+        self.push(Kind::Put, key.as_ref(), value.as_ref())
     }
 
     /// Adds "remove `key`". Removing a key that is not there is no error.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.ops.push(BatchOp::Remove { key: key.as_ref().into() });
+        self.push(Kind::Remove, key.as_ref(), &[])
+    }
+
+    fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
+        self.changes += 1;
+        let refused = match (key.len(), value.len()) {
+            (len, _) if len > KEY_BYTES_MAX => Some(Refused::Key { len }),
+            (_, len) if len > VALUE_BYTES_MAX => Some(Refused::Value { len }),
+            _ => None,
+        };
+        if refused.is_some() {
+            self.refused = self.refused.or(refused);
+        } else {
+            self.longest_value = self.longest_value.max(value.len());
+            self.records.push(kind, key, value);
+        }
         self
     }
 
     /// How many changes were added, repeated keys counted each time.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ops.len()
+        self.changes
     }
 
     /// True if no change was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
+        self.changes == 0
     }
 
     /// Forgets all changes and keeps the allocation.
     pub fn clear(&mut self) {
-        self.ops.clear();
+        self.records.clear();
+        (self.changes, self.longest_value, self.refused) = (0, 0, None);
+    }
+
+    /// The changes, as records.
+    pub(crate) fn records(&self) -> &Encoded {
+        &self.records
+    }
+
+    /// Bytes of the longest value.
+    pub(crate) fn longest_value(&self) -> usize {
+        self.longest_value
+    }
+
+    /// The error of the first change that can never be applied.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.refused {
+            None => Ok(()),
+            Some(Refused::Key { len }) => Err(Error::KeyTooLong { len, limit: KEY_BYTES_MAX }),
+            Some(Refused::Value { len }) => Err(Error::ValueTooLong { len, limit: VALUE_BYTES_MAX }),
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("changes", &self.changes).field("bytes", &self.records.len()).finish()
     }
 }

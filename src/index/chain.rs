@@ -235,9 +235,7 @@ impl<'t> Chain<'t> {
     /// The empty slots of every bucket, for planning.
     pub(crate) fn room(&self) -> Room {
         let buckets = self.geometry.homes + self.geometry.stash;
-        let empty = |page: PageRef<'_>, bucket: usize| {
-            page.bucket(bucket).slots().filter(|(_, slot)| slot.is_empty()).count() as u8
-        };
+        let empty = |page: PageRef<'_>, bucket: usize| page.bucket(bucket).empties() as u8;
         let free = self.pages().map(|page| (0..buckets).map(|bucket| empty(page.page, bucket)).collect()).collect();
         Room { geometry: self.geometry, free }
     }

@@ -120,6 +120,11 @@ impl<'a> Bucket<'a> {
         (0..BUCKET_SLOTS).find(|&i| self.slot(i).is_empty())
     }
 
+    /// How many slots are empty.
+    pub(crate) fn empties(self) -> usize {
+        self.slots().filter(|(_, slot)| slot.is_empty()).count()
+    }
+
     pub(crate) fn has_empty_rest(self) -> bool {
         (0..BUCKET_SLOTS).any(|i| self.slot(i).is_empty_rest())
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Position;
-use super::record::{Encoded, Kind, MARK_BYTES, encode_mark};
+use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
 use crate::index::slot::Place;
@@ -70,6 +70,11 @@ impl Appender {
         self.total
     }
 
+    /// Bytes left in the segment.
+    pub(crate) fn room(&self) -> u64 {
+        self.writer.room()
+    }
+
     /// How many segments should be prepared: one when half of this one is used, two in a hurry.
     pub(crate) fn segments_ahead(&self) -> u32 {
         if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity) }
@@ -83,10 +88,10 @@ impl Log {
     /// reserve at the end of the last segment that the disk has room for.
     ///
     /// # Errors
-    /// [`Need::Segment`]; nothing has changed then, and `encoded` can be used again.
+    /// [`Need::Segment`]; nothing has changed then.
     #[inline]
-    pub(crate) fn append(&self, encoded: &mut Encoded, removals: u64, only_removes: bool) -> Step<Appended> {
-        let bytes = encoded.len() + MARK_BYTES as u64;
+    pub(crate) fn append(&self, entry: Entry<'_>, removals: u64, only_removes: bool) -> Step<Appended> {
+        let bytes = entry.len() + MARK_BYTES as u64;
         let mut guard = self.appender.lock();
         let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
@@ -114,21 +119,45 @@ impl Log {
             self.add_dead(Place::new(appender.segment.slot, 0), MARK_BYTES as u64);
         }
         let offset = appender.writer.position();
-        appender.writer.put(encoded.placed(appender.segment.salt, offset));
+        let salt = appender.segment.salt;
+        entry.place(salt, offset, |piece| appender.writer.put(piece));
         appender.writer.publish();
         if removals > 0 {
             appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
-            if only_removes || encoded.first_kind() == Some(Kind::Remove) {
-                appender.segment.removal_bytes.fetch_add(encoded.len(), Ordering::Relaxed);
+            if only_removes || entry.first_kind() == Some(Kind::Remove) {
+                appender.segment.removal_bytes.fetch_add(entry.len(), Ordering::Relaxed);
             }
         }
-        appender.total += encoded.len();
-        Ok(Appended {
+        appender.total += entry.len();
+        Ok(self.appended(appender, offset))
+    }
+
+    /// Makes the segment active that holds a frame already (frame.rs), and has a given sequence. `removals` is the
+    /// number of removals in the frame.
+    ///
+    /// # Errors
+    /// [`Need::Nothing`] if it is not the next segment any more; nothing has changed then.
+    pub(crate) fn activate_frame(&self, sequence: u32, frame: Entry<'_>, removals: u64) -> Step<Appended> {
+        let mut guard = self.appender.lock();
+        let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
+        let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
+        self.switch(appender, next);
+        let offset = appender.writer.position();
+        appender.writer.adopt(frame.len());
+        appender.writer.publish();
+        appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
+        appender.total += frame.len();
+        Ok(self.appended(appender, offset))
+    }
+
+    #[inline]
+    fn appended(&self, appender: &Appender, offset: u64) -> Appended {
+        Appended {
             place: Place::new(appender.segment.slot, offset),
             end: appender.position(),
             total: appender.total,
             running_low: self.prepared_count() < appender.segments_ahead(),
-        })
+        }
     }
 
     /// True unless the active segment is nearly full and no other one is prepared.
@@ -154,7 +183,7 @@ impl Log {
 
     /// Makes a prepared segment the active one.
     fn switch(&self, appender: &mut Appender, next: Prepared) {
-        let Prepared { segment, writer } = next;
+        let Prepared { segment, writer, .. } = next;
         let end = appender.writer.position();
         let claim = self.commit.durable();
         let predecessor = Arc::clone(&appender.segment);
@@ -168,7 +197,7 @@ impl Log {
     /// Makes a prepared segment the first active one after opening. `predecessor` names the segment before
     /// and its end; everything below `claim` is durable.
     pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), claim: Position) {
-        let Prepared { segment, writer } = next;
+        let Prepared { segment, writer, .. } = next;
         let mut appender = Appender::new(Arc::clone(&segment), writer, claim);
         appender.write_header(self, predecessor.0, predecessor.1, claim);
         self.registry.lock().segments.insert(segment.sequence, segment);

@@ -3,6 +3,7 @@
 //! ```text
 //! store of segments (segments.rs): which exist, their mappings, preparing the next one
 //! ├── append   one record or frame behind the other, under a short lock
+//! ├── frame    a segment of its own for a large frame
 //! ├── space    live and dead bytes, freeing segments
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── blob     values too large for a segment
@@ -14,6 +15,7 @@
 pub(crate) mod append;
 pub(crate) mod blob;
 pub(crate) mod commit;
+pub(crate) mod frame;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;

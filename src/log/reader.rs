@@ -239,7 +239,7 @@ mod tests {
             encoded.push(Kind::Put, &vec![i as u8; i * 13_000], &vec![7; len]);
             starts.push(bytes.len() as u64);
             let at = bytes.len() as u64;
-            bytes.extend_from_slice(encoded.placed(5, at));
+            encoded.singles().place(5, at, |piece| bytes.extend_from_slice(piece));
         }
         let end = bytes.len() as u64;
         bytes.resize(bytes.len() + 100, 0);

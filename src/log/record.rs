@@ -273,26 +273,28 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Records that wait for their place in the log. Their checksums are computed before the append lock is
-/// taken; only the place's mask is added under it.
-#[derive(Debug, Default)]
+/// Records that wait for their place in the log. Their checksums are computed when they are added; only the place's
+/// mask comes in when they are copied there.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Encoded {
     bytes: Vec<u8>,
-    /// Where each record starts. The first is 0.
-    starts: Vec<u32>,
-    /// The bytes carry the masks of a place: they were appended and cannot be again.
-    is_placed: bool,
+    records: u64,
 }
 
 impl Encoded {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.starts.clear();
-        self.is_placed = false;
+        self.records = 0;
     }
 
+    /// Bytes of all records.
     pub(crate) fn len(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// How many records there are.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
     }
 
     /// Bytes of memory that the buffer holds on to.
@@ -301,17 +303,11 @@ impl Encoded {
         self.bytes.capacity()
     }
 
-    /// Makes room for records of so many bytes in all.
-    pub(crate) fn reserve(&mut self, records: usize, bytes: usize) {
-        self.starts.reserve(records);
-        self.bytes.reserve(bytes);
-    }
-
     /// Adds a record; returns where it starts.
     #[inline]
     pub(crate) fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> u64 {
         let start = self.bytes.len();
-        self.starts.push(start as u32);
+        self.records += 1;
         let small = key.len() <= usize::from(u8::MAX) && value.len() <= usize::from(u16::MAX);
         if small {
             let word = u64::from(kind as u8) << 32 | (key.len() as u64) << 40 | (value.len() as u64) << 48;
@@ -323,49 +319,89 @@ impl Encoded {
         }
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        let crc = crc32(&self.bytes[start + 4..]);
-        self.bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32(&self.bytes[start + CRC_BYTES..]);
+        self.bytes[start..start + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
         let padded = self.bytes.len().next_multiple_of(ALIGN as usize);
         self.bytes.resize(padded, 0);
         start as u64
     }
 
+    /// The record that starts there; `None` after the last. Its checksum has no mask yet.
+    #[inline]
+    pub(crate) fn record(&self, start: u64) -> Option<Record<'_>> {
+        Record::decode(self.bytes.get(start as usize..)?).ok()
+    }
+
+    /// All records, and where they start.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Record<'_>)> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let (start, record) = (next, self.record(next)?);
+            next += record.header.total();
+            Some((start, record))
+        })
+    }
+
+    /// The records, each for itself.
+    #[inline]
+    pub(crate) fn singles(&self) -> Entry<'_> {
+        Entry { frame: None, encoded: self }
+    }
+
+    /// The records, as one frame.
+    pub(crate) fn framed(&self) -> Entry<'_> {
+        let mut frame = [0; FRAME_BYTES];
+        frame[4] = Kind::Frame as u8;
+        frame[6] = 16;
+        frame[SMALL..SMALL + 8].copy_from_slice(&self.records.to_le_bytes());
+        frame[SMALL + 8..].copy_from_slice(&self.len().to_le_bytes());
+        Entry { frame: Some(frame), encoded: self }
+    }
+}
+
+/// What is appended in one go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'e> {
+    /// The header of a frame, without its checksum.
+    frame: Option<[u8; FRAME_BYTES]>,
+    encoded: &'e Encoded,
+}
+
+impl Entry<'_> {
+    /// Bytes in the log.
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.encoded.len() + self.frame.map_or(0, |_| FRAME_BYTES as u64)
+    }
+
     /// The kind of the first record.
     #[inline]
     pub(crate) fn first_kind(&self) -> Option<Kind> {
-        Kind::from_byte(self.bytes.get(4)? & !LARGE_BIT)
-    }
-
-    /// Begins a frame; [`end_frame`](Self::end_frame) completes it.
-    pub(crate) fn begin_frame(&mut self) {
-        self.push(Kind::Frame, &[], &[0; 16]);
-    }
-
-    /// Completes the frame that the buffer begins with.
-    pub(crate) fn end_frame(&mut self) {
-        let records = self.starts.len() as u64 - 1;
-        let bytes = (self.bytes.len() - FRAME_BYTES) as u64;
-        self.bytes[SMALL..SMALL + 8].copy_from_slice(&records.to_le_bytes());
-        self.bytes[SMALL + 8..FRAME_BYTES].copy_from_slice(&bytes.to_le_bytes());
-        let crc = crc32(&self.bytes[4..FRAME_BYTES]);
-        self.bytes[..4].copy_from_slice(&crc.to_le_bytes());
-    }
-
-    /// The bytes as they stand at an offset of a segment. Call once, when the place is certain.
-    ///
-    /// # Panics
-    /// If called twice: the second copy's checksums would be wrong.
-    #[inline]
-    pub(crate) fn placed(&mut self, salt: u64, offset: u64) -> &[u8] {
-        assert!(!std::mem::replace(&mut self.is_placed, true), "a record is appended once");
-        for &start in &self.starts {
-            let start = start as usize;
-            if let Some(crc) = self.bytes[start..].first_chunk_mut::<4>() {
-                let mask = place_mask(salt, offset + start as u64);
-                *crc = (u32::from_le_bytes(*crc) ^ mask).to_le_bytes();
-            }
+        match self.frame {
+            Some(_) => Some(Kind::Frame),
+            None => Kind::from_byte(self.encoded.bytes.get(4)? & !LARGE_BIT),
         }
-        &self.bytes
+    }
+
+    /// Passes the bytes on, piece by piece, as they stand at an offset of a segment with that salt.
+    #[inline]
+    pub(crate) fn place(&self, salt: u64, offset: u64, mut put: impl FnMut(&[u8])) {
+        let mut offset = offset;
+        if let Some(mut frame) = self.frame {
+            let crc = crc32(&frame[CRC_BYTES..]) ^ place_mask(salt, offset);
+            frame[..CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
+            put(&frame);
+            offset += FRAME_BYTES as u64;
+        }
+        let mut rest = &self.encoded.bytes[..];
+        while let Some(header) = Header::decode(rest) {
+            let (record, next) = rest.split_at(header.total() as usize);
+            put(&(header.crc ^ place_mask(salt, offset)).to_le_bytes());
+            put(&record[CRC_BYTES..]);
+            offset += header.total();
+            rest = next;
+        }
+        debug_assert!(rest.is_empty(), "bytes that are no record among records");
     }
 }
 
@@ -405,7 +441,14 @@ mod tests {
     fn one(kind: Kind, key: &[u8], value: &[u8], salt: u64, offset: u64) -> Vec<u8> {
         let mut encoded = Encoded::default();
         encoded.push(kind, key, value);
-        encoded.placed(salt, offset).to_vec()
+        placed(encoded.singles(), salt, offset)
+    }
+
+    fn placed(entry: Entry<'_>, salt: u64, offset: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        entry.place(salt, offset, |piece| bytes.extend_from_slice(piece));
+        assert_eq!(bytes.len() as u64, entry.len());
+        bytes
     }
 
     #[test]
@@ -457,11 +500,9 @@ mod tests {
     #[test]
     fn frames_count_their_records() {
         let mut encoded = Encoded::default();
-        encoded.begin_frame();
         encoded.push(Kind::Put, b"a", b"1");
         encoded.push(Kind::Remove, b"b", b"");
-        encoded.end_frame();
-        let bytes = encoded.placed(9, 128).to_vec();
+        let bytes = placed(encoded.framed(), 9, 128);
         let frame = Record::decode(&bytes).unwrap();
         assert_eq!(frame.check(9, 128), Ok(()));
         assert_eq!(frame.frame(), Some((2, 32)));

@@ -57,6 +57,8 @@ pub(crate) struct LogConfig {
 pub(crate) struct Prepared {
     pub(crate) segment: Arc<Segment>,
     pub(crate) writer: LogWriter,
+    /// It was made for a frame, which it holds already (frame.rs): nothing else may go into it before.
+    pub(crate) has_frame: bool,
 }
 
 #[derive(Debug)]
@@ -79,11 +81,11 @@ pub(crate) struct Log {
     pub(crate) registry: Mutex<Registry>,
     /// The active segment. `None` in a read-only store.
     pub(crate) appender: CachePadded<Mutex<Option<Appender>>>,
-    prepared: Mutex<VecDeque<Prepared>>,
+    pub(super) prepared: Mutex<VecDeque<Prepared>>,
     /// Length of `prepared`, readable without its lock.
     prepared_count: AtomicU32,
     /// Held while a segment is prepared: one at a time.
-    preparing: Mutex<()>,
+    pub(super) preparing: Mutex<()>,
     pub(crate) outgoing: Mutex<Outgoing>,
     /// The active segment was prepared for another sync policy.
     pub(crate) unsuited: AtomicBool,
@@ -219,7 +221,8 @@ impl Log {
     /// `DiskFull`, `LimitReached` when all segment slots are taken, `Io`.
     pub(crate) fn provide_segment(&self, room: u64) -> Result<()> {
         let _one = self.preparing.lock();
-        if self.prepared.lock().front().is_some_and(|next| next.writer.room() >= room + SEGMENT_HEADER_BYTES) {
+        let will_do = |next: &Prepared| !next.has_frame && next.writer.room() >= room + SEGMENT_HEADER_BYTES;
+        if self.prepared.lock().front().is_some_and(will_do) {
             return Ok(());
         }
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
@@ -267,11 +270,13 @@ impl Log {
 
     /// The next segment of the queue, if it has the room.
     pub(crate) fn take_prepared(&self, room: u64) -> Option<Prepared> {
+        self.take_prepared_if(|next| !next.has_frame && next.writer.room() >= room + SEGMENT_HEADER_BYTES)
+    }
+
+    /// The next segment of the queue, if it is as it should be.
+    pub(super) fn take_prepared_if(&self, will_do: impl FnOnce(&Prepared) -> bool) -> Option<Prepared> {
         let mut queue = self.prepared.lock();
-        if queue.front()?.writer.room() < room + SEGMENT_HEADER_BYTES {
-            return None;
-        }
-        let next = queue.pop_front();
+        let next = queue.pop_front_if(|next| will_do(next));
         self.prepared_count.store(queue.len() as u32, Ordering::Release);
         next
     }
@@ -290,7 +295,7 @@ impl Log {
                 self.prepared_count.store(queue.len() as u32, Ordering::Release);
                 next
             };
-            let Some(Prepared { segment, writer }) = next else { break };
+            let Some(Prepared { segment, writer, .. }) = next else { break };
             drop(writer);
             // Nothing was ever written to it, so nobody can have it pinned for longer than an instant; if
             // somebody does just now, the mapping is leaked.
@@ -311,12 +316,23 @@ impl Log {
 
     /// Makes a segment and puts it into the queue. The caller holds `preparing`.
     fn prepare(&self, bytes: u64) -> Result<()> {
+        self.enqueue(bytes, false, |_, path| self.create_segment(path, bytes)).map(|_| ())
+    }
+
+    /// Puts the segment into the queue that `make` makes from a salt and a path: its file, its mapping, and whether the
+    /// file was another segment's. Returns its sequence. The caller holds `preparing`.
+    pub(crate) fn enqueue(
+        &self,
+        bytes: u64,
+        has_frame: bool,
+        make: impl FnOnce(u64, &Path) -> Result<(Arc<dyn DiskFile>, LogMap, bool)>,
+    ) -> Result<u32> {
         let mut salt = [0; 8];
         self.disk().random(&mut salt).context("get random bytes for", self.dir())?;
         let salt = u64::from_le_bytes(salt);
         let (sequence, slot) = self.reserve_slot()?;
         let path = segment_path(self.dir(), sequence);
-        match self.create_segment(&path, bytes) {
+        match make(salt, &path) {
             Ok((file, map, reused)) => {
                 let writer = LogWriter::new(map.with_cookie(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
@@ -324,9 +340,9 @@ impl Log {
                 observe::mapped(&path, 0, bytes);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
                 let mut queue = self.prepared.lock();
-                queue.push_back(Prepared { segment: Arc::new(segment.reused(reused)), writer });
+                queue.push_back(Prepared { segment: Arc::new(segment.reused(reused)), writer, has_frame });
                 self.prepared_count.store(queue.len() as u32, Ordering::Release);
-                Ok(())
+                Ok(sequence)
             }
             Err(error) => {
                 // The file may or may not exist; whatever is left of it is unlinked at the next open.
@@ -359,12 +375,7 @@ impl Log {
             let _ = map.populate(0, bytes);
             return Ok((file, map, true));
         }
-        let file = self.disk().open(path, OpenMode::CreateNew).context("create", path)?;
-        file.allocate(0, bytes).context("allocate blocks of", path)?;
-        file.sync_all().context("sync", path)?;
-        if !broken(Mutant::SegmentNameNotSynced) {
-            self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
-        }
+        let file = self.create_allocated(path, bytes)?;
         let zeroes = vec![0; self.piece_bytes().min(bytes as usize)];
         let mut at = 0;
         while at < bytes {
@@ -381,6 +392,17 @@ impl Log {
             let _ = map.populate(0, bytes);
         }
         Ok((file, map, false))
+    }
+
+    /// Step 1.
+    pub(super) fn create_allocated(&self, path: &Path, bytes: u64) -> Result<Arc<dyn DiskFile>> {
+        let file = self.disk().open(path, OpenMode::CreateNew).context("create", path)?;
+        file.allocate(0, bytes).context("allocate blocks of", path)?;
+        file.sync_all().context("sync", path)?;
+        if !broken(Mutant::SegmentNameNotSynced) {
+            self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
+        }
+        Ok(file)
     }
 
     /// Adds a segment that existed when the store was opened. Its mapping is installed by the caller.

@@ -1,15 +1,18 @@
 //! Applying a batch.
 //!
-//! 1. The last change of each key counts. Blobs are written and synced; all records are encoded as one frame, in the
-//!    order of the batch. No lock is held.
-//! 2. The stripes of all keys are locked, in ascending order, and all that can run short is found.
-//! 3. The frame is appended. *Crash before the frame is whole:* none of it. *After:* all of it.
-//! 4. The index is changed key by key, and so readers see it.
+//! 1. The last change of each key counts. If that leaves some out, or values must go to blobs, the records are written
+//!    anew; blobs are synced. No lock is held.
+//! 2. A frame that is too large for the segments at hand gets one of its own, and is written there now
+//!    (log/frame.rs). *Crash:* a file without a header, which recovery unlinks.
+//! 3. The stripes of all keys are locked, in ascending order, and all that can run short is found.
+//! 4. The frame is appended, or its segment becomes the active one. *Crash before the frame is whole, and named:* none
+//!    of it. *After:* all of it.
+//! 5. The index is changed key by key, and so readers see it.
 //!
 //! Everything but the frame goes in the order of the pages: a page is fetched from memory once for each step, not once
 //! for each of its keys.
 
-use crate::batch::{Batch, BatchOp};
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::index::chain::{Chain, Found};
 use crate::index::growth::Growth;
@@ -17,30 +20,74 @@ use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::{StripeGuard, Table};
 use crate::index::{Need, Shortage, Step};
 use crate::log::append::Appended;
-use crate::log::record::{BlobLink, Encoded, FRAME_BYTES, HEADER_BYTES_MAX, Kind, MARK_BYTES, check_key, check_value};
+use crate::log::frame::OwnSegment;
+use crate::log::record::{BlobLink, Encoded, Entry, FRAME_BYTES, Kind, MARK_BYTES};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::Hit;
-use crate::store::write::with_encoded;
 use crate::sync::Ordering;
 
-/// One change of a batch, ready to be applied.
-struct Change<'b> {
-    key: &'b [u8],
-    hash: u64,
-    /// Where its record starts in the frame.
-    start: u64,
-    /// Bytes of its record.
-    bytes: u64,
-    removes: bool,
-    link: Option<BlobLink>,
+/// One change of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Change {
+    /// The key's hash with its bits reversed. The low bits of a hash choose its page, so this order brings the keys of
+    /// a page together, whatever the level of the table.
+    reversed: u64,
+    /// Where its record starts among the records, a multiple of 8; bit 0 is set if it removes.
+    record: u64,
 }
 
-/// The changes of one page.
-fn by_page<'c, 'b>(changes: &'c [Change<'b>], growth: Growth) -> impl Iterator<Item = (u64, &'c [Change<'b>])> {
-    let same_page = move |a: &Change<'_>, b: &Change<'_>| growth.page_of(a.hash) == growth.page_of(b.hash);
-    changes.chunk_by(same_page).filter_map(move |page| Some((growth.page_of(page.first()?.hash), page)))
+impl Change {
+    fn hash(self) -> u64 {
+        self.reversed.reverse_bits()
+    }
+
+    fn start(self) -> u64 {
+        self.record & !1
+    }
+
+    fn removes(self) -> bool {
+        self.record & 1 != 0
+    }
+}
+
+/// The changes of a batch that count, ready to be applied.
+struct Changes<'b> {
+    records: &'b Encoded,
+    /// In the order of their pages.
+    list: Vec<Change>,
+    /// Links to the values in blobs, by the start of their records.
+    links: Vec<(u64, BlobLink)>,
+}
+
+impl Changes<'_> {
+    /// The changes of each page, and the number of the first.
+    fn by_page(&self, growth: Growth) -> impl Iterator<Item = (u64, usize, &[Change])> {
+        let pages = self.list.chunk_by(move |a, b| growth.page_of(a.hash()) == growth.page_of(b.hash()));
+        pages.scan(0, move |passed, page| {
+            let first = *passed;
+            *passed += page.len();
+            Some((growth.page_of(page.first()?.hash()), first, page))
+        })
+    }
+
+    fn key(&self, change: Change) -> &[u8] {
+        key_of(self.records, change)
+    }
+
+    fn link(&self, change: Change) -> Option<BlobLink> {
+        let at = self.links.binary_search_by_key(&change.start(), |&(start, _)| start).ok()?;
+        Some(self.links[at].1)
+    }
+
+    fn removals(&self) -> u64 {
+        self.list.iter().filter(|change| change.removes()).count() as u64
+    }
+}
+
+fn key_of(records: &Encoded, change: Change) -> &[u8] {
+    records.record(change.start()).map_or(&[], |record| record.key())
 }
 
 impl Core {
@@ -48,34 +95,21 @@ impl Core {
     pub(crate) fn apply(&self, batch: &Batch) -> Result<()> {
         self.check_writable()?;
         let _timer = self.observer.time(Timed::Batch);
-        for op in &batch.ops {
-            check_key(op.key())?;
-            if let BatchOp::Put { value, .. } = op {
-                check_value(value)?;
-            }
-        }
-        let order = self.page_order(batch);
-        if order.is_empty() {
+        batch.check()?;
+        let mut list = self.changes_of(batch.records());
+        keep_last(&mut list, batch.records());
+        if list.is_empty() {
             return Ok(());
         }
         let mut links = Vec::new();
-        let result = with_encoded(|encoded| {
-            let changes = self.encode_batch(batch, &order, encoded, &mut links)?;
-            self.make_room(&changes)?;
-            let (mut tries, mut lift) = (0, None);
-            self.retry(|| {
-                let step = self.apply_locked(&changes, encoded);
-                if matches!(step, Err(Shortage::Need(Need::Checkpoint))) {
-                    // One checkpoint makes room. If that is not enough, the batch touches more pages than the
-                    // memory limit allows: one operation alone may exceed it.
-                    tries += 1;
-                    if tries > 1 && lift.is_none() {
-                        lift = Some(self.table.dirty.lift_limit());
-                    }
-                }
-                step
-            })
-        });
+        let mut rewritten = Encoded::default();
+        let whole = list.len() as u64 == batch.records().records();
+        let result = if whole && batch.longest_value() as u64 <= self.blob_threshold() {
+            self.apply_records(Changes { records: batch.records(), list, links: Vec::new() })
+        } else {
+            self.rewrite(batch.records(), &mut list, &mut rewritten, &mut links)
+                .and_then(|()| self.apply_records(Changes { records: &rewritten, list, links: links.clone() }))
+        };
         match result {
             Ok(appended) => self.after_append(appended.end, appended.total, appended.running_low),
             Err(error) => {
@@ -85,86 +119,91 @@ impl Core {
         }
     }
 
-    /// The changes that count, the last of each key, as (hash with its bits reversed, number in the batch), in
-    /// ascending order. The low bits of a hash choose its page, so this brings the keys of a page together, whatever
-    /// the level of the table.
-    fn page_order(&self, batch: &Batch) -> Vec<(u64, usize)> {
-        let ops = &batch.ops;
-        let mut order: Vec<(u64, usize)> =
-            ops.iter().enumerate().map(|(i, op)| (self.hasher.hash(op.key()).reverse_bits(), i)).collect();
-        order.sort_unstable();
-        for equal in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|equal| equal.len() > 1) {
-            // The last change of a key first: it is the one that stays.
-            equal.sort_unstable_by(|a, b| ops[a.1].key().cmp(ops[b.1].key()).then(b.1.cmp(&a.1)));
-        }
-        order.dedup_by(|later, kept| later.0 == kept.0 && ops[later.1].key() == ops[kept.1].key());
-        order
+    /// All changes, in the order of their pages, and those of a page in the order of the batch.
+    fn changes_of(&self, records: &Encoded) -> Vec<Change> {
+        let mut list = Vec::with_capacity(records.records() as usize);
+        list.extend(records.iter().map(|(start, record)| Change {
+            reversed: self.hasher.hash(record.key()).reverse_bits(),
+            record: start | u64::from(record.header.kind == Kind::Remove),
+        }));
+        list.sort_unstable();
+        list
     }
 
-    /// Step 1. Returns the changes in the order of their pages.
-    fn encode_batch<'b>(
+    /// Step 1, where it is needed: the records that count, in the order of the batch, large values in blobs.
+    fn rewrite(
         &self,
-        batch: &'b Batch,
-        order: &[(u64, usize)],
-        encoded: &mut Encoded,
-        links: &mut Vec<(usize, BlobLink)>,
-    ) -> Result<Vec<Change<'b>>> {
-        let mut counts = vec![false; batch.ops.len()];
-        order.iter().for_each(|&(_, i)| counts[i] = true);
-        // Where the record of each change starts, and its length.
-        let mut records = vec![(0u32, 0u32); batch.ops.len()];
-        let threshold = self.blob_threshold() as usize;
-        let bytes = |op: &BatchOp| {
-            let value = match op {
-                BatchOp::Put { value, .. } if value.len() <= threshold => value.len(),
-                _ => 0,
+        records: &Encoded,
+        list: &mut [Change],
+        rewritten: &mut Encoded,
+        links: &mut Vec<(u64, BlobLink)>,
+    ) -> Result<()> {
+        let mut order: Vec<usize> = (0..list.len()).collect();
+        order.sort_unstable_by_key(|&number| list[number].start());
+        for number in order {
+            let change = &mut list[number];
+            let Some(record) = records.record(change.start()) else { continue };
+            let (kind, key, value) = (record.header.kind, record.key(), record.value());
+            let start = if value.len() as u64 > self.blob_threshold() {
+                let link = self.new_blob(value)?;
+                links.push((rewritten.len(), link));
+                rewritten.push(Kind::PutBlob, key, &link.encode())
+            } else {
+                rewritten.push(kind, key, value)
             };
-            (HEADER_BYTES_MAX + op.key().len() + value).next_multiple_of(8)
-        };
-        encoded.reserve(order.len() + 1, FRAME_BYTES + batch.ops.iter().map(bytes).sum::<usize>());
-        encoded.begin_frame();
-        for (i, op) in batch.ops.iter().enumerate().filter(|&(i, _)| counts[i]) {
-            let key = op.key();
-            let start = match op {
-                BatchOp::Put { value, .. } if value.len() as u64 > self.blob_threshold() => {
-                    let blob = self.new_blob(value)?;
-                    links.push((i, blob));
-                    encoded.push(Kind::PutBlob, key, &blob.encode())
-                }
-                BatchOp::Put { value, .. } => encoded.push(Kind::Put, key, value),
-                BatchOp::Remove { .. } => encoded.push(Kind::Remove, key, &[]),
-            };
-            let limit = Place::SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES - MARK_BYTES as u64;
-            if encoded.len() > limit {
-                return Err(Error::BatchTooLarge { bytes: encoded.len(), limit });
-            }
-            records[i] = (start as u32, (encoded.len() - start) as u32);
-        }
-        encoded.end_frame();
-        let link_of = |i| links.binary_search_by_key(&i, |&(number, _)| number).ok().map(|at| links[at].1);
-        let change = |&(reversed, i): &(u64, usize)| Change {
-            key: batch.ops[i].key(),
-            hash: reversed.reverse_bits(),
-            start: records[i].0.into(),
-            bytes: records[i].1.into(),
-            removes: matches!(batch.ops[i], BatchOp::Remove { .. }),
-            link: link_of(i),
-        };
-        Ok(order.iter().map(change).collect())
-    }
-
-    /// Helps growth along, and grows the table first if the batch would overfill it.
-    fn make_room(&self, changes: &[Change<'_>]) -> Result<()> {
-        self.help_growth()?;
-        let puts = changes.iter().filter(|change| !change.removes).count() as u64;
-        if self.table.len() + puts > self.table.threshold(self.table.growth().level()) + puts / 2 {
-            self.grow_for(self.table.len() + puts)?;
+            change.record = start | change.record & 1;
         }
         Ok(())
     }
 
-    /// Steps 2 to 4.
-    fn apply_locked(&self, changes: &[Change<'_>], encoded: &mut Encoded) -> Step<Appended> {
+    /// Steps 2 to 5.
+    fn apply_records(&self, changes: Changes<'_>) -> Result<Appended> {
+        let frame = changes.records.framed();
+        let limit = Place::SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES - MARK_BYTES as u64;
+        if frame.len() > limit {
+            return Err(Error::BatchTooLarge { bytes: frame.len(), limit });
+        }
+        self.make_room(&changes)?;
+        let (mut tries, mut lift) = (0, None);
+        let mut own = OwnSegment::default();
+        let applied = self.retry(|| {
+            if self.log.wants_own_segment(frame, &own) {
+                self.provide_meta_room()?;
+                self.log.provide_own_segment(frame, &mut own)?;
+            }
+            let step = self.apply_locked(&changes, frame, &own);
+            if matches!(step, Err(Shortage::Need(Need::Checkpoint))) {
+                // One checkpoint makes room. If that is not enough, the batch touches more pages than the
+                // memory limit allows: one operation alone may exceed it.
+                tries += 1;
+                if tries > 1 && lift.is_none() {
+                    lift = Some(self.table.dirty.lift_limit());
+                }
+            }
+            step
+        });
+        applied.inspect_err(|_| self.log.give_up_own_segment(&own))
+    }
+
+    /// Helps growth along, grows the table first if the batch would overfill it, and allocates the blocks of its
+    /// pages: all that is better done once than found missing, page by page, with the stripes locked.
+    fn make_room(&self, changes: &Changes<'_>) -> Result<()> {
+        self.help_growth()?;
+        let puts = changes.list.len() as u64 - changes.removals();
+        if self.table.len() + puts > self.table.threshold(self.table.growth().level()) + puts / 2 {
+            self.grow_for(self.table.len() + puts)?;
+        }
+        for (owner, ..) in changes.by_page(self.table.growth()) {
+            let page = self.table.primary_page(owner)?;
+            if !page.is_used() && !page.group.is_allocated(page.id.index.into()) {
+                self.satisfy(Need::IndexBlocks(page.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps 3 to 5, but for what is in its own segment already.
+    fn apply_locked(&self, changes: &Changes<'_>, frame: Entry<'_>, own: &OwnSegment) -> Step<Appended> {
         let table = &self.table;
         let Some(guards) = self.lock_stripes(changes) else { return Err(Need::Nothing.into()) };
         let growth = guards.first().map_or_else(|| table.growth(), |(_, guard)| guard.growth);
@@ -172,53 +211,53 @@ impl Core {
 
         // The records that are superseded, by the number of the change.
         let mut hits = Vec::new();
-        let mut number = 0;
-        for (owner, page) in by_page(changes, growth) {
+        for (owner, first, page) in changes.by_page(growth) {
             let chain = table.chain(owner)?;
             let marks = chain.primary.state.load().has_marks();
-            for change in page {
-                let mut hit = None;
-                chain.find(Table::tag(&chain, change.hash), marks, |slot| self.is_key(change.key, slot, &mut hit))?;
+            for (number, change) in (first..).zip(page) {
+                let (tag, mut hit) = (Table::tag(&chain, change.hash()), None);
+                chain.find(tag, marks, |slot| self.is_key(changes.key(*change), slot, &mut hit))?;
                 hits.extend(hit.map(|hit| (number, hit)));
-                number += 1;
             }
         }
-        let removals = changes.iter().filter(|change| change.removes).count() as u64;
-        let appended = self.log.append(encoded, removals, removals == changes.len() as u64)?;
+        let removals = changes.removals();
+        let only_removals = removals == changes.list.len() as u64;
+        let appended = match own.sequence() {
+            Some(sequence) => self.log.activate_frame(sequence, frame, removals)?,
+            None => self.log.append(frame, removals, only_removals)?,
+        };
         // If it fails, the frame is in the log, and memory does not say what it says: only a recovery can mend it.
         let published = self.publish(changes, hits, appended.place, &guards, growth);
-        published.inspect_err(|error| self.poison(error))?;
-        for (owner, _) in by_page(changes, growth) {
-            let mut chain = table.chain(owner)?;
-            if !chain.overflow.is_empty() {
-                chain.primary.state.begin_move();
-                let trimmed = table.trim(&mut chain);
-                chain.primary.state.end_move();
-                trimmed?;
-            }
+        if let Err(Shortage::Error(error)) = &published {
+            self.poison(error);
         }
+        published?;
         Ok(appended)
     }
 
-    /// Step 4.
+    /// Step 5.
     fn publish(
         &self,
-        changes: &[Change<'_>],
+        changes: &Changes<'_>,
         hits: Vec<(usize, Hit<'_>)>,
         base: Place,
         guards: &[(usize, StripeGuard<'_>)],
         growth: Growth,
-    ) -> Result<()> {
+    ) -> Step<()> {
         let mut hits = hits.into_iter().peekable();
-        let mut number = 0;
-        for (owner, page) in by_page(changes, growth) {
-            let chain = self.table.chain(owner)?;
+        for (owner, first, page) in changes.by_page(growth) {
+            let mut chain = self.table.chain(owner)?;
             let guard = guard_of(guards, growth.stripe_of(owner));
-            for change in page {
-                let place = Place::new(base.segment(), base.offset() + change.start);
+            for (number, &change) in (first..).zip(page) {
+                let place = Place::new(base.segment(), base.offset() + FRAME_BYTES as u64 + change.start());
                 let hit = hits.next_if(|&(of, _)| of == number).map(|(_, hit)| hit);
-                self.apply_change(change, hit, place, &chain, guard)?;
-                number += 1;
+                self.apply_change(changes, change, hit, place, &chain, guard)?;
+            }
+            if !chain.overflow.is_empty() {
+                chain.primary.state.begin_move();
+                let trimmed = self.table.trim(&mut chain);
+                chain.primary.state.end_move();
+                trimmed?;
             }
         }
         Ok(())
@@ -226,16 +265,18 @@ impl Core {
 
     /// Everything that can run short, for all keys of a batch, before anything changes: journal blocks,
     /// memory, and an empty slot for every put, whether or not its key is there already.
-    fn reserve_pages(&self, changes: &[Change<'_>], growth: Growth) -> Step<()> {
+    fn reserve_pages(&self, changes: &Changes<'_>, growth: Growth) -> Step<()> {
+        /// Changes whose pages are fetched ahead.
+        const AHEAD: usize = 16;
         let table = &self.table;
         let mut missing: Vec<(u64, usize)> = Vec::new();
         let mut pages = 0;
-        for (owner, page) in by_page(changes, growth) {
+        for (owner, first, page) in changes.by_page(growth) {
+            for change in changes.list.iter().skip(first + AHEAD).take(page.len()) {
+                table.prefetch_for_change(change.hash());
+            }
             let chain = table.chain(owner)?;
-            let mut room = chain.room();
-            let puts = page.iter().filter(|change| !change.removes);
-            let homeless = puts.filter(|change| !room.take(Tag::of(change.hash, 0))).count();
-            let overflow = homeless.div_ceil(table.geometry.slots());
+            let overflow = overflow_for(&chain, page);
             missing.push((owner, overflow));
             // Each page, and perhaps a bitmap page for each.
             pages += 2 * (1 + chain.overflow.len() + overflow) as u64;
@@ -263,10 +304,10 @@ impl Core {
     }
 
     /// Locks the stripes of all changes in ascending order; `None` if their number changed meanwhile.
-    fn lock_stripes(&self, changes: &[Change<'_>]) -> Option<Vec<(usize, StripeGuard<'_>)>> {
+    fn lock_stripes(&self, changes: &Changes<'_>) -> Option<Vec<(usize, StripeGuard<'_>)>> {
         let growth = self.table.growth();
         let mut wanted = vec![false; 1 << growth.stripes_log2()];
-        changes.iter().for_each(|change| wanted[growth.stripe_of(change.hash)] = true);
+        changes.list.iter().for_each(|change| wanted[growth.stripe_of(change.hash())] = true);
         let stripes = wanted.iter().enumerate().filter(|&(_, &wanted)| wanted);
         let guards: Vec<_> = stripes.map(|(stripe, _)| (stripe, self.table.lock_number(stripe))).collect();
         // With all of them held, the growth word that counts is the one of now: a cursor that moved while
@@ -286,18 +327,19 @@ impl Core {
     /// Publishes one change of a batch. Everything it needs was found before.
     fn apply_change(
         &self,
-        change: &Change<'_>,
+        changes: &Changes<'_>,
+        change: Change,
         hit: Option<Hit<'_>>,
         place: Place,
         chain: &Chain<'_>,
         guard: &StripeGuard<'_>,
     ) -> Result<()> {
         let table = &self.table;
-        let tag = Table::tag(chain, change.hash);
+        let tag = Table::tag(chain, change.hash());
         // Repairs of the changes before this one may have moved the entry: look for its place again.
         let old = hit.as_ref().map(Hit::place);
         let found = chain.find(tag, false, |slot| Ok::<_, Error>(Some(slot.place()) == old))?;
-        match (found, change.removes) {
+        match (found, change.removes()) {
             (Found::Hit(spot, _), true) => {
                 // No trimming: pages that are empty now may have been reserved for later changes.
                 chain.primary.state.begin_move();
@@ -325,8 +367,9 @@ impl Core {
                 }
             }
         }
-        if change.removes {
-            self.log.add_dead(place, change.bytes);
+        if change.removes() {
+            let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
+            self.log.add_dead(place, bytes);
         }
         if let Some(hit) = hit {
             self.log.add_dead(hit.place(), hit.header.total());
@@ -334,11 +377,37 @@ impl Core {
                 self.log.blobs.freed(link);
             }
         }
-        if let Some(link) = change.link {
+        if let Some(link) = changes.link(change) {
             self.log.blobs.linked(link);
         }
         Ok(())
     }
+}
+
+/// Leaves the last change of each key. The changes are sorted, and those of one key in the order of the batch.
+fn keep_last(list: &mut Vec<Change>, records: &Encoded) {
+    for equal in list.chunk_by_mut(|a, b| a.reversed == b.reversed).filter(|equal| equal.len() > 1) {
+        // The last change of a key first: it is the one that stays.
+        equal.sort_unstable_by(|a, b| key_of(records, *a).cmp(key_of(records, *b)).then(b.record.cmp(&a.record)));
+    }
+    list.dedup_by(|later, kept| {
+        later.reversed == kept.reversed && key_of(records, *later) == key_of(records, *kept)
+    });
+}
+
+/// Overflow pages that a chain needs so that every put finds an empty slot.
+fn overflow_for(chain: &Chain<'_>, page: &[Change]) -> usize {
+    /// Up to so many puts are worth a look at their home buckets.
+    const FEW: usize = 8;
+    let tags = || page.iter().filter(|change| !change.removes()).map(|change| Tag::of(change.hash(), 0));
+    let puts = tags().take(FEW + 1).count();
+    let homes = chain.geometry.homes;
+    // Most often each home bucket has room for all of them, and the rest of the page need not be read.
+    if puts <= FEW && tags().all(|tag| chain.primary.page.bucket(tag.home(homes)).empties() >= puts) {
+        return 0;
+    }
+    let mut room = chain.room();
+    tags().filter(|&tag| !room.take(tag)).count().div_ceil(chain.geometry.slots())
 }
 
 fn guard_of<'g, 't>(guards: &'g [(usize, StripeGuard<'t>)], stripe: usize) -> &'g StripeGuard<'t> {

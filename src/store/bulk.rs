@@ -71,7 +71,7 @@ impl Core {
             return Ok((0, done));
         }
         table.touch_chain(&chain, owner, guard.growth)?;
-        let appended = self.log.append(encoded, found.len() as u64, true)?;
+        let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
         self.log.add_dead(appended.place, encoded.len());
         for (spot, hit) in &found {
             chain.remove_unrepaired(*spot);
@@ -132,7 +132,7 @@ impl Core {
         let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
         let (appended, until) = match cause {
             Clear::Record(encoded) => {
-                let appended = self.log.append(encoded, 1, true)?;
+                let appended = self.log.append(encoded.singles(), 1, true)?;
                 (Some(appended), appended.end)
             }
             Clear::Replay { end, linked_later } => {

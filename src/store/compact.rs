@@ -488,7 +488,7 @@ impl Core {
             return Err(self.log.invalid_record(place, Invalid::Header).into());
         }
         table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
-        let appended = self.log.append(encoded, 0, false)?;
+        let appended = self.log.append(encoded.singles(), 0, false)?;
         chain.replace(spot, Slot::new(tag, appended.place));
         let bytes = record.header.total();
         self.log.add_dead(place, bytes);
@@ -511,7 +511,7 @@ impl Core {
             return Ok(false);
         }
         // Not from the reserve: on a full disk this is tried again and again, and would use it up.
-        let appended = self.log.append(encoded, 1, false)?;
+        let appended = self.log.append(encoded.singles(), 1, false)?;
         self.log.add_dead(appended.place, encoded.len());
         self.compaction.moved_bytes.fetch_add(encoded.len(), Ordering::Relaxed);
         Ok(appended.running_low)

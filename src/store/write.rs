@@ -217,7 +217,7 @@ impl Core {
                 } else {
                     table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
                 }
-                let appended = self.log.append(encoded, 1, true)?;
+                let appended = self.log.append(encoded.singles(), 1, true)?;
                 if moving {
                     chain.primary.state.begin_move();
                     let moves = chain.remove(spot);
@@ -240,7 +240,7 @@ impl Core {
             }
             (Found::Hit(spot, _), false) => {
                 table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
-                let appended = self.log.append(encoded, 0, false)?;
+                let appended = self.log.append(encoded.singles(), 0, false)?;
                 chain.replace(spot, Slot::new(Table::tag(&chain, hash), appended.place));
                 (appended, Some(appended.place))
             }
@@ -256,7 +256,7 @@ impl Core {
                     None => table.touch_chain(&chain, owner, guard.growth)?,
                 }
                 let Some(spot) = table.room(&mut chain, owner, found)? else { return Err(Need::Nothing.into()) };
-                let appended = self.log.append(encoded, 0, false)?;
+                let appended = self.log.append(encoded.singles(), 0, false)?;
                 let into_tombstone = chain.fill(spot, Slot::new(Table::tag(&chain, hash), appended.place));
                 if into_tombstone {
                     table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
@@ -387,5 +387,5 @@ impl Core {
 
 /// True if the encoded record is a removal.
 fn encoded_removes(encoded: &Encoded) -> bool {
-    encoded.first_kind() == Some(Kind::Remove)
+    encoded.singles().first_kind() == Some(Kind::Remove)
 }

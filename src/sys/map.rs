@@ -212,6 +212,15 @@ impl LogWriter {
         self.at += bytes.len() as u64;
     }
 
+    /// Appends bytes that are in the file already, at this place, because they were written there.
+    ///
+    /// # Panics
+    /// If the mapping ends before them.
+    pub(crate) fn adopt(&mut self, bytes: u64) {
+        assert!(bytes <= self.room(), "bytes past the end of a segment");
+        self.at += bytes;
+    }
+
     /// Makes everything appended so far readable.
     #[inline]
     pub(crate) fn publish(&mut self) {
