@@ -56,6 +56,8 @@ pub struct Tuning {
     pub repair: bool,
     /// Values larger than this go to a blob file of their own.
     pub blob_bytes_min: u64,
+    /// Frames of that many bytes and more are written to the file of the active segment, not through its mapping.
+    pub written_bytes_min: u64,
     /// False: no background threads; whatever they would do happens in the calls that need it.
     pub background: bool,
     /// log2 of the largest number of lock stripes.
@@ -79,6 +81,7 @@ impl Default for Tuning {
             rewrite_permille: 125,
             repair: true,
             blob_bytes_min: 256 << 10,
+            written_bytes_min: 32 << 10,
             background: true,
             stripes_log2_max: 10,
             reserve_bytes: 32 << 10,

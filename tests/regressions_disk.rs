@@ -62,6 +62,9 @@ impl DiskFile for F {
         }
         self.0.write_at(b, o)
     }
+    fn write_mapped_at(&self, b: &[u8], o: u64) -> io::Result<usize> {
+        self.0.write_mapped_at(b, o)
+    }
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

@@ -247,6 +247,9 @@ impl DiskFile for FillingFile {
         }
         self.file.write_at(buffer, offset)
     }
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        self.file.write_mapped_at(buffer, offset)
+    }
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

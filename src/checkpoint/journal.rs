@@ -27,7 +27,7 @@ use crate::error::{Error, IoContext, Location, Result};
 use crate::index::page::image;
 use crate::log::Position;
 use crate::mutant::{Mutant, broken};
-use crate::sys::{DiskFile, PAGE_BYTES, read_up_to, write_all_at};
+use crate::sys::{DiskFile, PAGE_BYTES, Paced, read_up_to, write_all_at};
 
 const HEAD_MAGIC: [u8; 8] = *b"tophJNL1";
 const TRAILER_MAGIC: [u8; 8] = *b"tophJEND";
@@ -67,6 +67,7 @@ pub(crate) struct JournalWriter<'j> {
     at: u64,
     images: u64,
     checksum: crc32fast::Hasher,
+    paced: Paced<'j>,
 }
 
 fn encode_head(uuid: Uuid, head: JournalHead) -> [u8; PAGE_BYTES] {
@@ -175,6 +176,7 @@ impl Journal {
             at: 1,
             images: 0,
             checksum: crc32fast::Hasher::new(),
+            paced: Paced::new(&*self.file),
         }
     }
 
@@ -270,6 +272,7 @@ impl JournalWriter<'_> {
         let journal = self.journal;
         write_all_at(&*journal.file, &self.buffer, self.at * BLOCK).context("write", &journal.path)?;
         self.at += (self.buffer.len() / PAGE_BYTES) as u64;
+        self.paced.wrote(self.buffer.len() as u64).context("sync", &journal.path)?;
         self.buffer.clear();
         Ok(())
     }

@@ -232,6 +232,16 @@ impl<'t> Chain<'t> {
         slots
     }
 
+    /// True if a tag's path has so many empty slots in the primary page.
+    pub(crate) fn has_empties(&self, tag: Tag, wanted: usize) -> bool {
+        let mut buckets = path(self.geometry, tag.home(self.geometry.homes), 0);
+        let mut empties = 0;
+        buckets.any(|(page, bucket)| {
+            empties += self.page(page).bucket(bucket).empties();
+            empties >= wanted
+        })
+    }
+
     /// The empty slots of every bucket, for planning.
     pub(crate) fn room(&self) -> Room {
         let buckets = self.geometry.homes + self.geometry.stash;

@@ -15,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Position;
+use super::frame::write_below_mapping;
 use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
+use crate::error::IoContext;
 use crate::index::slot::Place;
 use crate::index::{Need, Step};
 use crate::mutant::{Mutant, broken};
@@ -82,7 +84,7 @@ impl Appender {
 }
 
 impl Log {
-    /// Appends a record or a frame.
+    /// Appends records.
     ///
     /// `removals` is the number of remove- and clear-records in it. A record that only removes may use the
     /// reserve at the end of the last segment that the disk has room for.
@@ -91,9 +93,43 @@ impl Log {
     /// [`Need::Segment`]; nothing has changed then.
     #[inline]
     pub(crate) fn append(&self, entry: Entry<'_>, removals: u64, only_removes: bool) -> Step<Appended> {
-        let bytes = entry.len() + MARK_BYTES as u64;
         let mut guard = self.appender.lock();
-        let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
+        let appender = self.make_room(guard.as_mut(), entry.len(), only_removes)?;
+        let offset = appender.writer.position();
+        let salt = appender.segment.salt;
+        entry.place(salt, offset, |piece| appender.writer.put(piece));
+        Ok(self.appended(appender, offset, entry, removals, only_removes))
+    }
+
+    /// Appends a frame. A large one is written to the file: of a store into a mapped page, the first after each sync has to
+    /// be found out and undone again by the kernel, page by page, which takes longer than the copy.
+    ///
+    /// # Errors
+    /// [`Need::Segment`]; nothing has changed then. `Io` if writing fails: what the file holds is unknown then, and
+    /// the caller poisons the store.
+    pub(crate) fn append_frame(&self, frame: Entry<'_>, removals: u64, only_removes: bool) -> Step<Appended> {
+        if frame.len() < self.config.tuning.written_bytes_min {
+            return self.append(frame, removals, only_removes);
+        }
+        let mut guard = self.appender.lock();
+        let appender = self.make_room(guard.as_mut(), frame.len(), only_removes)?;
+        let offset = appender.writer.position();
+        let file = appender.segment.file().ok_or(Need::Nothing)?;
+        write_below_mapping(&*file, frame, appender.segment.salt, offset).context("write", &appender.segment.path)?;
+        appender.writer.adopt(frame.len());
+        Ok(self.appended(appender, offset, frame, removals, only_removes))
+    }
+
+    /// Steps 1 and 2.
+    #[inline]
+    fn make_room<'a>(
+        &self,
+        appender: Option<&'a mut Appender>,
+        bytes: u64,
+        only_removes: bool,
+    ) -> Step<&'a mut Appender> {
+        let bytes = bytes + MARK_BYTES as u64;
+        let Some(appender) = appender else { return Err(Need::Nothing.into()) };
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
@@ -118,9 +154,19 @@ impl Log {
             appender.marked = claim;
             self.add_dead(Place::new(appender.segment.slot, 0), MARK_BYTES as u64);
         }
-        let offset = appender.writer.position();
-        let salt = appender.segment.salt;
-        entry.place(salt, offset, |piece| appender.writer.put(piece));
+        Ok(appender)
+    }
+
+    /// What follows step 3: the watermark and the counters move.
+    #[inline]
+    fn appended(
+        &self,
+        appender: &mut Appender,
+        offset: u64,
+        entry: Entry<'_>,
+        removals: u64,
+        only_removes: bool,
+    ) -> Appended {
         appender.writer.publish();
         if removals > 0 {
             appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
@@ -129,35 +175,32 @@ impl Log {
             }
         }
         appender.total += entry.len();
-        Ok(self.appended(appender, offset))
-    }
-
-    /// Makes the segment active that holds a frame already (frame.rs), and has a given sequence. `removals` is the
-    /// number of removals in the frame.
-    ///
-    /// # Errors
-    /// [`Need::Nothing`] if it is not the next segment any more; nothing has changed then.
-    pub(crate) fn activate_frame(&self, sequence: u32, frame: Entry<'_>, removals: u64) -> Step<Appended> {
-        let mut guard = self.appender.lock();
-        let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
-        let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
-        self.switch(appender, next);
-        let offset = appender.writer.position();
-        appender.writer.adopt(frame.len());
-        appender.writer.publish();
-        appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
-        appender.total += frame.len();
-        Ok(self.appended(appender, offset))
-    }
-
-    #[inline]
-    fn appended(&self, appender: &Appender, offset: u64) -> Appended {
         Appended {
             place: Place::new(appender.segment.slot, offset),
             end: appender.position(),
             total: appender.total,
             running_low: self.prepared_count() < appender.segments_ahead(),
         }
+    }
+
+    /// Makes the segment active that holds a frame already (frame.rs), and has a given sequence.
+    ///
+    /// # Errors
+    /// [`Need::Nothing`] if it is not the next segment any more; nothing has changed then.
+    pub(crate) fn activate_frame(
+        &self,
+        sequence: u32,
+        frame: Entry<'_>,
+        removals: u64,
+        only_removes: bool,
+    ) -> Step<Appended> {
+        let mut guard = self.appender.lock();
+        let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
+        let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
+        self.switch(appender, next);
+        let offset = appender.writer.position();
+        appender.writer.adopt(frame.len());
+        Ok(self.appended(appender, offset, frame, removals, only_removes))
     }
 
     /// True unless the active segment is nearly full and no other one is prepared.

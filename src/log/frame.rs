@@ -17,6 +17,7 @@
 //! If somebody else needs a segment between 4 and 5, the frame's is thrown away and made again, a few times; then the
 //! frame goes the way of all others.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,14 +26,65 @@ use super::segment::SEGMENT_HEADER_BYTES;
 use super::segments::{Log, Prepared};
 use crate::error::{IoContext, Result};
 use crate::options::SyncPolicy;
-use crate::sys::{DiskFile, LogMap, write_all_at};
+use crate::sys::{DiskFile, LogMap, write_all_at, write_mapped_all_at};
 
 /// Bytes of one write. Also the size of the pieces in which the page cache will hold the file.
 const PIECE_BYTES: usize = 1 << 20;
+/// The same for a frame in a segment that it shares with others.
+const SMALL_PIECE_BYTES: usize = 64 << 10;
 /// Bytes behind the frame: room for a few removals, should the disk be full.
 const ROOM_BEHIND: u64 = 64 << 10;
 /// How often a segment is made for one frame.
 const TRIES_MAX: u32 = 3;
+
+/// Collects what is put into pieces of one size, and writes them.
+struct Pieces<W> {
+    write: W,
+    buffer: Vec<u8>,
+    piece_bytes: usize,
+    /// Where the buffer's bytes go.
+    at: u64,
+    result: io::Result<()>,
+}
+
+impl<W: FnMut(&[u8], u64) -> io::Result<()>> Pieces<W> {
+    fn new(piece_bytes: usize, at: u64, write: W) -> Self {
+        Pieces { write, buffer: Vec::with_capacity(piece_bytes), piece_bytes, at, result: Ok(()) }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(self.piece_bytes - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+            if self.buffer.len() == self.piece_bytes {
+                self.flush();
+            }
+        }
+    }
+
+    /// Does nothing after an error.
+    fn flush(&mut self) {
+        if self.result.is_ok() {
+            self.result = (self.write)(&self.buffer, self.at);
+        }
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+    }
+
+    /// Writes the rest. The first error counts.
+    fn finish(mut self) -> io::Result<()> {
+        self.flush();
+        self.result
+    }
+}
+
+/// Writes a frame to the active segment's file, behind its last record.
+pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u64, offset: u64) -> io::Result<()> {
+    let mut pieces = Pieces::new(SMALL_PIECE_BYTES, offset, |piece, at| write_mapped_all_at(file, piece, at));
+    frame.place(salt, offset, |piece| pieces.put(piece));
+    pieces.finish()
+}
 
 /// The segment that was made for a frame.
 #[derive(Debug, Default)]
@@ -94,27 +146,14 @@ impl Log {
         path: &Path,
     ) -> Result<(Arc<dyn DiskFile>, LogMap, bool)> {
         let file = self.create_allocated(path, bytes)?;
-        // The zeroes before the header's place, and behind the frame, are written like the rest: what the page cache
+        // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.
-        let mut buffer = Vec::with_capacity(PIECE_BYTES.min(bytes as usize));
-        let (mut at, mut result) = (0, Ok(()));
-        let mut put = |mut piece: &[u8]| {
-            while !piece.is_empty() && result.is_ok() {
-                let (now, later) = piece.split_at(piece.len().min(PIECE_BYTES - buffer.len()));
-                buffer.extend_from_slice(now);
-                piece = later;
-                if buffer.len() == PIECE_BYTES || at + buffer.len() as u64 == bytes {
-                    result = write_all_at(&*file, &buffer, at);
-                    at += buffer.len() as u64;
-                    buffer.clear();
-                }
-            }
-        };
-        put(&[0; SEGMENT_HEADER_BYTES as usize]);
-        frame.place(salt, SEGMENT_HEADER_BYTES, &mut put);
+        let mut pieces = Pieces::new(PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));
+        pieces.put(&[0; SEGMENT_HEADER_BYTES as usize]);
+        frame.place(salt, SEGMENT_HEADER_BYTES, |piece| pieces.put(piece));
         let behind = bytes - SEGMENT_HEADER_BYTES - frame.len();
-        put(&vec![0; behind as usize]);
-        result.context("write a frame to", path)?;
+        pieces.put(&vec![0; behind as usize]);
+        pieces.finish().context("write a frame to", path)?;
         if self.config.sync == SyncPolicy::Always {
             file.sync_data().context("sync", path)?;
         }

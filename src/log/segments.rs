@@ -34,11 +34,14 @@ use crate::observe;
 use crate::options::{SyncPolicy, Tuning};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned};
-use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, write_all_at};
+use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
 
 /// The smallest and the largest segment that the store chooses by itself.
 const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
 const SEGMENT_BYTES_LAST: u64 = Place::SEGMENT_BYTES_MAX;
+
+/// The smallest segment, if the store is large enough for it, that is prepared while somebody waits.
+const URGENT_BYTES_MIN: u64 = 4 << 20;
 
 /// How a log is set up.
 #[derive(Debug, Clone)]
@@ -193,7 +196,7 @@ impl Log {
 
     /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused.
     pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
-        let needed = (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096);
+        let needed = self.segment_bytes_needed(room);
         let chosen = self.config.segment_bytes.map_or_else(
             || {
                 let log: u64 = self.registry.lock().segments.values().map(|segment| segment.capacity).sum();
@@ -204,6 +207,11 @@ impl Log {
             |bytes| bytes.next_multiple_of(4096),
         );
         chosen.max(needed)
+    }
+
+    /// The smallest segment with room for so many bytes.
+    fn segment_bytes_needed(&self, room: u64) -> u64 {
+        (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096)
     }
 
     /// Bytes of the zeroes that a segment is prepared with.
@@ -227,7 +235,10 @@ impl Log {
         }
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
         self.discard_prepared()?;
-        self.prepare(self.segment_bytes(room))
+        // Somebody waits for it, so it is small; the next one is prepared while this one is used.
+        let (usual, needed) = (self.segment_bytes(room), self.segment_bytes_needed(room));
+        let urgent = (usual / 8).max(URGENT_BYTES_MIN).max(needed);
+        self.prepare(if self.config.segment_bytes.is_some() { usual } else { usual.min(urgent) })
     }
 
     /// Prepares the segment in which a store goes on after recovery: no larger than what was replayed, or an open
@@ -377,13 +388,18 @@ impl Log {
         }
         let file = self.create_allocated(path, bytes)?;
         let zeroes = vec![0; self.piece_bytes().min(bytes as usize)];
+        let synced = self.config.sync != SyncPolicy::Manual;
+        let mut paced = Paced::new(&*file);
         let mut at = 0;
         while at < bytes {
             let piece = (zeroes.len() as u64).min(bytes - at);
             write_all_at(&*file, &zeroes[..piece as usize], at).context("write zeroes to", path)?;
             at += piece;
+            if synced {
+                paced.wrote(piece).context("sync", path)?;
+            }
         }
-        if self.config.sync != SyncPolicy::Manual {
+        if synced {
             file.sync_data().context("sync", path)?;
         }
         let map = file.map_log(bytes as usize, 0, true).context("map", path)?;

@@ -223,16 +223,23 @@ impl Core {
         let removals = changes.removals();
         let only_removals = removals == changes.list.len() as u64;
         let appended = match own.sequence() {
-            Some(sequence) => self.log.activate_frame(sequence, frame, removals)?,
-            None => self.log.append(frame, removals, only_removals)?,
+            Some(sequence) => self.log.activate_frame(sequence, frame, removals, only_removals),
+            None => self.log.append_frame(frame, removals, only_removals),
         };
+        let appended = self.poison_by(appended)?;
         // If it fails, the frame is in the log, and memory does not say what it says: only a recovery can mend it.
         let published = self.publish(changes, hits, appended.place, &guards, growth);
-        if let Err(Shortage::Error(error)) = &published {
-            self.poison(error);
-        }
-        published?;
+        self.poison_by(published)?;
         Ok(appended)
+    }
+
+    /// Poisons the store if a step failed after which log and memory may differ.
+    fn poison_by<T>(&self, step: Step<T>) -> Step<T> {
+        step.inspect_err(|shortage| {
+            if let Shortage::Error(error) = shortage {
+                self.poison(error);
+            }
+        })
     }
 
     /// Step 5.
@@ -390,20 +397,18 @@ fn keep_last(list: &mut Vec<Change>, records: &Encoded) {
         // The last change of a key first: it is the one that stays.
         equal.sort_unstable_by(|a, b| key_of(records, *a).cmp(key_of(records, *b)).then(b.record.cmp(&a.record)));
     }
-    list.dedup_by(|later, kept| {
-        later.reversed == kept.reversed && key_of(records, *later) == key_of(records, *kept)
-    });
+    list.dedup_by(|later, kept| later.reversed == kept.reversed && key_of(records, *later) == key_of(records, *kept));
 }
 
 /// Overflow pages that a chain needs so that every put finds an empty slot.
 fn overflow_for(chain: &Chain<'_>, page: &[Change]) -> usize {
-    /// Up to so many puts are worth a look at their home buckets.
+    /// Up to so many puts are worth a look at their paths, one by one.
     const FEW: usize = 8;
     let tags = || page.iter().filter(|change| !change.removes()).map(|change| Tag::of(change.hash(), 0));
     let puts = tags().take(FEW + 1).count();
-    let homes = chain.geometry.homes;
-    // Most often each home bucket has room for all of them, and the rest of the page need not be read.
-    if puts <= FEW && tags().all(|tag| chain.primary.page.bucket(tag.home(homes)).empties() >= puts) {
+    // Most often each path has enough empty slots near its beginning for all of them, and the rest of the page need not
+    // be read.
+    if puts <= FEW && tags().all(|tag| chain.has_empties(tag, puts)) {
         return 0;
     }
     let mut room = chain.room();

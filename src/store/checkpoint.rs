@@ -27,7 +27,7 @@ use crate::observe::{self, Timed};
 use crate::store::core::{CheckpointState, Core, Files};
 use crate::store::create::COMPACTING;
 use crate::sync::{Instant, MutexGuard, Ordering};
-use crate::sys::{DiskFile, PAGE_BYTES, write_all_at};
+use crate::sys::{DiskFile, PAGE_BYTES, Paced, write_all_at};
 
 /// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page
 /// cache, and changing one page of them later would cost more.
@@ -253,8 +253,10 @@ fn same_content(a: &PageImage, b: &PageImage) -> bool {
 
 /// Steps 4: writes the images of a complete journal in place.
 pub(crate) fn apply_journal(files: &Files, head: JournalHead) -> Result<()> {
+    let mut paced = Paced::new(&*files.index);
     files.journal.for_each_run(head, |images| {
         write_images(&*files.index, images).context("write pages of", &files.index_path)?;
+        paced.wrote(images.as_flattened().len() as u64).context("sync", &files.index_path)?;
         Ok(true)
     })?;
     if broken(Mutant::PagesNotSynced) {

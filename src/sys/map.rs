@@ -95,7 +95,8 @@ impl LogMap {
     ///
     /// # Safety
     /// `memory` must be readable for `bytes` bytes (and writable, if a [`LogWriter`] is made) for as long as
-    /// `owner` lives; nobody but the map's `LogWriter` may change it.
+    /// `owner` lives; nobody but the map's `LogWriter` may change it, through the mapping or by writing to the file at or
+    /// above the watermark.
     pub unsafe fn from_raw(memory: NonNull<u8>, bytes: usize, written: u64, owner: Box<dyn MapOwner>) -> Self {
         LogMap { base: memory, len: bytes as u64, written: AtomicU64::new(written.min(bytes as u64)), cookie: 0, owner }
     }

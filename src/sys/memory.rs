@@ -103,7 +103,7 @@ impl LogMemory {
         let view = LogView { words: Arc::clone(&self.words), bytes };
         // SAFETY: the words cover `bytes` bytes and may be written through `&`, as they are atomics; `self`
         // keeps them alive. Nobody but the map's LogWriter writes to them: `self` is consumed, so there is one
-        // map, and a `LogView` only reads.
+        // map, and a `LogView` shows what that writer's file is given, above the watermark.
         let map = unsafe { LogMap::from_raw(memory, bytes, written, Box::new(self)) };
         (map, view)
     }
@@ -158,6 +158,22 @@ impl LogView {
         for (bytes, word) in buffer.chunks_mut(8).zip(&self.words[offset / 8..]) {
             let word = word.load(Ordering::Relaxed).to_ne_bytes();
             bytes.copy_from_slice(&word[..bytes.len()]);
+        }
+    }
+}
+
+impl LogView {
+    /// Shows bytes in the memory that were written to the file.
+    ///
+    /// # Safety
+    /// No other thread may be appending to the mapping or reading this part of it meanwhile.
+    pub unsafe fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.bytes);
+        for (at, byte) in (offset..).zip(bytes) {
+            let word = &self.words[at / 8];
+            let mut now = word.load(Ordering::Relaxed).to_ne_bytes();
+            now[at % 8] = *byte;
+            word.store(u64::from_ne_bytes(now), Ordering::Relaxed);
         }
     }
 }

@@ -133,6 +133,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes up to `buffer.len()` bytes.
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize>;
+    /// The same under a writable mapping of the log, at or above its watermark: the mapping shows the bytes.
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Bytes that the file occupies on the disk.
@@ -165,6 +167,33 @@ pub trait DiskFile: Send + Sync + Debug {
     /// mapping all of them must have been [allocated](DiskFile::allocate): a store to a hole for which there is no
     /// block ends the process.
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap>;
+}
+
+/// Writes much to a file in the background, while others wait for small syncs: what the kernel collects is passed on to the
+/// device after each mebibyte, so that their bytes never stand behind more than that.
+#[derive(Debug)]
+pub(crate) struct Paced<'f> {
+    file: &'f dyn DiskFile,
+    unsynced: u64,
+}
+
+impl<'f> Paced<'f> {
+    /// Bytes that may be collected.
+    const BYTES: u64 = 1 << 20;
+
+    pub(crate) fn new(file: &'f dyn DiskFile) -> Self {
+        Paced { file, unsynced: 0 }
+    }
+
+    /// Notes that so many bytes were written. What is written last is not synced here.
+    pub(crate) fn wrote(&mut self, bytes: u64) -> io::Result<()> {
+        self.unsynced += bytes;
+        if self.unsynced < Self::BYTES {
+            return Ok(());
+        }
+        self.unsynced = 0;
+        self.file.sync_data()
+    }
 }
 
 /// Reads exactly `buffer.len()` bytes.
@@ -227,9 +256,18 @@ pub(crate) fn read_around(
 }
 
 /// Writes all of `buffer`.
-pub(crate) fn write_all_at(file: &dyn DiskFile, mut buffer: &[u8], mut offset: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &dyn DiskFile, buffer: &[u8], offset: u64) -> io::Result<()> {
+    write_all(buffer, offset, |rest, at| file.write_at(rest, at))
+}
+
+/// The same where the log is mapped.
+pub(crate) fn write_mapped_all_at(file: &dyn DiskFile, buffer: &[u8], offset: u64) -> io::Result<()> {
+    write_all(buffer, offset, |rest, at| file.write_mapped_at(rest, at))
+}
+
+fn write_all(mut buffer: &[u8], mut offset: u64, write: impl Fn(&[u8], u64) -> io::Result<usize>) -> io::Result<()> {
     while !buffer.is_empty() {
-        match file.write_at(buffer, offset) {
+        match write(buffer, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 buffer = &buffer[n..];

@@ -198,6 +198,11 @@ impl DiskFile for RealFile {
         self.file.write_at(buffer, offset)
     }
 
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        // Mapping and writes go to the same page cache.
+        self.file.write_at(buffer, offset)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

@@ -82,6 +82,7 @@ pub fn tiny() -> Tuning {
         stash_buckets: 1,
         overflow_log2_min: 1,
         blob_bytes_min: 600,
+        written_bytes_min: 256,
         background: false,
         stripes_log2_max: 3,
         reserve_bytes: 512,

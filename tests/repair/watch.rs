@@ -65,6 +65,9 @@ impl DiskFile for WatchedFile {
     fn write_at(&self, _buffer: &[u8], _offset: u64) -> io::Result<usize> {
         panic!("a repair writes nothing")
     }
+    fn write_mapped_at(&self, _buffer: &[u8], _offset: u64) -> io::Result<usize> {
+        panic!("a repair writes nothing")
+    }
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }

@@ -137,6 +137,11 @@ impl DiskFile for PointFile {
         self.file.write_at(buffer, offset)
     }
 
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        point();
+        self.file.write_mapped_at(buffer, offset)
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

@@ -24,7 +24,7 @@ fn syncs_cover_the_segments_before() {
     // Three records fill a segment.
     Scenario::new("segment switch")
         .options(|options| options.sync(SyncPolicy::Manual))
-        .tuning(|tuning| Tuning { blob_bytes_min: 1 << 20, ..tuning })
+        .tuning(|tuning| Tuning { blob_bytes_min: 1 << 20, written_bytes_min: 256, ..tuning })
         .value_bytes(900)
         .tasks(2, |t| (0..5).for_each(|key| t.insert(key)))
         .task(|t| {

@@ -65,6 +65,9 @@ impl DiskFile for BadFile {
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         self.inner.write_at(buffer, offset)
     }
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        self.inner.write_mapped_at(buffer, offset)
+    }
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }

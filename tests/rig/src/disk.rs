@@ -304,13 +304,8 @@ impl SimFile {
     }
 }
 
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let (mut world, bytes) = self.shortened(Call::Read, buffer.len())?;
-        Ok(world.read(self.node, offset, &mut buffer[..bytes]))
-    }
-
-    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+impl SimFile {
+    fn write(&self, buffer: &[u8], offset: u64, write: fn(&mut World, NodeId, u64, &[u8])) -> io::Result<usize> {
         assert!(self.writable, "a write to a file that was opened for reading");
         let mut world = self.disk.0.lock();
         let mut bytes = buffer.len();
@@ -321,8 +316,23 @@ impl DiskFile for SimFile {
             Some(Fault::Full) if !world.needs_blocks(self.node, offset, bytes as u64) => {}
             Some(fault) => return Err(failed(fault)),
         }
-        world.write(self.node, offset, &buffer[..bytes]);
+        write(&mut world, self.node, offset, &buffer[..bytes]);
         Ok(bytes)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (mut world, bytes) = self.shortened(Call::Read, buffer.len())?;
+        Ok(world.read(self.node, offset, &mut buffer[..bytes]))
+    }
+
+    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        self.write(buffer, offset, World::write)
+    }
+
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        self.write(buffer, offset, World::write_mapped)
     }
 
     fn len(&self) -> io::Result<u64> {

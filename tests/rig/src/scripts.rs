@@ -21,6 +21,7 @@ fn tiny() -> Tuning {
         rewrite_permille: 125,
         repair: true,
         blob_bytes_min: 1 << 10,
+        written_bytes_min: 256,
         background: false,
         stripes_log2_max: 2,
         reserve_bytes: 512,

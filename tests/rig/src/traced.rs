@@ -182,6 +182,11 @@ impl DiskFile for TracedFile {
         self.inner.write_at(buffer, offset)
     }
 
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        self.note("write_mapped_at", &[offset, buffer.len() as u64, crc32fast::hash(buffer).into()])?;
+        self.inner.write_mapped_at(buffer, offset)
+    }
+
     fn len(&self) -> io::Result<u64> {
         let len = self.inner.len()?;
         self.note("len", &[len])?;

@@ -321,6 +321,10 @@ impl World {
                 assert_eq!(now, bytes[..now.len()], "pwrite of other bytes under a live mapping of the log");
             }
         }
+        self.write_seen(node, at, bytes);
+    }
+
+    pub(super) fn write_seen(&mut self, node: NodeId, at: u64, bytes: &[u8]) {
         self.note_private(node, at, bytes.len());
         let end = at + bytes.len() as u64;
         if self.file(node).len() < end {

@@ -69,6 +69,21 @@ impl World {
         self.logs = logs.into_iter().filter(|(n, view)| stays(*n, view)).collect();
     }
 
+    /// A write under a writable mapping of the log, which shows it.
+    #[allow(unsafe_code)]
+    pub(crate) fn write_mapped(&mut self, node: NodeId, at: u64, bytes: &[u8]) {
+        self.look_at_logs(Some(node));
+        let views = self.logs.iter().filter(|(n, view)| *n == node && view.is_mapped());
+        let mut shown = false;
+        for (_, view) in views {
+            // SAFETY: as above; and nobody reads what lies above the watermark.
+            unsafe { view.copy_in(at as usize, bytes) };
+            shown = true;
+        }
+        assert!(shown, "a write under a mapping that does not exist");
+        self.write_seen(node, at, bytes);
+    }
+
     /// Maps a part of a file privately. Returns the map's number, and what must live as long as the map.
     pub(crate) fn map_private(&mut self, node: NodeId, at: u64, memory: IndexMemory, fresh: bool) -> (u64, Arc<()>) {
         assert!(at.is_multiple_of(PAGE as u64));
