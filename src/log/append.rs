@@ -25,7 +25,7 @@ use crate::index::{Need, Step};
 use crate::mutant::{Mutant, broken};
 use crate::options::SyncPolicy;
 use crate::sync::{Instant, Ordering};
-use crate::sys::LogWriter;
+use crate::sys::{LogMap, LogWriter};
 
 /// The active segment and its writer.
 #[derive(Debug)]
@@ -70,6 +70,11 @@ impl Appender {
     /// Bytes appended since the store was opened.
     pub(crate) fn total(&self) -> u64 {
         self.total
+    }
+
+    /// The mapping, and where the next record goes.
+    pub(crate) fn ahead(&self) -> (Arc<LogMap>, u64) {
+        (Arc::clone(self.writer.map()), self.writer.position())
     }
 
     /// Bytes left in the segment.

@@ -292,6 +292,21 @@ impl Log {
         next
     }
 
+    /// Faults in the memory that the next records will go to. A page of a segment that was synced when it was prepared, or
+    /// has been synced since, is mapped for reading only: the first store to it would be interrupted for microseconds.
+    pub(crate) fn warm_ahead(&self, bytes: u64) {
+        let Some((map, at)) = self.appender.lock().as_ref().map(Appender::ahead) else { return };
+        let start = at & !(crate::sys::PAGE_BYTES as u64 - 1);
+        let end = (at + bytes).min(map.len());
+        // Only advice, here and below.
+        let _ = map.populate(start, end.saturating_sub(start));
+        let rest = (at + bytes).saturating_sub(map.len());
+        let next = self.prepared.lock().front().map(|next| Arc::clone(next.writer.map()));
+        if let Some(next) = next.filter(|_| rest > 0) {
+            let _ = next.populate(0, rest.min(next.len()));
+        }
+    }
+
     /// Bytes of the prepared segments' files.
     pub(crate) fn prepared_bytes(&self) -> u64 {
         self.prepared.lock().iter().map(|prepared| prepared.segment.capacity).sum()

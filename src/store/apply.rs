@@ -188,7 +188,7 @@ impl Core {
     /// Helps growth along, grows the table first if the batch would overfill it, and allocates the blocks of its
     /// pages: all that is better done once than found missing, page by page, with the stripes locked.
     fn make_room(&self, changes: &Changes<'_>) -> Result<()> {
-        self.help_growth()?;
+        self.help_growth_for(changes.list.len())?;
         let puts = changes.list.len() as u64 - changes.removals();
         if self.table.len() + puts > self.table.threshold(self.table.growth().level()) + puts / 2 {
             self.grow_for(self.table.len() + puts)?;

@@ -1,12 +1,13 @@
 //! The background threads: whatever can be done before somebody has to wait for it.
 //!
 //! * *segments* prepares the next segment.
-//! * *growth* adds the extent for the next growth, begins it when the load asks for it, and drives it to its
-//!   end when no writes do. A thread of its own, because a segment can take long on a busy disk, and a table
-//!   that waits for growth fills up with overflow pages.
+//! * *growth* adds the extent for the next growth, begins it when the load asks for it, and evacuates page after
+//!   page. A thread of its own, because a segment can take long on a busy disk, and a table that waits for growth
+//!   fills up with overflow pages.
 //! * *checkpoint* runs checkpoints when enough log has been written or much memory is dirty.
 //! * *compact* evacuates segments when the log is over its bound.
 //! * *sync* (with `SyncPolicy::Every`) syncs at the interval.
+//! * *warm* (with the same) makes the memory ready that the log's next records go to, which each sync has write-protected.
 //!
 //! An error here is not reported: whoever needs what could not be done meets it again, in the call that
 //! needs it. (A failed sync or checkpoint has poisoned the store, which every later change reports.)
@@ -23,10 +24,14 @@ use crate::sync::{Builder, JoinHandle, Ordering};
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the checkpoint thread looks at the dirty set without being woken.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
-/// Pages evacuated at a time when no writes help.
-const EVACUATE_PAGES: usize = 64;
-/// How long the store must have been without inserts before the growth thread evacuates pages itself.
-const QUIET: Duration = Duration::from_millis(20);
+/// How often the warming thread looks while records are written.
+const WARM_PAUSE: Duration = Duration::from_millis(2);
+/// The least and the most that it makes ready at a time.
+const WARM_BYTES: (u64, u64) = (64 << 10, 2 << 20);
+/// Pages evacuated at a time.
+const EVACUATE_PAGES: usize = 8;
+/// How long the growth thread lets others have what it needs.
+const TURN: Duration = Duration::from_micros(200);
 
 /// What a thread does until the store is closed.
 type Work = fn(&Core);
@@ -37,15 +42,17 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
     if !core.tuning.background || core.files.is_none() {
         return Ok(threads);
     }
-    let work: [(&str, Work); 5] = [
+    let work: [(&str, Work); 6] = [
         ("tophash-segment", segments),
         ("tophash-growth", growth),
         ("tophash-ckpt", checkpoints),
         ("tophash-compact", compactions),
         ("tophash-sync", syncs),
+        ("tophash-warm", warm),
     ];
     for (name, work) in work {
-        if name == "tophash-sync" && !matches!(core.sync, SyncPolicy::Every(_)) {
+        let for_intervals = ["tophash-sync", "tophash-warm"].contains(&name);
+        if for_intervals && !matches!(core.sync, SyncPolicy::Every(_)) {
             continue;
         }
         let shared = Arc::clone(core);
@@ -104,18 +111,14 @@ fn growth(core: &Core) {
     }
 }
 
-/// Finishes growth while nobody inserts.
+/// Evacuates pages until growth is finished. The pages of one turn are few, because a checkpoint's cut waits for them.
 fn drive_growth(core: &Core) {
-    while core.table.growth().is_resizing() {
-        let before = core.table.inserts();
-        if core.wake.sleep(QUIET) == Woken::Stop || core.table.inserts() != before {
-            return;
-        }
-        while core.table.growth().is_resizing() && core.table.inserts() == before {
-            let done = core.retry(|| core.table.help_growth(EVACUATE_PAGES, core));
-            if !matches!(done, Ok(pages) if pages > 0) {
-                return;
-            }
+    while core.table.growth().is_resizing() && !core.wake.is_stopped() {
+        match core.retry(|| core.table.help_growth(EVACUATE_PAGES, core)) {
+            // Somebody else is at it, or holds the structure for something longer.
+            Ok(0) => _ = core.wake.sleep(TURN),
+            Ok(_) => {}
+            Err(_) => return,
         }
     }
 }
@@ -153,5 +156,18 @@ fn syncs(core: &Core) {
             // As above.
             let _ = core.sync_to(tail);
         }
+    }
+}
+
+fn warm(core: &Core) {
+    let (mut pause, mut before) = (PAUSE, core.log.total());
+    while core.wake.sleep(pause) != Woken::Stop {
+        let total = core.log.total();
+        let written = total - std::mem::replace(&mut before, total);
+        if written > 0 && core.poisoned().is_none() {
+            // As much as was written since the last time, twice over, if that was a moment ago.
+            core.log.warm_ahead((written * 2).clamp(WARM_BYTES.0, WARM_BYTES.1));
+        }
+        pause = if written > 0 { WARM_PAUSE } else { PAUSE };
     }
 }

@@ -34,7 +34,7 @@ impl Core {
         let mut removed = 0;
         let mut rest = &hashed[..];
         while let Some(&(first, _)) = rest.first() {
-            self.help_growth()?;
+            self.help_growth(first)?;
             let (count, keys_done) = with_encoded(|encoded| self.retry(|| self.remove_run(first, rest, encoded)))?;
             removed += count;
             rest = &rest[keys_done..];

@@ -379,11 +379,34 @@ impl Core {
         (pages + pages / 16 + 64).min(self.limit_pages)
     }
 
-    /// Does a little of the growth that is under way. Called before each change, with no lock held.
+    /// Does a little of the growth that is under way. Called before changes, with no lock held; `hash` is that of a
+    /// change's key.
+    ///
+    /// The growth thread evacuates page after page. Should it get no time, the changes do without it: one in so many
+    /// evacuates a page, so that the last one is done when the table holds an eighth more than at the start. Which
+    /// one is left to the hash.
     ///
     /// On a full disk, or at a damaged page, growth stands still; that alone keeps no change from being made.
     #[inline]
-    pub(crate) fn help_growth(&self) -> Result<()> {
+    pub(crate) fn help_growth(&self, hash: u64) -> Result<()> {
+        if self.table.growth().is_resizing() && !hash.is_multiple_of(self.changes_per_page()) {
+            return Ok(());
+        }
+        self.help_growth_by(1)
+    }
+
+    /// The same for many changes at once.
+    pub(crate) fn help_growth_for(&self, changes: usize) -> Result<()> {
+        self.help_growth_by(changes.div_ceil(self.changes_per_page() as usize))
+    }
+
+    /// In so many changes one evacuates a page.
+    #[inline]
+    fn changes_per_page(&self) -> u64 {
+        (self.table.geometry.slots() / 16).max(1) as u64
+    }
+
+    fn help_growth_by(&self, pages: usize) -> Result<()> {
         let growing = self.table.growth().is_resizing();
         if !growing && !self.table.growth_wanted.load(Ordering::Relaxed) {
             if !self.tuning.background && self.table.shrink_wanted.load(Ordering::Relaxed) {
@@ -396,7 +419,7 @@ impl Core {
             return Ok(());
         }
         let turns = growing && self.table.growth_wanted.load(Ordering::Relaxed) && self.table.growth().is_shrinking();
-        let helped = self.retry(|| if growing && !turns { self.evacuate(1) } else { self.table.start_growth() });
+        let helped = self.retry(|| if growing && !turns { self.evacuate(pages) } else { self.table.start_growth() });
         match helped {
             Err(Error::DiskFull { .. } | Error::Corrupt { .. } | Error::LimitReached { .. }) => Ok(()),
             other => other,

@@ -137,7 +137,7 @@ impl Core {
                 None => None,
             };
             let mut attempt = Attempt { expect, want_stored, patience: 1, unchecked: None, checked: None, stored_blob };
-            self.help_growth()?;
+            self.help_growth(hash)?;
             self.retry(|| {
                 self.check_previous_blob(&mut attempt)?;
                 self.change_locked(key, hash, encoded, link, &mut attempt)
