@@ -23,7 +23,6 @@ use crate::error::IoContext;
 use crate::index::slot::Place;
 use crate::index::{Need, Step};
 use crate::mutant::{Mutant, broken};
-use crate::options::SyncPolicy;
 use crate::sync::{Instant, Ordering};
 use crate::sys::{LogMap, LogWriter};
 
@@ -42,8 +41,9 @@ pub(crate) struct Appender {
     hurried: bool,
 }
 
-/// A segment that is full before this has passed was written in a hurry.
+/// A segment that is full before this has passed was written in a hurry, and so was one that was written at this rate.
 const HURRY: Duration = Duration::from_millis(500);
+const HURRY_BYTES_PER_SECOND: f64 = 64e6;
 
 /// Where a record or frame was put.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,16 @@ impl Appender {
     /// Bytes appended since the store was opened.
     pub(crate) fn total(&self) -> u64 {
         self.total
+    }
+
+    /// True if the segment before was full in a hurry.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
+    /// Nobody is in a hurry any more.
+    pub(crate) fn slow_down(&mut self) {
+        self.hurried = false;
     }
 
     /// The mapping, and where the next record goes.
@@ -235,7 +245,8 @@ impl Log {
         let end = appender.writer.position();
         let claim = self.commit.durable();
         let predecessor = Arc::clone(&appender.segment);
-        let (total, hurried) = (appender.total, appender.since.elapsed() < HURRY);
+        let (total, taken) = (appender.total, appender.since.elapsed());
+        let hurried = taken < HURRY || end as f64 > HURRY_BYTES_PER_SECOND * taken.as_secs_f64();
         *appender = Appender { total, hurried, ..Appender::new(Arc::clone(&segment), writer, claim) };
         appender.write_header(self, predecessor.sequence, end, claim);
         predecessor.seal(end);
@@ -265,7 +276,7 @@ impl Appender {
             claim,
             slot: self.segment.slot,
             reused: self.segment.reused,
-            bulk: log.config.sync == SyncPolicy::Manual,
+            bulk: self.segment.bulk,
         };
         self.writer.put(&header.encode());
         debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);

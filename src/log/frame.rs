@@ -19,14 +19,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::record::{Entry, MARK_BYTES};
 use super::segment::SEGMENT_HEADER_BYTES;
-use super::segments::{Log, Prepared};
+use super::segments::{Log, Made, Prepared};
 use crate::error::{IoContext, Result};
 use crate::options::SyncPolicy;
-use crate::sys::{DiskFile, LogMap, write_all_at, write_mapped_all_at};
+use crate::sys::{DiskFile, write_all_at, write_mapped_all_at};
 
 /// Bytes of one write. Also the size of the pieces in which the page cache will hold the file.
 const PIECE_BYTES: usize = 1 << 20;
@@ -144,7 +143,7 @@ impl Log {
         bytes: u64,
         salt: u64,
         path: &Path,
-    ) -> Result<(Arc<dyn DiskFile>, LogMap, bool)> {
+    ) -> Result<Made> {
         let file = self.create_allocated(path, bytes)?;
         // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.
@@ -158,7 +157,7 @@ impl Log {
             file.sync_data().context("sync", path)?;
         }
         let map = file.map_log(bytes as usize, 0, true).context("map", path)?;
-        Ok((file, map, false))
+        Ok(Made { file, map, reused: false, bulk: self.config.sync == SyncPolicy::Manual })
     }
 
     /// True if the segment is the next to become active.

@@ -192,6 +192,8 @@ pub(crate) struct Segment {
     pub(crate) capacity: u64,
     /// The file was another segment before.
     pub(crate) reused: bool,
+    /// The file was prepared for bulk writing: small syncs of it are slow.
+    pub(crate) bulk: bool,
     /// Where its records end; `u64::MAX` while it is the active one.
     end: AtomicU64,
     /// Remove- and clear-records in it.
@@ -225,6 +227,7 @@ impl Segment {
             path,
             capacity,
             reused: false,
+            bulk: false,
             end: AtomicU64::new(end.unwrap_or(u64::MAX)),
             removals: AtomicU64::new(0),
             removal_bytes: AtomicU64::new(0),
@@ -236,9 +239,9 @@ impl Segment {
         }
     }
 
-    /// The same segment, in a file that was another one before.
-    pub(crate) fn reused(self, reused: bool) -> Self {
-        Segment { reused, ..self }
+    /// The same segment, and how its file was made: whether it was another one before, whether for bulk writing.
+    pub(crate) fn made(self, reused: bool, bulk: bool) -> Self {
+        Segment { reused, bulk, ..self }
     }
 
     /// Where the records end, unless it is the active segment.

@@ -6,7 +6,8 @@
 //!    and name are durable. *Crash:* a file of zeroes that recovery unlinks.
 //! 2. It is filled with zeroes in pieces. The page cache keeps a file in pieces as large as it was written in,
 //!    and writes whole pieces back: small ones make small syncs, large ones are mapped by huge pages. Where
-//!    writes are synced, the zeroes are synced now, so that no later sync has to.
+//!    writes are synced, the zeroes are synced now, so that no later sync has to. With `SyncPolicy::Every` the rate at
+//!    which the last segment was filled decides.
 //! 3. It is mapped, and becomes the next in the queue.
 //!
 //! A spare file of a freed segment (space.rs) makes 1 and 2 unnecessary: its blocks are there and written.
@@ -62,6 +63,16 @@ pub(crate) struct Prepared {
     pub(crate) writer: LogWriter,
     /// It was made for a frame, which it holds already (frame.rs): nothing else may go into it before.
     pub(crate) has_frame: bool,
+}
+
+/// A segment's file, and how it was made.
+pub(crate) struct Made {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) map: LogMap,
+    /// It was another segment's.
+    pub(crate) reused: bool,
+    /// It is for bulk writing.
+    pub(crate) bulk: bool,
 }
 
 #[derive(Debug)]
@@ -214,12 +225,31 @@ impl Log {
         (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096)
     }
 
-    /// Bytes of the zeroes that a segment is prepared with.
-    fn piece_bytes(&self) -> usize {
+    /// True if the next segment is for bulk writing. Then it is written back in large pieces, which is dear for small
+    /// syncs; in small pieces each sync interrupts the writers once for each page, which is dear for many records.
+    fn wants_bulk(&self) -> bool {
         match self.config.sync {
+            SyncPolicy::Always => false,
+            SyncPolicy::Every(_) => self.appender.lock().as_ref().is_some_and(Appender::is_hurried),
+            SyncPolicy::Manual => true,
+        }
+    }
+
+    /// Bytes of the zeroes that a segment is prepared with.
+    fn piece_bytes(&self, bulk: bool) -> usize {
+        match self.config.sync {
+            _ if bulk => 4 << 20,
             SyncPolicy::Always => 4 << 10,
-            SyncPolicy::Every(_) => 16 << 10,
-            SyncPolicy::Manual => 4 << 20,
+            SyncPolicy::Every(_) | SyncPolicy::Manual => 16 << 10,
+        }
+    }
+
+    /// So little is written that the next segment need not be one for bulk writing, nor the active one.
+    pub(crate) fn slow_down(&self) {
+        let mut guard = self.appender.lock();
+        if let Some(appender) = guard.as_mut() {
+            appender.slow_down();
+            self.unsuited.fetch_or(appender.segment.bulk, Ordering::Relaxed);
         }
     }
 
@@ -345,13 +375,13 @@ impl Log {
         self.enqueue(bytes, false, |_, path| self.create_segment(path, bytes)).map(|_| ())
     }
 
-    /// Puts the segment into the queue that `make` makes from a salt and a path: its file, its mapping, and whether the
-    /// file was another segment's. Returns its sequence. The caller holds `preparing`.
+    /// Puts the segment into the queue that `make` makes from a salt and a path. Returns its sequence. The caller holds
+    /// `preparing`.
     pub(crate) fn enqueue(
         &self,
         bytes: u64,
         has_frame: bool,
-        make: impl FnOnce(u64, &Path) -> Result<(Arc<dyn DiskFile>, LogMap, bool)>,
+        make: impl FnOnce(u64, &Path) -> Result<Made>,
     ) -> Result<u32> {
         let mut salt = [0; 8];
         self.disk().random(&mut salt).context("get random bytes for", self.dir())?;
@@ -359,14 +389,15 @@ impl Log {
         let (sequence, slot) = self.reserve_slot()?;
         let path = segment_path(self.dir(), sequence);
         match make(salt, &path) {
-            Ok((file, map, reused)) => {
+            Ok(Made { file, map, reused, bulk }) => {
                 let writer = LogWriter::new(map.with_cookie(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
                 self.set_dead(slot, 0);
                 observe::mapped(&path, 0, bytes);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
                 let mut queue = self.prepared.lock();
-                queue.push_back(Prepared { segment: Arc::new(segment.reused(reused)), writer, has_frame });
+                let segment = Arc::new(segment.made(reused, bulk));
+                queue.push_back(Prepared { segment, writer, has_frame });
                 self.prepared_count.store(queue.len() as u32, Ordering::Release);
                 Ok(sequence)
             }
@@ -394,15 +425,16 @@ impl Log {
         Ok((sequence, slot as u32))
     }
 
-    fn create_segment(&self, path: &Path, bytes: u64) -> Result<(Arc<dyn DiskFile>, LogMap, bool)> {
-        if let Some(spare) = self.take_spare(bytes)? {
+    fn create_segment(&self, path: &Path, bytes: u64) -> Result<Made> {
+        let bulk = self.wants_bulk();
+        if let Some(spare) = self.take_spare(bytes, bulk)? {
             let (file, map) = self.reuse(&spare, path)?;
             // Only advice, as below.
             let _ = map.populate(0, bytes);
-            return Ok((file, map, true));
+            return Ok(Made { file, map, reused: true, bulk });
         }
         let file = self.create_allocated(path, bytes)?;
-        let zeroes = vec![0; self.piece_bytes().min(bytes as usize)];
+        let zeroes = vec![0; self.piece_bytes(bulk).min(bytes as usize)];
         let synced = self.config.sync != SyncPolicy::Manual;
         let mut paced = Paced::new(&*file);
         let mut at = 0;
@@ -422,7 +454,7 @@ impl Log {
             // Only advice: the first store to each page is slower without it.
             let _ = map.populate(0, bytes);
         }
-        Ok((file, map, false))
+        Ok(Made { file, map, reused: false, bulk })
     }
 
     /// Step 1.

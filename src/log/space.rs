@@ -32,6 +32,8 @@ const SPARES_MAX: usize = 2;
 pub(crate) struct Spare {
     path: PathBuf,
     pub(crate) bytes: u64,
+    /// It was prepared for bulk writing.
+    bulk: bool,
 }
 
 /// Segments on their way out.
@@ -151,7 +153,7 @@ impl Log {
     }
 
     /// True if the active segment should not go on: it is far larger than the log needs by now, because most of
-    /// it was removed, or it was prepared for bulk writing and now every write is synced.
+    /// it was removed, or it was prepared for bulk writing and now little is written between two syncs.
     ///
     /// Not before it holds a record: until then it cannot be ended, and nothing is lost by its size.
     pub(crate) fn is_ill_fitting(&self) -> bool {
@@ -179,7 +181,7 @@ impl Log {
         let file = self.config.disk.open(&path, OpenMode::Write).context("open", &path)?;
         write_all_at(&*file, &[0; SEGMENT_HEADER_BYTES as usize], 0).context("write", &path)?;
         file.sync_data().context("sync", &path)?;
-        Ok(Spare { path, bytes: segment.capacity })
+        Ok(Spare { path, bytes: segment.capacity, bulk: segment.bulk })
     }
 
     /// Unmaps what no reader has pinned any more.
@@ -204,11 +206,11 @@ impl Log {
         (pinned, outgoing.spares.iter().map(|spare| spare.bytes).sum())
     }
 
-    /// A spare file of exactly that size. Others are of no use any more and are unlinked.
-    pub(crate) fn take_spare(&self, bytes: u64) -> Result<Option<Spare>> {
+    /// A spare file of exactly that size and kind. Others are of no use any more and are unlinked.
+    pub(crate) fn take_spare(&self, bytes: u64, bulk: bool) -> Result<Option<Spare>> {
         loop {
             let Some(spare) = self.outgoing.lock().spares.pop() else { return Ok(None) };
-            if spare.bytes == bytes {
+            if (spare.bytes, spare.bulk) == (bytes, bulk) {
                 return Ok(Some(spare));
             }
             self.unlink_spare(&spare)?;

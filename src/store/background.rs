@@ -28,6 +28,9 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
 const WARM_PAUSE: Duration = Duration::from_millis(2);
 /// The least and the most that it makes ready at a time.
 const WARM_BYTES: (u64, u64) = (64 << 10, 2 << 20);
+/// After so many syncs of fewer bytes a segment for bulk writing is not wanted any more.
+const QUIET_SYNCS: u32 = 20;
+const QUIET_BYTES: u64 = 1 << 20;
 /// Pages evacuated at a time.
 const EVACUATE_PAGES: usize = 8;
 /// How long the growth thread lets others have what it needs.
@@ -150,8 +153,14 @@ fn compactions(core: &Core) {
 
 fn syncs(core: &Core) {
     let SyncPolicy::Every(interval) = core.sync else { return };
+    let (mut before, mut quiet) = (core.log.total(), 0);
     while core.wake.sleep(interval) != Woken::Stop {
-        let tail = core.log.tail();
+        let (tail, total) = (core.log.tail(), core.log.total());
+        let written = total - std::mem::replace(&mut before, total);
+        quiet = if written < QUIET_BYTES { quiet + 1 } else { 0 };
+        if quiet == QUIET_SYNCS {
+            core.log.slow_down();
+        }
         if tail > core.log.commit.durable() && core.poisoned().is_none() {
             // As above.
             let _ = core.sync_to(tail);

@@ -162,7 +162,7 @@ impl Core {
             segment.set_removals(removals, self.log.dead(found.slot));
             let segment = Arc::new(segment);
             if active {
-                let unsuited = found.bulk && self.sync == SyncPolicy::Always;
+                let unsuited = found.bulk && self.sync != SyncPolicy::Manual;
                 self.log.unsuited.store(unsuited, Ordering::Relaxed);
                 let writer = LogWriter::new(map);
                 self.log.pins.install(found.slot, Arc::clone(writer.map()));
