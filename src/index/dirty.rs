@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use super::page::PageImage;
 use super::region::{PageId, PageSlot, PageState, Region};
 use super::{Need, Shortage};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock_soon};
+use crate::sys::PAGE_BYTES;
 
 #[derive(Debug)]
 pub(crate) struct DirtySet {
@@ -65,6 +66,11 @@ struct Inner {
     copies: HashMap<PageId, PageImage>,
 }
 
+/// Memory for an image.
+fn empty_image() -> PageImage {
+    Box::new([0; PAGE_BYTES])
+}
+
 /// The bitmap page that has a page's bit.
 fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>, Shortage> {
     let offset = u64::from(page.id.index) - page.group.bitmap_pages;
@@ -98,9 +104,12 @@ impl DirtySet {
         if self.is_dirty(page) {
             return Ok(());
         }
-        let mut inner = self.inner.lock();
+        // Memory for a copy is found before the lock is taken, in which a checkpoint copies page after page.
+        let is_frozen = page.state.load().is_dirty(!self.parity.load(Ordering::Relaxed));
+        let copy = is_frozen.then(empty_image);
+        let mut inner = lock_soon(&self.inner);
         self.admit(&inner, 1)?;
-        self.mark_locked(&mut inner, page)
+        self.mark_locked(&mut inner, page, copy)
     }
 
     /// Sets or clears the bit of a page in its group's bitmap; makes the bitmap page dirty.
@@ -113,7 +122,7 @@ impl DirtySet {
         let mut inner = self.inner.lock();
         if !self.is_dirty(&bitmap) {
             self.admit(&inner, 1)?;
-            self.mark_locked(&mut inner, &bitmap)?;
+            self.mark_locked(&mut inner, &bitmap, None)?;
         }
         page.group.set_used(offset, used);
         Ok(())
@@ -154,7 +163,7 @@ impl DirtySet {
     pub(crate) fn mark_unbounded(&self, page: &PageSlot<'_>) {
         let mut inner = self.inner.lock();
         if !self.is_dirty(page) {
-            self.push(&mut inner, page);
+            self.push(&mut inner, page, None);
         }
     }
 
@@ -171,7 +180,7 @@ impl DirtySet {
         Ok(())
     }
 
-    fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
+    fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>, copy: Option<PageImage>) -> Result<(), Shortage> {
         // Bitmap pages have their blocks from the start, and a page in use got them before it could be used. So what
         // was given back beside it need not be allocated again, for which there may be no space now.
         let index = u64::from(page.id.index);
@@ -179,15 +188,18 @@ impl DirtySet {
         if !has_blocks && !page.group.is_allocated(index) {
             return Err(Need::IndexBlocks(page.id).into());
         }
-        self.push(inner, page);
+        self.push(inner, page, copy);
         Ok(())
     }
 
-    fn push(&self, inner: &mut Inner, page: &PageSlot<'_>) {
+    /// `copy` is memory for a copy of the page, should it be frozen.
+    fn push(&self, inner: &mut Inner, page: &PageSlot<'_>, copy: Option<PageImage>) {
         let parity = self.parity.load(Ordering::Relaxed);
         let state = page.state.load();
         if state.is_dirty(!parity) {
-            inner.copies.insert(page.id, page.page.image());
+            let mut image = copy.unwrap_or_else(empty_image);
+            page.page.copy_to(&mut image);
+            inner.copies.insert(page.id, image);
             inner.frozen_left -= 1;
             page.state.unset(PageState::dirty_flag(!parity));
         }
@@ -211,10 +223,11 @@ impl DirtySet {
 
     /// The image that a page of the frozen set had at the cut. Each page can be captured once.
     pub(crate) fn capture(&self, page: &PageSlot<'_>) -> Option<PageImage> {
+        let mut image = empty_image();
         let mut inner = self.inner.lock();
         let frozen = !self.parity.load(Ordering::Relaxed);
         if page.state.load().is_dirty(frozen) {
-            let image = page.page.image();
+            page.page.copy_to(&mut image);
             page.state.unset(PageState::dirty_flag(frozen));
             inner.frozen_left -= 1;
             return Some(image);

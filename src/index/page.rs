@@ -276,10 +276,15 @@ impl<'a> PageRef<'a> {
     /// A copy of the bytes, as they would stand in the file.
     pub(crate) fn image(self) -> PageImage {
         let mut image = Box::new([0u8; PAGE_BYTES]);
+        self.copy_to(&mut image);
+        image
+    }
+
+    /// The same into memory that is there.
+    pub(crate) fn copy_to(self, image: &mut PageImage) {
         for (i, (bytes, word)) in image.chunks_exact_mut(8).zip(self.0).enumerate() {
             bytes.copy_from_slice(&load_of_many(word, i, Ordering::Relaxed).to_le_bytes());
         }
-        image
     }
 
     /// Overwrites the page with the bytes of an image.

@@ -196,7 +196,7 @@ impl Table {
     /// Locks a stripe by number. The caller checks `growth` against what the number was computed from.
     pub(crate) fn lock_number(&self, stripe: usize) -> StripeGuard<'_> {
         let stripe: &Stripe = &self.stripes[stripe];
-        let lock = stripe.lock.try_lock().unwrap_or_else(|| lock_soon(&stripe.lock));
+        let lock = crate::sync::lock_soon(&stripe.lock);
         StripeGuard { stripe, growth: self.growth(), _lock: lock }
     }
 
@@ -441,20 +441,6 @@ impl Table {
             }
         }
     }
-}
-
-/// Waits for a stripe. Most often its holder is about to finish, and waking a thread that sleeps would take far longer.
-#[cold]
-fn lock_soon(lock: &Mutex<()>) -> MutexGuard<'_, ()> {
-    /// Some ten microseconds: the evacuation of a page.
-    const SPINS: u32 = 500;
-    for _ in 0..SPINS {
-        crate::sync::spin_loop();
-        if let Some(guard) = lock.try_lock() {
-            return guard;
-        }
-    }
-    lock.lock()
 }
 
 /// Entries of a table at which it grows. Cannot overflow: 504 slots, level 38, factor 1000 are below 2^57.

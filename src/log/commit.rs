@@ -67,6 +67,11 @@ impl Commit {
 }
 
 impl Log {
+    /// Bytes behind the last position that is known to be durable; more than there are if that is in another segment.
+    pub(crate) fn unsynced_bytes(&self) -> u64 {
+        self.tail().raw().saturating_sub(self.commit.durable().raw())
+    }
+
     /// Returns when everything below `target` is durable.
     ///
     /// # Errors

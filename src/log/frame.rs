@@ -137,13 +137,7 @@ impl Log {
     }
 
     /// Steps 2 to 4.
-    fn write_own_segment(
-        &self,
-        frame: Entry<'_>,
-        bytes: u64,
-        salt: u64,
-        path: &Path,
-    ) -> Result<Made> {
+    fn write_own_segment(&self, frame: Entry<'_>, bytes: u64, salt: u64, path: &Path) -> Result<Made> {
         let file = self.create_allocated(path, bytes)?;
         // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.

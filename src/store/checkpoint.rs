@@ -1,8 +1,10 @@
 //! Running a checkpoint.
 //!
+//! 0. The log is synced, if much of it is not: step 2 will be short, and with it the time in which writers copy pages.
 //! 1. **Cut.** All stripes are held for an instant, so that exactly the records below the cut are in the
 //!    index. The dirty set is frozen; from here a writer copies a frozen page aside before it changes it. Growth
-//!    word, extents, segments, blobs and counts are noted with it. *Crash:* nothing has been written.
+//!    word, extents, segments, blobs and counts are noted with it. Then the first pages are copied, as many as may be in
+//!    memory at a time. *Crash:* nothing has been written.
 //! 2. The log is synced up to the cut. *Crash:* as before the checkpoint.
 //! 3. The images of the frozen pages go into the journal; fsync. *Crash before it is complete:* the old
 //!    generation stands, replay starts at the old cut. *After:* recovery does 4 and 5 again.
@@ -14,12 +16,16 @@
 //!
 //! An I/O error in any step poisons the store: what is on disk is unknown, recovery sorts it out.
 
+use std::collections::VecDeque;
+
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::error::{IoContext, Result};
+use crate::index::dirty::DirtySet;
 use crate::index::page::{PageImage, image};
 use crate::index::region::{PageId, PageSlot, RegionKind};
+use crate::index::table::Table;
 use crate::log::Position;
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
@@ -33,14 +39,59 @@ use crate::sys::{DiskFile, PAGE_BYTES, Paced, write_all_at};
 /// cache, and changing one page of them later would cost more.
 const RUN_PAGES: usize = 4;
 
+/// Page images that are captured before the first of them is written. As long as a frozen page is not captured, whoever
+/// changes it must copy it aside first, and the disk takes far longer than copies.
+const CAPTURED_PAGES: usize = 8192;
+/// With more bytes of log than that to sync, the log is synced before the cut as well.
+const LATE_SYNC_BYTES: u64 = 1 << 20;
+
 /// What the cut froze.
-struct Cut {
+struct Cut<'t> {
     position: Position,
     total: u64,
-    pages: Vec<PageId>,
+    frozen: Frozen<'t>,
     meta: Meta,
     /// Sequences of the segments that this checkpoint names no more.
     excluded: Vec<u32>,
+}
+
+/// The frozen pages, which become images in the order of their numbers.
+struct Frozen<'t> {
+    dirty: &'t DirtySet,
+    /// Nothing was dirty at all.
+    is_empty: bool,
+    pages: std::vec::IntoIter<PageSlot<'t>>,
+    images: VecDeque<PageImage>,
+}
+
+impl<'t> Frozen<'t> {
+    fn new(table: &'t Table, ids: &[PageId]) -> Self {
+        let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
+        pages.sort_unstable_by_key(PageSlot::number);
+        let mut frozen =
+            Frozen { dirty: &table.dirty, is_empty: ids.is_empty(), pages: pages.into_iter(), images: VecDeque::new() };
+        frozen.capture();
+        frozen
+    }
+
+    /// Captures some more.
+    fn capture(&mut self) {
+        let images = self.pages.by_ref().take(CAPTURED_PAGES).filter_map(|page| self.dirty.capture(&page));
+        // A page that was made ready for an entry which then went elsewhere is still a hole.
+        self.images.extend(images.filter(|bytes| image::kind(bytes) != 0));
+    }
+
+    fn next(&mut self) -> Option<PageImage> {
+        while self.images.is_empty() && self.pages.len() > 0 {
+            self.capture();
+        }
+        self.images.pop_front()
+    }
+
+    /// True if there are no more.
+    fn is_done(&self) -> bool {
+        self.images.is_empty() && self.pages.len() == 0
+    }
 }
 
 impl Core {
@@ -82,9 +133,13 @@ impl Core {
 
     fn checkpoint_steps(&self, files: &Files, state: &mut MutexGuard<'_, CheckpointState>, clean: bool) -> Result<()> {
         let timer = self.observer.time(Timed::Checkpoint);
-        let cut = self.cut();
+        let in_order = broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING);
+        if !in_order && self.log.unsynced_bytes() > LATE_SYNC_BYTES {
+            self.log.sync_to(self.log.tail())?;
+        }
+        let mut cut = self.cut();
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
-        let nothing_new = cut.pages.is_empty()
+        let nothing_new = cut.frozen.is_empty
             && cut.position == state.header.cut
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
@@ -92,7 +147,7 @@ impl Core {
             timer.cancel();
             return Ok(());
         }
-        if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
+        if !in_order {
             self.log.sync_to(cut.position)?;
         }
         if broken(Mutant::FreedTooEarly) {
@@ -102,7 +157,7 @@ impl Core {
         if !nothing_new {
             header.generation += 1;
             header.cut = cut.position;
-            let head = self.write_journal(files, state, &cut, header.generation)?;
+            let head = self.write_journal(files, state, &mut cut, header.generation)?;
             if broken(Mutant::HeaderBeforePages) {
                 header.write(&*files.index, &files.index_path)?;
             }
@@ -123,7 +178,7 @@ impl Core {
     }
 
     /// Step 1.
-    fn cut(&self) -> Cut {
+    fn cut(&self) -> Cut<'_> {
         let structure = self.table.structure.lock();
         let started = Instant::now();
         let timer = self.observer.time(Timed::Cut);
@@ -161,7 +216,8 @@ impl Core {
         let nanos = started.elapsed().as_nanos() as u64;
         observe::cut(&self.path, pages.len(), nanos);
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
-        Cut { position, total, pages, meta, excluded }
+        let frozen = Frozen::new(&self.table, &pages);
+        Cut { position, total, frozen, meta, excluded }
     }
 
     fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {
@@ -181,7 +237,7 @@ impl Core {
         &self,
         files: &Files,
         state: &mut MutexGuard<'_, CheckpointState>,
-        cut: &Cut,
+        cut: &mut Cut<'_>,
         generation: u64,
     ) -> Result<JournalHead> {
         let mut writer = files.journal.begin(generation);
@@ -194,19 +250,12 @@ impl Core {
             }
         }
         state.meta_pages = meta_pages;
-        let mut pages: Vec<PageSlot<'_>> = cut.pages.iter().filter_map(|&id| self.table.by_id(id)).collect();
-        pages.sort_unstable_by_key(PageSlot::number);
-        let last = pages.len().saturating_sub(1);
-        for (n, page) in pages.into_iter().enumerate() {
-            let Some(mut bytes) = self.table.dirty.capture(&page) else { continue };
-            // Made ready for an entry that then went elsewhere: still a hole.
-            if image::kind(&bytes) == 0 {
+        while let Some(mut bytes) = cut.frozen.next() {
+            let is_last = cut.frozen.is_done();
+            if is_last && broken(Mutant::PageLeftOut) {
                 continue;
             }
-            if n == last && broken(Mutant::PageLeftOut) {
-                continue;
-            }
-            if n == last && broken(Mutant::PageOutsideJournal) {
+            if is_last && broken(Mutant::PageOutsideJournal) {
                 image::seal(&mut bytes, state.header.uuid, generation);
                 write_images(&*files.index, &[*bytes]).context("write pages of", &files.index_path)?;
                 continue;

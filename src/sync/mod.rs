@@ -18,3 +18,21 @@ mod shuttle;
 pub(crate) use real::*;
 #[cfg(shuttle)]
 pub(crate) use shuttle::*;
+
+/// Locks what is never held for long: waits for a while before it goes to sleep, because waking a thread takes far
+/// longer than most holders need.
+#[inline]
+pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.try_lock().unwrap_or_else(|| spin_for(mutex))
+}
+
+#[cold]
+fn spin_for<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    for _ in 0..SPINS {
+        spin_loop();
+        if let Some(guard) = mutex.try_lock() {
+            return guard;
+        }
+    }
+    mutex.lock()
+}

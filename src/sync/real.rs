@@ -9,6 +9,9 @@ pub(crate) use std::time::Instant;
 
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
+/// How often a lock is tried before a thread goes to sleep for it: some ten microseconds, the evacuation of a page.
+pub(crate) const SPINS: u32 = 500;
+
 /// Loads one word of many, the i-th, in a copy of them all.
 #[inline(always)]
 pub(crate) fn load_of_many(word: &AtomicU64, _i: usize, order: Ordering) -> u64 {

@@ -19,6 +19,9 @@ pub(crate) use shuttle::sync::atomic::fence;
 pub(crate) use shuttle::thread::{Builder, JoinHandle, sleep, yield_now};
 pub(crate) use shuttle::thread_local;
 
+/// A task that tries again and again only makes schedules longer.
+pub(crate) const SPINS: u32 = 0;
+
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
 
