@@ -221,18 +221,20 @@ impl DirtySet {
         frozen
     }
 
-    /// The image that a page of the frozen set had at the cut. Each page can be captured once.
-    pub(crate) fn capture(&self, page: &PageSlot<'_>) -> Option<PageImage> {
-        let mut image = empty_image();
+    /// Writes the image that a page of the frozen set had at the cut to `image`. Each page can be captured once; false if
+    /// it was.
+    pub(crate) fn capture(&self, page: &PageSlot<'_>, image: &mut [u8; PAGE_BYTES]) -> bool {
         let mut inner = self.inner.lock();
         let frozen = !self.parity.load(Ordering::Relaxed);
         if page.state.load().is_dirty(frozen) {
-            page.page.copy_to(&mut image);
+            page.page.copy_to(image);
             page.state.unset(PageState::dirty_flag(frozen));
             inner.frozen_left -= 1;
-            return Some(image);
+            return true;
         }
-        inner.copies.remove(&page.id)
+        let copy = inner.copies.remove(&page.id);
+        drop(inner);
+        copy.inspect(|copy| *image = **copy).is_some()
     }
 
     /// Calls `drop_copy` for the page if it is clean and private, and notes that it is no longer private. The

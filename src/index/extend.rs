@@ -122,16 +122,27 @@ impl Table {
     /// 1. The extent for pages `2^L..2^(L+1)` is added, unless it is there.
     /// 2. The growth word says "growing, 0 evacuated": no hash changes its page yet.
     pub(crate) fn start_growth(&self) -> Step<()> {
+        self.start_growth_under(&mut self.structure.lock())
+    }
+
+    /// The same, unless somebody else is at the structure: a change does not wait for whoever adds an extent.
+    pub(crate) fn try_start_growth(&self) -> Step<()> {
+        match self.structure.try_lock() {
+            Some(mut structure) => self.start_growth_under(&mut structure),
+            None => Ok(()),
+        }
+    }
+
+    fn start_growth_under(&self, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
         self.growth_wanted.store(false, Ordering::Relaxed);
-        let mut structure = self.structure.lock();
         let growth = self.growth();
         let threshold = self.threshold(growth.level());
         if growth.is_shrinking() && self.len() > threshold - threshold / 8 {
-            self.turn_round(&mut structure);
+            self.turn_round(structure);
         }
         let wanted = !growth.is_resizing() && self.len() > threshold;
         if wanted {
-            let begun = self.begin_growth(&mut structure);
+            let begun = self.begin_growth(structure);
             if begun.is_err() {
                 self.growth_wanted.store(true, Ordering::Relaxed);
             }

@@ -281,7 +281,7 @@ impl<'a> PageRef<'a> {
     }
 
     /// The same into memory that is there.
-    pub(crate) fn copy_to(self, image: &mut PageImage) {
+    pub(crate) fn copy_to(self, image: &mut [u8; PAGE_BYTES]) {
         for (i, (bytes, word)) in image.chunks_exact_mut(8).zip(self.0).enumerate() {
             bytes.copy_from_slice(&load_of_many(word, i, Ordering::Relaxed).to_le_bytes());
         }

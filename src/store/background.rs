@@ -59,7 +59,13 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
             continue;
         }
         let shared = Arc::clone(core);
-        let thread = Builder::new().name(name.to_string()).spawn(move || work(&shared));
+        let modest = name != "tophash-sync";
+        let thread = Builder::new().name(name.to_string()).spawn(move || {
+            if modest {
+                crate::sys::lower_priority(std::env::var("NICE").ok().and_then(|s| s.parse().ok()).unwrap_or(5));
+            }
+            work(&shared);
+        });
         match thread.context("start a thread for", &core.path) {
             Ok(thread) => threads.push(thread),
             Err(error) => {

@@ -16,8 +16,6 @@
 //!
 //! An I/O error in any step poisons the store: what is on disk is unknown, recovery sorts it out.
 
-use std::collections::VecDeque;
-
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
@@ -61,36 +59,52 @@ struct Frozen<'t> {
     /// Nothing was dirty at all.
     is_empty: bool,
     pages: std::vec::IntoIter<PageSlot<'t>>,
-    images: VecDeque<PageImage>,
+    /// One allocation, because many small ones would change the process's mappings, for which others wait.
+    images: Vec<[u8; PAGE_BYTES]>,
+    /// Images that were passed on.
+    passed: usize,
 }
 
 impl<'t> Frozen<'t> {
     fn new(table: &'t Table, ids: &[PageId]) -> Self {
         let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
         pages.sort_unstable_by_key(PageSlot::number);
-        let mut frozen =
-            Frozen { dirty: &table.dirty, is_empty: ids.is_empty(), pages: pages.into_iter(), images: VecDeque::new() };
+        let mut frozen = Frozen {
+            dirty: &table.dirty,
+            is_empty: ids.is_empty(),
+            pages: pages.into_iter(),
+            images: Vec::new(),
+            passed: 0,
+        };
         frozen.capture();
         frozen
     }
 
     /// Captures some more.
     fn capture(&mut self) {
-        let images = self.pages.by_ref().take(CAPTURED_PAGES).filter_map(|page| self.dirty.capture(&page));
-        // A page that was made ready for an entry which then went elsewhere is still a hole.
-        self.images.extend(images.filter(|bytes| image::kind(bytes) != 0));
+        self.passed = 0;
+        self.images.clear();
+        self.images.reserve_exact(self.pages.len().min(CAPTURED_PAGES));
+        for page in self.pages.by_ref().take(CAPTURED_PAGES) {
+            let mut bytes = [0; PAGE_BYTES];
+            // A page that was made ready for an entry which then went elsewhere is still a hole.
+            if self.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
+                self.images.push(bytes);
+            }
+        }
     }
 
-    fn next(&mut self) -> Option<PageImage> {
-        while self.images.is_empty() && self.pages.len() > 0 {
+    fn next(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
+        while self.passed == self.images.len() && self.pages.len() > 0 {
             self.capture();
         }
-        self.images.pop_front()
+        self.passed += 1;
+        self.images.get_mut(self.passed - 1)
     }
 
-    /// True if there are no more.
-    fn is_done(&self) -> bool {
-        self.images.is_empty() && self.pages.len() == 0
+    /// True if there is only one more.
+    fn is_last(&self) -> bool {
+        self.passed + 1 == self.images.len() && self.pages.len() == 0
     }
 }
 
@@ -216,6 +230,7 @@ impl Core {
         let nanos = started.elapsed().as_nanos() as u64;
         observe::cut(&self.path, pages.len(), nanos);
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
+        drop(structure);
         let frozen = Frozen::new(&self.table, &pages);
         Cut { position, total, frozen, meta, excluded }
     }
@@ -250,17 +265,18 @@ impl Core {
             }
         }
         state.meta_pages = meta_pages;
-        while let Some(mut bytes) = cut.frozen.next() {
-            let is_last = cut.frozen.is_done();
+        loop {
+            let is_last = cut.frozen.is_last();
+            let Some(bytes) = cut.frozen.next() else { break };
             if is_last && broken(Mutant::PageLeftOut) {
                 continue;
             }
             if is_last && broken(Mutant::PageOutsideJournal) {
-                image::seal(&mut bytes, state.header.uuid, generation);
+                image::seal(bytes, state.header.uuid, generation);
                 write_images(&*files.index, &[*bytes]).context("write pages of", &files.index_path)?;
                 continue;
             }
-            writer.push(&mut bytes)?;
+            writer.push(bytes)?;
         }
         let (images, growth) = (writer.images(), cut.meta.growth.word());
         writer.finish(cut.position, growth)?;

@@ -193,10 +193,25 @@ struct Anonymous {
     map: MmapMut,
 }
 
+/// Faults a range in for writing, a piece at a time: whoever else of the process wants to change its mappings waits for each
+/// piece, and whoever then meets a page that is not there waits for them.
+fn populate(map: &MmapMut, offset: usize, bytes: usize) -> io::Result<()> {
+    /// A huge page.
+    const PIECE: usize = 2 << 20;
+    let end = offset + bytes;
+    let mut at = offset;
+    while at < end {
+        let next = (at / PIECE + 1) * PIECE;
+        // SAFETY: drops nothing.
+        unsafe { advise(map, Advice::LinuxPopulateWrite, at, next.min(end) - at) }?;
+        at = next;
+    }
+    Ok(())
+}
+
 impl MapOwner for Anonymous {
     fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        // SAFETY: drops nothing.
-        unsafe { advise(&self.map, Advice::LinuxPopulateWrite, offset, bytes) }
+        populate(&self.map, offset, bytes)
     }
 
     /// There is no file behind it, or nothing private: dropping would lose data.
@@ -263,8 +278,7 @@ impl Pages {
 
 impl MapOwner for Pages {
     fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        // SAFETY: drops nothing.
-        unsafe { advise(&self.map, Advice::LinuxPopulateWrite, offset, bytes) }
+        populate(&self.map, offset, bytes)
     }
 
     fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {

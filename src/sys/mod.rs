@@ -169,6 +169,15 @@ pub trait DiskFile: Send + Sync + Debug {
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap>;
 }
 
+/// Lets other threads go before the calling one. Only advice: it works without.
+pub(crate) fn lower_priority(by: i32) {
+    // On Linux a priority is a thread's, and "none" is the calling one.
+    #[cfg(target_os = "linux")]
+    if let Ok(now) = rustix::process::getpriority_process(None) {
+        let _ = rustix::process::setpriority_process(None, now.saturating_add(by));
+    }
+}
+
 /// Writes much to a file in the background, while others wait for small syncs: what the kernel collects is passed on to the
 /// device after each mebibyte, so that their bytes never stand behind more than that.
 #[derive(Debug)]
