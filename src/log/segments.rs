@@ -211,7 +211,7 @@ impl Log {
         let chosen = self.config.segment_bytes.map_or_else(
             || {
                 let log: u64 = self.registry.lock().segments.values().map(|segment| segment.capacity).sum();
-                let size = (log / 8).next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
+                let size = (log / 32).next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
                 // Records should be small against the segment, lest its end stay empty.
                 size.max((needed * 2).next_power_of_two().min(SEGMENT_BYTES_LAST))
             },

@@ -3,7 +3,7 @@
 //! 1. By its counters: among the sealed segments the one with the largest share of bytes to gain. Removals that must
 //!    be kept are no gain.
 //! 2. If there is none, and removals are a good part of the log, the oldest one, although all of it may be live: when
-//!    everything older has moved, removals die.
+//!    everything older has moved, removals die. If they are a good part of what is dead, the oldest one even before that.
 //! 3. If there are very many with few records in them, the one with the fewest: their number is limited.
 //!
 //! A segment with a record that cannot be read is never chosen, and one with a clear-record only when it is the oldest.
@@ -25,6 +25,9 @@ const GAIN_FORCED: u64 = 50;
 /// If removals are more than so many thousandths of the log, the oldest segment is evacuated whatever its gain: they
 /// must be kept for as long as anything older is there.
 const REMOVALS: u64 = 50;
+/// If they are more than so many thousandths of the dead bytes, the oldest comes before those with more to gain. Otherwise
+/// removals would crowd out the dead bytes that can be gained, and ever more would be copied for ever less.
+const REMOVALS_OF_DEAD: u64 = 333;
 /// Beyond so many sealed segments with few records, the smallest are put together, dead bytes or not: their number is
 /// limited. A store that has grown has about 40.
 pub(super) const SMALL_MAX: usize = 256;
@@ -54,11 +57,12 @@ impl Core {
             // In the oldest segment the removals die too, wherever else they would have to be kept.
             candidates().filter(|s| gain(s) > GAIN).max_by_key(|s| gain(s) + if is_oldest(s) { 50 } else { 0 })
         };
-        let chosen = best.or_else(|| {
-            let removals: u64 = sealed.iter().map(|s| s.removal_bytes.load(Ordering::Relaxed)).sum();
-            let bytes: u64 = sealed.iter().map(|s| self.log.record_bytes(s)).sum();
-            candidates().find(|s| is_oldest(s)).filter(|_| removals > bytes / 1000 * REMOVALS)
-        });
+        let sum = |of: &dyn Fn(&Segment) -> u64| sealed.iter().map(|s| of(s)).sum::<u64>();
+        let removals = sum(&|s| s.removal_bytes.load(Ordering::Relaxed));
+        let many = removals > sum(&|s| self.log.record_bytes(s)) / 1000 * REMOVALS;
+        let most_of_it = many && forced.is_none() && removals > sum(&|s| self.log.dead(s.slot)) / 1000 * REMOVALS_OF_DEAD;
+        let first = candidates().find(|s| is_oldest(s)).filter(|_| many);
+        let chosen = if most_of_it { first.or(best) } else { best.or(first) };
         let chosen = chosen.or_else(|| {
             let small = || candidates().filter(|s| self.log.record_bytes(s) < self.log.small_bytes());
             small().min_by_key(|s| self.log.record_bytes(s)).filter(|_| small().count() > SMALL_MAX)
