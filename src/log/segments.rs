@@ -41,6 +41,9 @@ use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_a
 const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
 const SEGMENT_BYTES_LAST: u64 = Place::SEGMENT_BYTES_MAX;
 
+/// What part of the log a segment is, in a store without dead records to speak of, and in others.
+const SHARE_OF_FILLED: u64 = 8;
+const SHARE_OF_CHURNED: u64 = 32;
 /// The smallest segment, if the store is large enough for it, that is prepared while somebody waits.
 const URGENT_BYTES_MIN: u64 = 4 << 20;
 
@@ -205,13 +208,19 @@ impl Log {
         self.pins.prefetch(slot.place().segment(), slot.place().offset());
     }
 
-    /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused.
+    /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused. Where records
+    /// die, a smaller part, because compaction needs room for some segments beside the records.
     pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
         let needed = self.segment_bytes_needed(room);
         let chosen = self.config.segment_bytes.map_or_else(
             || {
-                let log: u64 = self.registry.lock().segments.values().map(|segment| segment.capacity).sum();
-                let size = (log / 32).next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
+                let (log, dead) = {
+                    let registry = self.registry.lock();
+                    let both = registry.segments.values().map(|segment| (segment.capacity, self.dead(segment.slot)));
+                    both.fold((0, 0), |sum: (u64, u64), one| (sum.0 + one.0, sum.1 + one.1))
+                };
+                let share = log / if dead > log / 10 { SHARE_OF_CHURNED } else { SHARE_OF_FILLED };
+                let size = share.next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
                 // Records should be small against the segment, lest its end stay empty.
                 size.max((needed * 2).next_power_of_two().min(SEGMENT_BYTES_LAST))
             },

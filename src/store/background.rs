@@ -36,6 +36,10 @@ const EVACUATE_PAGES: usize = 8;
 /// How long the growth thread lets others have what it needs.
 const TURN: Duration = Duration::from_micros(200);
 
+/// How much less of a busy processor the threads get than those who wait for the store. The syncing thread is not among
+/// them: its interval is a promise.
+const NICENESS: i32 = 5;
+
 /// What a thread does until the store is closed.
 type Work = fn(&Core);
 
@@ -62,7 +66,7 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
         let modest = name != "tophash-sync";
         let thread = Builder::new().name(name.to_string()).spawn(move || {
             if modest {
-                crate::sys::lower_priority(std::env::var("NICE").ok().and_then(|s| s.parse().ok()).unwrap_or(5));
+                crate::sys::lower_priority(NICENESS);
             }
             work(&shared);
         });
