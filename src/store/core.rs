@@ -419,7 +419,8 @@ impl Core {
             return Ok(());
         }
         let turns = growing && self.table.growth_wanted.load(Ordering::Relaxed) && self.table.growth().is_shrinking();
-        let helped = self.retry(|| if growing && !turns { self.evacuate(pages) } else { self.table.try_start_growth() });
+        let helped =
+            self.retry(|| if growing && !turns { self.evacuate(pages) } else { self.table.try_start_growth() });
         match helped {
             Err(Error::DiskFull { .. } | Error::Corrupt { .. } | Error::LimitReached { .. }) => Ok(()),
             other => other,

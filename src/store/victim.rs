@@ -60,7 +60,8 @@ impl Core {
         let sum = |of: &dyn Fn(&Segment) -> u64| sealed.iter().map(|s| of(s)).sum::<u64>();
         let removals = sum(&|s| s.removal_bytes.load(Ordering::Relaxed));
         let many = removals > sum(&|s| self.log.record_bytes(s)) / 1000 * REMOVALS;
-        let most_of_it = many && forced.is_none() && removals > sum(&|s| self.log.dead(s.slot)) / 1000 * REMOVALS_OF_DEAD;
+        let most_of_it =
+            many && forced.is_none() && removals > sum(&|s| self.log.dead(s.slot)) / 1000 * REMOVALS_OF_DEAD;
         let first = candidates().find(|s| is_oldest(s)).filter(|_| many);
         let chosen = if most_of_it { first.or(best) } else { best.or(first) };
         let chosen = chosen.or_else(|| {
