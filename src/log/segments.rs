@@ -258,7 +258,9 @@ impl Log {
         let mut guard = self.appender.lock();
         if let Some(appender) = guard.as_mut() {
             appender.slow_down();
-            self.unsuited.fetch_or(appender.segment.bulk, Ordering::Relaxed);
+            if appender.segment.bulk {
+                self.unsuited.store(true, Ordering::Relaxed);
+            }
         }
     }
 

@@ -1,0 +1,152 @@
+//! How segments are prepared: one of its own for a large batch, small ones for somebody who waits, and for bulk writing only
+//! while somebody writes in bulk.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{bytes, contents, open, scratch};
+use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
+
+/// Where a segment's header says how it was prepared (docs/FORMAT.md), and the bit for bulk writing.
+const FLAGS: u64 = 76;
+const BULK: u8 = 2;
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n:012}").into_bytes()
+}
+
+fn batch_of(numbers: std::ops::Range<u64>) -> Batch {
+    let mut batch = Batch::new();
+    numbers.for_each(|n| _ = batch.insert(key(n), bytes(100, n)));
+    batch
+}
+
+fn assert_holds(store: &Store, numbers: std::ops::Range<u64>) {
+    let expected: BTreeMap<_, _> = numbers.map(|n| (key(n), bytes(100, n))).collect();
+    assert!(contents(store) == expected);
+}
+
+/// Sizes of the log's files.
+fn sizes(path: &Path) -> Vec<u64> {
+    common::segments(path).iter().map(|file| fs::metadata(file).unwrap().len()).collect()
+}
+
+#[test]
+fn a_batch_of_many_segments_gets_one_of_its_own() {
+    for policy in [SyncPolicy::Manual, SyncPolicy::Always, SyncPolicy::default()] {
+        let dir = scratch();
+        let path = dir.path().join("store");
+        let options = Options::new().segment_bytes(64 << 10).sync(policy);
+        let store = open(&options, &path);
+        store.insert(key(0), bytes(100, 0)).unwrap();
+        store.apply(&batch_of(1..5_000)).unwrap();
+        // 4,999 records of 124 bytes and padding: nothing beside them but some room.
+        let largest = sizes(&path).into_iter().max().unwrap();
+        assert!((640_000..740_000).contains(&largest), "{largest}");
+        // What follows goes on elsewhere, and the next large batch too.
+        store.insert(key(5_000), bytes(100, 5_000)).unwrap();
+        store.apply(&batch_of(5_001..9_000)).unwrap();
+        drop(store);
+        let store = open(&options, &path);
+        assert_holds(&store, 0..9_000);
+        store.close().unwrap();
+        assert!(tophash::verify(&path).unwrap().is_clean());
+    }
+}
+
+/// Others need segments while a batch's own is written: whoever comes first discards the other's, and nobody waits for ever.
+#[test]
+fn large_batches_and_single_writes_do_not_hinder_each_other() {
+    const THREADS: u64 = 3;
+    const EACH: u64 = 4_000;
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = Options::new().segment_bytes(8 << 10).log_ratio(f64::INFINITY).sync(SyncPolicy::Manual);
+    let store = open(&options, &path);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let store = &store;
+            scope.spawn(move || {
+                let numbers = thread * EACH..(thread + 1) * EACH;
+                match thread {
+                    0 => numbers.for_each(|n| _ = store.insert(key(n), bytes(100, n)).unwrap()),
+                    _ => {
+                        for first in numbers.step_by(400) {
+                            store.apply(&batch_of(first..first + 400)).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_holds(&store, 0..THREADS * EACH);
+    drop(store);
+    let store = open(&options, &path);
+    assert_holds(&store, 0..THREADS * EACH);
+    store.close().unwrap();
+    assert!(tophash::verify(&path).unwrap().is_clean());
+}
+
+/// A batch that cannot be applied takes its segment with it.
+#[test]
+fn a_batch_that_fails_leaves_no_segment() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let tuning = Tuning { background: false, ..Tuning::default() };
+    let options = Options::new().segment_bytes(64 << 10).tuning(tuning).sync(SyncPolicy::Manual);
+    let store = open(&options, &path);
+    store.apply(&batch_of(0..100)).unwrap();
+    store.close().unwrap();
+    // All bucket pages are rotten: whichever the batch needs first.
+    let index = path.join("index");
+    let bytes = fs::read(&index).unwrap();
+    let rotten: Vec<_> = bytes.chunks_exact(4096).enumerate().filter(|(_, page)| page[4..8] == *b"BKT1").collect();
+    assert!(!rotten.is_empty());
+    rotten.iter().for_each(|(number, _)| common::flip_bit(&index, *number as u64 * 4096 + 2000, 3));
+    let store = open(&options, &path);
+    let before = common::segments(&path);
+    store.apply(&batch_of(0..5_000)).expect_err("rotten pages");
+    assert_eq!(common::segments(&path), before);
+}
+
+/// The file of the newest segment that holds a record was prepared for bulk writing.
+fn is_bulk(path: &Path) -> bool {
+    let newest = common::segments(path).into_iter().rev().find_map(|file| {
+        let mut header = [0; 128];
+        fs::File::open(file).ok()?.read_exact_at(&mut header, 0).ok()?;
+        (header != [0; 128]).then_some(header)
+    });
+    newest.is_some_and(|header| header[FLAGS as usize] & BULK != 0)
+}
+
+#[test]
+fn segments_are_for_bulk_writing_while_much_is_written() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = open(&Options::new().sync(SyncPolicy::Every(Duration::from_millis(5))), &path);
+    assert!(!is_bulk(&path), "nobody is in a hurry yet");
+    let mut n = 0;
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_bulk(&path) {
+        assert!(Instant::now() < until, "in a hurry for half a minute: {:#?}", store.stats().log);
+        for _ in 0..1_000 {
+            store.insert(key(n), bytes(1_000, n)).unwrap();
+            n += 1;
+        }
+    }
+    // Now and then a record: each sync would write a large piece.
+    let until = Instant::now() + Duration::from_secs(30);
+    while is_bulk(&path) {
+        assert!(Instant::now() < until, "quiet for half a minute: {:#?}", store.stats().log);
+        store.insert(key(n), bytes(10, n)).unwrap();
+        n += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    store.close().unwrap();
+    assert!(tophash::verify(&path).unwrap().is_clean());
+}
