@@ -4,6 +4,7 @@
 //! cargo bench --bench churn                              all patterns, small
 //! cargo bench --bench churn -- steady 2000000 20000000   one pattern: live records, steps
 //! cargo bench --bench churn -- steady 2000000 20000000 without
+//! cargo bench --bench churn -- random 1000000 5000000 ratio=1.2    less space, more copying (`Options::log_ratio`)
 //! ```
 //!
 //! * *steady*: each step removes the oldest record and inserts a new one; 16-byte keys, 100-byte values. Whole
@@ -20,11 +21,14 @@
 mod records;
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use records::{key, mixed, value};
 use tophash::{Options, Store, SyncPolicy, Tuning};
 
+/// `Options::log_ratio`, if it was given.
+static RATIO: OnceLock<f64> = OnceLock::new();
 /// Windows that a run is divided into.
 const WINDOWS: u64 = 20;
 
@@ -33,7 +37,11 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let without = arguments.iter().any(|argument| argument == "without");
-    arguments.retain(|argument| argument != "without");
+    if let Some(ratio) = arguments.iter().find_map(|argument| argument.strip_prefix("ratio=")) {
+        let ratio = ratio.parse()?;
+        RATIO.get_or_init(|| ratio);
+    }
+    arguments.retain(|argument| argument != "without" && !argument.starts_with("ratio="));
     let number = |i: usize, default: u64| -> Result<u64> {
         arguments.get(i).map_or(Ok(default), |text| Ok(text.replace('_', "").parse()?))
     };
@@ -64,7 +72,7 @@ fn main() -> Result<()> {
 fn options(reuse: bool) -> Options {
     let options = Options::new().sync(SyncPolicy::Manual);
     if reuse {
-        return options;
+        return RATIO.get().map_or(options.clone(), |&ratio| options.log_ratio(ratio));
     }
     let tuning = Tuning { repair: false, rewrite_permille: 1000, shrink_permille: 0, ..Tuning::default() };
     options.tuning(tuning).log_ratio(f64::INFINITY)

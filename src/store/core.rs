@@ -383,7 +383,7 @@ impl Core {
     /// change's key.
     ///
     /// The growth thread evacuates page after page. Should it get no time, the changes do without it: one in so many
-    /// evacuates a page, so that the last one is done when the table holds an eighth more than at the start. Which
+    /// evacuates a page, so that the last one is done when the table holds a thirteenth more than at the start. Which
     /// one is left to the hash.
     ///
     /// On a full disk, or at a damaged page, growth stands still; that alone keeps no change from being made.

@@ -123,6 +123,8 @@ fn always() -> Script {
     ops.extend(inserts(12..20, 200));
     ops.push(Op::RemoveMany(vec![6, 7, 8, 50]));
     ops.extend([Op::Reopen, Op::Insert(60, value(10, 1)), Op::Clear, Op::Insert(61, value(10, 1))]);
+    // Of more than a segment, then more in the next one.
+    ops.extend([batch(62..76, 500, 2), Op::Insert(80, value(10, 1))]);
     script("always", SyncPolicy::Always, ops)
 }
 
