@@ -27,8 +27,8 @@ use crate::error::{IoContext, Result};
 use crate::options::SyncPolicy;
 use crate::sys::{DiskFile, write_all_at, write_mapped_all_at};
 
-/// Bytes of one write. Also the size of the pieces in which the page cache will hold the file.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of one write. The page cache keeps the file in pieces of that size, if it can, and maps it by huge pages then.
+const PIECE_BYTES: usize = 4 << 20;
 /// The same for a frame in a segment that it shares with others.
 const SMALL_PIECE_BYTES: usize = 64 << 10;
 /// Bytes behind the frame: room for a few removals, should the disk be full.
@@ -106,7 +106,7 @@ impl Log {
         if own.sequence.is_some_and(|sequence| self.is_next(sequence)) {
             return false;
         }
-        own.tries > 0 || (room + SEGMENT_HEADER_BYTES > self.segment_bytes(0) && !self.has_room(room))
+        own.tries > 0 || (!self.has_room(room) && room + SEGMENT_HEADER_BYTES > self.segment_bytes(0))
     }
 
     /// Makes a segment for a frame, and writes the frame there. The caller holds no lock.

@@ -137,6 +137,11 @@ impl<T> AtomicPtr<T> {
         self.0.load(order)
     }
 
+    pub fn store(&self, new: *mut T, order: Ordering) {
+        point();
+        self.0.store(new, order);
+    }
+
     pub fn swap(&self, new: *mut T, order: Ordering) -> *mut T {
         point();
         self.0.swap(new, order)

@@ -143,6 +143,11 @@ impl LogMap {
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(start as usize), len as usize) })
     }
 
+    /// Where the mapping begins.
+    pub(super) fn base(&self) -> *const u8 {
+        self.base.as_ptr()
+    }
+
     /// Asks the processor to fetch the cache line at an offset. Any offset is allowed.
     #[inline]
     pub fn prefetch(&self, offset: u64) {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::map::LogMap;
+use super::map::{LogMap, prefetch_line};
 use crate::sync::{AtomicPtr, AtomicU64, OnceLock, Ordering};
 
 /// A power of two. Few where schedules are explored: a look at all of them is a point for each.
@@ -52,10 +52,15 @@ fn shard() -> u8 {
     (crate::sync::task() % SHARDS) as u8
 }
 
+/// Cache lines of a record that are prefetched.
+const RECORD_LINES: usize = 3;
+
 #[derive(Default)]
 struct PinSlot {
     /// From `Arc::into_raw`; null if there is no mapping.
     map: AtomicPtr<LogMap>,
+    /// Where the mapping begins, for prefetching; wherever it began, if it is gone.
+    base: AtomicPtr<u8>,
     counts: [CachePadded<AtomicU64>; SHARDS],
 }
 
@@ -103,7 +108,9 @@ impl PinTable {
     /// If the slot is beyond the table or taken: the segment table hands out each slot once.
     pub(crate) fn install(&self, slot: u32, map: Arc<LogMap>) {
         let chunk = self.chunks[slot as usize / CHUNK].get_or_init(|| (0..CHUNK).map(|_| PinSlot::default()).collect());
-        let previous = chunk[slot as usize % CHUNK].map.swap(Arc::into_raw(map).cast_mut(), Ordering::AcqRel);
+        let entry = &chunk[slot as usize % CHUNK];
+        entry.base.store(map.base().cast_mut(), Ordering::Relaxed);
+        let previous = entry.map.swap(Arc::into_raw(map).cast_mut(), Ordering::AcqRel);
         assert!(previous.is_null(), "segment slot {slot} is taken");
     }
 
@@ -121,12 +128,13 @@ impl PinTable {
         Some(Pinned { guard, map })
     }
 
-    /// Prefetches a cache line of a mapping without pinning it. A prefetch of unmapped memory is harmless.
+    /// Prefetches a record of a few cache lines without pinning its mapping: a prefetch of unmapped memory is harmless.
     #[inline]
     pub(crate) fn prefetch(&self, slot: u32, offset: u64) {
-        if let Some(pinned) = self.pin(slot) {
-            pinned.prefetch(offset);
-            pinned.prefetch(offset + 64);
+        let Some(entry) = self.slot(slot) else { return };
+        let record = entry.base.load(Ordering::Relaxed).wrapping_add(offset as usize);
+        for line in 0..RECORD_LINES {
+            prefetch_line(record.wrapping_add(line * 64));
         }
     }
 
