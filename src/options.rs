@@ -198,7 +198,7 @@ impl Options {
     }
 
     /// A checkpoint is started after this many bytes of log. More means less writing of index pages and a
-    /// longer replay after a crash (about a quarter of a second per million records in the page cache).
+    /// longer replay after a crash (about 0.6 seconds per million records in the page cache).
     /// Default: twice the size of the index, at least 128 MiB, at most 1 GiB.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {

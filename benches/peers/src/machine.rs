@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
+use tophash_bench_support::proc;
 
 /// The machine and the build.
 #[derive(Debug, Serialize)]
@@ -33,16 +34,16 @@ impl Machine {
     pub fn look(dir: &Path) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let unknown = || "unknown".to_string();
-        let memory = field(&read("/proc/meminfo"), "MemTotal").and_then(|value| kibibytes(&value));
+        let memory = proc::field(&read("/proc/meminfo"), "MemTotal").and_then(|value| proc::kibibytes(&value));
         Machine {
             command: std::env::args().enumerate().map(word).collect::<Vec<_>>().join(" "),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
-            processor: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
+            processor: proc::field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
             memory_bytes: memory.unwrap_or_default(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_string(),
             compiler: env!("COMPILER_VERSION"),
             is_optimized: !cfg!(debug_assertions),
-            file_system: file_system(&read("/proc/self/mountinfo"), dir).unwrap_or_else(unknown),
+            file_system: proc::file_system(dir).unwrap_or_else(unknown),
             load_before: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
         }
     }
@@ -72,54 +73,5 @@ fn word((i, argument): (usize, String)) -> String {
 
 /// Anonymous memory of this process in bytes: heap, stacks, and private copies of mapped pages.
 pub fn anonymous_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    field(&status, "RssAnon").and_then(|value| kibibytes(&value)).unwrap_or_default()
-}
-
-/// The first `name : value` of a file of /proc.
-fn field(text: &str, name: &str) -> Option<String> {
-    text.lines().find_map(|line| {
-        let (found, value) = line.split_once(':')?;
-        (found.trim() == name).then(|| value.trim().to_string())
-    })
-}
-
-fn kibibytes(value: &str) -> Option<u64> {
-    value.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// The type of the mount that a folder lies on: the longest mount point above it, the last one mounted there.
-fn file_system(mountinfo: &str, dir: &Path) -> Option<String> {
-    let dir = dir.canonicalize().ok()?;
-    let mounts = mountinfo.lines().filter_map(|line| {
-        // id parent major:minor root mount-point options [optional fields] - type source options
-        let (mount, rest) = line.split_once(" - ")?;
-        let (point, kind) = (mount.split(' ').nth(4)?, rest.split(' ').next()?);
-        dir.starts_with(point).then(|| (point.len(), kind.to_string()))
-    });
-    mounts.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_mount_point_above_the_folder_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let point = dir.path().canonicalize().unwrap();
-        let mounts = format!(
-            "21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n22 21 0:5 / {0} rw - tmpfs tmpfs rw\n\
-             nonsense\n24 21 0:7 / {0}x rw - zfs x rw\n",
-            point.display()
-        );
-        assert_eq!(file_system(&mounts, dir.path()).as_deref(), Some("tmpfs"));
-        assert_eq!(file_system(&mounts, Path::new("/")).as_deref(), Some("ext4"));
-        assert_eq!(file_system("", dir.path()), None);
-    }
-
-    #[test]
-    fn this_process_has_memory() {
-        assert!(anonymous_bytes() > 0);
-    }
+    proc::anonymous_bytes().unwrap_or_default()
 }

@@ -1,40 +1,8 @@
 //! Keys and values, computed from a counter instead of remembered; the same for every engine.
 
 use serde::{Deserialize, Serialize};
-
-/// A constant from splitmix64.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Counters with this bit are never stored: keys for misses.
-const NEVER: u64 = 1 << 63;
-
-/// Values from this length on begin with a version, so that an update writes something new. Shorter ones are all taken
-/// up by words that tell whose value it is.
-const VERSIONED_BYTES_MIN: usize = 16;
-
-/// splitmix64's finalizer: a bijection, so different counters give different keys, in no useful order.
-pub fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// Endless words that a number determines. One multiplication each: bytes that do not compress, and cheap to check.
-struct Words(u64);
-
-impl Words {
-    fn next(&mut self) -> [u8; 8] {
-        self.0 = self.0.wrapping_add(GOLDEN);
-        let x = self.0.wrapping_mul(0xd128_2a9e_3f5c_a6e5);
-        (x ^ (x >> 32)).to_le_bytes()
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next()[..chunk.len()]);
-        }
-    }
-}
+pub use tophash_bench_support::words::mix;
+use tophash_bench_support::words::{GOLDEN, NEVER, VERSIONED_BYTES_MIN, Words, split_version};
 
 /// What the records look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,17 +62,14 @@ impl Population {
         if value.len() != self.value_bytes {
             return false;
         }
-        let (version, rest) = match value.split_first_chunk::<8>() {
-            Some((version, rest)) if value.len() >= VERSIONED_BYTES_MIN => (u64::from_le_bytes(*version), rest),
-            _ => (0, value),
-        };
+        let (version, rest) = split_version(value);
         let mut words = self.words(counter, version);
         let (chunks, rest) = rest.as_chunks::<8>();
         // No way out before the end: a value is hardly ever wrong, and this way the words do not wait for each other.
         let difference = chunks
             .iter()
-            .fold(0, |difference, chunk| difference | (u64::from_le_bytes(*chunk) ^ u64::from_le_bytes(words.next())));
-        difference == 0 && *rest == words.next()[..rest.len()]
+            .fold(0, |difference, chunk| difference | (u64::from_le_bytes(*chunk) ^ u64::from_le_bytes(words.draw())));
+        difference == 0 && *rest == words.draw()[..rest.len()]
     }
 
     fn words(&self, counter: u64, version: u64) -> Words {

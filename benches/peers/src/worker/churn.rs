@@ -6,45 +6,17 @@
 use std::time::Instant;
 
 use anyhow::ensure;
+use tophash_bench_support::order::Order;
 
 use super::threads;
 use crate::engine::{Engine, Reader};
-use crate::population::{Population, mix};
+use crate::population::Population;
 use crate::protocol::{Churn, Timed};
 
 /// Steps between two looks at the time.
 const LOOK_EVERY: u64 = 32;
 /// Live records that a check looks for.
 const CHECKED_MAX: u64 = 200_000;
-
-/// The order in which a round visits the slots: an affine permutation, another one in every round.
-struct Order {
-    slots: u64,
-    factor: u64,
-    start: u64,
-}
-
-impl Order {
-    fn new(slots: u64, seed: u64, round: u64) -> Self {
-        let mut factor = mix(seed ^ round) % slots;
-        while gcd(factor, slots) != 1 {
-            factor = (factor + 1) % slots.max(2);
-        }
-        Order { slots, factor, start: mix(seed.wrapping_add(round)) % slots }
-    }
-
-    fn slot(&self, visit: u64) -> u64 {
-        let slot = u128::from(visit) * u128::from(self.factor) + u128::from(self.start);
-        (slot % u128::from(self.slots)) as u64
-    }
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
 
 /// The counter of the live record with this number (below `records`), after so many steps.
 fn live_counter(records: u64, seed: u64, done: u64, number: u64) -> u64 {

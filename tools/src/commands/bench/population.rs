@@ -5,34 +5,8 @@
 //! oldest nor the newest record. Where the order stands is one number, so every thread can name a live record at
 //! random without any table of keys.
 
-/// A constant from splitmix64.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Values from this length on begin with a version, so that an update writes something new. Shorter ones are all taken
-/// up by words that tell whose value it is.
-const VERSIONED_BYTES_MIN: usize = 16;
-
-/// Counters with this bit are never stored: keys for misses.
-const NEVER: u64 = 1 << 63;
-
-/// splitmix64's finalizer: a bijection, so different counters give different keys.
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// Endless words that a counter and a version determine.
-struct Words(u64);
-
-impl Words {
-    fn next(&mut self) -> [u8; 8] {
-        self.0 = self.0.wrapping_add(GOLDEN);
-        // One multiplication is enough to make bytes that do not compress; verifying them should cost little.
-        let x = self.0.wrapping_mul(0xd128_2a9e_3f5c_a6e5);
-        (x ^ (x >> 32)).to_le_bytes()
-    }
-}
+use tophash_bench_support::order::Order;
+use tophash_bench_support::words::{GOLDEN, NEVER, VERSIONED_BYTES_MIN, Words, mix, split_version};
 
 /// The records of a benchmark.
 #[derive(Debug, Clone)]
@@ -46,35 +20,6 @@ pub struct Population {
     /// Slots visited in the round under way.
     visited: u64,
     order: Order,
-}
-
-/// The order in which a round visits the slots: an affine permutation, another one in every round.
-#[derive(Debug, Clone, Copy)]
-struct Order {
-    slots: u64,
-    factor: u64,
-    start: u64,
-}
-
-impl Order {
-    fn new(slots: u64, seed: u64, round: u64) -> Self {
-        let mut factor = mix(seed ^ round) % slots;
-        while gcd(factor, slots) != 1 {
-            factor = (factor + 1) % slots.max(2);
-        }
-        Order { slots, factor, start: mix(seed.wrapping_add(round)) % slots }
-    }
-
-    /// The slot of a visit, both below `slots`.
-    fn slot(&self, visit: u64) -> u64 {
-        // No overflow: the command allows 2^40 records, and the wide division is not needed below 2^32 of them.
-        if self.slots <= 1 << 32 {
-            ((visit * self.factor) % self.slots + self.start) % self.slots
-        } else {
-            let slot = (u128::from(visit) * u128::from(self.factor) + u128::from(self.start)) % u128::from(self.slots);
-            u64::try_from(slot).unwrap_or_default()
-        }
-    }
 }
 
 impl Population {
@@ -155,13 +100,10 @@ impl Population {
         if value.len() != self.value_bytes {
             return false;
         }
-        let (version, rest) = match value.split_first_chunk::<8>() {
-            Some((version, rest)) if value.len() >= VERSIONED_BYTES_MIN => (u64::from_le_bytes(*version), rest),
-            _ => (0, value),
-        };
+        let (version, rest) = split_version(value);
         let mut words = self.words(counter, version);
         let (chunks, tail) = rest.as_chunks::<8>();
-        chunks.iter().all(|chunk| *chunk == words.next()) && words.next().starts_with(tail)
+        chunks.iter().all(|chunk| *chunk == words.draw()) && words.draw().starts_with(tail)
     }
 
     fn words(&self, counter: u64, version: u64) -> Words {
@@ -173,15 +115,8 @@ impl Population {
 fn fill(words: &mut Words, length: usize, out: &mut Vec<u8>) {
     while out.len() < length {
         let room = length - out.len();
-        out.extend_from_slice(&words.next()[..room.min(8)]);
+        out.extend_from_slice(&words.draw()[..room.min(8)]);
     }
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 #[cfg(test)]
@@ -253,17 +188,6 @@ mod tests {
         let pairs: Vec<_> = (0..13).map(|i| population.replacement(i)).collect();
         let all: HashSet<u64> = pairs.iter().flat_map(|&(gone, fresh)| [gone, fresh]).collect();
         assert_eq!(all.len(), 26);
-    }
-
-    #[test]
-    fn orders_of_many_slots_do_not_overflow() {
-        let slots = (1 << 40) - 1;
-        let order = Order::new(slots, 3, 5);
-        let seen: HashSet<u64> = (slots - 1000..slots).map(|visit| order.slot(visit)).collect();
-        assert_eq!(seen.len(), 1000);
-        assert!(seen.iter().all(|&slot| slot < slots));
-        let order = Order::new(1 << 32, 3, 5);
-        assert_ne!(order.slot((1 << 32) - 1), order.slot((1 << 32) - 2));
     }
 
     #[test]
