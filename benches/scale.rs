@@ -110,9 +110,5 @@ fn millis(duration: Duration) -> f64 {
 
 /// Anonymous memory of this process: the heap and private copies of index pages.
 fn anonymous_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kibibytes << 10)
+    Ok(tophash_bench_support::proc::anonymous_bytes().ok_or("no RssAnon in /proc/self/status")?)
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
-use crate::log::record::{Encoded, KEY_BYTES_MAX, Kind, VALUE_BYTES_MAX};
+use crate::error::Result;
+use crate::log::record::{Encoded, Kind, check_lengths};
 
 /// Changes that [`Store::apply`](crate::Store::apply) carries out as one: after any crash all of them are
 /// there or none is.
@@ -28,14 +28,8 @@ pub struct Batch {
     changes: usize,
     /// Bytes of the longest value.
     longest_value: usize,
-    /// The first change that can never be applied.
-    refused: Option<Refused>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Refused {
-    Key { len: usize },
-    Value { len: usize },
+    /// Lengths of key and value of the first change that can never be applied.
+    refused: Option<(usize, usize)>,
 }
 
 impl Batch {
@@ -57,13 +51,8 @@ impl Batch {
 
     fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
         self.changes += 1;
-        let refused = match (key.len(), value.len()) {
-            (len, _) if len > KEY_BYTES_MAX => Some(Refused::Key { len }),
-            (_, len) if len > VALUE_BYTES_MAX => Some(Refused::Value { len }),
-            _ => None,
-        };
-        if refused.is_some() {
-            self.refused = self.refused.or(refused);
+        if check_lengths(key.len(), value.len()).is_err() {
+            self.refused.get_or_insert((key.len(), value.len()));
         } else {
             self.longest_value = self.longest_value.max(value.len());
             self.records.push(kind, key, value);
@@ -101,11 +90,7 @@ impl Batch {
 
     /// The error of the first change that can never be applied.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.refused {
-            None => Ok(()),
-            Some(Refused::Key { len }) => Err(Error::KeyTooLong { len, limit: KEY_BYTES_MAX }),
-            Some(Refused::Value { len }) => Err(Error::ValueTooLong { len, limit: VALUE_BYTES_MAX }),
-        }
+        self.refused.map_or(Ok(()), |(key, value)| check_lengths(key, value))
     }
 }
 

@@ -31,6 +31,14 @@ fn assert_holds(store: &Store, numbers: std::ops::Range<u64>) {
     assert!(contents(store) == expected);
 }
 
+/// The same of a store that is opened for it and closed; nothing in its files is wrong.
+fn assert_stored(options: &Options, path: &Path, numbers: std::ops::Range<u64>) {
+    let store = open(options, path);
+    assert_holds(&store, numbers);
+    store.close().unwrap();
+    assert!(tophash::verify(path).unwrap().is_clean());
+}
+
 /// Sizes of the log's files.
 fn sizes(path: &Path) -> Vec<u64> {
     common::segments(path).iter().map(|file| fs::metadata(file).unwrap().len()).collect()
@@ -52,10 +60,7 @@ fn a_batch_of_many_segments_gets_one_of_its_own() {
         store.insert(key(5_000), bytes(100, 5_000)).unwrap();
         store.apply(&batch_of(5_001..9_000)).unwrap();
         drop(store);
-        let store = open(&options, &path);
-        assert_holds(&store, 0..9_000);
-        store.close().unwrap();
-        assert!(tophash::verify(&path).unwrap().is_clean());
+        assert_stored(&options, &path, 0..9_000);
     }
 }
 
@@ -86,10 +91,7 @@ fn large_batches_and_single_writes_do_not_hinder_each_other() {
     });
     assert_holds(&store, 0..THREADS * EACH);
     drop(store);
-    let store = open(&options, &path);
-    assert_holds(&store, 0..THREADS * EACH);
-    store.close().unwrap();
-    assert!(tophash::verify(&path).unwrap().is_clean());
+    assert_stored(&options, &path, 0..THREADS * EACH);
 }
 
 /// A batch that cannot be applied takes its segment with it.

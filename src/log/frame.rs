@@ -162,8 +162,7 @@ impl Log {
     /// True if the active segment or the next one has room for so many bytes.
     fn has_room(&self, bytes: u64) -> bool {
         let active = self.appender.lock().as_ref().map_or(0, |appender| appender.room());
-        let fits = |next: &Prepared| !next.has_frame && next.writer.room() >= bytes + SEGMENT_HEADER_BYTES;
-        active >= bytes || self.prepared.lock().front().is_some_and(fits)
+        active >= bytes || self.prepared.lock().front().is_some_and(|next| next.has_room(bytes))
     }
 
     /// Takes the next segment of the queue, if it is the one with that sequence.

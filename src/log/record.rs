@@ -257,20 +257,25 @@ impl BlobLink {
     }
 }
 
-/// Checks a key's length.
-pub(crate) fn check_key(key: &[u8]) -> Result<()> {
-    if key.len() > KEY_BYTES_MAX {
-        return Err(Error::KeyTooLong { len: key.len(), limit: KEY_BYTES_MAX });
+/// Checks the lengths of a key and a value.
+pub(crate) fn check_lengths(key: usize, value: usize) -> Result<()> {
+    if key > KEY_BYTES_MAX {
+        return Err(Error::KeyTooLong { len: key, limit: KEY_BYTES_MAX });
+    }
+    if value > VALUE_BYTES_MAX {
+        return Err(Error::ValueTooLong { len: value, limit: VALUE_BYTES_MAX });
     }
     Ok(())
 }
 
+/// Checks a key's length.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    check_lengths(key.len(), 0)
+}
+
 /// Checks a value's length.
 pub(crate) fn check_value(value: &[u8]) -> Result<()> {
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(Error::ValueTooLong { len: value.len(), limit: VALUE_BYTES_MAX });
-    }
-    Ok(())
+    check_lengths(0, value.len())
 }
 
 /// Records that wait for their place in the log. Their checksums are computed when they are added; only the place's

@@ -68,6 +68,13 @@ pub(crate) struct Prepared {
     pub(crate) has_frame: bool,
 }
 
+impl Prepared {
+    /// True if records or a frame of so many bytes can go into it.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        !self.has_frame && self.writer.room() >= bytes + SEGMENT_HEADER_BYTES
+    }
+}
+
 /// A segment's file, and how it was made.
 pub(crate) struct Made {
     pub(crate) file: Arc<dyn DiskFile>,
@@ -270,8 +277,7 @@ impl Log {
     /// `DiskFull`, `LimitReached` when all segment slots are taken, `Io`.
     pub(crate) fn provide_segment(&self, room: u64) -> Result<()> {
         let _one = self.preparing.lock();
-        let will_do = |next: &Prepared| !next.has_frame && next.writer.room() >= room + SEGMENT_HEADER_BYTES;
-        if self.prepared.lock().front().is_some_and(will_do) {
+        if self.prepared.lock().front().is_some_and(|next| next.has_room(room)) {
             return Ok(());
         }
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
@@ -322,7 +328,7 @@ impl Log {
 
     /// The next segment of the queue, if it has the room.
     pub(crate) fn take_prepared(&self, room: u64) -> Option<Prepared> {
-        self.take_prepared_if(|next| !next.has_frame && next.writer.room() >= room + SEGMENT_HEADER_BYTES)
+        self.take_prepared_if(|next| next.has_room(room))
     }
 
     /// The next segment of the queue, if it is as it should be.

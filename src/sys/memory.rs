@@ -160,9 +160,7 @@ impl LogView {
             bytes.copy_from_slice(&word[..bytes.len()]);
         }
     }
-}
 
-impl LogView {
     /// Shows bytes in the memory that were written to the file.
     ///
     /// # Safety

@@ -302,9 +302,7 @@ impl SimFile {
         }
         Ok(())
     }
-}
 
-impl SimFile {
     fn write(&self, buffer: &[u8], offset: u64, write: fn(&mut World, NodeId, u64, &[u8])) -> io::Result<usize> {
         assert!(self.writable, "a write to a file that was opened for reading");
         let mut world = self.disk.0.lock();
