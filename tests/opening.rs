@@ -1,0 +1,201 @@
+//! What an open does at once, and what it leaves for later.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{bytes, copy_store, open, quiet, says, scratch, segments, snapshot};
+use tophash::{Error, Options};
+
+/// Enough for a log of several segments.
+const RECORDS: u64 = 3_000;
+
+fn key(n: u64) -> [u8; 8] {
+    n.to_le_bytes()
+}
+
+/// A store that was closed: many sealed segments, the active one, a few blobs.
+fn closed_store(path: &Path) -> Options {
+    let options = quiet().segment_bytes(64 << 10);
+    let store = open(&options, path);
+    for n in 0..RECORDS {
+        store.insert(key(n), bytes(100, n)).unwrap();
+    }
+    store.insert("blob", bytes(300_000, 1)).unwrap();
+    store.close().unwrap();
+    assert!(segments(path).len() > 4);
+    options
+}
+
+/// What another process would find if this one were killed now.
+fn after_a_kill(path: &Path) -> (tempfile::TempDir, PathBuf) {
+    let dir = scratch();
+    let copy = dir.path().join("store");
+    copy_store(path, &copy);
+    (dir, copy)
+}
+
+fn was_unclean(options: &Options, path: &Path) -> bool {
+    open(options, path).stats().recovery.was_unclean
+}
+
+#[test]
+fn a_store_that_is_only_read_stays_closed() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = closed_store(&path);
+    let before = snapshot(&path).without_times();
+
+    let store = open(&options, &path);
+    for n in 0..RECORDS {
+        assert_eq!(store.get(key(n)).unwrap().unwrap(), &bytes(100, n)[..]);
+    }
+    assert!(store.remove("absent").unwrap().is_none());
+    store.sync().unwrap();
+    store.checkpoint().unwrap();
+    assert_eq!(snapshot(&path).without_times(), before);
+    let (_dir, copy) = after_a_kill(&path);
+    assert!(!was_unclean(&options, &copy));
+    store.close().unwrap();
+    assert_eq!(snapshot(&path).without_times(), before);
+}
+
+#[test]
+fn the_first_change_of_any_kind_says_so_before_it_is_made() {
+    type Change = fn(&tophash::Store);
+    let changes: [(&str, Change); 9] = [
+        ("insert", |store| _ = store.insert("key", "value").unwrap()),
+        ("remove", |store| _ = store.remove(key(1)).unwrap().unwrap()),
+        ("blob", |store| _ = store.insert("key", bytes(300_000, 2)).unwrap()),
+        ("batch", |store| {
+            let mut batch = tophash::Batch::new();
+            batch.insert("key", "value");
+            store.apply(&batch).unwrap();
+        }),
+        ("large batch", |store| {
+            let mut batch = tophash::Batch::new();
+            (0..2_000).for_each(|n| _ = batch.insert(key(RECORDS + n), bytes(100, n)));
+            store.apply(&batch).unwrap();
+        }),
+        ("clear", |store| store.clear().unwrap()),
+        ("remove_many", |store| _ = store.remove_many(&[key(1), key(2)]).unwrap()),
+        ("update", |store| _ = store.update(key(3), |_| Some(b"value".to_vec())).unwrap()),
+        ("several", |store| {
+            (0..RECORDS).for_each(|n| _ = store.remove(key(n)).unwrap());
+            _ = store.compact().unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let dir = scratch();
+        let path = dir.path().join("store");
+        let options = closed_store(&path);
+        let store = open(&options, &path);
+        assert!(tophash::Options::new().open(&path).is_err());
+        change(&store);
+        let (_dir, copy) = after_a_kill(&path);
+        assert!(was_unclean(&options, &copy), "{name}");
+        assert!(tophash::verify(&copy).unwrap().is_clean(), "{name}");
+        let contents = common::contents(&store);
+        store.close().unwrap();
+        assert!(common::contents(&open(&options, &path)) == contents, "{name}");
+        assert!(common::contents(&open(&options, &copy)) == contents, "{name}");
+    }
+}
+
+#[test]
+fn a_segment_that_is_compacted_right_after_an_open() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = closed_store(&path).log_ratio(f64::INFINITY);
+    let store = open(&options, &path);
+    for n in 0..RECORDS {
+        if n % 10 != 0 {
+            store.remove(key(n)).unwrap();
+        }
+    }
+    store.close().unwrap();
+    // Not a record has been read, so most segments are not mapped, and some hold nothing that lives.
+    let store = open(&options, &path);
+    let before = segments(&path).len();
+    let report = store.compact().unwrap();
+    assert!(report.finished && segments(&path).len() < before);
+    for n in 0..RECORDS {
+        assert_eq!(store.get(key(n)).unwrap().is_some(), n % 10 == 0, "{n}");
+    }
+    store.close().unwrap();
+    assert!(tophash::verify(&path).unwrap().is_clean());
+}
+
+#[test]
+fn a_segment_that_is_missing_or_too_short_is_noticed_by_the_open() {
+    for missing in [true, false] {
+        let dir = scratch();
+        let path = dir.path().join("store");
+        let options = closed_store(&path);
+        let victim = &segments(&path)[1];
+        if missing {
+            fs::remove_file(victim).unwrap();
+        } else {
+            fs::File::options().write(true).open(victim).unwrap().set_len(8192).unwrap();
+        }
+        let before = snapshot(&path).without_times();
+        let error = options.open(&path).expect_err("the open should be refused");
+        assert_eq!(snapshot(&path).without_times(), before);
+        let found = if missing { "no such file" } else { "8192" };
+        says(&error, &[victim.file_name().unwrap().to_str().unwrap(), found]);
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_mapped_later_is_an_error_of_its_records_alone() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = closed_store(&path);
+    let store = open(&options, &path);
+    let victim = segments(&path)[1].clone();
+    let aside = dir.path().join("aside");
+    fs::rename(&victim, &aside).unwrap();
+    let (mut lost, mut found) = (Vec::new(), 0);
+    for n in 0..RECORDS {
+        match store.get(key(n)) {
+            Ok(value) => {
+                assert_eq!(value.unwrap(), &bytes(100, n)[..]);
+                found += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+                says(&error, &[victim.file_name().unwrap().to_str().unwrap(), "no such file"]);
+                lost.push(n);
+            }
+        }
+    }
+    assert!(!lost.is_empty() && found > lost.len());
+    // Nothing is remembered: it may be the number of open files that was too large.
+    fs::rename(&aside, &victim).unwrap();
+    for n in lost {
+        assert_eq!(store.get(key(n)).unwrap().unwrap(), &bytes(100, n)[..]);
+    }
+    store.close().unwrap();
+}
+
+/// With its background threads a store maps all of its log and says that it is in use, without being asked.
+#[test]
+fn what_an_open_leaves_is_done_soon() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    closed_store(&path);
+    let store = open(&Options::new(), &path);
+    let started = std::time::Instant::now();
+    let is_mapped = || {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        segments(&path).iter().all(|segment| maps.contains(segment.file_name().unwrap().to_str().unwrap()))
+    };
+    while !is_mapped() {
+        assert!(started.elapsed().as_secs() < 20);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let (_dir, copy) = after_a_kill(&path);
+    assert!(was_unclean(&quiet(), &copy));
+    store.close().unwrap();
+}
