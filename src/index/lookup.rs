@@ -17,7 +17,7 @@ use super::table::Table;
 use crate::error::Fault;
 use crate::mutant::{Mutant, broken, pause_if};
 use crate::sync::{Ordering, fence};
-use crate::sys::prefetch_word;
+use crate::sys::{PAGE_BYTES, prefetch_word};
 
 type Result<T> = std::result::Result<T, Fault>;
 
@@ -97,6 +97,15 @@ impl Table {
             prefetch_word(&page.page.words()[0]);
             prefetch_word(page.page.bucket(self.geometry.neighbour(home)).line());
         }
+    }
+
+    /// Gets primary pages ready to be changed, as far as they lie in one extent: one after the other, each would be
+    /// mapped for reading, then copied for writing, and the other processors told so. Only advice.
+    pub(crate) fn populate(&self, first: u64, pages: u64) {
+        let Some(page) = self.primary.page(first) else { return };
+        let start = u64::from(page.id.index);
+        let pages = pages.min(page.group.pages + page.group.bitmap_pages - start);
+        let _ = page.group.map().populate(start as usize * PAGE_BYTES, pages as usize * PAGE_BYTES);
     }
 
     /// The first slot of the home bucket whose tag fits: a guess at what a lookup will find, for prefetching.

@@ -18,12 +18,18 @@ use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
 use crate::store::bulk::Clear;
 use crate::store::core::Core;
 use crate::store::read::Hit;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, in_parallel, parts};
 
 /// Changes sorted at a time.
 const PIECE: usize = 1 << 20;
 /// How far ahead pages and records are prefetched.
 const AHEAD: usize = 12;
+/// Pages that are made ready at once.
+const POPULATED_PAGES: u64 = 64;
+/// Fewer changes than that are replayed by one thread.
+const PARALLEL_MIN: usize = 10_000;
+/// Threads that replay at the most.
+const PARTS_MAX: usize = 8;
 
 impl Core {
     /// Replays a tail. Returns the number of log bytes that it covers.
@@ -55,14 +61,26 @@ impl Core {
         Ok(bytes.sum())
     }
 
+    /// Each thread has stripes of its own, so that nobody waits, and the changes of one key stay with one thread.
     fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
+        let parts = if self.tuning.background && piece.len() >= PARALLEL_MIN { parts().min(PARTS_MAX) } else { 1 };
+        let results = in_parallel(parts, |part| self.replay_part(piece, part, parts));
+        results.into_iter().collect()
+    }
+
+    fn replay_part(&self, piece: &[TailOp], part: usize, parts: usize) -> Result<()> {
         let growth = self.table.growth();
-        // The second part keeps changes of one key in their order.
-        let mut order: Vec<(u64, usize)> =
-            piece.iter().enumerate().map(|(i, op)| (growth.page_of(op.hash), i)).collect();
+        let own = |op: &TailOp| (growth.stripe_of(op.hash) * parts) >> growth.stripes_log2() == part;
+        let own = piece.iter().enumerate().filter(|(_, op)| own(op));
+        // The second member keeps changes of one key in their order.
+        let mut order: Vec<(u64, usize)> = own.map(|(i, op)| (growth.page_of(op.hash), i)).collect();
         order.sort_unstable();
         let ahead = |by: usize| order.get(by).map(|&(_, i)| &piece[i]);
+        let mut populated = 0;
         for (at, &(_, i)) in order.iter().enumerate() {
+            while populated <= at + AHEAD && populated < order.len() {
+                populated += self.populate_for(&order[populated..]);
+            }
             if let Some(ahead) = ahead(at + AHEAD) {
                 self.table.prefetch(ahead.hash);
                 self.log.pins.prefetch(ahead.place.segment(), ahead.place.offset());
@@ -73,6 +91,19 @@ impl Core {
             self.retry_replay(|| self.replay_one(&piece[i]))?;
         }
         Ok(())
+    }
+
+    /// Gets the next pages ready for changes, if most of some neighbours will be changed. Returns the number of changes
+    /// to which that applies.
+    fn populate_for(&self, order: &[(u64, usize)]) -> usize {
+        let Some(&(page, _)) = order.first() else { return 0 };
+        let first = page / POPULATED_PAGES * POPULATED_PAGES;
+        let changes = order.partition_point(|&(page, _)| page < first + POPULATED_PAGES);
+        let pages = order[..changes].chunk_by(|one, other| one.0 == other.0).count() as u64;
+        if pages * 4 >= POPULATED_PAGES * 3 {
+            self.table.populate(first, POPULATED_PAGES);
+        }
+        changes
     }
 
     fn replay_clear(&self, tail: &Tail, op: &TailOp, linked_later: &HashSet<u64>) -> Result<()> {
@@ -98,7 +129,7 @@ impl Core {
 
     fn replay_one(&self, op: &TailOp) -> Step<()> {
         let table = &self.table;
-        let pinned = self.log.pin(op.place).ok_or(Need::Nothing)?;
+        let pinned = self.log.pin(op.place)?.ok_or(Need::Nothing)?;
         let record: Record<'_> = self.log.record(&pinned, op.place)?;
         let guard = table.lock(op.hash);
         let owner = guard.growth.page_of(op.hash);

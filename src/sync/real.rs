@@ -12,6 +12,27 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 /// How often a lock is tried before a thread goes to sleep for it: some ten microseconds, the evacuation of a page.
 pub(crate) const SPINS: u32 = 500;
 
+/// Runs the parts of some work, at the same time if there are threads for it, and returns what came of each.
+pub(crate) fn in_parallel<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let spawn = |part| (part, Builder::new().name("tophash-part".into()).spawn_scoped(scope, move || work(part)));
+        let others: Vec<_> = (1..parts).map(spawn).collect();
+        let mut results = vec![work(0)];
+        results.extend(others.into_iter().map(|(part, thread)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // No thread can be had.
+            Err(_) => work(part),
+        }));
+        results
+    })
+}
+
+/// Parts that are worth making of some work.
+pub(crate) fn parts() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Loads one word of many, the i-th, in a copy of them all.
 #[inline(always)]
 pub(crate) fn load_of_many(word: &AtomicU64, _i: usize, order: Ordering) -> u64 {

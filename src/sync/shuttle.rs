@@ -49,6 +49,16 @@ pub(crate) fn store_of_many(word: &AtomicU64, i: usize, value: u64, order: Order
     word.0.store(value, order);
 }
 
+/// Runs the parts of some work, one after the other: those who use it are explored by their own means.
+pub(crate) fn in_parallel<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    (0..parts).map(work).collect()
+}
+
+/// As many parts as there are processors.
+pub(crate) fn parts() -> usize {
+    1
+}
+
 /// A number of the task that runs: the same in every repetition of a schedule.
 pub(crate) fn task() -> usize {
     shuttle::current::try_get_current_task().map_or(0, usize::from)
