@@ -10,7 +10,7 @@
 //!
 //! Nothing is written here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,13 +19,14 @@ use crate::checksum::{KeyHasher, Uuid};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::slot::Place;
 use crate::log::Position;
+use crate::log::blob::parse_blob_name;
 use crate::log::reader::{MappedSource, PreadSource, RecordSource};
 use crate::log::record::{BlobLink, Kind, Record};
 use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
 use crate::mutant::{Mutant, broken};
-use crate::sys::{Disk, DiskFile, LogMap, OpenMode, PAGE_BYTES, read_up_to};
+use crate::sys::{Disk, DiskFile, OpenMode, PAGE_BYTES, read_up_to};
 
 /// Where to look.
 #[derive(Debug)]
@@ -107,6 +108,8 @@ pub(crate) struct Tail {
     pub(crate) linked: Vec<(usize, BlobLink)>,
     /// The highest sequence of any segment file.
     pub(crate) sequence_max: u32,
+    /// The ids of all blob files.
+    pub(crate) blobs: Vec<u64>,
 }
 
 /// How far the records of one segment go.
@@ -122,7 +125,7 @@ impl TailSource<'_> {
     /// # Errors
     /// `LostData`, `WrongStore`, `NewerFormat`, `Corrupt` (a known segment is missing or too short), `Io`.
     pub(crate) fn read(&self) -> Result<Tail> {
-        let later = self.later_headers()?;
+        let mut later = self.later_headers()?;
         let mut tail = Tail {
             ops: Vec::new(),
             end: self.cut,
@@ -131,7 +134,8 @@ impl TailSource<'_> {
             discard: Vec::new(),
             discarded_bytes: 0,
             linked: Vec::new(),
-            sequence_max: 0,
+            sequence_max: later.sequence_max,
+            blobs: std::mem::take(&mut later.blobs),
         };
         let successor = |sequence: u32| {
             let named = |header: &&SegmentHeader| header.predecessor == sequence && header.sequence > sequence;
@@ -228,10 +232,14 @@ impl TailSource<'_> {
     /// The headers of all segment files that the checkpoint does not know.
     fn later_headers(&self) -> Result<Later> {
         let mut later = Later::default();
+        let known: HashSet<u32> = self.known.iter().map(|entry| entry.sequence).collect();
         for name in self.disk.read_dir(self.dir).context("list", self.dir)? {
-            let Some(sequence) = parse_segment_name(&name) else { continue };
+            let Some(sequence) = parse_segment_name(&name) else {
+                later.blobs.extend(parse_blob_name(&name));
+                continue;
+            };
             let path = segment_path(self.dir, sequence);
-            if self.known.iter().any(|entry| entry.sequence == sequence) {
+            if known.contains(&sequence) {
                 later.sequence_max = later.sequence_max.max(sequence);
                 continue;
             }
@@ -385,7 +393,6 @@ impl TailSource<'_> {
 
     /// Decides whether what follows X is a torn tail or lost data, and lists the files to discard.
     fn look_behind(&self, later: &Later, torn: bool, tail: &mut Tail) -> Result<()> {
-        tail.sequence_max = later.sequence_max;
         if self.clean && tail.end == self.cut && later.files.is_empty() {
             // Nothing was written after the close, so there is nothing to search: the rest of a large segment
             // would cost more than all the rest of a clean open.
@@ -461,32 +468,5 @@ struct Later {
     headers: BTreeMap<u32, SegmentHeader>,
     files: Vec<(u32, PathBuf)>,
     sequence_max: u32,
-}
-
-/// Maps a segment for use: readable up to `end`, and writable behind it if it goes on being the active one.
-pub(crate) fn map_segment(
-    disk: &dyn Disk,
-    path: &Path,
-    salt: u64,
-    end: u64,
-    writable: bool,
-) -> Result<(LogMap, u64, Arc<dyn DiskFile>)> {
-    let mode = if writable { OpenMode::Write } else { OpenMode::Read };
-    let file = match disk.open(path, mode) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::corrupt("segment", Location::file(path), format!("{end} bytes"), "no such file"));
-        }
-        Err(error) => return Err(Error::io("open", path, error)),
-    };
-    let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
-    if len < end {
-        return Err(Error::corrupt("segment", Location::file(path), format!("at least {end} bytes"), format!("{len}")));
-    }
-    if writable {
-        // Its unused end is zeroes, of which a copy of the store may have made a hole.
-        file.allocate(0, len).context("allocate blocks of", path)?;
-    }
-    let map = file.map_log(len as usize, end, writable).context("map", path)?.with_cookie(salt);
-    Ok((map, len, file))
+    blobs: Vec<u64>,
 }

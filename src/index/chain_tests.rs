@@ -17,7 +17,8 @@ fn region(kind: RegionKind) -> Region {
     let region = Region::new(kind, 3);
     let shape = region.shape(0);
     let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
-    region.install(0, Group::new(shape, 2, map, true));
+    let states = RealDisk.map_anonymous(shape.total() as usize * 8).unwrap();
+    region.install(0, Group::new(shape, 2, map, states, true));
     region
 }
 

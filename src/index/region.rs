@@ -11,6 +11,8 @@
 //! image, so a pre-sized table is a hole in the file; a page that is in use must have one, so a lost page is
 //! always noticed.
 
+use bytemuck::TransparentWrapper;
+
 use super::page::{PAGE_WORDS, PageRef};
 use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU64, OnceLock, Ordering};
@@ -31,7 +33,7 @@ pub(crate) const CHUNK_PAGES: u64 = 256;
 ///
 /// Flags change under the page's stripe lock or the dirty set's lock; VERIFIED may also be set by readers.
 /// The version (upper half) is odd while entries of the page move, and changes under the stripe lock only.
-#[derive(Debug, Default, bytemuck::Zeroable)]
+#[derive(Debug, Default, bytemuck::TransparentWrapper)]
 #[repr(transparent)]
 pub(crate) struct PageState(AtomicU64);
 
@@ -152,7 +154,8 @@ pub(crate) struct Group {
     pub(crate) first: u64,
     pub(crate) bitmap_pages: u64,
     pub(crate) pages: u64,
-    states: Box<[PageState]>,
+    /// A word for each page, of memory that is zeroed by the system: a large table costs nothing here before it is used.
+    states: IndexMap,
     /// Chunks of the extent whose blocks are known to be allocated.
     allocated: Box<[AtomicU64]>,
 }
@@ -211,7 +214,8 @@ impl GroupShape {
 }
 
 impl Group {
-    pub(crate) fn new(shape: GroupShape, first: u64, map: IndexMap, allocated: bool) -> Self {
+    /// `states` is zeroes, a word for each page.
+    pub(crate) fn new(shape: GroupShape, first: u64, map: IndexMap, states: IndexMap, allocated: bool) -> Self {
         let chunks = shape.total().div_ceil(CHUNK_PAGES);
         let fill = if allocated { u64::MAX } else { 0 };
         Group {
@@ -219,8 +223,7 @@ impl Group {
             first,
             bitmap_pages: shape.bitmap_pages,
             pages: shape.pages,
-            // Zeroed by the system: a table made large from the start costs nothing here before it is used.
-            states: bytemuck::zeroed_slice_box(shape.total() as usize),
+            states,
             allocated: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(fill)).collect(),
         }
     }
@@ -230,7 +233,7 @@ impl Group {
     pub(crate) fn at(&self, index: u64) -> Option<(PageRef<'_>, &PageState)> {
         let start = index as usize * PAGE_WORDS;
         let words = self.map.words().get(start..)?.first_chunk()?;
-        Some((PageRef::new(words), self.states.get(index as usize)?))
+        Some((PageRef::new(words), self.states().get(index as usize)?))
     }
 
     fn bit(&self, page: u64) -> Option<(&AtomicU64, u64)> {
@@ -285,8 +288,9 @@ impl Group {
     }
 
     /// Positions and states of all pages of the extent.
+    #[inline]
     pub(crate) fn states(&self) -> &[PageState] {
-        &self.states
+        PageState::wrap_slice(self.states.words())
     }
 }
 
@@ -378,7 +382,8 @@ mod tests {
         for g in 0..groups {
             let shape = region.shape(g);
             let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
-            region.install(g, Group::new(shape, first, map, true));
+            let states = RealDisk.map_anonymous(shape.total() as usize * 8).unwrap();
+            region.install(g, Group::new(shape, first, map, states, true));
             first += shape.total();
         }
         region

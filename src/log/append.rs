@@ -105,7 +105,7 @@ impl Log {
     /// reserve at the end of the last segment that the disk has room for.
     ///
     /// # Errors
-    /// [`Need::Segment`]; nothing has changed then.
+    /// [`Need::Segment`] or [`Need::InUse`]; nothing has changed then.
     #[inline]
     pub(crate) fn append(&self, entry: Entry<'_>, removals: u64, only_removes: bool) -> Step<Appended> {
         let mut guard = self.appender.lock();
@@ -145,6 +145,9 @@ impl Log {
     ) -> Step<&'a mut Appender> {
         let bytes = bytes + MARK_BYTES as u64;
         let Some(appender) = appender else { return Err(Need::Nothing.into()) };
+        if self.dormant.load(Ordering::Acquire) {
+            return Err(Need::InUse.into());
+        }
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
@@ -211,6 +214,9 @@ impl Log {
     ) -> Step<Appended> {
         let mut guard = self.appender.lock();
         let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
+        if self.dormant.load(Ordering::Acquire) {
+            return Err(Need::InUse.into());
+        }
         let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
         self.switch(appender, next);
         let offset = appender.writer.position();
@@ -241,6 +247,7 @@ impl Log {
 
     /// Makes a prepared segment the active one.
     fn switch(&self, appender: &mut Appender, next: Prepared) {
+        debug_assert!(!self.dormant.load(Ordering::Acquire));
         let Prepared { segment, writer, .. } = next;
         let end = appender.writer.position();
         let claim = self.commit.durable();

@@ -16,6 +16,7 @@ pub(crate) mod append;
 pub(crate) mod blob;
 pub(crate) mod commit;
 pub(crate) mod frame;
+pub(crate) mod mapped;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;

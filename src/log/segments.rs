@@ -100,6 +100,8 @@ pub(crate) struct Log {
     pub(crate) config: LogConfig,
     /// The mappings, by segment slot.
     pub(crate) pins: PinTable,
+    /// Segments that are not mapped yet, by segment slot (mapped.rs).
+    pub(super) late: Mutex<BTreeMap<u32, Arc<Segment>>>,
     /// Bytes of dead records, by segment slot.
     dead: Box<[AtomicU64]>,
     pub(crate) registry: Mutex<Registry>,
@@ -113,6 +115,8 @@ pub(crate) struct Log {
     pub(crate) outgoing: Mutex<Outgoing>,
     /// The active segment was prepared for another sync policy.
     pub(crate) unsuited: AtomicBool,
+    /// The store's header still says that it was closed cleanly: nothing may be appended.
+    pub(crate) dormant: AtomicBool,
     pub(crate) commit: Commit,
     pub(crate) blobs: Blobs,
 }
@@ -121,7 +125,8 @@ impl Log {
     pub(crate) fn new(config: LogConfig, blobs: Blobs, next_sequence: u32) -> Self {
         Log {
             pins: PinTable::new(Place::SEGMENTS),
-            dead: (0..Place::SEGMENTS).map(|_| AtomicU64::new(0)).collect(),
+            late: Mutex::default(),
+            dead: bytemuck::zeroed_slice_box(Place::SEGMENTS),
             registry: Mutex::new(Registry {
                 segments: BTreeMap::new(),
                 used: vec![false; Place::SEGMENTS],
@@ -133,13 +138,14 @@ impl Log {
             preparing: Mutex::new(()),
             outgoing: Mutex::default(),
             unsuited: AtomicBool::new(false),
+            dormant: AtomicBool::new(false),
             commit: Commit::new(),
             blobs,
             config,
         }
     }
 
-    fn disk(&self) -> &dyn Disk {
+    pub(crate) fn disk(&self) -> &dyn Disk {
         &*self.config.disk
     }
 
@@ -179,12 +185,6 @@ impl Log {
     pub(crate) fn record_bytes(&self, segment: &Segment) -> u64 {
         let end = segment.end().unwrap_or_else(|| self.tail().offset());
         end.saturating_sub(SEGMENT_HEADER_BYTES)
-    }
-
-    /// Pins the segment of a place.
-    #[inline]
-    pub(crate) fn pin(&self, place: Place) -> Option<Pinned<'_>> {
-        self.pins.pin(place.segment())
     }
 
     /// The file of a segment slot, for error messages.
@@ -283,19 +283,24 @@ impl Log {
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
         self.discard_prepared()?;
         // Somebody waits for it, so it is small; the next one is prepared while this one is used.
+        self.prepare(self.segment_bytes_urgent(room))
+    }
+
+    /// The size for a segment that somebody waits for.
+    fn segment_bytes_urgent(&self, room: u64) -> u64 {
         let (usual, needed) = (self.segment_bytes(room), self.segment_bytes_needed(room));
         let urgent = (usual / 8).max(URGENT_BYTES_MIN).max(needed);
-        self.prepare(if self.config.segment_bytes.is_some() { usual } else { usual.min(urgent) })
+        if self.config.segment_bytes.is_some() { usual } else { usual.min(urgent) }
     }
 
     /// Prepares the segment in which a store goes on after recovery: no larger than what was replayed, or an open
     /// would take the longer the larger the store is. The next one has the usual size.
     pub(crate) fn provide_after_recovery(&self, replayed_bytes: u64) -> Result<()> {
         let _one = self.preparing.lock();
-        let usual = self.segment_bytes(0);
+        let urgent = self.segment_bytes_urgent(0);
         let bytes = match self.config.segment_bytes {
-            Some(_) => usual,
-            None => usual.min(replayed_bytes.next_power_of_two().max(SEGMENT_BYTES_FIRST)),
+            Some(_) => urgent,
+            None => urgent.min(replayed_bytes.next_power_of_two().max(SEGMENT_BYTES_FIRST)),
         };
         self.prepare(bytes)
     }
@@ -372,7 +377,7 @@ impl Log {
             drop(writer);
             // Nothing was ever written to it, so nobody can have it pinned for longer than an instant; if
             // somebody does just now, the mapping is leaked.
-            if let Some(retired) = self.pins.retire(segment.slot) {
+            if let Some(retired) = self.unmap(segment.slot) {
                 _ = self.pins.reclaim(retired);
             }
             observe::unmapped(&segment.path, segment.capacity, false);
@@ -485,9 +490,8 @@ impl Log {
         Ok(file)
     }
 
-    /// Adds a segment that existed when the store was opened. Its mapping is installed by the caller.
+    /// Adds a segment that existed when the store was opened. The caller sees to its mapping.
     pub(crate) fn adopt(&self, segment: Arc<Segment>) {
-        observe::mapped(&segment.path, 0, segment.capacity);
         let mut registry = self.registry.lock();
         registry.used[segment.slot as usize] = true;
         registry.next_sequence = registry.next_sequence.max(segment.sequence.saturating_add(1));
@@ -497,7 +501,7 @@ impl Log {
     /// Unlinks a segment that holds no records and that no checkpoint names.
     pub(crate) fn forget(&self, sequence: u32) -> Result<()> {
         let Some(segment) = self.registry.lock().segments.remove(&sequence) else { return Ok(()) };
-        if let Some(retired) = self.pins.retire(segment.slot) {
+        if let Some(retired) = self.unmap(segment.slot) {
             _ = self.pins.reclaim(retired);
         }
         self.disk().unlink(&segment.path).context("unlink", &segment.path)?;

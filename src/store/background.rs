@@ -41,49 +41,59 @@ const TURN: Duration = Duration::from_micros(200);
 const NICENESS: i32 = 5;
 
 /// What a thread does until the store is closed.
-type Work = fn(&Core);
+type Work = fn(&Arc<Core>);
 
-/// Starts the threads of a store.
-pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
-    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+/// Starts the threads of a store, that is to say the first of them, which starts the others: an open does not wait for
+/// all of them.
+pub(crate) fn start(core: &Arc<Core>) -> Result<Option<JoinHandle<()>>> {
     if !core.tuning.background || core.files.is_none() {
-        return Ok(threads);
+        return Ok(None);
     }
-    let work: [(&str, Work); 6] = [
-        ("tophash-segment", segments),
+    spawn(core, "tophash-segment", first).map(Some)
+}
+
+fn spawn(core: &Arc<Core>, name: &str, work: Work) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(core);
+    let modest = name != "tophash-sync";
+    let thread = Builder::new().name(name.to_string()).spawn(move || {
+        if modest {
+            crate::sys::lower_priority(NICENESS);
+        }
+        work(&shared);
+    });
+    thread.context("start a thread for", &core.path)
+}
+
+/// What is left of an open, and then the segments.
+fn first(core: &Arc<Core>) {
+    let work: [(&str, Work); 5] = [
         ("tophash-growth", growth),
         ("tophash-ckpt", checkpoints),
         ("tophash-compact", compactions),
         ("tophash-sync", syncs),
         ("tophash-warm", warm),
     ];
-    for (name, work) in work {
-        let for_intervals = ["tophash-sync", "tophash-warm"].contains(&name);
-        if for_intervals && !matches!(core.sync, SyncPolicy::Every(_)) {
-            continue;
-        }
-        let shared = Arc::clone(core);
-        let modest = name != "tophash-sync";
-        let thread = Builder::new().name(name.to_string()).spawn(move || {
-            if modest {
-                crate::sys::lower_priority(NICENESS);
-            }
-            work(&shared);
-        });
-        match thread.context("start a thread for", &core.path) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                core.wake.stop();
-                for thread in threads {
-                    let _ = thread.join();
-                }
-                return Err(error);
-            }
+    let for_intervals = ["tophash-sync", "tophash-warm"];
+    let has_intervals = matches!(core.sync, SyncPolicy::Every(_));
+    let mut others = Vec::new();
+    for (name, work) in work.into_iter().filter(|(name, _)| has_intervals || !for_intervals.contains(name)) {
+        match spawn(core, name, work) {
+            Ok(thread) => others.push(thread),
+            // A store without one of its threads would break its promises, if only that of the syncs.
+            Err(error) => core.poison(&error),
         }
     }
-    Ok(threads)
+    if core.check_writable().is_ok() {
+        // The first change does it otherwise, and meets the error again.
+        let _ = core.mark_in_use();
+    }
+    core.log.map_all_late();
+    segments(core);
+    for thread in others {
+        // A panic in it has been printed.
+        let _ = thread.join();
+    }
 }
-
 fn segments(core: &Core) {
     while core.wake.wait_segment(PAUSE) != Woken::Stop {
         if core.check_writable().is_err() {
@@ -102,7 +112,7 @@ fn segments(core: &Core) {
     }
 }
 
-fn growth(core: &Core) {
+fn growth(core: &Arc<Core>) {
     while core.wake.wait_growth(PAUSE) != Woken::Stop {
         if core.check_writable().is_err() {
             continue;
@@ -136,7 +146,7 @@ fn drive_growth(core: &Core) {
     }
 }
 
-fn checkpoints(core: &Core) {
+fn checkpoints(core: &Arc<Core>) {
     loop {
         let woken = core.wake.wait_checkpoint(CHECKPOINT_PAUSE);
         if woken == Woken::Stop {
@@ -154,14 +164,14 @@ fn checkpoints(core: &Core) {
     }
 }
 
-fn compactions(core: &Core) {
+fn compactions(core: &Arc<Core>) {
     while core.wake.wait_compaction(PAUSE) != Woken::Stop {
         core.compact_in_background(&|| core.wake.is_stopped());
         core.publish_figures();
     }
 }
 
-fn syncs(core: &Core) {
+fn syncs(core: &Arc<Core>) {
     let SyncPolicy::Every(interval) = core.sync else { return };
     let (mut before, mut quiet) = (core.log.total(), 0);
     while core.wake.sleep(interval) != Woken::Stop {
@@ -178,7 +188,7 @@ fn syncs(core: &Core) {
     }
 }
 
-fn warm(core: &Core) {
+fn warm(core: &Arc<Core>) {
     let (mut pause, mut before) = (PAUSE, core.log.total());
     while core.wake.sleep(pause) != Woken::Stop {
         let total = core.log.total();

@@ -157,6 +157,12 @@ impl Core {
             && cut.position == state.header.cut
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
+        if nothing_new && self.log.dormant.load(Ordering::Acquire) {
+            // The header still says that it was closed cleanly.
+            timer.cancel();
+            return Ok(());
+        }
+        self.mark_in_use_under(state)?;
         if nothing_new && !clean {
             timer.cancel();
             return Ok(());

@@ -400,8 +400,11 @@ impl Core {
             observe::victim_damaged(&segment.path);
             Err(Some(why))
         };
-        let Some(pinned) = self.log.pin(Place::new(segment.slot, 0)) else {
-            return damaged(*self.log.invalid_record(Place::new(segment.slot, 0), Invalid::Beyond));
+        let start = Place::new(segment.slot, 0);
+        let pinned = match self.log.pin(start) {
+            Ok(Some(pinned)) => pinned,
+            Ok(None) => return damaged(*self.log.invalid_record(start, Invalid::Beyond)),
+            Err(why) => return damaged(*why),
         };
         let mut items = Vec::with_capacity(records);
         // Marks and other records that need nothing done are not counted, but end the piece as well.

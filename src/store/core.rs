@@ -200,7 +200,7 @@ impl Wake {
 impl ReadHash for Core {
     fn hash_of(&self, slot: Slot) -> Option<u64> {
         let place = slot.place();
-        let pinned = self.log.pin(place)?;
+        let pinned = self.log.pin(place).ok()??;
         let record = Record::at(&pinned, place.offset()).ok()?;
         record.check(pinned.cookie(), place.offset()).ok()?;
         Some(self.hasher.hash(record.key()))
@@ -284,6 +284,11 @@ impl Core {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match need {
             Need::Journal { pages, alone } => {
+                // Until then there is no room at all.
+                self.mark_in_use()?;
+                if self.table.dirty.journal_pages() >= pages {
+                    return Ok(());
+                }
                 let _waiting = self.waits(Cause::Journal);
                 count(&self.counters.journal_waits);
                 match self.extend_journal(pages) {
@@ -322,6 +327,10 @@ impl Core {
                 count(&self.counters.segment_waits);
                 self.provide_meta_room()?;
                 self.log.provide_segment(bytes)
+            }
+            Need::InUse => {
+                self.check_writable()?;
+                self.mark_in_use()
             }
             Need::BlobList => {
                 let _waiting = self.waits(Cause::Blobs);

@@ -20,6 +20,7 @@ mod compact;
 pub(crate) mod core;
 pub(crate) mod create;
 mod open;
+mod open_table;
 mod read;
 mod recovery;
 mod replay;
@@ -54,7 +55,8 @@ use write::{Expect, New};
 /// Dropping a store closes it as [`close`](Store::close) does, without telling of errors.
 pub struct Store {
     core: Arc<Core>,
-    threads: Vec<JoinHandle<()>>,
+    /// The first of the background threads, which waits for the others.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Debug for Store {
@@ -74,8 +76,8 @@ impl Store {
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Store> {
         let core = Arc::new(open::open(path, options)?);
-        let threads = background::start(&core)?;
-        Ok(Store { core, threads })
+        let thread = background::start(&core)?;
+        Ok(Store { core, thread })
     }
 
     /// The value of a key, without a copy. Takes no lock; about two dependent memory accesses.
@@ -453,11 +455,11 @@ impl Store {
         }
         if self.core.fork.is_child() {
             // The threads and the lock are the parent's.
-            self.threads.drain(..).for_each(std::mem::forget);
+            std::mem::forget(self.thread.take());
             return Err(Error::Forked { path: self.core.path.clone(), owner: self.core.fork.owner() });
         }
         self.core.wake.stop();
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             // A panic in a background thread has been printed; closing goes on.
             let _ = thread.join();
         }

@@ -22,11 +22,10 @@ use super::core::{CheckpointState, Core, Counters, Files, Wake};
 use super::create::{check_vacant, create, index_path, lock_path, log_path};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
-use crate::checkpoint::meta::{META_PAGES, Meta, check_page};
+use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
-use crate::index::page::{PageImage, PageKind, image};
-use crate::index::region::{BITMAP_START, Group, GroupShape, PageState, RegionKind};
+use crate::index::page::{PageImage, image};
 use crate::index::table::{Structure, Table, TableParts};
 use crate::log::blob::Blobs;
 use crate::log::segments::{Log, LogConfig};
@@ -41,7 +40,7 @@ use crate::sys::{
 };
 
 /// The page size as files count.
-const PAGE: u64 = PAGE_BYTES as u64;
+pub(super) const PAGE: u64 = PAGE_BYTES as u64;
 /// The smallest default of `memory_bytes`.
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
@@ -73,15 +72,15 @@ fn for_files_of(path: &Path, options: &Options) -> Result<Options> {
 }
 
 /// A store that is being opened.
-struct Opening<'o> {
+pub(super) struct Opening<'o> {
     path: &'o Path,
-    options: &'o Options,
+    pub(super) options: &'o Options,
     lock: Option<Box<dyn LockGuard>>,
-    index: Arc<dyn DiskFile>,
-    index_path: PathBuf,
+    pub(super) index: Arc<dyn DiskFile>,
+    pub(super) index_path: PathBuf,
     journal: Journal,
     /// Images of a complete journal, for a read-only open: they count instead of what the file holds.
-    overlay: HashMap<u64, PageImage>,
+    pub(super) overlay: HashMap<u64, PageImage>,
     header: Option<IndexHeader>,
     other_invalid: bool,
 }
@@ -250,7 +249,7 @@ impl<'o> Opening<'o> {
         })
     }
 
-    fn read_page(&self, number: u64) -> Result<PageImage> {
+    pub(super) fn read_page(&self, number: u64) -> Result<PageImage> {
         if let Some(page) = self.overlay.get(&number) {
             return Ok(page.clone());
         }
@@ -287,8 +286,7 @@ impl<'o> Opening<'o> {
             limit_pages: if writable { limit_pages } else { u64::MAX },
             generation: header.generation,
         });
-        self.map_groups(&table, &header, RegionKind::Primary, &meta.primary_extents)?;
-        self.map_groups(&table, &header, RegionKind::Overflow, &meta.overflow_extents)?;
+        self.map_table(&table, &header, &meta)?;
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
         table.dirty.set_journal_pages(if writable { 0 } else { u64::MAX });
 
@@ -348,75 +346,5 @@ impl<'o> Opening<'o> {
             extending: Mutex::new(()),
             meta_room: AtomicU64::new(0),
         }
-    }
-
-    /// True if an extent beyond the end of the file can be one that the journal's checkpoint has added: no more
-    /// than a doubling of what there is.
-    fn overlay_reaches(&self, shape: GroupShape, len: u64) -> bool {
-        !self.overlay.is_empty() && shape.total() <= 2 * (len / PAGE + self.overlay.len() as u64)
-    }
-
-    /// True if no page of an extent was ever written, as in a table that was made large from the start.
-    fn is_unused(&self, header: &IndexHeader, first: u64, shape: GroupShape) -> Result<bool> {
-        for number in first..first + shape.bitmap_pages {
-            let page = self.read_page(number)?;
-            check_page(&self.index_path, header.uuid, header.generation, number, PageKind::Bitmap, &page)?;
-            if page[BITMAP_START..].iter().any(|&byte| byte != 0) {
-                return Ok(false);
-            }
-        }
-        Ok(!self.options.read_only)
-    }
-
-    fn map_groups(&self, table: &Table, header: &IndexHeader, kind: RegionKind, extents: &[u64]) -> Result<()> {
-        let region = table.region(kind);
-        for (number, &first) in extents.iter().enumerate() {
-            let shape = region.shape(number);
-            let bytes = shape.total().checked_mul(PAGE).filter(|&bytes| bytes <= 1 << 50);
-            let len = self.index.len().context("look at", &self.index_path)?;
-            let end = bytes.and_then(|bytes| (first * PAGE).checked_add(bytes));
-            let Some((bytes, end)) = bytes.zip(end) else {
-                let location = Location::page(&self.index_path, first);
-                return Err(Error::corrupt("extent", location, "a possible size", format!("{} pages", shape.total())));
-            };
-            let in_file = end <= len;
-            let map = if in_file && self.is_unused(header, first, shape)? {
-                self.index.map_fresh(first * PAGE, bytes as usize).context("map", &self.index_path)?
-            } else if in_file {
-                self.index.map_private(first * PAGE, bytes as usize).context("map", &self.index_path)?
-            } else if self.options.read_only && self.overlay_reaches(shape, len) {
-                self.options
-                    .disk
-                    .map_anonymous(bytes as usize)
-                    .context("reserve memory for pages of", &self.index_path)?
-            } else {
-                let location = Location::file(&self.index_path);
-                return Err(Error::corrupt("index file", location, format!("{end} bytes"), format!("{len} bytes")));
-            };
-            observe::mapped(&self.index_path, first * PAGE, bytes);
-            let group = region.install(number, Group::new(shape, first, map, self.options.read_only));
-            for index in 0..shape.total() {
-                let number = first + index;
-                let Some((page, state)) = group.at(index) else { continue };
-                if let Some(image) = self.overlay.get(&number) {
-                    page.load(image);
-                } else if (!in_file && number * PAGE < len) || index < shape.bitmap_pages {
-                    page.load(&*self.read_page(number)?);
-                }
-                if index < shape.bitmap_pages {
-                    let (path, uuid) = (&self.index_path, header.uuid);
-                    check_page(path, uuid, header.generation, number, PageKind::Bitmap, &page.image())?;
-                    state.set(PageState::VERIFIED);
-                } else if self.overlay.is_empty() && in_file {
-                    break;
-                }
-            }
-            if kind == RegionKind::Overflow {
-                let before = region.pages() - shape.pages;
-                let free = (0..shape.pages).rev().filter(|&page| !group.is_used(page));
-                table.pool.give(free.map(|page| before + page));
-            }
-        }
-        Ok(())
     }
 }

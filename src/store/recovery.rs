@@ -6,7 +6,9 @@
 //!    unlinked; the tail is written again and synced from the last claim on.
 //! 6. The store's directory entries are synced. The header is written again, "not clean", and synced (both slots
 //!    after an unclean end), before anything can be appended. Then a fresh segment names its predecessor and
-//!    X: once it holds a record, bytes past X are never valid again.
+//!    X: once it holds a record, bytes past X are never valid again. After a clean end, the first change does this, or
+//!    a background thread before it; until then the store is *dormant*: it stays cleanly closed, whatever becomes of
+//!    the process.
 //! 7. The tail is replayed into the index (replay.rs). What nothing names any more is unlinked.
 //!
 //! A crash in any step: the next open does the same again, from the same header. A read-only open does 4 and 7 in
@@ -16,17 +18,18 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::core::Core;
+use super::core::{CheckpointState, Core};
 use super::create::{JOURNAL_PAGES, remove_garbage, sync_parent};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::meta::{Meta, SegmentEntry};
-use crate::checkpoint::tail::{Tail, TailAccess, TailSource, map_segment};
+use crate::checkpoint::tail::{Tail, TailAccess, TailSource};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::log::Position;
 use crate::log::append::Appender;
-use crate::log::blob::parse_blob_name;
+use crate::log::mapped::{map_segment, segment_len};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, parse_segment_name, segment_path};
 use crate::mutant::{Mutant, broken};
+use crate::observe;
 use crate::options::SyncPolicy;
 use crate::stats::RecoveryStats;
 use crate::sync::Ordering;
@@ -64,10 +67,14 @@ impl Core {
         self.adopt_known(disk, &meta.segments, header.cut)?;
         for found in &tail.segments {
             // Refused before anything is changed.
-            map_segment(disk, &found.path, found.salt, found.end, false)?;
+            segment_len(disk, &found.path, found.end)?;
         }
+        // The last segment goes on being written; nothing is changed before that.
+        let dormant = writable && clean && !tail.segments.is_empty();
         if writable {
-            self.allocate_reserve(meta.segments.len())?;
+            if !dormant {
+                self.allocate_reserve()?;
+            }
             self.discard(disk, &tail.discard)?;
             if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;
@@ -79,28 +86,21 @@ impl Core {
             registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
         }
         if writable {
-            let mut state = self.checkpoint.lock();
-            let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
-            // The directory entries too: the last process may have died between a rename and its fsync.
-            disk.sync_dir(&self.path).context("sync", &self.path)?;
-            sync_parent(disk, &self.path)?;
-            // After an unclean end neither slot is trusted to be on the disk as it reads.
-            for _ in 0..if clean { 1 } else { 2 } {
-                let serial = state.header.serial + 1;
-                state.header = IndexHeader { serial, clean: false, ..state.header };
-                state.header.write(&*files.index, &files.index_path)?;
+            self.log.dormant.store(dormant, Ordering::Release);
+            if !dormant {
+                // After an unclean end neither slot is trusted to be on the disk as it reads.
+                self.write_in_use(&mut self.checkpoint.lock(), if clean { 1 } else { 2 })?;
             }
-            drop(state);
-            if self.log.appender.lock().is_none() {
-                self.fresh_segment(&tail, header.cut)?;
-            } else {
+            if self.log.appender.lock().is_some() {
                 self.log.commit.set_durable(tail.end);
+            } else {
+                self.fresh_segment(&tail, header.cut)?;
             }
         }
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
         if writable {
             remove_garbage(disk, &self.path, header.log_dir)?;
-            self.unlink_orphan_blobs(disk, &meta, &tail)?;
+            self.unlink_orphan_blobs(&meta, &tail)?;
             self.checkpoint_due.store(self.checkpoint_interval(), Ordering::Relaxed);
             if stats.replayed_bytes > self.checkpoint_interval() / 2 {
                 self.checkpoint_due.store(0, Ordering::Relaxed);
@@ -109,11 +109,48 @@ impl Core {
         Ok(())
     }
 
+    /// Step 6 of a store that was closed cleanly. Does nothing if it was done.
+    ///
+    /// # Errors
+    /// Those of a failed write or sync. The header poisons the store then: what it says is unknown.
+    pub(super) fn mark_in_use(&self) -> Result<()> {
+        if !self.log.dormant.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.mark_in_use_under(&mut self.checkpoint.lock())
+    }
+
+    /// The same for who runs a checkpoint.
+    pub(super) fn mark_in_use_under(&self, state: &mut CheckpointState) -> Result<()> {
+        if !self.log.dormant.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.allocate_reserve()?;
+        self.write_in_use(state, 1).inspect_err(|error| self.poison(error))?;
+        self.log.dormant.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_in_use(&self, state: &mut CheckpointState, slots: u32) -> Result<()> {
+        let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
+        let disk = self.log.disk();
+        // The directory entries too: the last process may have died between a rename and its fsync.
+        disk.sync_dir(&self.path).context("sync", &self.path)?;
+        sync_parent(disk, &self.path)?;
+        for _ in 0..slots {
+            let serial = state.header.serial + 1;
+            state.header = IndexHeader { serial, clean: false, ..state.header };
+            state.header.write(&*files.index, &files.index_path)?;
+        }
+        Ok(())
+    }
+
     /// What a checkpoint writes besides bucket pages has its blocks from the start, in the journal and in the
     /// index, and so have the images that the journal's length promises: the length may be there without them.
-    fn allocate_reserve(&self, segments: usize) -> Result<()> {
+    fn allocate_reserve(&self) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
-        let meta_room = Meta::pages_for(segments);
+        let _one = files.extending.lock();
+        let meta_room = Meta::pages_for(self.log.slots_used() + 1).max(files.meta_room.load(Ordering::Acquire));
         let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
         files.journal.allocate(capacity)?;
         let index = (FIRST_META_PAGE + meta_room) * PAGE;
@@ -127,15 +164,14 @@ impl Core {
     fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Position) -> Result<()> {
         for entry in known.iter().filter(|entry| entry.sequence != cut.sequence()) {
             let path = segment_path(self.log.dir(), entry.sequence);
-            let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
-            self.log.pins.install(entry.slot, Arc::new(map));
+            let len = segment_len(disk, &path, entry.end)?;
             // No more can be dead than there is, whatever the checkpoint says.
             self.log.set_dead(entry.slot, entry.dead.min(entry.end));
             let identity = (entry.sequence, entry.slot, entry.salt);
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
             segment.set_unfit();
             segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
-            self.log.adopt(Arc::new(segment));
+            self.log.adopt_late(Arc::new(segment));
         }
         Ok(())
     }
@@ -161,6 +197,7 @@ impl Core {
             let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals).min(found.end);
             segment.set_removals(removals, self.log.dead(found.slot));
             let segment = Arc::new(segment);
+            observe::mapped(&segment.path, 0, segment.capacity);
             if active {
                 let unsuited = found.bulk && self.sync != SyncPolicy::Manual;
                 self.log.unsuited.store(unsuited, Ordering::Relaxed);
@@ -241,12 +278,10 @@ impl Core {
     }
 
     /// Unlinks blobs that no record links: written when the process died, or listed as dying.
-    fn unlink_orphan_blobs(&self, disk: &dyn Disk, meta: &Meta, tail: &Tail) -> Result<()> {
-        let dir = self.log.dir();
+    fn unlink_orphan_blobs(&self, meta: &Meta, tail: &Tail) -> Result<()> {
         let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
         let mut orphans = Vec::new();
-        for name in disk.read_dir(dir).context("list", dir)? {
-            let Some(id) = parse_blob_name(&name) else { continue };
+        for &id in &tail.blobs {
             let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);
             if meta.blobs.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
                 orphans.push(id);

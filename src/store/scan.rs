@@ -39,17 +39,25 @@ impl Core {
     /// The page that a cursor points into.
     pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
         let hash = cursor.reverse_bits();
+        let mut damaged = Vec::new();
         let (slots, number, level) = {
             let guard = self.table.lock(hash);
             let number = guard.growth.page_of(hash);
             let slots = self.table.chain(number)?.live_slots();
             // The pins are taken under the stripe: from here on the records cannot go away.
-            let pinned: Vec<_> = slots.into_iter().map(|slot| (slot, self.log.pin(slot.place()))).collect();
+            let pin = |slot: Slot| match self.log.pin(slot.place()) {
+                Ok(pinned) => Some((slot, pinned)),
+                Err(error) => {
+                    damaged.push(*error);
+                    None
+                }
+            };
+            let pinned: Vec<_> = slots.into_iter().filter_map(pin).collect();
             (pinned, number, guard.growth.level_of(hash))
         };
         let start = number.reverse_bits();
         let next = if level == 0 { None } else { start.checked_add(1 << (64 - level)) };
-        let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged: Vec::new(), next };
+        let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged, next };
         let mut entries = Vec::with_capacity(slots.len());
         for i in 0..slots.len() {
             if let Some((ahead, Some(pinned))) = slots.get(i + 8) {

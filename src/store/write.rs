@@ -287,7 +287,7 @@ impl Core {
     }
 
     fn stored_hit(&self, place: Place) -> Option<Hit<'_>> {
-        let pinned = self.log.pin(place)?;
+        let pinned = self.log.pin(place).ok()??;
         let header = Record::at(&pinned, place.offset()).ok()?.header;
         Some(Hit::new(Slot::new(Tag::of(0, 0), place), header, pinned))
     }

@@ -63,7 +63,11 @@ fn ordinary(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no ordinary file"))
+    Err(not_ordinary())
+}
+
+pub(super) fn not_ordinary() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no ordinary file")
 }
 
 /// Opens a file that exists.
@@ -137,6 +141,10 @@ impl Disk for AccessDisk {
 
     fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
         RealDisk.kind_of_name(path)
+    }
+
+    fn len_of(&self, path: &Path) -> io::Result<Option<u64>> {
+        RealDisk.len_of(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

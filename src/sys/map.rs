@@ -42,6 +42,19 @@ impl IndexMap {
         IndexMap { words: memory.cast(), len: bytes / 8, owner }
     }
 
+    /// A part of a mapping, which lives as long as any of its parts.
+    ///
+    /// # Panics
+    /// If the part is not inside, or does not begin and end at words.
+    pub(crate) fn part(whole: &Arc<IndexMap>, offset: usize, bytes: usize) -> IndexMap {
+        assert!(offset.is_multiple_of(8) && bytes.is_multiple_of(8) && offset + bytes <= whole.len * 8);
+        let owner = Part { whole: Arc::clone(whole), offset };
+        // SAFETY: the words from `offset` on are inside the whole mapping (just checked).
+        let words = unsafe { whole.words.add(offset / 8) };
+        // SAFETY: `owner` keeps the whole mapping, whose maker promised the rest.
+        unsafe { IndexMap::from_raw(words.cast(), bytes, Box::new(owner)) }
+    }
+
     /// The memory as 64-bit words.
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
@@ -71,6 +84,26 @@ impl IndexMap {
 impl Debug for IndexMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IndexMap").field("bytes", &(self.len * 8)).finish_non_exhaustive()
+    }
+}
+
+/// Passes advice about a part on to the whole mapping.
+struct Part {
+    whole: Arc<IndexMap>,
+    offset: usize,
+}
+
+impl MapOwner for Part {
+    fn populate(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        self.whole.populate(self.offset + offset, bytes)
+    }
+
+    fn drop_private(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        self.whole.drop_private(self.offset + offset, bytes)
+    }
+
+    fn discard(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        self.whole.discard(self.offset + offset, bytes)
     }
 }
 

@@ -102,6 +102,14 @@ pub trait Disk: Send + Sync + Debug {
     fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
         self.kind(path)
     }
+    /// The length of an ordinary file, symbolic links not followed; `None` if there is no such file.
+    fn len_of(&self, path: &Path) -> io::Result<Option<u64>> {
+        match self.open(path, OpenMode::Read) {
+            Ok(file) => file.len().map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
     /// Renames a file, replacing the target. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after [`sync_dir`](Disk::sync_dir) of the directory.

@@ -24,7 +24,8 @@ use crate::sync::{AtomicPtr, AtomicU64, OnceLock, Ordering};
 
 /// A power of two. Few where schedules are explored: a look at all of them is a point for each.
 const SHARDS: usize = if cfg!(shuttle) { 2 } else { 16 };
-const CHUNK: usize = 64;
+/// Slots that are made at once: few, because each takes two kilobytes.
+const CHUNK: usize = 8;
 
 /// Which shard this thread counts on.
 #[cfg(not(shuttle))]

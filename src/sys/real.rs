@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -42,6 +42,15 @@ impl Disk for RealDisk {
 
     fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
         kind(fs::symlink_metadata(path))
+    }
+
+    fn len_of(&self, path: &Path) -> io::Result<Option<u64>> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
+            Ok(_) => Err(access::not_ordinary()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -94,7 +103,7 @@ pub(super) fn open(path: &Path, mode: OpenMode, access: Access) -> io::Result<Ar
         OpenMode::Write => access::open_file(path, true)?,
         OpenMode::CreateNew => access::create_file(path, access)?,
     };
-    Ok(Arc::new(RealFile { file: Arc::new(file) }))
+    Ok(Arc::new(RealFile { file: Arc::new(file), on_tmpfs: OnceLock::new() }))
 }
 
 fn kind(meta: io::Result<fs::Metadata>) -> io::Result<PathKind> {
@@ -187,6 +196,18 @@ impl Drop for RealLock {
 #[derive(Debug)]
 struct RealFile {
     file: Arc<File>,
+    /// Where it lies: an index is mapped in many parts.
+    on_tmpfs: OnceLock<bool>,
+}
+
+impl RealFile {
+    fn is_on_tmpfs(&self) -> io::Result<bool> {
+        if let Some(&known) = self.on_tmpfs.get() {
+            return Ok(known);
+        }
+        let found = mapping::is_tmpfs(&self.file)?;
+        Ok(*self.on_tmpfs.get_or_init(|| found))
+    }
 }
 
 impl DiskFile for RealFile {
@@ -252,11 +273,11 @@ impl DiskFile for RealFile {
     }
 
     fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        mapping::private(&self.file, offset, bytes)
+        mapping::private(&self.file, offset, bytes, self.is_on_tmpfs()?)
     }
 
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        mapping::fresh(&self.file, offset, bytes)
+        mapping::fresh(&self.file, offset, bytes, self.is_on_tmpfs()?)
     }
 
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
@@ -270,24 +291,28 @@ impl DiskFile for RealFile {
 
 /// The memory that this process may use: the smallest of the machine's and its control groups' limits.
 pub(crate) fn memory_limit() -> u64 {
-    let number = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
-    });
-    let mut limit = machine.unwrap_or(4 << 30);
+    let number = |path: &Path| small_file(path)?.trim().parse::<u64>().ok();
+    let machine = rustix::system::sysinfo();
+    let mut limit = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
     // Control group v2: every ancestor's limit counts. v1: the memory controller's own file.
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = small_file(Path::new("/proc/self/cgroup")).unwrap_or_default();
     for line in group.lines() {
         if let Some(path) = line.strip_prefix("0::") {
             let mut path = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
             while path.starts_with("/sys/fs/cgroup") {
-                limit = limit.min(number(&path.join("memory.max").to_string_lossy()).unwrap_or(u64::MAX));
+                limit = limit.min(number(&path.join("memory.max")).unwrap_or(u64::MAX));
                 if !path.pop() {
                     break;
                 }
             }
         }
     }
-    limit.min(number("/sys/fs/cgroup/memory/memory.limit_in_bytes").unwrap_or(u64::MAX))
+    limit.min(number(Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes")).unwrap_or(u64::MAX))
+}
+
+/// A file of the kernel's, which has no length: without room from the start it would be read in tiny pieces.
+fn small_file(path: &Path) -> Option<String> {
+    let mut text = String::with_capacity(4096);
+    File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text)
 }

@@ -222,9 +222,18 @@ pub struct Snapshot(BTreeMap<PathBuf, (u32, u64, i64, i64)>);
 impl Snapshot {
     /// The same without the modification times of a store's LOCK and journal. A writable open puts its process
     /// id into the one and makes sure that the other's blocks are allocated, before it reads the rest.
-    pub fn but_for_opening(mut self) -> Self {
+    pub fn but_for_opening(self) -> Self {
+        self.without_times_of(|name| name.ends_with("LOCK") || name.ends_with("journal"))
+    }
+
+    /// The same without any modification times: an open can also make sure of blocks that are there.
+    pub fn without_times(self) -> Self {
+        self.without_times_of(|_| true)
+    }
+
+    fn without_times_of(mut self, is_one: impl Fn(&Path) -> bool) -> Self {
         for (name, (_, _, seconds, nanos)) in &mut self.0 {
-            if name.ends_with("LOCK") || name.ends_with("journal") {
+            if is_one(name) {
                 (*seconds, *nanos) = (0, 0);
             }
         }
