@@ -10,13 +10,13 @@
 //! can always run, full disk or not. All changes of the dirty flags happen under one lock; a writer takes it
 //! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
 
-use std::collections::HashMap;
+use std::io;
 
-use super::page::PageImage;
+use super::copies::{self, Copies};
 use super::region::{PageId, PageSlot, PageState, Region};
 use super::{Need, Shortage};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock_soon};
-use crate::sys::PAGE_BYTES;
+use crate::sys::{Disk, PAGE_BYTES};
 
 #[derive(Debug)]
 pub(crate) struct DirtySet {
@@ -62,13 +62,8 @@ struct Inner {
     current: Vec<PageId>,
     /// Pages of the frozen set that are not yet captured nor copied aside.
     frozen_left: u64,
-    /// Frozen images that writers copied aside, by name.
-    copies: HashMap<PageId, PageImage>,
-}
-
-/// Memory for an image.
-fn empty_image() -> PageImage {
-    Box::new([0; PAGE_BYTES])
+    /// Frozen images that writers copied aside.
+    copies: Copies,
 }
 
 /// The bitmap page that has a page's bit.
@@ -104,12 +99,9 @@ impl DirtySet {
         if self.is_dirty(page) {
             return Ok(());
         }
-        // Memory for a copy is found before the lock is taken, in which a checkpoint copies page after page.
-        let is_frozen = page.state.load().is_dirty(!self.parity.load(Ordering::Relaxed));
-        let copy = is_frozen.then(empty_image);
         let mut inner = lock_soon(&self.inner);
         self.admit(&inner, 1)?;
-        self.mark_locked(&mut inner, page, copy)
+        self.mark_locked(&mut inner, page)
     }
 
     /// Sets or clears the bit of a page in its group's bitmap; makes the bitmap page dirty.
@@ -122,7 +114,7 @@ impl DirtySet {
         let mut inner = self.inner.lock();
         if !self.is_dirty(&bitmap) {
             self.admit(&inner, 1)?;
-            self.mark_locked(&mut inner, &bitmap, None)?;
+            self.mark_locked(&mut inner, &bitmap)?;
         }
         page.group.set_used(offset, used);
         Ok(())
@@ -160,11 +152,9 @@ impl DirtySet {
     }
 
     /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
-    pub(crate) fn mark_unbounded(&self, page: &PageSlot<'_>) {
+    pub(crate) fn mark_unbounded(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
         let mut inner = self.inner.lock();
-        if !self.is_dirty(page) {
-            self.push(&mut inner, page, None);
-        }
+        if self.is_dirty(page) { Ok(()) } else { self.push(&mut inner, page) }
     }
 
     fn admit(&self, inner: &Inner, pages: u64) -> Result<(), Need> {
@@ -174,13 +164,13 @@ impl DirtySet {
             return Err(Need::Journal { pages: dirty, alone: pages });
         }
         let limited = self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
-        if limited && dirty + inner.copies.len() as u64 > self.limit_pages {
+        if limited && dirty + inner.copies.len() > self.limit_pages {
             return Err(Need::Checkpoint);
         }
         Ok(())
     }
 
-    fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>, copy: Option<PageImage>) -> Result<(), Shortage> {
+    fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
         // Bitmap pages have their blocks from the start, and a page in use got them before it could be used. So what
         // was given back beside it need not be allocated again, for which there may be no space now.
         let index = u64::from(page.id.index);
@@ -188,18 +178,16 @@ impl DirtySet {
         if !has_blocks && !page.group.is_allocated(index) {
             return Err(Need::IndexBlocks(page.id).into());
         }
-        self.push(inner, page, copy);
-        Ok(())
+        self.push(inner, page)
     }
 
-    /// `copy` is memory for a copy of the page, should it be frozen.
-    fn push(&self, inner: &mut Inner, page: &PageSlot<'_>, copy: Option<PageImage>) {
+    fn push(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
         let parity = self.parity.load(Ordering::Relaxed);
         let state = page.state.load();
         if state.is_dirty(!parity) {
-            let mut image = copy.unwrap_or_else(empty_image);
-            page.page.copy_to(&mut image);
-            inner.copies.insert(page.id, image);
+            if !inner.copies.put(page) {
+                return Err(Need::Copies.into());
+            }
             inner.frozen_left -= 1;
             page.state.unset(PageState::dirty_flag(!parity));
         }
@@ -208,14 +196,49 @@ impl DirtySet {
         }
         page.state.set(PageState::dirty_flag(parity) | PageState::PRIVATE);
         inner.current.push(page.id);
+        Ok(())
+    }
+
+    /// Memory for some copies, for a writer who found none.
+    pub(crate) fn add_copies(&self, disk: &dyn Disk) -> io::Result<()> {
+        let slab = copies::slab(disk, 0)?;
+        self.inner.lock().copies.add(slab);
+        Ok(())
+    }
+
+    /// Memory for as many copies as will probably be made, faulted in. For whoever runs the checkpoint, before the cut and
+    /// while frozen pages are left. Nobody waits for it.
+    pub(crate) fn provide_copies(&self, disk: &dyn Disk) -> io::Result<()> {
+        loop {
+            let missing = {
+                let inner = self.inner.lock();
+                let left = if inner.frozen_left > 0 { inner.frozen_left } else { inner.current.len() as u64 };
+                inner.copies.missing(left)
+            };
+            if missing == 0 {
+                return Ok(());
+            }
+            let slab = copies::slab(disk, missing)?;
+            // Only advice.
+            let _ = slab.populate(0, slab.words().len() * 8);
+            self.inner.lock().copies.add(slab);
+        }
+    }
+
+    /// The checkpoint is done: the memory of copies goes back, but for what the next one needs at once.
+    pub(crate) fn release_copies(&self) {
+        let slabs = self.inner.lock().copies.finish();
+        drop(slabs);
     }
 
     /// The cut: the current set becomes the frozen one. The caller holds all stripes, and no other
     /// checkpoint is under way.
     pub(crate) fn freeze(&self) -> Vec<PageId> {
         let mut inner = self.inner.lock();
-        debug_assert!(inner.copies.is_empty() && inner.frozen_left == 0);
-        let frozen = std::mem::take(&mut inner.current);
+        debug_assert!(inner.copies.len() == 0 && inner.frozen_left == 0);
+        // As many are to be expected again: no writer shall wait while it is made larger.
+        let next = Vec::with_capacity(inner.current.len());
+        let frozen = std::mem::replace(&mut inner.current, next);
         inner.frozen_left = frozen.len() as u64;
         self.parity.store(!self.parity.load(Ordering::Relaxed), Ordering::Relaxed);
         frozen
@@ -232,9 +255,7 @@ impl DirtySet {
             inner.frozen_left -= 1;
             return true;
         }
-        let copy = inner.copies.remove(&page.id);
-        drop(inner);
-        copy.inspect(|copy| *image = **copy).is_some()
+        inner.copies.take(page.id, image)
     }
 
     /// Calls `drop_copy` for the page if it is clean and private, and notes that it is no longer private. The

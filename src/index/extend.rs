@@ -72,7 +72,7 @@ impl Table {
             let id = PageId { region: kind, group: number as u8, index };
             let page = region.by_id(id).ok_or(Need::Nothing)?;
             page.page.init(PageKind::Bitmap, page.number(), u64::from(index), 0, 0, 0);
-            self.dirty.mark_unbounded(&page);
+            self.dirty.mark_unbounded(&page)?;
         }
         if kind == RegionKind::Overflow {
             let first = region.pages() - shape.pages;

@@ -10,12 +10,14 @@
 //! ├── growth   the growth word
 //! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
 //! ├── dirty    what the next checkpoint must write
+//! ├── copies   frozen pages that writers set aside
 //! ├── region   pages by number
 //! ├── page     one page
 //! └── slot     one slot
 //! ```
 
 pub(crate) mod chain;
+mod copies;
 pub(crate) mod dirty;
 pub(crate) mod extend;
 pub(crate) mod growth;
@@ -44,6 +46,8 @@ pub(crate) enum Need {
     },
     /// A checkpoint, to bound private memory.
     Checkpoint,
+    /// Memory for copies of frozen pages.
+    Copies,
     /// Disk blocks for the chunk of index pages around this page.
     IndexBlocks(PageId),
     /// This many free overflow pages.

@@ -287,6 +287,13 @@ impl<'a> PageRef<'a> {
         }
     }
 
+    /// Overwrites the page with another one.
+    pub(crate) fn copy_from(self, other: PageRef<'_>) {
+        for (i, (word, other)) in self.0.iter().zip(other.0).enumerate() {
+            store_of_many(word, i, load_of_many(other, i, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     /// Overwrites the page with the bytes of an image.
     pub(crate) fn load(self, image: &[u8; PAGE_BYTES]) {
         for (i, (word, bytes)) in self.0.iter().zip(image.as_chunks::<8>().0).enumerate() {

@@ -20,7 +20,6 @@ use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::error::{IoContext, Result};
-use crate::index::dirty::DirtySet;
 use crate::index::page::{PageImage, image};
 use crate::index::region::{PageId, PageSlot, RegionKind};
 use crate::index::table::Table;
@@ -31,7 +30,7 @@ use crate::observe::{self, Timed};
 use crate::store::core::{CheckpointState, Core, Files};
 use crate::store::create::COMPACTING;
 use crate::sync::{Instant, MutexGuard, Ordering};
-use crate::sys::{DiskFile, PAGE_BYTES, Paced, write_all_at};
+use crate::sys::{DiskFile, PAGE_BYTES, Paced, PageBuffer, write_all_at};
 
 /// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page
 /// cache, and changing one page of them later would cost more.
@@ -40,6 +39,8 @@ const RUN_PAGES: usize = 4;
 /// Page images that are captured before the first of them is written. As long as a frozen page is not captured, whoever
 /// changes it must copy it aside first, and the disk takes far longer than copies.
 const CAPTURED_PAGES: usize = 8192;
+/// After so many images the memory for copies is looked after.
+const PROVIDED_EVERY: usize = 64;
 /// With more bytes of log than that to sync, the log is synced before the cut as well.
 const LATE_SYNC_BYTES: u64 = 1 << 20;
 
@@ -55,41 +56,34 @@ struct Cut<'t> {
 
 /// The frozen pages, which become images in the order of their numbers.
 struct Frozen<'t> {
-    dirty: &'t DirtySet,
+    table: &'t Table,
     /// Nothing was dirty at all.
     is_empty: bool,
     pages: std::vec::IntoIter<PageSlot<'t>>,
-    /// One allocation, because many small ones would change the process's mappings, for which others wait.
-    images: Vec<[u8; PAGE_BYTES]>,
+    images: PageBuffer,
     /// Images that were passed on.
     passed: usize,
 }
 
 impl<'t> Frozen<'t> {
-    fn new(table: &'t Table, ids: &[PageId]) -> Self {
+    fn new(table: &'t Table, ids: &[PageId]) -> std::io::Result<Self> {
         let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
         pages.sort_unstable_by_key(PageSlot::number);
-        let mut frozen = Frozen {
-            dirty: &table.dirty,
-            is_empty: ids.is_empty(),
-            pages: pages.into_iter(),
-            images: Vec::new(),
-            passed: 0,
-        };
+        let images = PageBuffer::new(pages.len().min(CAPTURED_PAGES))?;
+        let mut frozen = Frozen { table, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
         frozen.capture();
-        frozen
+        Ok(frozen)
     }
 
     /// Captures some more.
     fn capture(&mut self) {
         self.passed = 0;
         self.images.clear();
-        self.images.reserve_exact(self.pages.len().min(CAPTURED_PAGES));
         for page in self.pages.by_ref().take(CAPTURED_PAGES) {
             let mut bytes = [0; PAGE_BYTES];
             // A page that was made ready for an entry which then went elsewhere is still a hole.
-            if self.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
-                self.images.push(bytes);
+            if self.table.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
+                self.images.push(&bytes);
             }
         }
     }
@@ -97,6 +91,10 @@ impl<'t> Frozen<'t> {
     fn next(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
         while self.passed == self.images.len() && self.pages.len() > 0 {
             self.capture();
+        }
+        if self.passed.is_multiple_of(PROVIDED_EVERY) && self.pages.len() > 0 {
+            // Only to be fast.
+            let _ = self.table.dirty.provide_copies(&*self.table.disk);
         }
         self.passed += 1;
         self.images.get_mut(self.passed - 1)
@@ -122,6 +120,7 @@ impl Core {
         }
         let _span = observe::checkpoint(&self.path);
         let result = self.checkpoint_steps(files, &mut state, clean);
+        self.table.dirty.release_copies();
         result.inspect_err(|error| self.poison(error))?;
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
@@ -151,7 +150,9 @@ impl Core {
         if !in_order && self.log.unsynced_bytes() > LATE_SYNC_BYTES {
             self.log.sync_to(self.log.tail())?;
         }
-        let mut cut = self.cut();
+        // Only to be fast.
+        let _ = self.table.dirty.provide_copies(self.log.disk());
+        let mut cut = self.cut()?;
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
         let nothing_new = cut.frozen.is_empty
             && cut.position == state.header.cut
@@ -198,7 +199,7 @@ impl Core {
     }
 
     /// Step 1.
-    fn cut(&self) -> Cut<'_> {
+    fn cut(&self) -> Result<Cut<'_>> {
         let structure = self.table.structure.lock();
         let started = Instant::now();
         let timer = self.observer.time(Timed::Cut);
@@ -237,8 +238,8 @@ impl Core {
         observe::cut(&self.path, pages.len(), nanos);
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
         drop(structure);
-        let frozen = Frozen::new(&self.table, &pages);
-        Cut { position, total, frozen, meta, excluded }
+        let frozen = Frozen::new(&self.table, &pages).context("reserve memory for pages of", &self.table.path)?;
+        Ok(Cut { position, total, frozen, meta, excluded })
     }
 
     fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {

@@ -310,6 +310,10 @@ impl Core {
                 debug_assert!(!self.recovering.load(Ordering::Relaxed));
                 self.run_checkpoint(false)
             }
+            Need::Copies => {
+                let added = self.table.dirty.add_copies(self.log.disk());
+                added.context("reserve memory for copies of pages of", &self.table.path)
+            }
             Need::IndexBlocks(page) => {
                 let _waiting = self.waits(Cause::IndexSpace);
                 count(&self.counters.space_waits);

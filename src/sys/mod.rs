@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod access;
+mod buffer;
 mod fork;
 mod map;
 mod mapping;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use access::Access;
+pub(crate) use buffer::PageBuffer;
 pub(crate) use fork::ForkGuard;
 pub(crate) use map::prefetch_word;
 pub use map::{IndexMap, LogMap, LogWriter};
