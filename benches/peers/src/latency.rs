@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::pauses::{Causes, Watch};
+
 /// Ten minutes: anything longer is counted as that. The exact maximum is kept beside.
 const NANOS_MAX: u64 = 600_000_000_000;
 
@@ -21,24 +23,31 @@ pub struct Latencies {
     max: u64,
     pauses: u64,
     paused: u64,
+    watch: Watch,
 }
 
 impl Latencies {
     /// Nothing yet. Three digits, up to ten minutes, in about 200 KiB.
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Latencies { histogram: Histogram::new_with_bounds(1, NANOS_MAX, 3)?, max: 0, pauses: 0, paused: 0 })
+        let histogram = Histogram::new_with_bounds(1, NANOS_MAX, 3)?;
+        Ok(Latencies { histogram, max: 0, pauses: 0, paused: 0, watch: Watch::default() })
     }
 
     /// Carries out and times one operation.
     #[inline]
     pub fn time<R>(&mut self, call: impl FnOnce() -> R) -> R {
+        self.watch.before();
         let started = Instant::now();
         let result = call();
-        self.record(started.elapsed());
+        let time = started.elapsed();
+        if time.as_nanos() >= u128::from(PAUSE_NANOS) {
+            self.watch.after_pause(time);
+        }
+        self.record(time);
         result
     }
 
-    /// Adds one operation.
+    /// Adds one operation. If it was a pause, its cause is not known.
     pub fn record(&mut self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.max = self.max.max(nanos);
@@ -54,6 +63,7 @@ impl Latencies {
         self.max = self.max.max(other.max);
         self.pauses += other.pauses;
         self.paused = self.paused.saturating_add(other.paused);
+        self.watch.causes.add(&other.watch.causes);
         Ok(self.histogram.add(&other.histogram)?)
     }
 
@@ -67,6 +77,7 @@ impl Latencies {
             max: self.max,
             pauses: self.pauses,
             paused: self.paused,
+            causes: self.watch.causes,
         })
     }
 }
@@ -84,6 +95,8 @@ pub struct Summary {
     pub pauses: u64,
     /// Their times together.
     pub paused: u64,
+    /// The same by cause, of those whose cause is known.
+    pub causes: Causes,
 }
 
 impl Summary {

@@ -20,6 +20,7 @@ mod files;
 mod interrupt;
 mod latency;
 mod machine;
+mod pauses;
 mod population;
 mod process;
 mod progress;

@@ -5,6 +5,8 @@ use std::hint::black_box;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -70,6 +72,53 @@ pub fn appends(dir: &Path, way: Way, seconds: f64) -> anyhow::Result<Timed> {
     file.flush()?;
     std::fs::remove_file(path)?;
     Ok(Timed { operations, seconds, latency: latencies.summary(), peak: None })
+}
+
+/// Gaps in the time of a thread that does nothing but read the clock, alone or beside one that writes a mebibyte and syncs it,
+/// over and over. No program on this machine can have shorter pauses, if it has as much to write.
+pub fn gaps(dir: &Path, beside_writes: bool, seconds: f64) -> anyhow::Result<Gaps> {
+    let path = dir.join("gaps");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| -> anyhow::Result<()> {
+            if !beside_writes {
+                return Ok(());
+            }
+            let file = File::create(&path)?;
+            let piece = vec![1; 1 << 20];
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                file.write_all_at(&piece, (number % 1024) << 20)?;
+                // fdatasync
+                file.sync_data()?;
+            }
+            Ok(std::fs::remove_file(&path)?)
+        });
+        let mut gaps = Gaps::default();
+        let started = Instant::now();
+        let mut before = started;
+        while started.elapsed().as_secs_f64() < seconds {
+            let now = Instant::now();
+            let gap = (now - before).as_nanos() as f64;
+            gaps.largest = gaps.largest.max(gap);
+            gaps.pauses += f64::from(u8::from(gap >= 1e6));
+            before = now;
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))??;
+        Ok(gaps)
+    })
+}
+
+/// What [`gaps`] found.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Gaps {
+    /// Nanoseconds.
+    pub largest: f64,
+    /// Gaps of a millisecond and more.
+    pub pauses: f64,
 }
 
 /// A file of zeroes, allocated and synced.

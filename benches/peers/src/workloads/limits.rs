@@ -20,6 +20,11 @@ pub fn measure(run: &Run) -> anyhow::Result<Section> {
         put("dependent random load, 4 KiB pages", Unit::Nanos, raw::load_nanos(bytes, false)?);
         put("dependent random load, huge pages", Unit::Nanos, raw::load_nanos(bytes, true)?);
         put("memcpy, 1 thread", Unit::BytesPerSecond, raw::copy_rate(bytes));
+        for (name, beside_writes) in [("alone", false), ("beside writes of 1 MiB + fdatasync", true)] {
+            let gaps = raw::gaps(run.dir.path(), beside_writes, seconds * 4.0)?;
+            put(&format!("a clock read all the time, {name}: largest gap"), Unit::Nanos, gaps.largest);
+            put(&format!("... {name}: gaps of 1 ms and more"), Unit::Count, gaps.pauses);
+        }
         for (way, name) in [(raw::Way::Pwrite, "pwrite"), (raw::Way::Mapping, "store into a mapping")] {
             let summary = raw::appends(run.dir.path(), way, seconds)?;
             put(&format!("200 bytes by {name} + fdatasync"), Unit::PerSecond, summary.rate());
@@ -29,6 +34,10 @@ pub fn measure(run: &Run) -> anyhow::Result<Section> {
         }
     }
     section.note(format!("random loads and the copy go over {} MiB", bytes >> 20));
+    section.note(
+        "the clock's gaps are those of a thread that does nothing else: on a virtual machine, times in which the host lets \
+         something else run",
+    );
     section.note(
         "appends go into a file of zeroes that was written in 4 KiB pieces and synced, so that neither allocation nor \
          large pieces are in the way",

@@ -316,6 +316,9 @@ impl<'r> Turn<'r> {
         }
         self.put(&format!("{row} of 1 ms and more"), Unit::Count, latency.pauses as f64);
         self.put(&format!("{row} of 1 ms and more, in all"), Unit::Nanos, latency.paused as f64);
+        for (cause, nanos) in latency.causes.named().into_iter().filter(|(_, nanos)| *nanos > 0) {
+            self.put(&format!("{row} of 1 ms and more, {cause}"), Unit::Nanos, nanos as f64);
+        }
     }
 
     /// Memory, and what of it is not the index.
