@@ -163,7 +163,10 @@ impl Table {
                 return Ok(());
             }
             self.add_group(RegionKind::Primary, &mut structure)?;
-            self.primary.groups().last()
+            let added = self.primary.groups().last();
+            // Before anybody can begin to grow into it. Whoever finds no block says so.
+            let _ = added.map(|(_, group)| self.allocate_from(group, u64::MAX));
+            added
         };
         if let Some((_, group)) = group {
             // Only advice: it works without.
@@ -172,18 +175,37 @@ impl Table {
         Ok(())
     }
 
-    /// Allocates disk blocks for the pages that growth will fill next, ahead of the writers. Called in the
-    /// background while the table grows.
+    /// Adds overflow pages before the last ones are taken, so that no change has to. Called in the background.
+    pub(crate) fn prepare_overflow(&self) -> Step<()> {
+        let pages = self.overflow.pages();
+        if pages == 0 || self.pool.len() > pages / 8 {
+            return Ok(());
+        }
+        let mut structure = self.structure.lock();
+        self.add_group(RegionKind::Overflow, &mut structure)?;
+        let added = self.overflow.groups().last();
+        // The first blocks only: how many pages will be needed nobody knows. Whoever finds no block says so.
+        let _ = added.map(|(_, group)| self.allocate_from(group, CHUNK_PAGES));
+        Ok(())
+    }
+
+    /// Allocates disk blocks for the pages that growth fills, as far as they were not there when the extent was added.
+    /// Called in the background while the table grows.
     pub(crate) fn allocate_ahead(&self) -> Result<()> {
-        /// Chunks allocated by one call.
-        const CHUNKS: u64 = 16;
-        let Some(file) = &self.file else { return Ok(()) };
         let growth = self.growth();
         let number = (growth.level() + 1).saturating_sub(self.primary.base_log2());
         let Some(group) = self.primary.group(number.into()).filter(|_| !growth.is_shrinking()) else { return Ok(()) };
-        let total = group.bitmap_pages + group.pages;
+        self.allocate_from(group, u64::MAX)
+    }
+
+    /// Allocates disk blocks for the first pages of an extent.
+    fn allocate_from(&self, group: &Group, pages: u64) -> Result<()> {
+        /// Chunks allocated by one call.
+        const CHUNKS: u64 = 16;
+        let Some(file) = &self.file else { return Ok(()) };
+        let total = (group.bitmap_pages + group.pages).min(pages);
         let mut index = 0;
-        while index < total && self.growth().is_resizing() {
+        while index < total {
             let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
             let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
             let _one = self.blocks.lock();

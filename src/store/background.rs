@@ -123,6 +123,7 @@ fn growth(core: &Arc<Core>) {
             let _ = core.retry(|| core.table.start_growth());
             core.prepare_journal();
         }
+        let _ = core.retry(|| core.table.prepare_overflow());
         if core.table.shrink_wanted.load(Ordering::Relaxed) {
             // Cannot fail but for a damaged page, which those who need it report.
             let _ = core.table.start_shrink(false);
@@ -137,6 +138,8 @@ fn growth(core: &Arc<Core>) {
 /// Evacuates pages until growth is finished. The pages of one turn are few, because a checkpoint's cut waits for them.
 fn drive_growth(core: &Core) {
     while core.table.growth().is_resizing() && !core.wake.is_stopped() {
+        // As above.
+        let _ = core.retry(|| core.table.prepare_overflow());
         match core.retry(|| core.table.help_growth(EVACUATE_PAGES, core)) {
             // Somebody else is at it, or holds the structure for something longer.
             Ok(0) => _ = core.wake.sleep(TURN),
