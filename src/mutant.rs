@@ -64,11 +64,13 @@ pub enum Mutant {
     FreedTooEarly,
     /// An offline compaction syncs the new log before it switches.
     SwitchedBeforeSync,
+    /// The header says that the store is in use before the first append.
+    AppendedUnmarked,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = {
+    pub const ALL: [Mutant; 29] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -99,6 +101,7 @@ impl Mutant {
             RemovalsDropped,
             FreedTooEarly,
             SwitchedBeforeSync,
+            AppendedUnmarked,
         ]
     };
 }

@@ -60,6 +60,7 @@ pub fn fixed() -> Vec<Script> {
         budget(),
         clear(),
         recoveries(),
+        reopened(),
         reserve(),
         compaction(),
         churn(),
@@ -239,6 +240,17 @@ fn recoveries() -> Script {
     ops.extend([Op::Insert(4, value(3000, 1)), Op::Insert(5, value(600, 1)), Op::Die, Op::Sync, Op::Reopen, Op::Die]);
     ops.extend([Op::Insert(6, value(9, 1)), Op::Die, Op::Insert(7, value(9, 1))]);
     script("recoveries", SyncPolicy::Manual, ops)
+}
+
+/// Closed and opened again and again, and then a few writes that nobody syncs, at all places of a sector: records of the
+/// length that the layer writes after a recovery, behind which one of before the crash must not count again.
+fn reopened() -> Script {
+    let mut ops = Vec::new();
+    for round in 0..20 {
+        ops.extend([Op::Insert(1 + round % 5, value(24 + round * 37 % 300, round)), Op::Reopen]);
+        ops.extend((0..3).map(|i| Op::Insert(101 + (round * 3 + i) % 11, value(48, round * 10 + i))));
+    }
+    script("reopened", SyncPolicy::Manual, ops)
 }
 
 /// Room made ahead.

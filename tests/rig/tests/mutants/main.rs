@@ -54,6 +54,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(RemovalsDropped, "removals outlive their puts", &[Repair]),
         trial(FreedTooEarly, "freed after the checkpoint", &[Crash(&["compaction", "churn"])]),
         trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
+        trial(AppendedUnmarked, "marked as in use before an append", &[Nested(&["reopened"])]),
     ]
 };
 
