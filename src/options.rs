@@ -291,7 +291,9 @@ impl Options {
 
     /// Opens the store, creating or recovering it as need be.
     ///
-    /// A clean open reads a few pages; after a crash the log's tail since the last checkpoint is replayed.
+    /// A clean open reads a few pages; after a crash the log's tail since the last checkpoint is replayed. After a clean
+    /// open the files stay as they were closed until the store is marked as in use: by a background thread at once, or by
+    /// the first change.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotAStore`],

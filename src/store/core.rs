@@ -381,8 +381,8 @@ impl Core {
 
     /// Allocates the journal blocks that a table of twice the size can need, so that no writer has to.
     pub(crate) fn prepare_journal(&self) {
-        // If the disk is full, the call that needs the blocks says so.
-        let _ = self.extend_journal(self.journal_pages_wanted());
+        // If the disk is full, the call that needs the blocks says so. Marked first, because that counts the journal's room.
+        let _ = self.mark_in_use().and_then(|()| self.extend_journal(self.journal_pages_wanted()));
     }
 
     /// Journal pages that a table of twice the size can need.

@@ -21,7 +21,7 @@ pub fn measure(run: &Run) -> anyhow::Result<Section> {
         put("dependent random load, huge pages", Unit::Nanos, raw::load_nanos(bytes, true)?);
         put("memcpy, 1 thread", Unit::BytesPerSecond, raw::copy_rate(bytes));
         for (name, beside_writes) in [("alone", false), ("beside writes of 1 MiB + fdatasync", true)] {
-            let gaps = raw::gaps(run.dir.path(), beside_writes, seconds * 4.0)?;
+            let gaps = raw::gaps(run.dir.path(), beside_writes, seconds * 16.0)?;
             put(&format!("a clock read all the time, {name}: largest gap"), Unit::Nanos, gaps.largest);
             put(&format!("... {name}: gaps of 1 ms and more"), Unit::Count, gaps.pauses);
         }
