@@ -201,7 +201,9 @@ impl DirtySet {
 
     /// Memory for some copies, for a writer who found none.
     pub(crate) fn add_copies(&self, disk: &dyn Disk) -> io::Result<()> {
-        let slab = copies::slab(disk, 0)?;
+        // A batch begins again each time: it must not be often.
+        let frozen = self.inner.lock().frozen_left;
+        let slab = copies::slab(disk, frozen)?;
         self.inner.lock().copies.add(slab);
         Ok(())
     }
