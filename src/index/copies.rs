@@ -103,18 +103,54 @@ impl Copies {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dirty::DirtySet;
     use super::super::region::{Group, Region, RegionKind};
+    use super::super::{Need, Shortage};
     use super::*;
     use crate::sync::Ordering;
     use crate::sys::RealDisk;
 
     #[test]
-    fn copies_stay_as_they_were_and_memory_goes_back() {
+    fn a_writer_that_finds_no_memory_for_a_copy_asks_for_it() {
+        let region = region();
+        let page = |number: u64| region.page(number).unwrap();
+        let dirty = DirtySet::new(1000);
+        dirty.set_journal_pages(100);
+        for number in 0..40 {
+            dirty.mark(&page(number)).unwrap();
+            page(number).page.words()[7].store(1, Ordering::Relaxed);
+        }
+        assert_eq!(dirty.freeze().len(), 40);
+        for number in 0..40 {
+            let mut asked = 0;
+            while let Err(shortage) = dirty.mark(&page(number)) {
+                assert!(matches!(shortage, Shortage::Need(Need::Copies)), "{shortage:?}");
+                dirty.add_copies(&RealDisk).unwrap();
+                asked += 1;
+            }
+            assert_eq!(asked, u32::from(number == 0), "{number}");
+            page(number).page.words()[7].store(2, Ordering::Relaxed);
+        }
+        let mut image = [0; PAGE_BYTES];
+        for number in 0..40 {
+            assert!(dirty.capture(&page(number), &mut image) && image[56] == 1);
+            assert!(!dirty.capture(&page(number), &mut image));
+        }
+        dirty.release_copies();
+    }
+
+    fn region() -> Region {
         let region = Region::new(RegionKind::Primary, 12);
         let shape = region.shape(0);
         let memory = |words: u64| RealDisk.map_anonymous(words as usize * 8).unwrap();
         let map = memory(shape.total() * PAGE_WORDS as u64);
         region.install(0, Group::new(shape, 0, map, memory(shape.total()), true));
+        region
+    }
+
+    #[test]
+    fn copies_stay_as_they_were_and_memory_goes_back() {
+        let region = region();
         let page = |number: u64| region.page(number).unwrap();
         let mut copies = Copies::default();
         assert!(!copies.put(&page(0)) && copies.missing(10) == 10 && copies.missing(5_000) == PROVIDED_MIN);
