@@ -17,7 +17,7 @@ fn region(kind: RegionKind) -> Region {
     let region = Region::new(kind, 3);
     let shape = region.shape(0);
     let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
-    let states = RealDisk.map_anonymous(shape.total() as usize * 8).unwrap();
+    let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();
     region.install(0, Group::new(shape, 2, map, states, true));
     region
 }

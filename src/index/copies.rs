@@ -142,9 +142,9 @@ mod tests {
     fn region() -> Region {
         let region = Region::new(RegionKind::Primary, 12);
         let shape = region.shape(0);
-        let memory = |words: u64| RealDisk.map_anonymous(words as usize * 8).unwrap();
-        let map = memory(shape.total() * PAGE_WORDS as u64);
-        region.install(0, Group::new(shape, 0, map, memory(shape.total()), true));
+        let map = RealDisk.map_anonymous(shape.total() as usize * PAGE_BYTES).unwrap();
+        let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();
+        region.install(0, Group::new(shape, 0, map, states, true));
         region
     }
 

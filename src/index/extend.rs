@@ -54,7 +54,7 @@ impl Table {
         }
         let first = structure.end_page;
         let map = self.new_extent(first, shape)?;
-        let states = self.disk.map_anonymous(shape.total() as usize * 8);
+        let states = self.disk.map_anonymous(shape.state_bytes());
         let states = states.context("reserve memory for the pages of", &self.path)?;
         let group = region.install(number, Group::new(shape, first, map, states, self.file.is_none()));
         for index in (0..shape.bitmap_pages).step_by(CHUNK_PAGES as usize) {

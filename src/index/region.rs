@@ -211,6 +211,11 @@ impl GroupShape {
     pub(crate) fn total(self) -> u64 {
         self.bitmap_pages + self.pages
     }
+
+    /// Bytes of the memory that notes what the pages are like.
+    pub(crate) fn state_bytes(self) -> usize {
+        self.total() as usize * size_of::<PageState>()
+    }
 }
 
 impl Group {
@@ -382,7 +387,7 @@ mod tests {
         for g in 0..groups {
             let shape = region.shape(g);
             let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
-            let states = RealDisk.map_anonymous(shape.total() as usize * 8).unwrap();
+            let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();
             region.install(g, Group::new(shape, first, map, states, true));
             first += shape.total();
         }

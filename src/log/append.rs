@@ -135,6 +135,13 @@ impl Log {
         Ok(self.appended(appender, offset, frame, removals, only_removes))
     }
 
+    /// The appender, unless nothing may be appended yet.
+    #[inline]
+    fn awake<'a>(&self, appender: Option<&'a mut Appender>) -> Step<&'a mut Appender> {
+        let appender = appender.ok_or(Need::Nothing)?;
+        if self.dormant.load(Ordering::Acquire) { Err(Need::InUse.into()) } else { Ok(appender) }
+    }
+
     /// Steps 1 and 2.
     #[inline]
     fn make_room<'a>(
@@ -144,10 +151,7 @@ impl Log {
         only_removes: bool,
     ) -> Step<&'a mut Appender> {
         let bytes = bytes + MARK_BYTES as u64;
-        let Some(appender) = appender else { return Err(Need::Nothing.into()) };
-        if self.dormant.load(Ordering::Acquire) {
-            return Err(Need::InUse.into());
-        }
+        let appender = self.awake(appender)?;
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
@@ -204,7 +208,7 @@ impl Log {
     /// Makes the segment active that holds a frame already (frame.rs), and has a given sequence.
     ///
     /// # Errors
-    /// [`Need::Nothing`] if it is not the next segment any more; nothing has changed then.
+    /// [`Need::Nothing`] if it is not the next segment any more, or [`Need::InUse`]; nothing has changed then.
     pub(crate) fn activate_frame(
         &self,
         sequence: u32,
@@ -213,10 +217,7 @@ impl Log {
         only_removes: bool,
     ) -> Step<Appended> {
         let mut guard = self.appender.lock();
-        let Some(appender) = guard.as_mut() else { return Err(Need::Nothing.into()) };
-        if self.dormant.load(Ordering::Acquire) {
-            return Err(Need::InUse.into());
-        }
+        let appender = self.awake(guard.as_mut())?;
         let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
         self.switch(appender, next);
         let offset = appender.writer.position();

@@ -43,7 +43,7 @@ const TURN: Duration = Duration::from_micros(200);
 const NICENESS: i32 = 5;
 
 /// What a thread does until the store is closed.
-type Work = fn(&Arc<Core>);
+type Work = fn(&Core);
 
 /// Starts the threads of a store, that is to say the first of them, which starts the others: an open does not wait for
 /// all of them.
@@ -54,7 +54,7 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Option<JoinHandle<()>>> {
     spawn(core, "tophash-segment", first).map(Some)
 }
 
-fn spawn(core: &Arc<Core>, name: &str, work: Work) -> Result<JoinHandle<()>> {
+fn spawn(core: &Arc<Core>, name: &str, work: impl FnOnce(&Arc<Core>) + Send + 'static) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(core);
     let modest = name != "tophash-sync";
     let thread = Builder::new().name(name.to_string()).spawn(move || {
@@ -87,7 +87,7 @@ fn first(core: &Arc<Core>) {
     let has_intervals = matches!(core.sync, SyncPolicy::Every(_));
     let mut others = Vec::new();
     for (name, work) in work.into_iter().filter(|(name, _)| has_intervals || !for_intervals.contains(name)) {
-        match spawn(core, name, work) {
+        match spawn(core, name, move |core| work(core)) {
             Ok(thread) => others.push(thread),
             // A store without one of its threads would break its promises, if only that of the syncs.
             Err(error) => core.poison(&error),
@@ -104,6 +104,7 @@ fn first(core: &Arc<Core>) {
         let _ = thread.join();
     }
 }
+
 fn segments(core: &Core) {
     while core.wake.wait_segment(PAUSE) != Woken::Stop {
         if core.check_writable().is_err() {
@@ -122,7 +123,7 @@ fn segments(core: &Core) {
     }
 }
 
-fn growth(core: &Arc<Core>) {
+fn growth(core: &Core) {
     while core.wake.wait_growth(PAUSE) != Woken::Stop {
         if core.check_writable().is_err() {
             continue;
@@ -159,7 +160,7 @@ fn drive_growth(core: &Core) {
     }
 }
 
-fn checkpoints(core: &Arc<Core>) {
+fn checkpoints(core: &Core) {
     loop {
         let woken = core.wake.wait_checkpoint(CHECKPOINT_PAUSE);
         if woken == Woken::Stop {
@@ -177,14 +178,14 @@ fn checkpoints(core: &Arc<Core>) {
     }
 }
 
-fn compactions(core: &Arc<Core>) {
+fn compactions(core: &Core) {
     while core.wake.wait_compaction(PAUSE) != Woken::Stop {
         core.compact_in_background(&|| core.wake.is_stopped());
         core.publish_figures();
     }
 }
 
-fn syncs(core: &Arc<Core>) {
+fn syncs(core: &Core) {
     let SyncPolicy::Every(interval) = core.sync else { return };
     let (mut before, mut quiet) = (core.log.total(), 0);
     while core.wake.sleep(interval) != Woken::Stop {
@@ -201,7 +202,7 @@ fn syncs(core: &Arc<Core>) {
     }
 }
 
-fn warm(core: &Arc<Core>) {
+fn warm(core: &Core) {
     let (mut pause, mut before) = (PAUSE, core.log.total());
     while core.wake.sleep(pause) != Woken::Stop {
         let total = core.log.total();

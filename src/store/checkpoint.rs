@@ -118,7 +118,11 @@ impl Core {
         if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
             return Ok(());
         }
-        if !self.is_untouched() {
+        if self.log.dormant.load(Ordering::Acquire) {
+            if self.is_untouched() {
+                // The header still says that it was closed cleanly.
+                return Ok(());
+            }
             // Before the first step, because an error of this poisons nothing that it has not written.
             self.mark_in_use_under(&mut state)?;
         }
@@ -167,11 +171,6 @@ impl Core {
             && cut.position == state.header.cut
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
-        if nothing_new && self.log.dormant.load(Ordering::Acquire) {
-            // The header still says that it was closed cleanly.
-            timer.cancel();
-            return Ok(());
-        }
         if nothing_new && !clean {
             timer.cancel();
             return Ok(());

@@ -15,9 +15,6 @@ use crate::index::table::Table;
 use crate::observe;
 use crate::sys::IndexMap;
 
-/// Memory for what is noted about a page.
-const STATE_BYTES: usize = size_of::<PageState>();
-
 /// An extent of the table.
 #[derive(Clone, Copy)]
 struct Extent {
@@ -75,13 +72,12 @@ impl Opening<'_> {
     pub(super) fn map_table(&self, table: &Table, header: &IndexHeader, meta: &Meta) -> Result<()> {
         let len = self.index.len().context("look at", &self.index_path)?;
         let extents = self.extents(table, meta, len)?;
-        let pages: u64 = extents.iter().map(|extent| extent.shape.total()).sum();
-        let states = self.options.disk.map_anonymous(pages as usize * STATE_BYTES);
+        let states = self.options.disk.map_anonymous(extents.iter().map(|extent| extent.shape.state_bytes()).sum());
         let states = Arc::new(states.context("reserve memory for the pages of", &self.index_path)?);
         let mut states_used = 0;
         let mut file = None;
         for extent in extents {
-            let bytes = extent.shape.total() as usize * STATE_BYTES;
+            let bytes = extent.shape.state_bytes();
             let states = IndexMap::part(&states, states_used, bytes);
             states_used += bytes;
             self.map_extent(table, header, &extent, states, &mut file, len)?;

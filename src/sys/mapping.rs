@@ -40,7 +40,8 @@ pub(super) fn anonymous(bytes: usize) -> io::Result<IndexMap> {
 }
 
 /// A private mapping of a part of a file.
-pub(super) fn private(file: &Arc<File>, offset: u64, bytes: usize, on_tmpfs: bool) -> io::Result<IndexMap> {
+pub(super) fn private(file: &Arc<File>, offset: u64, bytes: usize) -> io::Result<IndexMap> {
+    let on_tmpfs = is_tmpfs(file)?;
     let holes = if on_tmpfs { holes(file, offset, bytes)? } else { Vec::new() };
     let (mut map, file_below) = if holes.len() > PIECES_MAX {
         (copied(file, offset, bytes, &holes)?, false)
@@ -62,10 +63,10 @@ pub(super) fn private(file: &Arc<File>, offset: u64, bytes: usize, on_tmpfs: boo
 }
 
 /// Memory for a part of a file that holds nothing yet.
-pub(super) fn fresh(file: &Arc<File>, offset: u64, bytes: usize, on_tmpfs: bool) -> io::Result<IndexMap> {
+pub(super) fn fresh(file: &Arc<File>, offset: u64, bytes: usize) -> io::Result<IndexMap> {
     let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
     let memory = non_null(map.as_mut_ptr())?;
-    let file = Arc::clone(file);
+    let (file, on_tmpfs) = (Arc::clone(file), is_tmpfs(file)?);
     let owner = Pages { map, file, offset, on_tmpfs, file_below: false, changed: Mutex::default() };
     // SAFETY: the range is a mapping that `owner` owns. Only advice: without huge pages it is slower.
     let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
@@ -106,7 +107,7 @@ fn non_null(memory: *mut u8) -> io::Result<NonNull<u8>> {
 }
 
 /// True if loads from holes take blocks.
-pub(super) fn is_tmpfs(file: &File) -> io::Result<bool> {
+fn is_tmpfs(file: &File) -> io::Result<bool> {
     /// TMPFS_MAGIC of the system's headers.
     const TMPFS: u64 = 0x0102_1994;
     Ok(rustix::fs::fstatfs(file)?.f_type as u64 == TMPFS)

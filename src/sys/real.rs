@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -103,7 +103,7 @@ pub(super) fn open(path: &Path, mode: OpenMode, access: Access) -> io::Result<Ar
         OpenMode::Write => access::open_file(path, true)?,
         OpenMode::CreateNew => access::create_file(path, access)?,
     };
-    Ok(Arc::new(RealFile { file: Arc::new(file), on_tmpfs: OnceLock::new() }))
+    Ok(Arc::new(RealFile { file: Arc::new(file) }))
 }
 
 fn kind(meta: io::Result<fs::Metadata>) -> io::Result<PathKind> {
@@ -196,18 +196,6 @@ impl Drop for RealLock {
 #[derive(Debug)]
 struct RealFile {
     file: Arc<File>,
-    /// Where it lies: an index is mapped in many parts.
-    on_tmpfs: OnceLock<bool>,
-}
-
-impl RealFile {
-    fn is_on_tmpfs(&self) -> io::Result<bool> {
-        if let Some(&known) = self.on_tmpfs.get() {
-            return Ok(known);
-        }
-        let found = mapping::is_tmpfs(&self.file)?;
-        Ok(*self.on_tmpfs.get_or_init(|| found))
-    }
 }
 
 impl DiskFile for RealFile {
@@ -273,11 +261,11 @@ impl DiskFile for RealFile {
     }
 
     fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        mapping::private(&self.file, offset, bytes, self.is_on_tmpfs()?)
+        mapping::private(&self.file, offset, bytes)
     }
 
     fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        mapping::fresh(&self.file, offset, bytes, self.is_on_tmpfs()?)
+        mapping::fresh(&self.file, offset, bytes)
     }
 
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
