@@ -66,11 +66,13 @@ pub enum Mutant {
     SwitchedBeforeSync,
     /// The header says that the store is in use before the first append.
     AppendedUnmarked,
+    /// An open syncs the store's directory before it writes or removes anything.
+    EntriesNotSynced,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 29] = {
+    pub const ALL: [Mutant; 30] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -102,6 +104,7 @@ impl Mutant {
             FreedTooEarly,
             SwitchedBeforeSync,
             AppendedUnmarked,
+            EntriesNotSynced,
         ]
     };
 }

@@ -62,8 +62,6 @@ pub(crate) enum Need {
         /// The record is a removal: it may use the reserve.
         removal: bool,
     },
-    /// The mark in the store's header that it is in use.
-    InUse,
     /// Room in the list of blobs that wait for a checkpoint to be unlinked.
     BlobList,
     /// Nothing in particular: start again.

@@ -159,10 +159,17 @@ impl Place {
     /// The size limit of a segment in bytes.
     pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
+    /// The place of a record.
+    ///
+    /// # Panics
+    /// If there is no such place. Segments are no larger than [`SEGMENT_BYTES_MAX`](Self::SEGMENT_BYTES_MAX), and
+    /// numbers from files are checked when they are decoded.
     #[inline]
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        debug_assert!(
-            (segment as usize) < Self::SEGMENTS && offset < Self::SEGMENT_BYTES_MAX && offset.is_multiple_of(8)
+        // Also in release builds: a place that overflows names another record.
+        assert!(
+            (segment as usize) < Self::SEGMENTS && offset < Self::SEGMENT_BYTES_MAX && offset.is_multiple_of(8),
+            "no record address: segment slot {segment}, offset {offset}"
         );
         Place(u64::from(segment) << 27 | offset >> 3)
     }

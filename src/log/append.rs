@@ -105,7 +105,7 @@ impl Log {
     /// reserve at the end of the last segment that the disk has room for.
     ///
     /// # Errors
-    /// [`Need::Segment`] or [`Need::InUse`]; nothing has changed then.
+    /// [`Need::Segment`]; nothing has changed then.
     #[inline]
     pub(crate) fn append(&self, entry: Entry<'_>, removals: u64, only_removes: bool) -> Step<Appended> {
         let mut guard = self.appender.lock();
@@ -135,13 +135,6 @@ impl Log {
         Ok(self.appended(appender, offset, frame, removals, only_removes))
     }
 
-    /// The appender, unless nothing may be appended yet.
-    #[inline]
-    fn awake<'a>(&self, appender: Option<&'a mut Appender>) -> Step<&'a mut Appender> {
-        let appender = appender.ok_or(Need::Nothing)?;
-        if self.dormant.load(Ordering::Acquire) { Err(Need::InUse.into()) } else { Ok(appender) }
-    }
-
     /// Steps 1 and 2.
     #[inline]
     fn make_room<'a>(
@@ -151,7 +144,7 @@ impl Log {
         only_removes: bool,
     ) -> Step<&'a mut Appender> {
         let bytes = bytes + MARK_BYTES as u64;
-        let appender = self.awake(appender)?;
+        let appender = appender.ok_or(Need::Nothing)?;
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
@@ -208,7 +201,7 @@ impl Log {
     /// Makes the segment active that holds a frame already (frame.rs), and has a given sequence.
     ///
     /// # Errors
-    /// [`Need::Nothing`] if it is not the next segment any more, or [`Need::InUse`]; nothing has changed then.
+    /// [`Need::Nothing`] if it is not the next segment any more; nothing has changed then.
     pub(crate) fn activate_frame(
         &self,
         sequence: u32,
@@ -217,7 +210,7 @@ impl Log {
         only_removes: bool,
     ) -> Step<Appended> {
         let mut guard = self.appender.lock();
-        let appender = self.awake(guard.as_mut())?;
+        let appender = guard.as_mut().ok_or(Need::Nothing)?;
         let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
         self.switch(appender, next);
         let offset = appender.writer.position();
@@ -248,7 +241,6 @@ impl Log {
 
     /// Makes a prepared segment the active one.
     fn switch(&self, appender: &mut Appender, next: Prepared) {
-        debug_assert!(!self.dormant.load(Ordering::Acquire));
         let Prepared { segment, writer, .. } = next;
         let end = appender.writer.position();
         let claim = self.commit.durable();

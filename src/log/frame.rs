@@ -24,6 +24,7 @@ use super::record::{Entry, MARK_BYTES};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::segments::{Log, Made, Prepared};
 use crate::error::{IoContext, Result};
+use crate::index::slot::Place;
 use crate::options::SyncPolicy;
 use crate::sys::{DiskFile, write_all_at, write_mapped_all_at};
 
@@ -85,6 +86,15 @@ pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u
     pieces.finish()
 }
 
+/// The size of a segment for a frame. A batch may be as large as a segment can be, so the room behind it ends where record
+/// addresses end.
+fn own_segment_bytes(frame: u64) -> u64 {
+    (SEGMENT_HEADER_BYTES + frame + ROOM_BEHIND).next_multiple_of(4096).min(Place::SEGMENT_BYTES_MAX)
+}
+
+/// The largest frame: with a segment header and a mark before it, it fills a segment.
+pub(crate) const FRAME_BYTES_MAX: u64 = Place::SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES - MARK_BYTES as u64;
+
 /// The segment that was made for a frame.
 #[derive(Debug, Default)]
 pub(crate) struct OwnSegment {
@@ -121,7 +131,7 @@ impl Log {
         own.tries += 1;
         let _one = self.preparing.lock();
         self.discard_prepared()?;
-        let bytes = (SEGMENT_HEADER_BYTES + frame.len() + ROOM_BEHIND).next_multiple_of(4096);
+        let bytes = own_segment_bytes(frame.len());
         let made = self.enqueue(bytes, true, |salt, path| self.write_own_segment(frame, bytes, salt, path))?;
         own.sequence = Some(made);
         Ok(())
@@ -168,5 +178,24 @@ impl Log {
     /// Takes the next segment of the queue, if it is the one with that sequence.
     pub(crate) fn take_prepared_frame(&self, sequence: u32) -> Option<Prepared> {
         self.take_prepared_if(|next| next.has_frame && next.segment.sequence == sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment for a batch just below the limit was larger than record addresses reach: 64 KiB of room were added to
+    /// it. Records behind the batch got the addresses of others, and the store could not be opened again. No test made a
+    /// batch of a gigabyte.
+    #[test]
+    fn every_address_in_a_segment_of_its_own_is_one() {
+        for slack in [0, 8, 1000, 4096, ROOM_BEHIND, ROOM_BEHIND + 8, 1 << 20, FRAME_BYTES_MAX - 8] {
+            let frame = FRAME_BYTES_MAX - slack;
+            let bytes = own_segment_bytes(frame);
+            assert!(bytes <= Place::SEGMENT_BYTES_MAX, "{bytes} for a frame of {frame}");
+            assert!(bytes >= SEGMENT_HEADER_BYTES + frame + MARK_BYTES as u64, "{bytes} for a frame of {frame}");
+            assert_eq!(Place::new(4095, bytes - 8).offset(), bytes - 8);
+        }
     }
 }

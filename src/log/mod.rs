@@ -31,7 +31,7 @@ pub(crate) struct Position(u64);
 
 impl Position {
     pub(crate) fn new(sequence: u32, offset: u64) -> Self {
-        debug_assert!(offset <= u64::from(u32::MAX));
+        assert!(offset <= u64::from(u32::MAX), "no offset in a segment: {offset}");
         Position(u64::from(sequence) << 32 | offset)
     }
 

@@ -34,6 +34,9 @@ const MAGIC: [u8; 8] = *b"tophLOG1";
 /// The newest segment format that this build reads and writes.
 pub(crate) const SEGMENT_VERSION: u32 = 1;
 
+/// All flags that this version writes.
+const FLAGS: u8 = 0b11;
+
 /// A segment's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
@@ -126,7 +129,7 @@ impl SegmentHeader {
             && words[7] <= Place::SEGMENT_BYTES_MAX
             && Position::from_raw(words[8]).sequence() < sequence
             && (words[7] | words[8]).is_multiple_of(8);
-        let slot = (words[9] as u32 as usize) < Place::SEGMENTS && words[9] >> 32 <= 1;
+        let slot = (words[9] as u32 as usize) < Place::SEGMENTS && words[9] >> 32 <= u64::from(FLAGS);
         let rest = words[10..].iter().all(|&word| word == 0);
         identity && version && earlier && slot && rest && words[..10].contains(&0)
     }

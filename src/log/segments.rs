@@ -100,8 +100,6 @@ pub(crate) struct Log {
     pub(crate) config: LogConfig,
     /// The mappings, by segment slot.
     pub(crate) pins: PinTable,
-    /// Segments that are not mapped yet, by segment slot (mapped.rs).
-    pub(super) late: Mutex<BTreeMap<u32, Arc<Segment>>>,
     /// Bytes of dead records, by segment slot.
     dead: Box<[AtomicU64]>,
     pub(crate) registry: Mutex<Registry>,
@@ -115,8 +113,6 @@ pub(crate) struct Log {
     pub(crate) outgoing: Mutex<Outgoing>,
     /// The active segment was prepared for another sync policy.
     pub(crate) unsuited: AtomicBool,
-    /// The store's header still says that it was closed cleanly: nothing may be appended.
-    pub(crate) dormant: AtomicBool,
     pub(crate) commit: Commit,
     pub(crate) blobs: Blobs,
 }
@@ -125,7 +121,6 @@ impl Log {
     pub(crate) fn new(config: LogConfig, blobs: Blobs, next_sequence: u32) -> Self {
         Log {
             pins: PinTable::new(Place::SEGMENTS),
-            late: Mutex::default(),
             dead: bytemuck::zeroed_slice_box(Place::SEGMENTS),
             registry: Mutex::new(Registry {
                 segments: BTreeMap::new(),
@@ -138,7 +133,6 @@ impl Log {
             preparing: Mutex::new(()),
             outgoing: Mutex::default(),
             unsuited: AtomicBool::new(false),
-            dormant: AtomicBool::new(false),
             commit: Commit::new(),
             blobs,
             config,
@@ -405,6 +399,14 @@ impl Log {
         has_frame: bool,
         make: impl FnOnce(u64, &Path) -> Result<Made>,
     ) -> Result<u32> {
+        if bytes > SEGMENT_BYTES_LAST {
+            return Err(Error::LimitReached {
+                path: self.dir().to_path_buf(),
+                what: "bytes of a log segment",
+                limit: SEGMENT_BYTES_LAST,
+                remedy: "apply smaller batches",
+            });
+        }
         let mut salt = [0; 8];
         self.disk().random(&mut salt).context("get random bytes for", self.dir())?;
         let salt = u64::from_le_bytes(salt);

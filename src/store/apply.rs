@@ -20,9 +20,8 @@ use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::{StripeGuard, Table};
 use crate::index::{Need, Shortage, Step};
 use crate::log::append::Appended;
-use crate::log::frame::OwnSegment;
-use crate::log::record::{BlobLink, Encoded, Entry, FRAME_BYTES, Kind, MARK_BYTES};
-use crate::log::segment::SEGMENT_HEADER_BYTES;
+use crate::log::frame::{FRAME_BYTES_MAX, OwnSegment};
+use crate::log::record::{BlobLink, Encoded, Entry, FRAME_BYTES, Kind};
 use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::Hit;
@@ -159,9 +158,8 @@ impl Core {
     /// Steps 2 to 5.
     fn apply_records(&self, changes: Changes<'_>) -> Result<Appended> {
         let frame = changes.records.framed();
-        let limit = Place::SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES - MARK_BYTES as u64;
-        if frame.len() > limit {
-            return Err(Error::BatchTooLarge { bytes: frame.len(), limit });
+        if frame.len() > FRAME_BYTES_MAX {
+            return Err(Error::BatchTooLarge { bytes: frame.len(), limit: FRAME_BYTES_MAX });
         }
         self.make_room(&changes)?;
         let (mut tries, mut lift) = (0, None);

@@ -20,8 +20,6 @@ use crate::options::SyncPolicy;
 use crate::store::core::{Core, Woken};
 use crate::sync::{Builder, JoinHandle, Ordering};
 
-/// How long the first thread leaves a store alone that was just opened, unless something is written.
-const GRACE: Duration = Duration::from_millis(3);
 /// How often the threads look around without being woken.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the checkpoint thread looks at the dirty set without being woken.
@@ -66,16 +64,8 @@ fn spawn(core: &Arc<Core>, name: &str, work: impl FnOnce(&Arc<Core>) + Send + 's
     thread.context("start a thread for", &core.path)
 }
 
-/// What is left of an open, and then the segments.
+/// Starts the other threads, and then prepares segments.
 fn first(core: &Arc<Core>) {
-    if core.log.dormant.load(Ordering::Acquire) {
-        // Whoever only wants to look something up is gone by then.
-        match core.wake.wait_segment(GRACE) {
-            Woken::Stop => return,
-            Woken::Work => core.wake.segment(),
-            Woken::Timeout => {}
-        }
-    }
     let work: [(&str, Work); 5] = [
         ("tophash-growth", growth),
         ("tophash-ckpt", checkpoints),
@@ -93,11 +83,6 @@ fn first(core: &Arc<Core>) {
             Err(error) => core.poison(&error),
         }
     }
-    if core.check_writable().is_ok() && !core.wake.is_stopped() {
-        // The first change does it otherwise, and meets the error again.
-        let _ = core.mark_in_use();
-    }
-    core.log.map_all_late();
     segments(core);
     for thread in others {
         // A panic in it has been printed.

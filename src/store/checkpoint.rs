@@ -118,14 +118,6 @@ impl Core {
         if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
             return Ok(());
         }
-        if self.log.dormant.load(Ordering::Acquire) {
-            if self.is_untouched() {
-                // The header still says that it was closed cleanly.
-                return Ok(());
-            }
-            // Before the first step, because an error of this poisons nothing that it has not written.
-            self.mark_in_use_under(&mut state)?;
-        }
         let _span = observe::checkpoint(&self.path);
         let result = self.checkpoint_steps(files, &mut state, clean);
         self.table.dirty.release_copies();
@@ -134,11 +126,6 @@ impl Core {
         // clean by its flags, and the file does not hold its bytes.
         self.drop_clean_pages();
         self.give_back_space(files)
-    }
-
-    /// True if there is nothing that a checkpoint could write, as in a store that was only read.
-    fn is_untouched(&self) -> bool {
-        self.table.dirty.len() == 0 && self.log.excluded(self.log.tail()).is_empty() && !self.log.blobs.has_freed()
     }
 
     /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.

@@ -284,11 +284,6 @@ impl Core {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match need {
             Need::Journal { pages, alone } => {
-                // Until then there is no room at all.
-                self.mark_in_use()?;
-                if self.table.dirty.journal_pages() >= pages {
-                    return Ok(());
-                }
                 let _waiting = self.waits(Cause::Journal);
                 count(&self.counters.journal_waits);
                 match self.extend_journal(pages) {
@@ -331,10 +326,6 @@ impl Core {
                 count(&self.counters.segment_waits);
                 self.provide_meta_room()?;
                 self.log.provide_segment(bytes)
-            }
-            Need::InUse => {
-                self.check_writable()?;
-                self.mark_in_use()
             }
             Need::BlobList => {
                 let _waiting = self.waits(Cause::Blobs);
@@ -381,8 +372,8 @@ impl Core {
 
     /// Allocates the journal blocks that a table of twice the size can need, so that no writer has to.
     pub(crate) fn prepare_journal(&self) {
-        // If the disk is full, the call that needs the blocks says so. Marked first, because that counts the journal's room.
-        let _ = self.mark_in_use().and_then(|()| self.extend_journal(self.journal_pages_wanted()));
+        // If the disk is full, the call that needs the blocks says so.
+        let _ = self.extend_journal(self.journal_pages_wanted());
     }
 
     /// Journal pages that a table of twice the size can need.

@@ -1,6 +1,8 @@
 //! Opening a store, after a clean end or any other: its files, from the lock to the table in memory. The log, and
 //! what a crash has left of it, is recovery.rs.
 //!
+//! 0. The store's directory and its parent are synced: the last process may have died between a rename and its fsync.
+//!    Nothing is written or removed before that, because an older index could come back and need it.
 //! 1. The newest valid header is taken. A slot that does not validate is accepted only if the journal's head
 //!    is of that header's generation, or the journal is complete for the next one: then it was torn by the
 //!    write that the journal explains.
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use super::checkpoint::apply_journal;
 use super::compact::Compaction;
 use super::core::{CheckpointState, Core, Counters, Files, Wake};
-use super::create::{check_vacant, create, index_path, lock_path, log_path};
+use super::create::{check_vacant, create, index_path, lock_path, log_path, sync_parent};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
 use crate::checkpoint::meta::{META_PAGES, Meta};
@@ -127,6 +129,10 @@ impl<'o> Opening<'o> {
         } else if options.create_new {
             // Somebody created it between the first look and the lock.
             return Err(Error::AlreadyExists { path: path.to_path_buf() });
+        }
+        if !options.read_only && !broken(Mutant::EntriesNotSynced) {
+            disk.sync_dir(path).context("sync", path)?;
+            sync_parent(disk, path)?;
         }
         let mode = if options.read_only { OpenMode::Read } else { OpenMode::Write };
         let index = disk.open(&index_path, mode).context("open", &index_path)?;

@@ -4,14 +4,14 @@
 //!    before anything is changed.
 //! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. Segments past the end X are
 //!    unlinked; the tail is written again and synced from the last claim on.
-//! 6. The store's directory entries are synced. The header is written again, "not clean", and synced (both slots
-//!    after an unclean end), before anything can be appended. Then a fresh segment names its predecessor and
-//!    X: once it holds a record, bytes past X are never valid again. After a clean end, the first change does this, or
-//!    a background thread before it; until then the store is *dormant*: it stays cleanly closed, whatever becomes of
-//!    the process.
+//! 6. The header is written again, "not clean", and synced (both slots after an unclean end), before anything can be
+//!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
+//!    are never valid again.
 //! 7. The tail is replayed into the index (replay.rs). What nothing names any more is unlinked.
+//! 8. Segments with few records are put together when there are many, because each unclean end leaves one.
 //!
-//! A crash in any step: the next open does the same again, from the same header. A read-only open does 4 and 7 in
+//! A crash in any step: the next open does the same again, from the same header. The directory entries are durable
+//! since step 0 (open.rs), so nothing that this removes is needed by an older header. A read-only open does 4 and 7 in
 //! private memory and leaves the disk alone. The time goes with the tail, not with the store (benches/recovery.rs).
 
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::core::{CheckpointState, Core};
-use super::create::{JOURNAL_PAGES, remove_garbage, sync_parent};
+use super::create::{JOURNAL_PAGES, remove_garbage};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::checkpoint::tail::{Tail, TailAccess, TailSource};
@@ -69,12 +69,8 @@ impl Core {
             // Refused before anything is changed.
             segment_len(disk, &found.path, found.end)?;
         }
-        // The last segment goes on being written; nothing is changed before that.
-        let dormant = writable && clean && !tail.segments.is_empty();
         if writable {
-            if !dormant {
-                self.allocate_reserve()?;
-            }
+            self.allocate_reserve()?;
             self.discard(disk, &tail.discard)?;
             if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;
@@ -86,11 +82,8 @@ impl Core {
             registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
         }
         if writable {
-            self.log.dormant.store(dormant, Ordering::Release);
-            if !dormant {
-                // After an unclean end neither slot is trusted to be on the disk as it reads.
-                self.write_in_use(&mut self.checkpoint.lock(), if clean { 1 } else { 2 })?;
-            }
+            // After an unclean end neither slot is trusted to be on the disk as it reads.
+            self.write_in_use(&mut self.checkpoint.lock(), if clean { 1 } else { 2 })?;
             if self.log.appender.lock().is_some() {
                 self.log.commit.set_durable(tail.end);
             } else {
@@ -109,34 +102,9 @@ impl Core {
         Ok(())
     }
 
-    /// Step 6 of a store that was closed cleanly. Does nothing if it was done.
-    ///
-    /// # Errors
-    /// Those of a failed write or sync. The header poisons the store then: what it says is unknown.
-    pub(super) fn mark_in_use(&self) -> Result<()> {
-        if !self.log.dormant.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.mark_in_use_under(&mut self.checkpoint.lock())
-    }
-
-    /// The same for who runs a checkpoint.
-    pub(super) fn mark_in_use_under(&self, state: &mut CheckpointState) -> Result<()> {
-        if !self.log.dormant.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.allocate_reserve()?;
-        self.write_in_use(state, 1).inspect_err(|error| self.poison(error))?;
-        self.log.dormant.store(false, Ordering::Release);
-        Ok(())
-    }
-
+    /// Step 6: the header says that the store is in use, in so many of its slots.
     fn write_in_use(&self, state: &mut CheckpointState, slots: u32) -> Result<()> {
         let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
-        let disk = self.log.disk();
-        // The directory entries too: the last process may have died between a rename and its fsync.
-        disk.sync_dir(&self.path).context("sync", &self.path)?;
-        sync_parent(disk, &self.path)?;
         if state.header.clean && broken(Mutant::AppendedUnmarked) {
             return Ok(());
         }
@@ -167,14 +135,16 @@ impl Core {
     fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Position) -> Result<()> {
         for entry in known.iter().filter(|entry| entry.sequence != cut.sequence()) {
             let path = segment_path(self.log.dir(), entry.sequence);
-            let len = segment_len(disk, &path, entry.end)?;
+            let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
             // No more can be dead than there is, whatever the checkpoint says.
             self.log.set_dead(entry.slot, entry.dead.min(entry.end));
             let identity = (entry.sequence, entry.slot, entry.salt);
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
             segment.set_unfit();
             segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
-            self.log.adopt_late(Arc::new(segment));
+            observe::mapped(&segment.path, 0, segment.capacity);
+            self.log.pins.install(entry.slot, Arc::new(map));
+            self.log.adopt(Arc::new(segment));
         }
         Ok(())
     }

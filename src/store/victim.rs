@@ -86,7 +86,6 @@ impl Core {
         if active.is_none_or(|active| self.gain(active, oldest == Some(active.sequence)) <= GAIN_FORCED) {
             return Ok(());
         }
-        self.mark_in_use()?;
         self.provide_meta_room()?;
         self.log.provide_segment(0)?;
         // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it was
