@@ -270,7 +270,6 @@ impl Check<'_> {
             disk: self.disk,
             dir: self.dir,
             uuid: header.uuid,
-            hasher: &self.hasher,
             known: &self.state.meta.segments,
             cut: header.cut,
             // A check searches everything, a clean end or not.
@@ -285,7 +284,7 @@ impl Check<'_> {
             }
         };
         sink.report.clean = header.clean && tail.end == header.cut;
-        sink.report.tail_records = tail.ops.len() as u64;
+        sink.report.tail_records = tail.changes as u64;
         sink.report.torn_bytes = tail.discarded_bytes;
         sink.report.leftover_segments = tail.discard.len() as u64;
         let mut read = tail.discarded_bytes;

@@ -21,7 +21,8 @@ use crate::index::slot::Place;
 use crate::log::Position;
 use crate::log::blob::parse_blob_name;
 use crate::log::reader::{MappedSource, PreadSource, RecordSource};
-use crate::log::record::{BlobLink, Kind, Record};
+use crate::log::record::{BlobLink, Invalid, Kind, Record};
+use crate::log::segments::Log;
 use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
@@ -34,7 +35,6 @@ pub(crate) struct TailSource<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) dir: &'a Path,
     pub(crate) uuid: Uuid,
-    pub(crate) hasher: &'a KeyHasher,
     /// The segments that the checkpoint knows.
     pub(crate) known: &'a [SegmentEntry],
     pub(crate) cut: Position,
@@ -93,7 +93,8 @@ impl TailSegment {
 /// What was found.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    pub(crate) ops: Vec<TailOp>,
+    /// Changes to replay: puts, removals, clears.
+    pub(crate) changes: usize,
     /// Position X: the end of the valid log.
     pub(crate) end: Position,
     /// Everything below this position is durable for certain.
@@ -104,7 +105,7 @@ pub(crate) struct Tail {
     pub(crate) discard: Vec<PathBuf>,
     /// Bytes of records past X that look written; not counted in files that were other segments before.
     pub(crate) discarded_bytes: u64,
-    /// Blobs that records of the tail link: index in `ops`, link.
+    /// Blobs that records of the tail link: number of the change, link.
     pub(crate) linked: Vec<(usize, BlobLink)>,
     /// The highest sequence of any segment file.
     pub(crate) sequence_max: u32,
@@ -127,7 +128,7 @@ impl TailSource<'_> {
     pub(crate) fn read(&self) -> Result<Tail> {
         let mut later = self.later_headers()?;
         let mut tail = Tail {
-            ops: Vec::new(),
+            changes: 0,
             end: self.cut,
             claim: self.cut,
             segments: Vec::new(),
@@ -320,8 +321,7 @@ impl TailSource<'_> {
             if record.header.kind == Kind::Frame {
                 return None;
             }
-            let member = self.member(at, &record);
-            self.collect(segment, member, tail);
+            Self::collect(segment, &Self::member(&record), tail);
             return Some(next);
         };
         if broken(Mutant::FrameInParts) {
@@ -332,33 +332,31 @@ impl TailSource<'_> {
         let mut members = Vec::new();
         for _ in 0..records {
             let record = source.record(inner, end, segment.salt).ok()?;
-            members.push(self.member(inner, &record));
+            members.push(Self::member(&record));
             inner += record.header.total();
         }
         if inner != end {
             return None;
         }
         segment.add_overhead(next - at);
-        for member in members {
-            self.collect(segment, member, tail);
+        for member in &members {
+            Self::collect(segment, member, tail);
         }
         Some(end)
     }
 
-    fn member(&self, at: u64, record: &Record<'_>) -> Member {
+    fn member(record: &Record<'_>) -> Member {
         let kind = record.header.kind;
         Member {
-            at,
             kind,
             bytes: record.header.total(),
-            hash: self.hasher.hash(record.key()),
             claim: record.mark(),
             link: (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten(),
         }
     }
 
-    fn collect(&self, segment: &mut TailSegment, member: Member, tail: &mut Tail) {
-        let Member { at, kind, bytes, hash, claim, link } = member;
+    fn collect(segment: &mut TailSegment, member: &Member, tail: &mut Tail) {
+        let Member { kind, bytes, claim, link } = *member;
         match kind {
             Kind::Mark => {
                 if let Some(claim) = claim {
@@ -368,7 +366,7 @@ impl TailSource<'_> {
             }
             Kind::Frame => {}
             Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {
-                tail.linked.extend(link.map(|link| (tail.ops.len(), link)));
+                tail.linked.extend(link.map(|link| (tail.changes, link)));
                 if matches!(kind, Kind::Remove | Kind::Clear) {
                     segment.removals += 1;
                     segment.add_overhead(bytes);
@@ -376,8 +374,7 @@ impl TailSource<'_> {
                 if kind == Kind::Clear {
                     segment.overhead_since_clear = 0;
                 }
-                let place = Place::new(segment.slot, at);
-                tail.ops.push(TailOp { hash, place, kind });
+                tail.changes += 1;
             }
         }
     }
@@ -437,6 +434,67 @@ impl TailSource<'_> {
     }
 }
 
+/// Reads the changes of a validated tail again, in pieces, from the mappings of an open store. Checksums are left to the
+/// replay, which checks each record that it applies.
+pub(crate) struct TailReader<'t> {
+    log: &'t Log,
+    hasher: &'t KeyHasher,
+    segments: std::slice::Iter<'t, TailSegment>,
+    cut: Position,
+    /// The segment that is being read, and where.
+    at: Option<(&'t TailSegment, u64)>,
+}
+
+impl<'t> TailReader<'t> {
+    pub(crate) fn new(log: &'t Log, hasher: &'t KeyHasher, tail: &'t Tail, cut: Position) -> Self {
+        TailReader { log, hasher, segments: tail.segments.iter(), cut, at: None }
+    }
+
+    /// Reads up to `most` changes into `piece`. A clear-record ends a piece. False at the end of the tail.
+    ///
+    /// # Errors
+    /// `Corrupt` if the mapping does not show the records that were validated.
+    pub(crate) fn read(&mut self, most: usize, piece: &mut Vec<TailOp>) -> Result<bool> {
+        piece.clear();
+        while piece.len() < most {
+            let Some((segment, at)) = self.next_record() else { break };
+            let place = Place::new(segment.slot, at);
+            let pinned = self.log.pin(place)?.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+            let mut next = at;
+            while next < segment.end && piece.len() < most {
+                let place = Place::new(segment.slot, next);
+                let record = Record::at(&pinned, next).map_err(|why| self.log.invalid_record(place, why))?;
+                next += record.header.total();
+                let kind = record.header.kind;
+                match kind {
+                    // The records of a frame follow it as if there were none.
+                    Kind::Mark | Kind::Frame => continue,
+                    Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {}
+                }
+                piece.push(TailOp { hash: self.hasher.hash(record.key()), place, kind });
+                if kind == Kind::Clear {
+                    self.at = Some((segment, next));
+                    return Ok(true);
+                }
+            }
+            self.at = Some((segment, next));
+        }
+        Ok(!piece.is_empty())
+    }
+
+    /// Where the next record begins.
+    fn next_record(&mut self) -> Option<(&'t TailSegment, u64)> {
+        loop {
+            if let Some((segment, at)) = self.at.filter(|&(segment, at)| at < segment.end) {
+                return Some((segment, at));
+            }
+            let segment = self.segments.next()?;
+            let is_cut = segment.sequence == self.cut.sequence();
+            self.at = Some((segment, if is_cut { self.cut.offset() } else { SEGMENT_HEADER_BYTES }));
+        }
+    }
+}
+
 /// The first bytes of a segment file, with zeroes for what it is too short for.
 type HeaderBytes = [u8; SEGMENT_HEADER_BYTES as usize];
 
@@ -449,10 +507,8 @@ struct Front {
 
 /// A record of the tail, read and checked.
 struct Member {
-    at: u64,
     kind: Kind,
     bytes: u64,
-    hash: u64,
     claim: Option<Position>,
     link: Option<BlobLink>,
 }

@@ -50,7 +50,6 @@ impl Core {
             disk,
             dir: self.log.dir(),
             uuid: header.uuid,
-            hasher: &self.hasher,
             known: &meta.segments,
             cut: header.cut,
             clean: header.clean,
@@ -62,7 +61,7 @@ impl Core {
         let clean = header.clean && tail.end == header.cut;
         stats.was_unclean = !clean;
         stats.discarded_bytes = tail.discarded_bytes;
-        stats.replayed_records = tail.ops.len() as u64;
+        stats.replayed_records = tail.changes as u64;
 
         self.adopt_known(disk, &meta.segments, header.cut)?;
         for found in &tail.segments {

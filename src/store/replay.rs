@@ -1,15 +1,24 @@
 //! Replaying the log's tail into the index.
 //!
-//! Changes of one key are applied in log order; changes of different keys commute. So the tail is sorted by
-//! page, stably, in large pieces, and what the next changes touch is prefetched. A clear-record is a barrier.
-//! Growth, overflow and everything else happen as they did when the records were written, though not at the
-//! same moments: the index is a function of the records, not of their timing.
+//! Changes of one key are applied in log order; changes of different keys commute. The tail is replayed in pieces:
+//!
+//! 1. A piece of changes is read from the mapped log (checkpoint/tail.rs has validated it). It ends at a clear-record at
+//!    the latest, and its size follows from `memory_bytes`.
+//! 2. The table is sized for the piece, by one thread: the keys that are new are estimated.
+//! 3. The piece is divided among threads by hash bits that no size of the table changes, so the changes of one key stay
+//!    with one thread. Each thread sorts its part by page, stably, and prefetches the pages and records that follow. The
+//!    table neither grows nor shrinks meanwhile.
+//! 4. The changes that the threads made are counted. A number other than the piece's refuses the open.
+//! 5. A clear-record is a barrier: it is applied after the piece that it ends.
+//!
+//! An estimate that falls short costs overflow pages, which growth after the open takes back.
 
 use std::collections::HashSet;
 
-use crate::checkpoint::tail::{Tail, TailOp};
-use crate::error::Result;
+use crate::checkpoint::tail::{Tail, TailOp, TailReader};
+use crate::error::{Error, Location, Result};
 use crate::index::chain::Found;
+use crate::index::growth::Growth;
 use crate::index::slot::Slot;
 use crate::index::table::Table;
 use crate::index::{Need, Step};
@@ -20,8 +29,12 @@ use crate::store::core::Core;
 use crate::store::read::Hit;
 use crate::sync::{Ordering, in_parallel, parts};
 
-/// Changes sorted at a time.
-const PIECE: usize = 1 << 20;
+/// Changes replayed at a time: the least and the most.
+const PIECE_CHANGES: (usize, usize) = (1 << 12, 1 << 20);
+/// Memory for a change of a piece: the change, its place in the order of its thread, and what growing vectors waste.
+const BYTES_PER_CHANGE: u64 = 64;
+/// The part of `memory_bytes` that a piece may take.
+const PIECE_SHARE: u64 = 8;
 /// How far ahead pages and records are prefetched.
 const AHEAD: usize = 12;
 /// Pages that are made ready at once.
@@ -30,6 +43,14 @@ const POPULATED_PAGES: u64 = 64;
 const PARALLEL_MIN: usize = 10_000;
 /// Threads that replay at the most.
 const PARTS_MAX: usize = 8;
+/// Keys that are looked up to estimate how many of a piece's keys are new.
+const SAMPLES: usize = 4096;
+
+/// The part that replays the changes of a hash. It depends on the hash alone: a table of any size, and one that is being
+/// resized, has the same parts. Pages are chosen by the low bits, so parts of a power of two share no page.
+fn part_of(hash: u64, parts: usize) -> usize {
+    ((u64::from((hash as u32).reverse_bits()) * parts as u64) >> 32) as usize
+}
 
 impl Core {
     /// Replays a tail. Returns the number of log bytes that it covers.
@@ -37,21 +58,22 @@ impl Core {
         // Waiting for a checkpoint would be waiting for ourselves.
         self.recovering.store(true, Ordering::Relaxed);
         let lift = self.table.dirty.lift_limit();
+        let memory = self.limit_pages.saturating_mul(crate::sys::PAGE_BYTES as u64);
+        let most = usize::try_from(memory / PIECE_SHARE / BYTES_PER_CHANGE).unwrap_or(usize::MAX);
+        let most = most.clamp(PIECE_CHANGES.0, PIECE_CHANGES.1);
+        let mut reader = TailReader::new(&self.log, &self.hasher, tail, cut);
+        let mut piece = Vec::new();
         let mut done = 0;
-        for run in tail.ops.split_inclusive(|op| op.kind == Kind::Clear) {
-            done += run.len();
-            let (clear, changes) = match run.split_last() {
-                Some((last, rest)) if last.kind == Kind::Clear => (Some(last), rest),
-                _ => (None, run),
-            };
-            for piece in changes.chunks(PIECE) {
-                self.replay_piece(piece)?;
-            }
+        while reader.read(most, &mut piece)? {
+            done += piece.len();
+            let clear = piece.pop_if(|last| last.kind == Kind::Clear);
+            self.replay_piece(&piece)?;
             if let Some(op) = clear {
                 let later = tail.linked.iter().filter(|&&(op, _)| op >= done).map(|(_, link)| link.id);
-                self.replay_clear(tail, op, &later.collect())?;
+                self.replay_clear(tail, &op, &later.collect())?;
             }
         }
+        self.check_replayed("the log's tail", tail.changes, done)?;
         drop(lift);
         self.recovering.store(false, Ordering::Relaxed);
         let bytes = tail.segments.iter().map(|segment| {
@@ -61,21 +83,79 @@ impl Core {
         Ok(bytes.sum())
     }
 
-    /// Each thread has stripes of its own, so that nobody waits, and the changes of one key stay with one thread.
-    fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
-        let parts = if self.tuning.background && piece.len() >= PARALLEL_MIN { parts().min(PARTS_MAX) } else { 1 };
-        let results = in_parallel(parts, |part| self.replay_part(piece, part, parts));
-        results.into_iter().collect()
+    /// A change that is left out would be lost for good with the next checkpoint.
+    fn check_replayed(&self, what: &str, expected: usize, found: usize) -> Result<()> {
+        if expected == found {
+            return Ok(());
+        }
+        let location = Location::file(self.log.dir());
+        let expected = format!("{expected} changes of {what} applied");
+        Err(Error::corrupt("replay", location, expected, format!("{found}")))
     }
 
-    fn replay_part(&self, piece: &[TailOp], part: usize, parts: usize) -> Result<()> {
+    /// Steps 2 to 4.
+    fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
+        self.size_for(piece)?;
+        let parts = if self.tuning.background && piece.len() >= PARALLEL_MIN { parts().min(PARTS_MAX) } else { 1 };
+        // Read once, for all threads.
         let growth = self.table.growth();
-        let own = |op: &TailOp| (growth.stripe_of(op.hash) * parts) >> growth.stripes_log2() == part;
-        let own = piece.iter().enumerate().filter(|(_, op)| own(op));
+        let results = in_parallel(parts, |part| self.replay_part(piece, growth, part, parts));
+        let mut done = 0;
+        for result in results {
+            done += result?;
+        }
+        self.check_replayed("a piece of the log's tail", piece.len(), done)
+    }
+
+    /// Step 2. Growth that cannot be had now is no error of the open: paths become longer.
+    fn size_for(&self, piece: &[TailOp]) -> Result<()> {
+        let wanted = self.table.len().saturating_add(self.estimate_new(piece));
+        match self.grow_for(wanted) {
+            Err(Error::DiskFull { .. } | Error::LimitReached { .. } | Error::Corrupt { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// About how many keys of a piece are not in the table: the distinct ones, by linear counting, less those of which a
+    /// sample finds the hash.
+    fn estimate_new(&self, piece: &[TailOp]) -> u64 {
+        let is_put = |op: &&TailOp| matches!(op.kind, Kind::Put | Kind::PutBlob);
+        let puts = piece.iter().filter(is_put).count();
+        if puts == 0 {
+            return 0;
+        }
+        let bits = (puts * 8).next_power_of_two().max(1 << 10);
+        let mut seen = vec![0_u64; bits / 64];
+        let (mut looked_up, mut new) = (0_u64, 0_u64);
+        let step = puts.div_ceil(SAMPLES);
+        for (i, op) in piece.iter().filter(is_put).enumerate() {
+            // Not the low bits, which the table's pages are chosen by.
+            let bit = (op.hash >> 24) as usize & (bits - 1);
+            seen[bit / 64] |= 1 << (bit % 64);
+            if i % step == 0 {
+                looked_up += 1;
+                new += u64::from(!self.is_probable(op.hash));
+            }
+        }
+        let zeroes: u64 = seen.iter().map(|word| u64::from(word.count_zeros())).sum();
+        let distinct = bits as f64 * (bits as f64 / zeroes.max(1) as f64).ln();
+        (distinct * new as f64 / looked_up.max(1) as f64).ceil() as u64
+    }
+
+    /// True if a slot has the bits of the hash. No key is read. Nobody changes the table now.
+    fn is_probable(&self, hash: u64) -> bool {
+        let Ok(chain) = self.table.chain(self.table.growth().page_of(hash)) else { return false };
+        let found = chain.find(Table::tag(&chain, hash), false, |_| Ok::<_, Error>(true));
+        matches!(found, Ok(Found::Hit(..)))
+    }
+
+    /// Step 3, for one thread. Returns the number of changes that it has applied.
+    fn replay_part(&self, piece: &[TailOp], growth: Growth, part: usize, parts: usize) -> Result<usize> {
+        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash, parts) == part);
         // The second member keeps changes of one key in their order.
-        let mut order: Vec<(u64, usize)> = own.map(|(i, op)| (growth.page_of(op.hash), i)).collect();
+        let mut order: Vec<(u64, u32)> = own.map(|(i, op)| (growth.page_of(op.hash), i as u32)).collect();
         order.sort_unstable();
-        let ahead = |by: usize| order.get(by).map(|&(_, i)| &piece[i]);
+        let ahead = |by: usize| order.get(by).map(|&(_, i)| &piece[i as usize]);
         let mut populated = 0;
         for (at, &(_, i)) in order.iter().enumerate() {
             while populated <= at + AHEAD && populated < order.len() {
@@ -88,14 +168,14 @@ impl Core {
             if let Some(slot) = ahead(at + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
                 self.log.prefetch(slot);
             }
-            self.retry_replay(|| self.replay_one(&piece[i]))?;
+            self.retry(|| self.replay_one(&piece[i as usize]))?;
         }
-        Ok(())
+        Ok(order.len())
     }
 
     /// Gets the next pages ready for changes, if most of some neighbours will be changed. Returns the number of changes
     /// to which that applies.
-    fn populate_for(&self, order: &[(u64, usize)]) -> usize {
+    fn populate_for(&self, order: &[(u64, u32)]) -> usize {
         let Some(&(page, _)) = order.first() else { return 0 };
         let first = page / POPULATED_PAGES * POPULATED_PAGES;
         let changes = order.partition_point(|&(page, _)| page < first + POPULATED_PAGES);
@@ -110,21 +190,9 @@ impl Core {
         let segment = tail.segments.iter().find(|segment| segment.slot == op.place.segment());
         let (sequence, overhead) = segment.map_or((0, 0), |segment| (segment.sequence, segment.overhead_since_clear));
         let end = Position::new(sequence, op.place.offset() + CLEAR_BYTES);
-        self.retry_replay(|| self.clear_locked(Clear::Replay { end, linked_later }).map(|_| ()))?;
+        self.retry(|| self.clear_locked(Clear::Replay { end, linked_later }).map(|_| ()))?;
         self.log.add_dead(op.place, overhead);
         Ok(())
-    }
-
-    /// Growth in a replay is driven by the replay itself.
-    fn retry_replay(&self, mut step: impl FnMut() -> Step<()>) -> Result<()> {
-        self.retry(|| {
-            if self.table.growth().is_resizing() {
-                self.table.help_growth(1, self)?;
-            } else if self.table.growth_wanted.load(Ordering::Relaxed) {
-                self.table.start_growth()?;
-            }
-            step()
-        })
     }
 
     fn replay_one(&self, op: &TailOp) -> Step<()> {
