@@ -22,10 +22,10 @@ use crate::log::Position;
 use crate::log::blob::parse_blob_name;
 use crate::log::reader::{MappedSource, PreadSource, RecordSource};
 use crate::log::record::{BlobLink, Invalid, Kind, Record};
-use crate::log::segments::Log;
 use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
+use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::sys::{Disk, DiskFile, OpenMode, PAGE_BYTES, read_up_to};
 
