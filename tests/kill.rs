@@ -240,9 +240,9 @@ fn run_child(series: usize, seed: u64, first: &[u64], path: &Path, random: &mut 
         said
     });
     let while_opening = random.chance(1, 4);
-    let mut opened = receiver.recv_timeout(Duration::from_secs(30));
+    let mut opened = receiver.recv_timeout(common::PATIENCE);
     if !while_opening && opened == Ok(false) {
-        opened = receiver.recv_timeout(Duration::from_secs(60));
+        opened = receiver.recv_timeout(common::PATIENCE);
     }
     let micros = if while_opening { random.below(4_000) } else { random.below(60_000) };
     std::thread::sleep(Duration::from_micros(micros));

@@ -17,7 +17,7 @@ mod common;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::{bytes, hash};
 use proptest::prelude::*;
@@ -425,7 +425,7 @@ impl History<'_> {
                 store.checkpoint().unwrap();
                 // Only compaction in the background can have appended something since. It appends first and counts
                 // then, and `Stats` is no snapshot: what was appended may be counted a moment later.
-                let deadline = Instant::now() + Duration::from_secs(10);
+                let deadline = Instant::now() + common::PATIENCE;
                 loop {
                     let stats = store.stats();
                     if stats.checkpoint.log_bytes_since == 0 || stats.compaction.moved_bytes > moved {

@@ -16,16 +16,6 @@ fn crash(s: &Store, from: &Path, to: &Path) {
     let _ = s;
     common::copy_store(from, to);
 }
-fn with_timeout(name: &str, secs: u64, f: impl FnOnce() + Send + 'static) {
-    let (tx, rx) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        f();
-        let _ = tx.send(());
-    });
-    if rx.recv_timeout(std::time::Duration::from_secs(secs)).is_err() {
-        panic!("{name}: no answer in {secs}s (hang or panic)");
-    }
-}
 
 /// A page of a pre-sized table was marked dirty, then the bitmap ran short of a disk block; the second attempt
 /// found the page dirty and skipped its header. The checkpoint took it for a hole, and the key was gone after a
@@ -45,7 +35,7 @@ fn a_presized_table_keeps_its_first_key() {
 /// and `apply` never returned.
 #[test]
 fn a_large_batch_on_a_fresh_store_returns() {
-    with_timeout("batch", 20, || {
+    common::returns("batch", || {
         let d = dir();
         let s = Options::new().open(d.path().join("s")).unwrap();
         let mut b = Batch::new();
@@ -61,7 +51,7 @@ fn a_large_batch_on_a_fresh_store_returns() {
 /// checksums masked twice, and all its keys were unreadable.
 #[test]
 fn a_batch_is_appended_once() {
-    with_timeout("batch", 60, || {
+    common::returns("batch", || {
         let d = dir();
         let p = d.path().join("s");
         let s = Options::new()
@@ -191,7 +181,7 @@ fn a_short_segment_in_the_middle_is_lost_data() {
 /// unlink the rest, and the next blob waited for it for ever.
 #[test]
 fn clearing_many_blobs_does_not_stop_the_next() {
-    with_timeout("blobs", 200, || {
+    common::returns("blobs", || {
         let d = dir();
         let s = Options::new()
             .sync(SyncPolicy::Manual)

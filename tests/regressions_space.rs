@@ -418,15 +418,15 @@ fn an_idle_store_makes_no_segments() {
         let names = std::fs::read_dir(path.join("log-1")).unwrap().map(|entry| entry.unwrap().file_name());
         names.max().expect("a segment")
     };
-    // Whatever is prepared ahead is prepared by then.
-    std::thread::sleep(Duration::from_millis(500));
-    let before = last();
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(last(), before, "{:#?}", s.stats().log);
+    // Whatever is prepared ahead is prepared at some time; then half a second goes by without a new file.
+    common::eventually("no more new segments", || {
+        let before = last();
+        std::thread::sleep(Duration::from_millis(500));
+        last() == before
+    });
     // With the first record it is replaced.
     s.insert("k", "v").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(s.stats().log.file_bytes < 4 << 20, "{:#?}", s.stats().log);
+    common::eventually("a small segment", || s.stats().log.file_bytes < 4 << 20);
 }
 
 /// An open after kill -9 prepared a segment of the usual size, an eighth of the log: with ten million records that is 256 MiB of

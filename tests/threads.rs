@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use common::calls::{Calls, Task};
 use common::linear::{self, Call, Event};
 use common::{Random, bytes};
-use tophash::{Batch, Options, Store, SyncPolicy, Tuning, Value};
+use tophash::{Batch, Options, Stats, Store, SyncPolicy, Tuning, Value};
 
 /// The ways of setting up a store.
 fn setups() -> [(&'static str, Options); 3] {
@@ -128,12 +128,15 @@ impl Key {
     }
 }
 
-/// Writes the keys of one writer until time is over.
-fn write(store: &Store, keys: &[Key], writer: u64, until: Instant, random: &mut Random) -> u64 {
+/// What each thread does at least, however slow the machine is.
+const LEAST: u64 = 101;
+
+/// Writes the keys of one writer until told to stop.
+fn write(store: &Store, keys: &[Key], writer: u64, stop: &AtomicBool, random: &mut Random) -> u64 {
     let mut writes = 0;
     // The keys in use widen and narrow: the table grows, its pages fill and empty.
     let mut wide = false;
-    while Instant::now() < until {
+    while writes < LEAST || !stop.load(Ordering::Relaxed) {
         if random.chance(1, 400) {
             wide = !wide;
         }
@@ -206,7 +209,7 @@ fn read(store: &Store, keys: &[Key], stop: &AtomicBool, random: &mut Random) -> 
     let mut seen = vec![0; keys.len()];
     let mut held: Vec<(u64, u64, Value<'_>)> = Vec::new();
     let mut reads = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while reads < LEAST || !stop.load(Ordering::Relaxed) {
         reads += 1;
         let key = random.below(KEYS);
         let state = &keys[key as usize];
@@ -251,7 +254,7 @@ fn read(store: &Store, keys: &[Key], stop: &AtomicBool, random: &mut Random) -> 
 /// Scans again and again. Each permanent key comes exactly once.
 fn scan(store: &Store, keys: &[Key], stop: &AtomicBool) -> u64 {
     let mut scans = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while scans == 0 || !stop.load(Ordering::Relaxed) {
         scans += 1;
         let finished: Vec<u64> = keys.iter().map(|key| key.finished.load(Ordering::SeqCst)).collect();
         let mut count: HashMap<u64, u64> = HashMap::new();
@@ -311,14 +314,19 @@ fn keys_with_one_writer_are_linearizable() {
             store.insert(name(key), make(key, change)).unwrap();
             keys[key as usize].finish(change);
         }
-        let until = Instant::now() + time();
-        let stop = AtomicBool::new(false);
-        let (store_ref, keys_ref, stop_ref) = (&store, &keys, &stop);
+        let (started, until) = (Instant::now(), Instant::now() + time());
+        let (stop, enough) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (store_ref, keys_ref, stop_ref, enough_ref) = (&store, &keys, &stop, &enough);
+        // Growth is certain with so many keys, and so are freed segments with so many records, after some time. Repairs
+        // depend on which threads meet; the histories of model.rs make thousands of them.
+        let lacks = |stats: &Stats| {
+            setup != "defaults" && (stats.index.growths == 0 || stats.compaction.freed_segments == 0)
+        };
         let mut checkpoints = 0;
         let (writes, reads, scans) = thread::scope(|scope| {
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
-                    scope.spawn(move || write(store_ref, keys_ref, writer, until, &mut Random(seed + writer)))
+                    scope.spawn(move || write(store_ref, keys_ref, writer, enough_ref, &mut Random(seed + writer)))
                 })
                 .collect();
             let readers: Vec<_> = (0..2)
@@ -327,8 +335,9 @@ fn keys_with_one_writer_are_linearizable() {
                 })
                 .collect();
             let scanner = scope.spawn(move || scan(store_ref, keys_ref, stop_ref));
-            let end = StopAtEnd(&stop);
-            while Instant::now() < until {
+            let (end, enough) = (StopAtEnd(&stop), StopAtEnd(&enough));
+            while Instant::now() < until || lacks(&store.stats()) {
+                assert!(started.elapsed() < common::PATIENCE, "{setup}: {:?}", store.stats());
                 thread::sleep(Duration::from_millis(3));
                 store.checkpoint().unwrap();
                 checkpoints += 1;
@@ -336,6 +345,7 @@ fn keys_with_one_writer_are_linearizable() {
                     store.compact().unwrap();
                 }
             }
+            drop(enough);
             let writes: u64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
             // Once more beside the readers, when there is certainly something to gain.
             store.compact().unwrap();
@@ -349,11 +359,6 @@ fn keys_with_one_writer_are_linearizable() {
              {} repairs, {} reads under a lock, {:?}",
             stats.index.growths, stats.index.rewrites, stats.index.repairs, stats.waits.reader_locks, stats.waits
         );
-        assert!(writes > 100 && reads > 100 && scans > 0 && checkpoints > 0);
-        // Growth is certain with so many keys. Repairs depend on which threads meet in time; the histories of
-        // model.rs make thousands of them.
-        assert!(setup == "defaults" || stats.index.growths > 0, "{:?}", stats.index);
-        assert!(setup == "defaults" || stats.compaction.freed_segments > 0, "{:?}", stats.compaction);
         let contents = compare_reopened(setup, &options, dir.path(), store);
         for key in 0..KEYS {
             let finished = keys[key as usize].finished.load(Ordering::SeqCst);
@@ -400,9 +405,10 @@ fn keys_with_many_writers_are_linearizable() {
     let seed = common::seed("linearizable histories");
     let names: Vec<Vec<u8>> = (0..150).map(|key| name(key).to_vec()).collect();
     for (setup, options) in setups() {
-        let until = Instant::now() + time();
+        let (started, until) = (Instant::now(), Instant::now() + time());
         let (mut histories, mut judged, mut growths, mut shrinks, mut freed) = (0, 0, 0, 0, 0);
-        while histories == 0 || Instant::now() < until {
+        while Instant::now() < until || freed == 0 || setup != "defaults" && growths == 0 {
+            assert!(started.elapsed() < common::PATIENCE, "{setup}: {histories} histories, {growths} growths, {freed} freed");
             let dir = common::scratch();
             let store = common::open(&options.clone().segment_bytes(8 << 10), &dir.path().join("store"));
             let calls = Calls::new(&store, &names, 100, &|_| true);
@@ -428,8 +434,6 @@ fn keys_with_many_writers_are_linearizable() {
             "{setup}: {histories} histories, {judged} calls judged, {growths} growths, {shrinks} shrinks, {freed} segments \
              freed"
         );
-        assert!(freed > 0, "{setup}: no segment was freed");
-        assert!(setup == "defaults" || growths > 0, "{setup}: no growth");
     }
 }
 
@@ -670,13 +674,12 @@ fn clearing_beside_writers_leaves_a_whole_store() {
                     }
                 });
             }
-            while Instant::now() < until {
+            while clears == 0 || Instant::now() < until {
                 thread::sleep(Duration::from_millis(10));
                 store.clear().unwrap();
                 clears += 1;
             }
         });
-        assert!(clears > 0);
         for (name, value) in compare_reopened(setup, &options, dir.path(), store) {
             version(u64::from_be_bytes(name.try_into().unwrap()), &value);
         }
@@ -691,22 +694,27 @@ fn writers_that_sync_share_their_syncs() {
     let options = Options::new().sync(SyncPolicy::Always);
     let store = common::open(&options, &dir.path().join("store"));
     let syncs_before = store.stats().commit.syncs;
-    thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let store = &store;
-            scope.spawn(move || {
-                for round in 0..rounds {
-                    let before = store.stats().log.position;
-                    let key = thread * rounds + round;
-                    store.insert(name(key), make(key, 1)).unwrap();
-                    // The record lies at or after `before`; had it not been synced, this would lie below.
-                    assert!(store.stats().log.durable_position > before, "returned before it was durable");
-                }
-            });
-        }
+    let mut writes = 0;
+    // Again, if no two threads met: on a disk that syncs at once, or beside others that want the processors.
+    common::eventually("two writes that share a sync", || {
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let store = &store;
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        let before = store.stats().log.position;
+                        let key = thread * rounds + round;
+                        store.insert(name(key), make(key, 1)).unwrap();
+                        // The record lies at or after `before`; had it not been synced, this would lie below.
+                        assert!(store.stats().log.durable_position > before, "returned before it was durable");
+                    }
+                });
+            }
+        });
+        writes += THREADS * rounds;
+        let syncs = store.stats().commit.syncs - syncs_before;
+        println!("{writes} writes, {syncs} syncs");
+        syncs < writes
     });
-    let syncs = store.stats().commit.syncs - syncs_before;
-    println!("{} writes, {syncs} syncs", THREADS * rounds);
-    assert!(syncs < THREADS * rounds, "no two writes ever shared a sync");
     assert_eq!(store.len(), THREADS * rounds);
 }

@@ -19,11 +19,36 @@ use std::hash::Hasher;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
 use siphasher::sip::SipHasher13;
 use tempfile::TempDir;
 use tophash::{Error, Options, Store, SyncPolicy, Tuning};
+
+/// After this time of waiting, what a test waits for is taken for something that never comes. It judges no speed: what
+/// takes a tenth of a second here may take minutes on a machine that others use.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn eventually(what: impl std::fmt::Display, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs something that must not hang. (If it does, its thread stays.)
+#[track_caller]
+pub fn returns(what: &str, run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(run);
+    eventually(what, || thread.is_finished());
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
 
 /// `TOPHASH_TEST_SCALE`.
 pub fn scale() -> usize {

@@ -211,7 +211,8 @@ fn a_checkpoint_that_waits_in_the_journal() {
 #[ignore = "run by a_process_that_was_killed"]
 fn child_that_writes() {
     let Ok(path) = std::env::var("TOPHASH_CHILD") else { return };
-    let store = options().checkpoint_bytes(100 << 10).open(path).unwrap();
+    let store = options().checkpoint_bytes(100 << 10).open(&path).unwrap();
+    fs::write(Path::new(&path).with_extension("opened"), "").unwrap();
     let mut rng = Rng(u64::from(std::process::id()));
     loop {
         let key = rng.below(3000).to_le_bytes();
@@ -235,7 +236,10 @@ fn a_process_that_was_killed() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(150 + 37 * round));
+        let opened = path.with_extension("opened");
+        crate::common::eventually("the child's open", || opened.exists());
+        fs::remove_file(&opened).unwrap();
+        std::thread::sleep(Duration::from_millis(37 * round));
         child.kill().unwrap();
         child.wait().unwrap();
         let report = verify_clean(&path);

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -117,6 +118,19 @@ fn run(mut command: Command, stdin: &[u8]) -> Ran {
     let Output { status, stdout, stderr } = child.wait_with_output().expect("wait for the program");
     feeder.join().expect("feed the program");
     Ran { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+}
+
+/// After this time, what a test waits for is taken for something that never comes. It judges no speed.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Any bytes but NUL as an argument.

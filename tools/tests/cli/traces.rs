@@ -48,11 +48,13 @@ fn the_benchmark_records_what_it_does() {
     assert_eq!(number("puts"), 60_000 + 12_000 + 12_000 + durable);
     assert_eq!(number("removals"), 12_000);
     assert_eq!((number("overwrites"), number("same_values")), (12_000, 0));
+    // On a disk that syncs at once, more than 60,000 durable writes fit into a second.
     assert_eq!((number("load_longest"), number("load_from")), (60_000.max(durable), 0));
     assert_eq!(number("calls"), 2 * 12_000 + 375 + 60_000 + 24_000 + durable + 12_000 + 2, "and two stores opened");
     let rules = rules(&ran);
     assert!(rules.contains(&"no-reserve".to_string()), "{rules:?}");
-    assert!(rules.contains(&"lone-durable-writes".to_string()) || durable < 100, "{rules:?}");
+    // Whether `lone-durable-writes` speaks depends on the disk: writes more than 10 ms apart wait for nothing. The rule's
+    // own tests say when it does.
     for rule in ["unbatched-removals", "same-value", "tiny-batches", "near-limits"] {
         assert!(!rules.contains(&rule.to_string()), "{rule} in {rules:?}");
     }

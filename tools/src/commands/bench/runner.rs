@@ -141,8 +141,9 @@ fn worker<O: Operation, C: Clock>(
     loop {
         let is_over = match until {
             Until::Operations(all) => i >= all,
-            // Durable writes, which take so long that a look at the time does not count.
-            Until::Time(time) => begin.elapsed() >= time,
+            // Durable writes, which take so long that a look at the time does not count. At least one: a report about
+            // nothing has no figures.
+            Until::Time(time) => operations > 0 && begin.elapsed() >= time,
         };
         if is_over || (operations % LOOK_EVERY == 0 && interrupt::requested()) {
             break;
