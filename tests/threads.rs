@@ -319,9 +319,8 @@ fn keys_with_one_writer_are_linearizable() {
         let (store_ref, keys_ref, stop_ref, enough_ref) = (&store, &keys, &stop, &enough);
         // Growth is certain with so many keys, and so are freed segments with so many records, after some time. Repairs
         // depend on which threads meet; the histories of model.rs make thousands of them.
-        let lacks = |stats: &Stats| {
-            setup != "defaults" && (stats.index.growths == 0 || stats.compaction.freed_segments == 0)
-        };
+        let lacks =
+            |stats: &Stats| setup != "defaults" && (stats.index.growths == 0 || stats.compaction.freed_segments == 0);
         let mut checkpoints = 0;
         let (writes, reads, scans) = thread::scope(|scope| {
             let writers: Vec<_> = (0..WRITERS)
@@ -408,7 +407,10 @@ fn keys_with_many_writers_are_linearizable() {
         let (started, until) = (Instant::now(), Instant::now() + time());
         let (mut histories, mut judged, mut growths, mut shrinks, mut freed) = (0, 0, 0, 0, 0);
         while Instant::now() < until || freed == 0 || setup != "defaults" && growths == 0 {
-            assert!(started.elapsed() < common::PATIENCE, "{setup}: {histories} histories, {growths} growths, {freed} freed");
+            assert!(
+                started.elapsed() < common::PATIENCE,
+                "{setup}: {histories} histories, {growths} growths, {freed} freed"
+            );
             let dir = common::scratch();
             let store = common::open(&options.clone().segment_bytes(8 << 10), &dir.path().join("store"));
             let calls = Calls::new(&store, &names, 100, &|_| true);
