@@ -14,7 +14,7 @@ use super::state::{PAGE, State};
 use crate::error::Location;
 use crate::index::growth::Growth;
 use crate::index::page::{BUCKET_SLOTS, BUCKETS, PAGE_WORDS, PageRef};
-use crate::index::slot::Slot;
+use crate::index::slot::{Place, Slot};
 use crate::index::split::SPLIT_BITS;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sync::AtomicU64;
@@ -53,6 +53,8 @@ pub(super) struct ChainCheck<'c> {
     pub(super) live: u64,
     pub(super) marked: u64,
     pub(super) tombstones: u64,
+    /// Where marked slots point, as far as they are remembered.
+    pub(super) marked_places: Vec<Place>,
     entries: Vec<Entry>,
 }
 
@@ -71,6 +73,7 @@ impl<'c> ChainCheck<'c> {
             live: 0,
             marked: 0,
             tombstones: 0,
+            marked_places: Vec::new(),
             entries: Vec::new(),
         }
     }
@@ -159,6 +162,9 @@ impl<'c> ChainCheck<'c> {
                 self.check_path(spot, bucket, shared, slot, sink);
                 if slot.is_marked() {
                     marked += 1;
+                    if self.marked_places.len() < ENTRIES_MAX {
+                        self.marked_places.push(slot.place());
+                    }
                     let found = format!("{slot:?}");
                     let expected = "a record that could be read when the page was split";
                     sink.damage(kind::UNREADABLE_AT_SPLIT, spot.location(self.path), expected, found);

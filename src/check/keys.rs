@@ -41,7 +41,8 @@ impl<'k> KeyReader<'k> {
         KeyReader { disk, dir, hasher, sequences, open: HashMap::new() }
     }
 
-    fn key(&mut self, place: Place) -> Option<Vec<u8>> {
+    /// The key of the record at a place, unchecked.
+    pub(super) fn key(&mut self, place: Place) -> Option<Vec<u8>> {
         let slot = place.segment();
         if !self.open.contains_key(&slot) {
             if self.open.len() >= OPEN_MAX {

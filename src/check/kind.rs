@@ -80,6 +80,10 @@ pub(super) const WRONG_PAGE: &str = "wrong-page";
 pub(super) const SLOT_FINGERPRINT: &str = "slot-fingerprint";
 /// A slot's split bits are not those of its key.
 pub(super) const SLOT_SPLIT: &str = "slot-split";
+/// The last change of a key in the log is a put, and no slot names it: no reader finds the key.
+pub(super) const RECORD_UNNAMED: &str = "record-unnamed";
+/// A slot names a record whose key was removed later in the log.
+pub(super) const RECORD_REMOVED: &str = "record-removed";
 /// A key is in two slots.
 pub(super) const DUPLICATE_KEY: &str = "duplicate-key";
 /// The meta data counts other records than there are live slots.

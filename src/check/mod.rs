@@ -8,6 +8,7 @@
 //!    no key twice. Live slots go to **slots**, which sorts them by place.
 //! 4. **scan**: every segment from its first record to its end, with the slots that point there beside;
 //!    **records** compares each live slot with its record's key.
+//!    **unnamed**: the last put of each key has a slot.
 //! 5. The log's tail, as an open would read it (checkpoint/tail.rs). **blobs**: linked ones and leftovers.
 //!
 //! Memory is bounded whatever the files say: slots are checked in passes if there are many, findings beyond a
@@ -29,6 +30,7 @@ mod slots;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 mod walk;
 
 use std::ops::Range;
@@ -50,6 +52,7 @@ use self::segments::Segments;
 use self::sink::{Input, Sink};
 use self::slots::{Collector, LiveSlot, SLOTS_MAX};
 use self::state::State;
+use self::unnamed::Unnamed;
 use self::walk::{Walk, Walked};
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
 use crate::checkpoint::tail::{Tail, TailAccess, TailSource};
@@ -70,7 +73,10 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
     verify_with(path, &mut |_, _| true)
 }
 
-/// Checks the files of the store at a path: every checksum, every page, every record, every link between them.
+/// Checks the files of the store at a path: every checksum, every page, every record, every link between them, in both
+/// directions: each slot names a record of its key, and the last record of each key is the one that a slot names. (A
+/// store with dead records is read twice for that, or more often if there are millions of them.)
+///
 /// Changes nothing. `progress` is told (bytes done, bytes in all, as far as is known) and ends the check by
 /// returning false.
 ///
@@ -165,18 +171,25 @@ impl Check<'_> {
         self.note_walk(&walked, whole, sink);
 
         let mut links = Vec::new();
+        let mut unnamed = Unnamed::new(slots_max);
         match collector.finish() {
             Ok(slots) => {
                 let all = Place::from_raw(0)..Place::from_raw(1 << 39);
-                self.scan(&mut segments, &slots, all, &mut links, sink)?;
+                self.scan(&mut segments, &slots, all, &mut links, &mut unnamed, sink)?;
             }
             Err(ranges) => {
                 sink.expect((ranges.len() as u64).saturating_mul(self.state.pages.index.len));
                 for range in ranges {
                     let slots = self.collect(&mut walk, &range, slots_max, sink)?;
-                    self.scan(&mut segments, &slots, range, &mut links, sink)?;
+                    self.scan(&mut segments, &slots, range, &mut links, &mut unnamed, sink)?;
                 }
             }
+        }
+        // Where pages are that cannot be told which ones, nobody knows what their slots named.
+        if primary.whole && overflow.whole && !walked.cut_short {
+            unnamed.resolve(self.disk, &self.hasher, &segments.known, sink)?;
+            unnamed.check_removed(self.disk, &self.hasher, &segments.known, &mut walk, sink)?;
+            unnamed.report(self.disk, &segments, self.state.meta.growth, &walked, sink);
         }
         if whole && walked.marked == 0 {
             segments.check_accounting(sink);
@@ -238,13 +251,14 @@ impl Check<'_> {
         slots: &[LiveSlot],
         range: Range<Place>,
         links: &mut Vec<LiveLink>,
+        unnamed: &mut Unnamed,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let index = &self.state.pages.index.path;
         let growth = self.state.meta.growth;
         let mut check = RecordCheck { index, hasher: &self.hasher, growth, links: std::mem::take(links) };
-        for known in &mut segments.known {
-            let slot = known.entry.slot;
+        for i in 0..segments.known.len() {
+            let slot = segments.known[i].entry.slot;
             let of_segment = |place: Place| place.segment() as u64;
             // The end of the range can lie inside the segment, at its end or behind it.
             if of_segment(range.end) < u64::from(slot) {
@@ -253,8 +267,16 @@ impl Check<'_> {
             let upto = if range.end.raw() >> 27 > u64::from(slot) { u64::MAX } else { range.end.offset() };
             let from = slots.partition_point(|live| live.place().segment() < slot);
             let to = slots.partition_point(|live| live.place().segment() <= slot);
-            let slots = slots[from..to].iter().peekable();
-            Scan { known, check: &mut check, sink: &mut *sink, slots }.run(self.disk, upto)?;
+            let mut slots = slots[from..to].iter().peekable();
+            loop {
+                let known = &mut segments.known[i];
+                let (check, slots) = (&mut check, &mut slots);
+                let mut scan = Scan { known, check, unnamed: &mut *unnamed, sink: &mut *sink, slots };
+                if scan.run(self.disk, upto)? {
+                    break;
+                }
+                unnamed.resolve(self.disk, &self.hasher, &segments.known, sink)?;
+            }
         }
         *links = check.links;
         Ok(())

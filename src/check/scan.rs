@@ -12,10 +12,12 @@ use super::records::RecordCheck;
 use super::segments::Known;
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
+use super::unnamed::Unnamed;
 use crate::error::{Location, Result};
+use crate::log::Position;
 use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::record::{Invalid, Kind, Record};
-use crate::sys::Disk;
+use crate::sys::{Disk, PAGE_BYTES};
 
 /// Bytes that are read between two looks at the progress.
 const STEP_BYTES: u64 = 1 << 20;
@@ -24,25 +26,27 @@ const STEP_BYTES: u64 = 1 << 20;
 pub(super) struct Scan<'s, 'c, 'p, 'q> {
     pub(super) known: &'s mut Known,
     pub(super) check: &'s mut RecordCheck<'c>,
+    pub(super) unnamed: &'s mut Unnamed,
     pub(super) sink: &'s mut Sink<'p>,
     /// The slots that point into the part that is scanned, sorted.
-    pub(super) slots: Peekable<Iter<'q, LiveSlot>>,
+    pub(super) slots: &'s mut Peekable<Iter<'q, LiveSlot>>,
 }
 
 impl Scan<'_, '_, '_, '_> {
-    /// Reads records from where the last scan ended up to `upto`, at most to the segment's end.
-    pub(super) fn run(&mut self, disk: &dyn Disk, upto: u64) -> Result<()> {
+    /// Reads records from where the last scan ended up to `upto`, at most to the segment's end. False if it is to be
+    /// called again, once what it collected is dealt with.
+    pub(super) fn run(&mut self, disk: &dyn Disk, upto: u64) -> Result<bool> {
         let end = self.known.entry.end;
         let upto = upto.min(end);
         if !self.known.exists {
-            return Ok(());
+            return Ok(true);
         }
         let input = match Input::open(disk, &self.known.path) {
             Ok(input) => input,
             Err(error) => {
                 self.sink.damage(kind::UNREADABLE, Location::file(&self.known.path), "a readable file", error);
-                self.known.damaged = true;
-                return Ok(());
+                self.known.set_damaged(u64::MAX);
+                return Ok(true);
             }
         };
         let len = input.len.min(end);
@@ -61,8 +65,8 @@ impl Scan<'_, '_, '_, '_> {
                 }
                 Err(_) if at >= len => {
                     // The file is too short, which is a finding of its own.
-                    self.known.damaged = true;
-                    return Ok(());
+                    self.known.set_damaged(u64::MAX);
+                    return Ok(true);
                 }
                 Err(why) => {
                     // The cause first: whoever takes one finding for all takes the first.
@@ -75,16 +79,21 @@ impl Scan<'_, '_, '_, '_> {
                 told = self.known.at;
                 self.sink.advance(source.take_bytes_read())?;
             }
+            if self.unnamed.is_full() {
+                self.sink.advance(source.take_bytes_read())?;
+                return Ok(false);
+            }
         }
         self.misplaced_before(upto.min(self.known.at));
-        self.sink.advance(source.take_bytes_read())
+        self.sink.advance(source.take_bytes_read())?;
+        Ok(true)
     }
 
     /// Reports the blocks that could not be read since the last call.
     fn unreadable(&mut self, source: &mut PreadSource) {
         for (at, error) in source.take_bad() {
             self.sink.unreadable(&self.known.path, at, &error);
-            self.known.damaged = true;
+            self.known.set_damaged(at + PAGE_BYTES as u64);
         }
     }
 
@@ -118,6 +127,15 @@ impl Scan<'_, '_, '_, '_> {
                 self.known.live_bytes += bytes;
             }
             first = Some(slot);
+        }
+        let position = Position::new(self.known.entry.sequence, at);
+        match record.header.kind {
+            Kind::Put | Kind::PutBlob if first.is_none() => {
+                self.unnamed.add(self.check.hasher.hash(record.key()), position);
+            }
+            Kind::Remove => self.unnamed.remove(self.check.hasher.hash(record.key()), position),
+            Kind::Clear => self.unnamed.clear(position),
+            _ => {}
         }
         self.sink.report.log_records += 1;
         self.known.removals += u64::from(matches!(record.header.kind, Kind::Remove | Kind::Clear));
@@ -159,7 +177,6 @@ impl Scan<'_, '_, '_, '_> {
     /// A record that does not validate: reports it and finds where to go on.
     fn resume(&mut self, source: &mut PreadSource, at: u64, upto: u64, why: Invalid) {
         let len = source.len();
-        self.known.damaged = true;
         self.known.frame = None;
         let slot = self.slots.peek().filter(|slot| slot.place().offset() == at).map(|slot| slot.spot);
         let (expected, found) = why.texts();
@@ -179,6 +196,7 @@ impl Scan<'_, '_, '_, '_> {
             self.sink.damage(kind::LOG_RECORD, Location::at(&self.known.path, at), "records", found);
             self.known.exists = false;
             self.known.at = upto;
+            self.known.set_damaged(u64::MAX);
             return;
         }
         let next_slot = self.next_slot(at + 1).filter(|&next| next < upto);
@@ -188,6 +206,7 @@ impl Scan<'_, '_, '_, '_> {
             .filter(|&behind| behind == end || source.record(behind, end, salt).is_ok());
         self.known.lost = follows.is_none();
         self.known.at = follows.or(next_slot).unwrap_or(upto);
+        self.known.set_damaged(self.known.at);
         // The slot of this record, and none that lies further along.
         let next = self.known.at;
         while self.slots.next_if(|slot| slot.place().offset() == at && at < next).is_some() {}

@@ -10,6 +10,7 @@ use super::state::State;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::{Location, Result};
 use crate::index::slot::Place;
+use crate::log::Position;
 use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, segment_path};
 use crate::sys::Disk;
 
@@ -26,6 +27,8 @@ pub(super) struct Known {
     pub(super) lost: bool,
     /// Something could not be read: the sums below are not complete.
     pub(super) damaged: bool,
+    /// Where the last part of it ends that could not be read; 0 if there is none.
+    pub(super) damaged_end: u64,
     /// Bytes of records that did not validate and were read in vain.
     pub(super) wasted: u64,
     /// Records left in a batch's frame, and its end.
@@ -34,6 +37,20 @@ pub(super) struct Known {
     pub(super) live_bytes: u64,
     pub(super) frame_bytes: u64,
     pub(super) removals: u64,
+}
+
+impl Known {
+    /// Notes a part that could not be read, and where it ends.
+    pub(super) fn set_damaged(&mut self, end: u64) {
+        self.damaged = true;
+        self.damaged_end = self.damaged_end.max(end);
+    }
+
+    /// The position up to which parts of it could not be read.
+    pub(super) fn damaged_to(&self) -> Option<Position> {
+        let end = self.damaged_end.min(u32::MAX.into());
+        (end > 0).then(|| Position::new(self.entry.sequence, end))
+    }
 }
 
 /// All segments that the checkpoint knows.
@@ -63,6 +80,7 @@ impl Segments {
                 at: SEGMENT_HEADER_BYTES,
                 lost: false,
                 damaged: !exists,
+                damaged_end: if exists { 0 } else { u64::MAX },
                 wasted: 0,
                 frame: None,
                 live_bytes: 0,

@@ -68,3 +68,21 @@ fn findings_beyond_a_thousand_are_counted() {
     assert_eq!((report.findings.len(), report.findings_total), (1000, 3000));
     assert_eq!((report.records, report.live_slots), (0, 3000));
 }
+
+#[test]
+fn puts_that_no_slot_names_are_looked_up_in_several_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let tuning = Tuning { background: false, ..Tuning::default() };
+    let options = Options::new().tuning(tuning).segment_bytes(1 << 20).sync(SyncPolicy::Manual);
+    let store = options.open(&path).unwrap();
+    for i in 0..8000u64 {
+        store.insert((i % 3000).to_le_bytes(), i.to_le_bytes()).unwrap();
+    }
+    (0..3000u64).step_by(3).for_each(|i| _ = store.remove(i.to_le_bytes()).unwrap());
+    store.close().unwrap();
+    for slots_max in [usize::MAX, 3000, 500, 100] {
+        let report = run(&path, slots_max);
+        assert!(report.findings.is_empty() && report.records == 2000, "{slots_max}: {:#?}", report.findings);
+    }
+}

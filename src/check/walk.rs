@@ -16,11 +16,15 @@ use super::sink::Sink;
 use super::slots::LiveSlot;
 use super::state::{PAGE, State};
 use crate::error::{Location, Result};
+use crate::index::slot::Place;
 use crate::index::page::{PAGE_HEADER_BYTES, PageKind, image};
 use crate::sys::PAGE_BYTES;
 
 /// Pages read at a time.
 const RUN_PAGES: u64 = 64;
+
+/// Marked slots whose places are remembered.
+const MARKED_MAX: usize = 1 << 20;
 
 /// What the walk needs to know.
 pub(super) struct Walk<'w> {
@@ -39,11 +43,15 @@ pub(super) struct Walked {
     pub(super) live: u64,
     pub(super) marked: u64,
     pub(super) tombstones: u64,
+    /// Where marked slots point, up to a bound.
+    pub(super) marked_places: Vec<Place>,
     pub(super) primary_pages: u64,
     /// Overflow pages that a chain has.
     pub(super) overflow_pages: HashSet<u64>,
     /// Primary pages whose chain could not be followed to its end.
     pub(super) broken: HashSet<u64>,
+    /// The file ends before its last page.
+    pub(super) cut_short: bool,
 }
 
 impl Walk<'_> {
@@ -83,6 +91,7 @@ impl Walk<'_> {
                 let expected = format!("page {} is in use", extent.number(next));
                 sink.damage(kind::INDEX_LENGTH, Location::file(self.index_path()), expected, found);
                 walked.broken.insert(before + next);
+                walked.cut_short = true;
                 break;
             }
             let run = RUN_PAGES.min(extent.pages() - next).min(pages.end() - extent.number(next));
@@ -139,6 +148,9 @@ impl Walk<'_> {
         walked.live += chain.live;
         walked.marked += chain.marked;
         walked.tombstones += chain.tombstones;
+        if walked.marked_places.len() < MARKED_MAX {
+            walked.marked_places.append(&mut chain.marked_places);
+        }
         if !sink.muted {
             self.keys.check_duplicates(&self.state.pages.index.path, chain.into_entries(), sink)?;
         }

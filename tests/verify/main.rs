@@ -9,3 +9,4 @@ mod damage_log;
 mod engine;
 mod flips;
 mod support;
+mod unnamed;

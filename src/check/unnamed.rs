@@ -1,0 +1,349 @@
+//! Records that a slot must name, and none does: the last put of a key, with nothing behind it that removes it.
+//!
+//! The scan of the log (**scan**) hands over each put that no slot names. Nearly all of them are dead: a later record
+//! of the key is in the log, or a clear-record. So the puts are collected, by the hash of the key, and the log is read
+//! again: what meets a later record of its hash is dropped. What is left is lost to every reader of the store.
+//!
+//! Memory is bounded: when so many puts are collected as are to be held, the log is read for them, and collecting goes
+//! on. A store without dead records is read once.
+//!
+//! And the other way round: a removal (or a clear-record) that was not carried out leaves a slot that names a put
+//! before it. The removals are collected too, and one walk over the index looks for slots of the same tag.
+//!
+//! Damage can hide the later record. So nothing is said of puts before a part of the log that could not be read, nor
+//! of keys whose page could not be read.
+
+use std::collections::HashSet;
+
+use super::kind;
+use super::segments::{Known, Segments};
+use super::sink::{Input, Sink};
+use super::slots::LiveSlot;
+use super::walk::{Walk, Walked};
+use crate::checksum::KeyHasher;
+use crate::error::{Location, Result};
+use crate::index::growth::Growth;
+use crate::index::slot::{Place, Tag};
+use crate::log::Position;
+use crate::log::reader::{PreadSource, RecordSource, key_at};
+use crate::log::record::{ALIGN, Kind};
+use crate::log::segment::SEGMENT_HEADER_BYTES;
+use crate::sys::Disk;
+
+/// Puts that nothing explains and that are kept; the rest is counted.
+const LEFT_MAX: usize = 1 << 20;
+/// Bytes that are read between two looks at the progress.
+const STEP_BYTES: u64 = 1 << 20;
+/// Bytes of a key that a finding shows.
+const KEY_SHOWN: usize = 40;
+
+/// A change of a key: a put that no slot names, or a removal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Put {
+    hash: u64,
+    position: Position,
+}
+
+/// Collects puts that no slot names.
+#[derive(Debug)]
+pub(super) struct Unnamed {
+    limit: usize,
+    puts: Vec<Put>,
+    /// The last clear-record that was seen.
+    cleared: Position,
+    /// Puts that the whole log does not explain.
+    left: Vec<Put>,
+    /// Those beyond the bound.
+    left_uncounted: u64,
+    /// Removals, at most as many as are to be held.
+    removals: Vec<Put>,
+    removals_total: u64,
+}
+
+impl Unnamed {
+    /// Holds `limit` puts in memory: 16 bytes each.
+    pub(super) fn new(limit: usize) -> Self {
+        Unnamed {
+            limit: limit.max(16),
+            puts: Vec::new(),
+            cleared: Position::default(),
+            left: Vec::new(),
+            left_uncounted: 0,
+            removals: Vec::new(),
+            removals_total: 0,
+        }
+    }
+
+    /// A put that no slot names.
+    pub(super) fn add(&mut self, hash: u64, position: Position) {
+        if position > self.cleared {
+            self.puts.push(Put { hash, position });
+        }
+    }
+
+    /// A clear-record.
+    pub(super) fn clear(&mut self, position: Position) {
+        self.cleared = self.cleared.max(position);
+    }
+
+    /// A removal.
+    pub(super) fn remove(&mut self, hash: u64, position: Position) {
+        self.removals_total += 1;
+        if self.removals.len() < self.limit {
+            self.removals.push(Put { hash, position });
+        }
+    }
+
+    /// True if the log is to be read for what was collected.
+    pub(super) fn is_full(&mut self) -> bool {
+        if self.puts.len() < self.limit {
+            return false;
+        }
+        self.keep_last();
+        self.puts.len() > self.limit / 2
+    }
+
+    /// Drops what was put again later, or cleared.
+    fn keep_last(&mut self) {
+        let cleared = self.cleared;
+        self.puts.retain(|put| put.position > cleared);
+        self.puts.sort_unstable_by_key(|put| (put.hash, std::cmp::Reverse(put.position)));
+        self.puts.dedup_by_key(|put| put.hash);
+    }
+
+    /// Reads the log, and drops what a later record explains.
+    pub(super) fn resolve(
+        &mut self,
+        disk: &dyn Disk,
+        hasher: &KeyHasher,
+        segments: &[Known],
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        self.keep_last();
+        if self.puts.is_empty() {
+            return Ok(());
+        }
+        sink.expect(segments.iter().map(|known| known.entry.end).sum());
+        let mut wanted = Wanted::new(std::mem::take(&mut self.puts));
+        for known in segments {
+            each_record(disk, known, sink, &mut |at, kind, key| {
+                let position = Position::new(known.entry.sequence, at);
+                match kind {
+                    Kind::Put | Kind::PutBlob | Kind::Remove => wanted.explain(hasher.hash(key), position),
+                    Kind::Clear => self.cleared = self.cleared.max(position),
+                    Kind::Frame | Kind::Mark => {}
+                }
+            })?;
+        }
+        for put in wanted.left() {
+            if put.position <= self.cleared {
+                continue;
+            }
+            if self.left.len() < LEFT_MAX { self.left.push(put) } else { self.left_uncounted += 1 }
+        }
+        Ok(())
+    }
+
+    /// Reports slots that name a put which was removed later. Each pass takes as many removals as are to be held, and
+    /// walks over the index.
+    pub(super) fn check_removed(
+        &mut self,
+        disk: &dyn Disk,
+        hasher: &KeyHasher,
+        segments: &[Known],
+        walk: &mut Walk<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        if self.removals_total == 0 && self.cleared == Position::default() {
+            return Ok(());
+        }
+        let passes = self.removals_total.div_ceil(self.limit as u64).max(1);
+        for pass in 0..passes {
+            let mut removals = std::mem::take(&mut self.removals);
+            if passes > 1 {
+                removals.clear();
+                sink.expect(segments.iter().map(|known| known.entry.end).sum());
+                for known in segments {
+                    each_record(disk, known, sink, &mut |at, kind, key| {
+                        let hash = if kind == Kind::Remove { hasher.hash(key) } else { return };
+                        if hash % passes == pass {
+                            removals.push(Put { hash, position: Position::new(known.entry.sequence, at) });
+                        }
+                    })?;
+                }
+            }
+            let cleared = if pass == 0 { self.cleared } else { Position::default() };
+            removed_in(&removals, cleared, hasher, walk, sink)?;
+        }
+        Ok(())
+    }
+
+    /// Reports what nothing explains.
+    pub(super) fn report(
+        mut self,
+        disk: &dyn Disk,
+        segments: &Segments,
+        growth: Growth,
+        walked: &Walked,
+        sink: &mut Sink<'_>,
+    ) {
+        if walked.marked != walked.marked_places.len() as u64 {
+            // More of them than are remembered, which are as many findings.
+            return;
+        }
+        let marked: HashSet<Place> = walked.marked_places.iter().copied().collect();
+        let hidden = segments.known.iter().filter_map(Known::damaged_to).max().unwrap_or_default();
+        self.left.sort_unstable_by_key(|put| put.position);
+        for put in self.left {
+            let (sequence, at) = (put.position.sequence(), put.position.offset());
+            let Some(known) = segments.known.iter().find(|known| known.entry.sequence == sequence) else { continue };
+            let is_hidden = put.position <= hidden
+                || put.position <= self.cleared
+                || walked.broken.contains(&growth.page_of(put.hash))
+                || marked.contains(&Place::new(known.entry.slot, at));
+            if is_hidden {
+                continue;
+            }
+            let key = Input::open(disk, &known.path).ok().and_then(|input| key_at(&*input.file, at));
+            let page = growth.page_of(put.hash);
+            let expected = format!("a slot of page {page} that names the last record of key {}", shown(key));
+            let found = "no slot: no reader finds the key (`tophash repair` saves it into a new store)";
+            sink.damage(kind::RECORD_UNNAMED, Location::at(&known.path, at), expected, found);
+        }
+        if self.left_uncounted > 0 {
+            let found = format!("{} more last records of keys that no slot names", self.left_uncounted);
+            sink.damage(kind::RECORD_UNNAMED, Location::default(), "a slot for each", found);
+        }
+    }
+}
+
+/// One pass of [`Unnamed::check_removed`].
+fn removed_in(
+    removals: &[Put],
+    cleared: Position,
+    hasher: &KeyHasher,
+    walk: &mut Walk<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<()> {
+    let growth = walk.state.meta.growth;
+    let mut by_page: Vec<(u64, Put)> = removals.iter().map(|&put| (growth.page_of(put.hash), put)).collect();
+    by_page.sort_unstable();
+    let mut sequences = vec![0; Place::SEGMENTS];
+    walk.state.meta.segments.iter().for_each(|entry| sequences[entry.slot as usize] = entry.sequence);
+    // Slots, and the change after which they should be gone.
+    let mut suspects: Vec<(LiveSlot, Put)> = Vec::new();
+    sink.muted = true;
+    let walked = walk.run(sink, &mut |slot| {
+        let place = slot.place();
+        let position = Position::new(sequences[place.segment() as usize], place.offset());
+        if suspects.len() >= LEFT_MAX {
+            return;
+        }
+        if position < cleared {
+            suspects.push((slot, Put { hash: 0, position: cleared }));
+            return;
+        }
+        let from = by_page.partition_point(|&(page, _)| page < slot.owner());
+        let of_page = by_page[from..].iter().take_while(|&&(page, _)| page == slot.owner());
+        for &(_, removal) in of_page {
+            if position < removal.position && Tag::of(removal.hash, slot.split_base()) == slot.slot.tag() {
+                suspects.push((slot, removal));
+            }
+        }
+    });
+    sink.muted = false;
+    walked?;
+    let index = walk.state.pages.index.path.clone();
+    for (slot, change) in suspects {
+        let key = walk.keys.key(slot.place());
+        let is_clear = change.position == cleared;
+        if !is_clear && key.as_ref().is_none_or(|key| hasher.hash(key) != change.hash) {
+            continue;
+        }
+        let what = if is_clear { "all keys were removed" } else { "it was removed" };
+        let at = format!("byte {} of segment {}", change.position.offset(), change.position.sequence());
+        let found = format!("key {}, though {what} later (at {at}): `tophash repair` leaves it out", shown(key));
+        sink.damage(kind::RECORD_REMOVED, slot.spot.location(&index), "a key that was not removed", found);
+    }
+    Ok(())
+}
+
+/// The front of a key, as a finding shows it.
+fn shown(key: Option<Vec<u8>>) -> String {
+    let Some(key) = key else { return "(unreadable)".into() };
+    let front = &key[..key.len().min(KEY_SHOWN)];
+    let more = if front.len() < key.len() { "..." } else { "" };
+    format!("\"{}{more}\"", front.escape_ascii())
+}
+
+/// Puts by the hash of their key.
+struct Wanted {
+    /// Sorted by hash, one for each.
+    puts: Vec<Put>,
+    /// Where the hashes of each range begin; the upper bits of a hash choose the range.
+    starts: Vec<u32>,
+    shift: u32,
+    /// Puts with a later record.
+    explained: Vec<bool>,
+}
+
+impl Wanted {
+    fn new(puts: Vec<Put>) -> Self {
+        let log2 = puts.len().max(2).ilog2();
+        let shift = 64 - log2;
+        let mut starts = vec![0; (1 << log2) + 1];
+        puts.iter().for_each(|put| starts[(put.hash >> shift) as usize + 1] += 1);
+        (1..starts.len()).for_each(|i| starts[i] += starts[i - 1]);
+        let explained = vec![false; puts.len()];
+        Wanted { puts, starts, shift, explained }
+    }
+
+    fn explain(&mut self, hash: u64, position: Position) {
+        let range = (hash >> self.shift) as usize;
+        for i in self.starts[range] as usize..self.starts[range + 1] as usize {
+            let put = self.puts[i];
+            if put.hash == hash && put.position < position {
+                self.explained[i] = true;
+            }
+        }
+    }
+
+    /// What no later record explains.
+    fn left(self) -> impl Iterator<Item = Put> {
+        self.puts.into_iter().zip(self.explained).filter(|&(_, explained)| !explained).map(|(put, _)| put)
+    }
+}
+
+/// Hands on the offset, kind and key of each record of a segment that validates. What is damaged was reported when the
+/// segment was checked.
+fn each_record(
+    disk: &dyn Disk,
+    known: &Known,
+    sink: &mut Sink<'_>,
+    each: &mut dyn FnMut(u64, Kind, &[u8]),
+) -> Result<()> {
+    let Ok(input) = Input::open(disk, &known.path) else { return Ok(()) };
+    let (end, salt) = (known.entry.end, known.entry.salt);
+    let limit = end.min(input.len);
+    let mut source = PreadSource::new(input.file, limit);
+    let (mut at, mut told) = (SEGMENT_HEADER_BYTES, 0);
+    // Lengths that were made up must not keep us reading.
+    let mut budget = 16 * limit + (64 << 20);
+    while at < limit {
+        if let Ok(record) = source.record(at, limit, salt) {
+            each(at, record.header.kind, record.key());
+            at += record.header.total();
+        } else {
+            let cost = source.header_at(at).map_or(ALIGN, |header| header.total().min(limit));
+            let Some(left) = budget.checked_sub(cost) else { break };
+            budget = left;
+            at += ALIGN;
+        }
+        if at >= told + STEP_BYTES {
+            told = at;
+            sink.advance(source.take_bytes_read())?;
+        }
+    }
+    source.take_bad();
+    sink.advance(source.take_bytes_read())
+}
