@@ -16,8 +16,8 @@ use super::sink::Sink;
 use super::slots::LiveSlot;
 use super::state::{PAGE, State};
 use crate::error::{Location, Result};
-use crate::index::slot::Place;
 use crate::index::page::{PAGE_HEADER_BYTES, PageKind, image};
+use crate::index::slot::Place;
 use crate::sys::PAGE_BYTES;
 
 /// Pages read at a time.
