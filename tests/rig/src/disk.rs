@@ -29,21 +29,9 @@ impl Debug for SimDisk {
     }
 }
 
-fn eio() -> io::Error {
-    io::Error::from_raw_os_error(5)
-}
-
-fn enospc() -> io::Error {
-    io::ErrorKind::StorageFull.into()
-}
-
 /// The error of a call that fails and has nothing to fail half.
 fn failed(fault: Fault) -> io::Error {
-    match fault {
-        Fault::Io | Fault::Short => eio(),
-        Fault::Full => enospc(),
-        Fault::Interrupted => io::ErrorKind::Interrupted.into(),
-    }
+    io::Error::from_raw_os_error(fault.errno())
 }
 
 impl SimDisk {
@@ -130,6 +118,13 @@ impl SimDisk {
         self.0.lock().has_lies()
     }
 
+    /// True if a directory shows names as durable that are not: its fsync has failed. File systems do not go on then, so
+    /// only what the power failure leaves is to be judged.
+    #[must_use]
+    pub fn has_lying_names(&self) -> bool {
+        self.0.lock().lying_names
+    }
+
     /// The name of a file of which an fsync has failed and that is still there. What failed before is forgotten.
     pub fn failed_sync(&self) -> Option<String> {
         let mut world = self.0.lock();
@@ -197,7 +192,16 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.begin(Call::SyncDir)?.sync_dir(path)
+        let mut world = self.0.lock();
+        match world.begin(Call::SyncDir)? {
+            None => world.sync_dir(path),
+            Some(fault) => {
+                if fault.lies() {
+                    world.lie_about_names(path);
+                }
+                Err(failed(fault))
+            }
+        }
     }
 
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
@@ -311,7 +315,7 @@ impl SimFile {
             None => {}
             Some(Fault::Short) => bytes = (bytes / 2).max(1).min(bytes),
             // Blocks that were allocated before are not lost.
-            Some(Fault::Full) if !world.needs_blocks(self.node, offset, bytes as u64) => {}
+            Some(Fault::Full | Fault::Quota) if !world.needs_blocks(self.node, offset, bytes as u64) => {}
             Some(fault) => return Err(failed(fault)),
         }
         write(&mut world, self.node, offset, &buffer[..bytes]);
@@ -359,7 +363,7 @@ impl DiskFile for SimFile {
         let mut world = self.disk.0.lock();
         match world.begin(Call::Allocate)? {
             None => {}
-            Some(Fault::Full) if !world.needs_blocks(self.node, offset, bytes) => {}
+            Some(Fault::Full | Fault::Quota) if !world.needs_blocks(self.node, offset, bytes) => {}
             Some(fault) => return Err(failed(fault)),
         }
         world.allocate(self.node, offset, bytes);

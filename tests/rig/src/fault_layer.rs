@@ -84,6 +84,8 @@ impl std::fmt::Display for Tally {
 
 /// Steps of the script that follow the fault.
 const STEPS_AFTER: u32 = 5;
+/// A file system that could not write its names lets nobody write afterwards: there is nothing to go on with.
+const GONE: &str = "the file system is gone";
 /// Images made of a boundary.
 const DEPTH: Depth = Depth { exhaustive: 1, random: 1, each: 1, torn: 1 };
 
@@ -116,6 +118,7 @@ pub fn run(script: &Script, seed: u64, case: Case) -> Result<Tally, String> {
     }));
     let result = attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
     run.tally.faults = u64::from(run.hit());
+    let result = if result.as_ref().is_err_and(|what| what.ends_with(GONE)) { Ok(()) } else { result };
     result.map_err(|what| format!("{}, {case:?}: {what}", script.name))?;
     Ok(run.tally)
 }
@@ -185,10 +188,12 @@ impl<'s> Run<'s> {
 
     /// Opens the store; on a healthy disk if it cannot be opened on this one.
     fn open(&mut self) -> Result<Store, String> {
+        self.stop_if_gone()?;
         let store = match self.options.open(STORE) {
             Ok(store) => store,
             Err(error) => {
                 self.typed(&error)?;
+                self.stop_if_gone()?;
                 if self.case.is_some_and(|case| case.for_ever) {
                     self.heal();
                 }
@@ -202,6 +207,17 @@ impl<'s> Run<'s> {
         _ = self.disk.failed_sync();
         self.settle(&store, true)?;
         Ok(store)
+    }
+
+    /// Where a directory's fsync has failed, only the power failure remains to be judged.
+    fn stop_if_gone(&mut self) -> Result<(), String> {
+        if !self.disk.has_lying_names() {
+            return Ok(());
+        }
+        let moment = self.disk.moment();
+        self.heal();
+        self.images(&moment, self.bounds, false, "power failure after a failed fsync of a directory")?;
+        Err(GONE.into())
     }
 
     /// Compares a store that was just opened with what it may be. What it is counts from now on.
@@ -367,7 +383,7 @@ impl<'s> Run<'s> {
             self.carry_out(&store, &Op::Sync).map_err(|what| format!("{room} {what}"))?;
         }
         let moment = self.disk.moment();
-        let whole = !self.disk.has_lies();
+        let whole = !self.disk.has_lies() && !self.disk.has_lying_names();
         let changes = self.disk.changes();
         if self.poisoned {
             drop(store);
@@ -379,6 +395,10 @@ impl<'s> Run<'s> {
         }
         self.heal();
         self.images(&moment, self.bounds, whole, "power failure after the fault")?;
+        if self.disk.has_lying_names() {
+            // A file system does not go on after this.
+            return Ok(());
+        }
 
         // The process is dead, the machine is not.
         let recorded = !whole || case.is_some_and(|case| matches!(case.call, Call::SyncAll | Call::SyncData));

@@ -13,16 +13,28 @@ pub enum Fault {
     Short,
     /// EINTR.
     Interrupted,
+    /// EMFILE: the process has no descriptor left.
+    Descriptors,
+    /// ENFILE: the system has none left.
+    SystemDescriptors,
+    /// ENOMEM: no memory, or no further mapping.
+    Memory,
+    /// EDQUOT: the owner of the files may not have more of the disk.
+    Quota,
 }
 
 impl Fault {
-    /// All of them.
+    /// Those of the device.
     pub const ALL: [Fault; 4] = [Fault::Io, Fault::Full, Fault::Short, Fault::Interrupted];
+    /// Those of the moment: what the process or its owner lacks now, and has again later. Nothing was tried, so no fsync
+    /// of a file fails so.
+    pub const OF_THE_MOMENT: [Fault; 4] = [Fault::Descriptors, Fault::SystemDescriptors, Fault::Memory, Fault::Quota];
 
     /// Whether a call can fail so.
     #[must_use]
     pub fn fits(self, call: Call) -> bool {
         use Call::{Allocate, Create, CreateDir, Lock, Read, Rename, SyncAll, SyncData, SyncDir, Write};
+        use Call::{MapAnonymous, MapFresh, MapLog, MapPrivate, Open, ReadDir};
         match self {
             Fault::Io => true,
             Fault::Full => {
@@ -30,6 +42,33 @@ impl Fault {
             }
             Fault::Short => [Read, Write].contains(&call),
             Fault::Interrupted => [Read, Write].contains(&call),
+            Fault::Descriptors | Fault::SystemDescriptors => [Open, Create, ReadDir, Lock, SyncDir].contains(&call),
+            Fault::Memory => {
+                let names = [Open, Create, CreateDir, ReadDir, Lock, SyncDir];
+                names.contains(&call) || [MapAnonymous, MapPrivate, MapFresh, MapLog].contains(&call)
+            }
+            Fault::Quota => [Allocate, Create, CreateDir, Lock, Rename, Write].contains(&call),
+        }
+    }
+
+    /// Whether a call that fails so has left what it was to write in an unknown state. The others fail before anything
+    /// is tried.
+    #[must_use]
+    pub fn lies(self) -> bool {
+        !Fault::OF_THE_MOMENT.contains(&self)
+    }
+
+    /// The number of the error.
+    #[must_use]
+    pub fn errno(self) -> i32 {
+        match self {
+            Fault::Io | Fault::Short => 5,
+            Fault::Full => 28,
+            Fault::Interrupted => 4,
+            Fault::Descriptors => 24,
+            Fault::SystemDescriptors => 23,
+            Fault::Memory => 12,
+            Fault::Quota => 122,
         }
     }
 }
@@ -45,7 +84,8 @@ pub struct FaultPlan {
     pub at: u64,
     /// How.
     pub fault: Fault,
-    /// It is followed by every later call of its kind. A full disk fails whatever needs space.
+    /// It is followed by every later call of its kind. A full disk fails whatever needs space; without descriptors or
+    /// memory, whatever needs one fails.
     pub for_ever: bool,
     /// The kind of call that failed.
     pub hit: Option<Call>,
@@ -84,10 +124,12 @@ impl FaultPlan {
         let hit = self.hit.filter(|_| self.for_ever && number > self.at)?;
         let again = match self.fault {
             // What was allocated is there, so syncs go on; whether a write needs more, the disk knows.
-            Fault::Full => [Call::Allocate, Call::Create, Call::CreateDir, Call::Write].contains(&call),
+            Fault::Full | Fault::Quota => [Call::Allocate, Call::Create, Call::CreateDir, Call::Write].contains(&call),
             // A call that is interrupted every time is a call that never returns.
             Fault::Interrupted => call == hit && (number - self.at).is_multiple_of(2),
             Fault::Io | Fault::Short => call == hit,
+            // Whatever needs one.
+            Fault::Descriptors | Fault::SystemDescriptors | Fault::Memory => self.fault.fits(call),
         };
         again.then_some(self.fault)
     }

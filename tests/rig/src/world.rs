@@ -78,6 +78,8 @@ pub struct World {
     tracked: bool,
     /// Sectors that the cache shows and takes for clean, and that are not on the disk: a failed fsync lied.
     lies: BTreeSet<(NodeId, u32)>,
+    /// A directory shows names that are not on the disk, and that no fsync brings there any more.
+    pub(crate) lying_names: bool,
     /// Pages of each file that have a disk block.
     blocks: BTreeMap<NodeId, BTreeSet<u64>>,
     logs: Vec<(NodeId, LogView)>,
@@ -110,6 +112,7 @@ impl World {
             pending: Vec::new(),
             tracked,
             lies: BTreeSet::new(),
+            lying_names: false,
             blocks: BTreeMap::new(),
             logs: Vec::new(),
             privates: Vec::new(),
@@ -425,6 +428,24 @@ impl World {
                     }
                 }
                 _ => pending.push(change),
+            }
+        }
+        self.pending = pending;
+    }
+
+    /// A failed fsync of a directory: some of its names may have been written, the others are seen and stay seen, and are
+    /// not on the disk.
+    pub(crate) fn lie_about_names(&mut self, path: &Path) {
+        let Some(dir) = self.find(path) else { return };
+        self.version += 1;
+        let mut pending = Vec::new();
+        for change in std::mem::take(&mut self.pending) {
+            if change.node != dir {
+                pending.push(change);
+            } else if self.random.one_in(4) {
+                change.apply(&mut self.durable, None);
+            } else {
+                self.lying_names = true;
             }
         }
         self.pending = pending;

@@ -178,6 +178,49 @@ fn a_failed_fsync_lies_from_then_on() {
 }
 
 #[test]
+fn a_failed_fsync_of_a_directory_lies_from_then_on() {
+    let (mut there, mut gone) = (0, 0);
+    for seed in 0..20 {
+        let disk = SimDisk::new(blank(), seed);
+        create(&disk, "a").sync_all().unwrap();
+        disk.set_faults(Some(FaultPlan::new(0, Fault::Io, false)));
+        assert_eq!(disk.sync_dir(Path::new("/disk")).unwrap_err().raw_os_error(), Some(5));
+        disk.set_faults(None);
+        assert_eq!(disk.kind(&path("a")).unwrap(), PathKind::Other, "the cache shows the name");
+        disk.sync_dir(Path::new("/disk")).unwrap();
+        match kept(&disk).kind(&path("a")).unwrap() {
+            PathKind::Missing => gone += 1,
+            _ => there += 1,
+        }
+        assert!(kept(&disk).kind(&path("a")).unwrap() == PathKind::Other || disk.has_lying_names());
+    }
+    assert!(there > 0 && gone > 5, "{there} written all the same, {gone} not, though a later fsync succeeds");
+}
+
+#[test]
+fn what_a_process_lacks_for_a_moment_changes_nothing() {
+    for fault in Fault::OF_THE_MOMENT {
+        let disk = disk();
+        create(&disk, "a");
+        for for_ever in [false, true] {
+            disk.set_faults(Some(FaultPlan::new(0, fault, for_ever)));
+            let made = disk.open(&path("b"), OpenMode::CreateNew);
+            assert_eq!(made.unwrap_err().raw_os_error(), Some(fault.errno()));
+            let again = disk.open(&path("a"), OpenMode::Read);
+            assert_eq!(again.is_err(), for_ever && fault != Fault::Quota, "{fault:?}");
+            assert_eq!(disk.open(&path("b"), OpenMode::CreateNew).is_err(), for_ever);
+            disk.set_faults(None);
+            _ = disk.unlink(&path("b"));
+        }
+        disk.set_faults(Some(FaultPlan::new(0, fault, false)));
+        assert_eq!(disk.sync_dir(Path::new("/disk")).is_err(), fault != Fault::Quota);
+        disk.set_faults(None);
+        disk.sync_dir(Path::new("/disk")).unwrap();
+        assert_eq!(lost(&disk).kind(&path("a")).unwrap(), PathKind::Other, "nothing lies");
+    }
+}
+
+#[test]
 fn a_log_mapping_is_seen_by_its_disk() {
     let disk = disk();
     let options = tophash::Options::new()
