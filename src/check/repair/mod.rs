@@ -48,8 +48,9 @@ pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Repa
 /// tell damage from the end of the log. `progress` is told (bytes done, bytes in all, as far as is known) and ends
 /// the repair by returning false.
 ///
-/// Damage is no error: what was lost is in the report. Batches are saved whole or not at all, and each key gets
-/// the value of its last change that is left; the report says how many keys may have had a later one.
+/// Damage is no error: what was lost is in the report. Each key gets the value of its last change that is left; the
+/// report says how many keys may have had a later one. Of a batch that is known to have been committed, every record
+/// that validates is saved; one of which nothing says that it was durable is saved whole or not at all.
 ///
 /// The new store needs as much disk as the old one. It has its name only when it is whole; after an error nothing
 /// of it is left.

@@ -8,8 +8,8 @@ use crate::check::Finding;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Loss {
-    /// A stable name: `record` (bytes that are no valid record), `batch` (a batch that is not whole: none of it
-    /// was taken), `segment-missing`, `segment-gap` (a segment that is lost, or was freed by a compaction: then nothing is lost),
+    /// A stable name: `record` (bytes that are no valid record), `batch` (a batch that is not whole, and that nothing
+    /// declares durable: none of it was taken), `segment-missing`, `segment-gap` (a segment that is lost, or was freed by a compaction: then nothing is lost),
     /// `segment-header` (nothing tells how to check the records behind it), `segment-length` (the file ends too early), `log-end` (records that a later mark speaks of are gone).
     pub kind: String,
     /// The file.
@@ -91,7 +91,10 @@ pub struct RepairReport {
     /// At most so many keys of the new store may have an older value than they should, or should have been
     /// removed: a change of them can have stood in what is lost.
     pub stale_keys_max: u64,
-    /// Batches that were left out because they are not whole.
+    /// Batches of which a part is lost and the rest was saved: they had been committed, since something declares them
+    /// durable.
+    pub batches_in_part: u64,
+    /// Batches that were left out because they are not whole, and nothing says that they had been committed.
     pub batches_left_out: u64,
     /// How often a batch can have been taken in part, because damage may hide where it begins.
     pub batches_uncertain: u64,

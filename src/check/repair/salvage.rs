@@ -5,7 +5,8 @@
 //! 1. With a checkpoint, and nothing that declares this point durable: it is the end of the log, as for an open.
 //!    What follows was never acknowledged and is left out.
 //! 2. Else it is damage. The next record that validates is searched at every multiple of eight; the bytes up to
-//!    it are lost. A frame whose header is valid is lost as a whole: none of its records counts.
+//!    it are lost. Of a frame, each record that validates counts where the frame was durable: then its batch was
+//!    committed. Where nothing says so, a frame counts whole or not at all.
 //! 3. If nothing else validates in the last segment, and nothing declares it durable, it is the end, too.
 //!
 //! Time is bounded: searching stops when the bytes of things that only looked like records exceed a multiple of
@@ -222,11 +223,23 @@ impl Salvage<'_, '_> {
             Kind::Mark => cursor.maybe_in_batch = false,
             Kind::Frame => {
                 let frame = record.frame();
-                return self.batch(cursor, next, frame);
+                return Ok(match self.batch(cursor, next, frame)? {
+                    // Its records come one by one.
+                    Err(_) if self.is_durable(cursor, at) => {
+                        self.report.batches_in_part += 1;
+                        Ok(next)
+                    }
+                    taken => taken,
+                });
             }
             _ => return self.record(cursor, at, limit),
         }
         Ok(Ok(next))
+    }
+
+    /// True if something says that a point of the log was durable.
+    fn is_durable(&self, cursor: &Cursor<'_>, at: u64) -> bool {
+        Position::new(cursor.part.sequence, at) < self.plan.durable
     }
 
     /// The records of a batch, whose header ends at `first`.
@@ -322,7 +335,7 @@ impl Salvage<'_, '_> {
     /// Something that does not validate. False if the segment's records end here.
     fn damage(&mut self, cursor: &mut Cursor<'_>, refused: Refused, is_last: bool) -> Result<bool> {
         let (at, sequence) = (cursor.at, cursor.part.sequence);
-        let acknowledged = Position::new(sequence, at) < self.plan.durable;
+        let acknowledged = self.is_durable(cursor, at);
         if !acknowledged && self.trusted {
             self.ended = true;
             self.report.torn_bytes += cursor.source.behind(at, cursor.salt).1;
@@ -357,7 +370,8 @@ impl Salvage<'_, '_> {
         // A range can have held the header of a batch that goes on behind it. If it held more, a part of the batch
         // is lost; if not, a part of it is when the next loss comes.
         let single = self.lost_keys(cursor, at, next, refused.batch_end.is_some());
-        let hides_frame = refused.batch_end.is_none() && !(single && next - at != FRAME_BYTES as u64);
+        // Below what was durable that does not matter: each record of a batch counts there.
+        let hides_frame = !acknowledged && refused.batch_end.is_none() && !(single && next - at != FRAME_BYTES as u64);
         let hides_more = hides_frame && next - at > FRAME_BYTES as u64 && self.is_member(cursor, next);
         self.report.batches_uncertain += u64::from(cursor.maybe_in_batch || hides_more);
         cursor.maybe_in_batch = hides_frame && !hides_more;

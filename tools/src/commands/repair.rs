@@ -113,6 +113,14 @@ fn text(new: &Path, report: &RepairReport) -> String {
         let records = output::records(report.unconfirmed_records);
         text.push_str(&format!("{records} behind the damage were saved that may never have been acknowledged\n"));
     }
+    if report.batches_in_part > 0 {
+        let batches = output::count(report.batches_in_part);
+        text.push_str(&format!("committed batches of which a part is lost and the rest is saved: {batches}\n"));
+    }
+    if report.batches_left_out > 0 {
+        let batches = output::count(report.batches_left_out);
+        text.push_str(&format!("batches left out because nothing says that they were committed: {batches}\n"));
+    }
     if report.batches_uncertain > 0 {
         let batches = output::count(report.batches_uncertain);
         text.push_str(&format!("{batches} places where a batch may have been saved in part\n"));
