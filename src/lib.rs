@@ -79,7 +79,7 @@ pub use stats::{
     CheckpointStats, CommitStats, CompactionReport, CompactionStats, IndexStats, LogStats, RecoveryStats, Stats,
     WaitStats,
 };
-pub use store::{Entry, Store, Value};
+pub use store::{Entries, Entry, Store, Value};
 
 /// The code in README.md, compiled and run with the other documentation tests.
 #[cfg(doctest)]

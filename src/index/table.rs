@@ -335,9 +335,23 @@ impl Table {
 
     /// The chain of a primary page, every page checked. The caller holds the stripe.
     pub(crate) fn chain(&self, number: u64) -> Result<Chain<'_>> {
+        match self.readable_chain(number)? {
+            (chain, None) => Ok(chain),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The chain up to its first damaged overflow page, and what is wrong with that.
+    pub(crate) fn readable_chain(&self, number: u64) -> Result<(Chain<'_>, Option<Error>)> {
         let primary = self.primary_page(number)?;
         self.verify(&primary)?;
         let mut chain = Chain { geometry: self.geometry, primary, overflow: Vec::new() };
+        let followed = self.follow(&mut chain, number);
+        Ok((chain, followed.err()))
+    }
+
+    /// Adds the overflow pages of a chain.
+    fn follow<'t>(&'t self, chain: &mut Chain<'t>, number: u64) -> Result<()> {
         let mut next = chain.primary.page.next();
         while let Some(overflow) = next {
             let last = chain.overflow.last().map_or(&chain.primary, |(_, page)| page);
@@ -363,7 +377,7 @@ impl Table {
             next = page.page.next();
             chain.overflow.push((overflow, page));
         }
-        Ok(chain)
+        Ok(())
     }
 
     /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.

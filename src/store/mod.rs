@@ -35,6 +35,7 @@ use std::fmt::{self, Debug};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use scan::Entries;
 pub use value::{Entry, Value};
 
 use crate::batch::Batch;
@@ -281,7 +282,10 @@ impl Store {
     /// not; keys that come or go meanwhile may be seen or not. Writers are not held up.
     ///
     /// # Errors
-    /// Each item can be [`Error::Corrupt`]; iteration goes on with the next record.
+    /// Each item can be [`Error::Corrupt`]: a damaged record, or a damaged page of the index, which hides the keys of
+    /// a range of cursors that the error names. Iteration goes on with the next record or page, so every key that is
+    /// whole is seen. Whoever passes over an error passes over the keys in it. An error that is no damage, and that
+    /// every further page would have too ([`Error::Forked`]), is the last item.
     pub fn iter(&self) -> impl Iterator<Item = Result<Entry<'_>>> {
         let mut scan = Scan::new(&self.core);
         std::iter::from_fn(move || scan.next_entry())
@@ -309,11 +313,32 @@ impl Store {
     /// up to `limit` entries at or after `cursor`, and the cursor to go on from (`None` at the end). Begin
     /// with 0. A few more than `limit` come if keys have equal 64-bit hashes.
     ///
-    /// The contract is that of [`iter`](Store::iter).
+    /// The contract is that of [`iter`](Store::iter). Damage does not end a scan: what cannot be read is in
+    /// [`Entries::damaged`], and the cursor lies behind it. A caller that needs all keys looks there after each step:
+    ///
+    /// ```
+    /// # fn main() -> tophash::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// # store.insert("key", "value")?;
+    /// let mut cursor = Some(0);
+    /// while let Some(at) = cursor {
+    ///     let (entries, next) = store.scan(at, 1000)?;
+    ///     for error in &entries.damaged {
+    ///         eprintln!("skipped: {error}");
+    ///     }
+    ///     for entry in &entries {
+    ///         println!("{}", entry.key().escape_ascii());
+    ///     }
+    ///     cursor = next;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if a record of the page at hand cannot be read.
-    pub fn scan(&self, cursor: u64, limit: usize) -> Result<(Vec<Entry<'_>>, Option<u64>)> {
+    /// What is no damage: [`Error::Io`] for want of descriptors or memory, [`Error::Forked`]. The cursor stays good:
+    /// the same step can be made again.
+    pub fn scan(&self, cursor: u64, limit: usize) -> Result<(Entries<'_>, Option<u64>)> {
         self.core.scan(cursor, limit)
     }
 

@@ -8,10 +8,16 @@
 //! A step takes the slots of one page's chain under its stripe, pins their segments, lets go of the stripe,
 //! and emits the entries at or after the cursor in cursor order. A key that is there throughout is seen
 //! exactly once; one that comes or goes meanwhile may be seen or not.
+//!
+//! Damage ends nothing. A damaged record is an error beside the entries of its page. A damaged page is an error in
+//! the place of its entries; its range of cursors is known from its number and level, so the next page follows. An
+//! error that is no damage (a handle inherited by `fork`) concerns every page, and ends the iteration.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Deref;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::slot::Slot;
 use crate::log::record::{Invalid, Kind, Record};
 use crate::store::core::Core;
@@ -30,33 +36,98 @@ pub(crate) struct Scanned<'s> {
 pub(crate) struct PageScan<'s> {
     pub(crate) entries: VecDeque<Scanned<'s>>,
     /// Slots whose records could not be read.
-    pub(crate) damaged: Vec<crate::Error>,
+    pub(crate) damaged: Vec<Error>,
     /// Where the next page begins; `None` after the last.
     pub(crate) next: Option<u64>,
 }
 
+/// What one step of [`Store::scan`](crate::Store::scan) found: a slice of entries, and the damage beside them.
+#[non_exhaustive]
+pub struct Entries<'s> {
+    /// The entries, in the order of the scan.
+    pub entries: Vec<Entry<'s>>,
+    /// What of the step's range could not be read: [`Error::Corrupt`] for each damaged record, value or index page, and
+    /// [`Error::Io`] where the device refuses to read one. The keys are missing among the entries. The cursor that
+    /// the step returned lies behind them.
+    pub damaged: Vec<Error>,
+}
+
+impl<'s> Deref for Entries<'s> {
+    type Target = [Entry<'s>];
+
+    fn deref(&self) -> &[Entry<'s>] {
+        &self.entries
+    }
+}
+
+impl<'s> IntoIterator for Entries<'s> {
+    type Item = Entry<'s>;
+    type IntoIter = std::vec::IntoIter<Entry<'s>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
+
+impl<'e, 's> IntoIterator for &'e Entries<'s> {
+    type Item = &'e Entry<'s>;
+    type IntoIter = std::slice::Iter<'e, Entry<'s>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.iter()
+    }
+}
+
+impl fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("entries", &self.entries).field("damaged", &self.damaged).finish()
+    }
+}
+
+/// True for an error that will come again: scans go on behind it. A shortage of descriptors or memory passes.
+fn is_lasting(error: &Error) -> bool {
+    /// EIO and EUCLEAN: what a device and a file system say of bytes that they cannot give back.
+    const REFUSED: [i32; 2] = [5, 117];
+    match error {
+        Error::Io { source, .. } => source.raw_os_error().is_some_and(|code| REFUSED.contains(&code)),
+        other => other.is_corruption(),
+    }
+}
+
 impl Core {
-    /// The page that a cursor points into.
+    /// The page that a cursor points into. An error that is no damage concerns every page.
     pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
         let hash = cursor.reverse_bits();
         let mut damaged = Vec::new();
-        let (slots, number, level) = {
+        let (slots, number, growth) = {
             let guard = self.table.lock(hash);
             let number = guard.growth.page_of(hash);
-            let slots = self.table.chain(number)?.live_slots();
-            // The pins are taken under the stripe: from here on the records cannot go away.
-            let pin = |slot: Slot| match self.log.pin(slot.place()) {
-                Ok(pinned) => Some((slot, pinned)),
-                Err(error) => {
-                    damaged.push(*error);
-                    None
+            let range = Range::of(number, guard.growth.level_of(hash));
+            let slots = match self.table.readable_chain(number) {
+                Ok((chain, None)) => chain.live_slots(),
+                // The pages before the damaged one hold entries that a lookup finds.
+                Ok((chain, Some(error))) if is_lasting(&error) => {
+                    damaged.push(range.name(error));
+                    chain.live_slots()
                 }
+                Err(error) if is_lasting(&error) => {
+                    damaged.push(range.name(error));
+                    Vec::new()
+                }
+                Ok((_, Some(error))) | Err(error) => return Err(error),
             };
-            let pinned: Vec<_> = slots.into_iter().filter_map(pin).collect();
-            (pinned, number, guard.growth.level_of(hash))
+            // The pins are taken under the stripe: from here on the records cannot go away.
+            let mut pinned = Vec::with_capacity(slots.len());
+            for slot in slots {
+                match self.log.pin(slot.place()) {
+                    Ok(pin) => pinned.push((slot, pin)),
+                    Err(error) if is_lasting(&error) => damaged.push(*error),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            (pinned, number, guard.growth)
         };
-        let start = number.reverse_bits();
-        let next = if level == 0 { None } else { start.checked_add(1 << (64 - level)) };
+        let next = Range::of(number, growth.level_of(hash)).next;
         let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged, next };
         let mut entries = Vec::with_capacity(slots.len());
         for i in 0..slots.len() {
@@ -65,6 +136,8 @@ impl Core {
             }
             let (slot, pinned) = &slots[i];
             match self.scanned(*slot, pinned.clone()) {
+                // A marked slot is in both pages of a split; its key belongs to one.
+                Ok(entry) if slot.is_marked() && growth.page_of(entry.cursor.reverse_bits()) != number => {}
                 Ok(entry) if entry.cursor >= cursor => entries.push(entry),
                 Ok(_) => {}
                 Err(error) => scan.damaged.push(error),
@@ -107,29 +180,55 @@ impl Core {
     }
 
     /// Entries at or after a cursor, `limit` of them or a few more where hashes are equal, and the cursor to
-    /// go on from.
-    pub(crate) fn scan(&self, cursor: u64, limit: usize) -> Result<(Vec<Entry<'_>>, Option<u64>)> {
+    /// go on from. Damage counts like an entry, so that a step ends. A damaged record's place in the order is not
+    /// known: the step that reaches the end of its page tells it.
+    pub(crate) fn scan(&self, cursor: u64, limit: usize) -> Result<(Entries<'_>, Option<u64>)> {
         let limit = limit.max(1);
-        let mut found = Vec::new();
+        let mut found = Entries { entries: Vec::new(), damaged: Vec::new() };
         let mut at = cursor;
         loop {
             let mut page = self.scan_page(at)?;
-            if let Some(error) = page.damaged.pop() {
-                return Err(error);
-            }
             let mut last = None;
             while let Some(entry) = page.entries.pop_front() {
-                if found.len() >= limit && last != Some(entry.cursor) {
+                if found.entries.len() + found.damaged.len() >= limit && last != Some(entry.cursor) {
                     return Ok((found, Some(entry.cursor)));
                 }
                 last = Some(entry.cursor);
-                found.extend(self.entry(entry)?);
+                match self.entry(entry) {
+                    Ok(entry) => found.entries.extend(entry),
+                    Err(error) if is_lasting(&error) => found.damaged.push(error),
+                    Err(error) => return Err(error),
+                }
             }
+            found.damaged.append(&mut page.damaged);
             match page.next {
-                Some(next) if found.len() < limit => at = next,
+                Some(next) if found.entries.len() + found.damaged.len() < limit => at = next,
                 next => return Ok((found, next)),
             }
         }
+    }
+}
+
+/// The cursors that a page covers.
+struct Range {
+    start: u64,
+    /// Where the next page begins; `None` after the last.
+    next: Option<u64>,
+}
+
+impl Range {
+    fn of(number: u64, level: u8) -> Range {
+        let start = number.reverse_bits();
+        let next = if level == 0 { None } else { start.checked_add(1 << (64 - level)) };
+        Range { start, next }
+    }
+
+    /// The error of a damaged page, with the range of keys that it hides.
+    fn name(&self, error: Error) -> Error {
+        let Error::Corrupt { what, location, expected, found } = error else { return error };
+        let last = self.next.map_or(u64::MAX, |next| next - 1);
+        let found = format!("{found} (the keys from cursor {} to {last} are hidden by it)", self.start);
+        Error::Corrupt { what, location, expected, found }
     }
 }
 
@@ -161,7 +260,7 @@ impl<'s> Scan<'s> {
                     self.page = Some(page);
                 }
                 Err(error) => {
-                    // Without the page its range is unknown; going on would skip or repeat.
+                    // No damage, which is told beside the entries: every further page would say the same.
                     self.next = None;
                     self.page = None;
                     return Some(Err(error));

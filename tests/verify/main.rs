@@ -8,5 +8,6 @@ mod damage;
 mod damage_log;
 mod engine;
 mod flips;
+mod reading;
 mod support;
 mod unnamed;
