@@ -47,6 +47,9 @@ const SHARE_OF_CHURNED: u64 = 32;
 /// The smallest segment, if the store is large enough for it, that is prepared while somebody waits.
 const URGENT_BYTES_MIN: u64 = 4 << 20;
 
+/// Segment slots that only recovery takes: a store at the limit can still be opened after unclean ends, and compacted.
+const SLOTS_RESERVED: usize = 16;
+
 /// How a log is set up.
 #[derive(Debug, Clone)]
 pub(crate) struct LogConfig {
@@ -434,15 +437,27 @@ impl Log {
         }
     }
 
+    /// True if segment slots are running out.
+    pub(crate) fn is_short_of_slots(&self) -> bool {
+        self.slots_used() + 4 * SLOTS_RESERVED > Place::SEGMENTS
+    }
+
     fn reserve_slot(&self) -> Result<(u32, u32)> {
+        // Before an appender exists, recovery asks for the segment that it goes on in. The append lock comes before the
+        // registry's.
+        let reserved = if self.appender.lock().is_some() { SLOTS_RESERVED } else { 0 };
         let mut registry = self.registry.lock();
         let full = || Error::LimitReached {
             path: self.dir().to_path_buf(),
             what: "log segments",
             limit: Place::SEGMENTS as u64,
-            remedy: "export the store into a new one (`tophash export`, `tophash import`)",
+            remedy: "compact the store (`tophash compact`), or export it into a new one with larger segments (`tophash export`, `tophash import`)",
         };
-        let slot = registry.used.iter().position(|used| !used).ok_or_else(full)?;
+        let mut free = registry.used.iter().enumerate().filter(|(_, used)| !**used).map(|(slot, _)| slot);
+        let slot = free.next().ok_or_else(full)?;
+        if free.count() < reserved {
+            return Err(full());
+        }
         registry.used[slot] = true;
         let sequence = registry.next_sequence;
         registry.next_sequence = sequence.checked_add(1).ok_or_else(full)?;

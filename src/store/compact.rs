@@ -32,7 +32,6 @@ use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Cause};
 use crate::stats::CompactionReport;
 use crate::store::core::Core;
-use crate::store::victim::SMALL_MAX;
 use crate::store::write::with_encoded;
 use crate::sync::{AtomicU32, AtomicU64, Instant, Mutex, Ordering, sleep, yield_now};
 use crate::sys::pins::Pinned;
@@ -161,7 +160,7 @@ impl Core {
             Pressure::None
         };
         Look {
-            due: bytes > goal || space.small > SMALL_MAX,
+            due: bytes > goal || space.small > self.small_max(),
             pressure,
             checkpoint: space.evacuated >= segment
                 || (space.evacuated > 0 && total > goal)

@@ -97,6 +97,11 @@ impl Core {
             if stats.replayed_bytes > self.checkpoint_interval() / 2 {
                 self.checkpoint_due.store(0, Ordering::Relaxed);
             }
+            match self.bound_segments() {
+                // There are fewer segments than the limit, and the next open tries again.
+                Err(Error::DiskFull { .. }) => {}
+                other => other?,
+            }
         }
         Ok(())
     }

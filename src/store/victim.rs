@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
-use crate::store::compact::Victim;
+use crate::store::compact::{Progress, Victim};
 use crate::store::core::Core;
 use crate::sync::Ordering;
 
@@ -30,9 +30,36 @@ const REMOVALS: u64 = 50;
 const REMOVALS_OF_DEAD: u64 = 333;
 /// Beyond so many sealed segments with few records, the smallest are put together, dead bytes or not: their number is
 /// limited. A store that has grown has about 40.
-pub(super) const SMALL_MAX: usize = 256;
+const SMALL_MAX: usize = 256;
+
+/// So many more are put together by an open, which need not have a background thread that lives long enough.
+const SMALL_AT_OPEN: usize = SMALL_MAX + 64;
 
 impl Core {
+    /// Segments with few records that may stay.
+    pub(super) fn small_max(&self) -> usize {
+        if self.log.is_short_of_slots() { 1 } else { SMALL_MAX }
+    }
+
+    /// Puts segments with few records together, if there are many. Each process that ends without a close leaves one, and
+    /// their number is limited.
+    ///
+    /// # Errors
+    /// Those of a write or a checkpoint. What was moved stays moved.
+    pub(super) fn bound_segments(&self) -> Result<()> {
+        /// Records that are moved between two looks.
+        const RECORDS: usize = 4096;
+        if self.log.space().small < SMALL_AT_OPEN && !self.log.is_short_of_slots() {
+            return Ok(());
+        }
+        while self.log.space().small > self.small_max() {
+            if self.compact_step(RECORDS, None)? != Progress::Made {
+                break;
+            }
+        }
+        self.run_checkpoint(false)
+    }
+
     /// What evacuating the segment gains, in thousandths of its bytes. Removals count only if nothing older is there.
     fn gain(&self, segment: &Segment, is_oldest: bool) -> u64 {
         let bytes = self.log.record_bytes(segment).max(1);
@@ -66,7 +93,7 @@ impl Core {
         let chosen = if most_of_it { first.or(best) } else { best.or(first) };
         let chosen = chosen.or_else(|| {
             let small = || candidates().filter(|s| self.log.record_bytes(s) < self.log.small_bytes());
-            small().min_by_key(|s| self.log.record_bytes(s)).filter(|_| small().count() > SMALL_MAX)
+            small().min_by_key(|s| self.log.record_bytes(s)).filter(|_| small().count() > self.small_max())
         });
         let segment = Arc::clone(chosen?);
         self.table.pass_all_stripes();

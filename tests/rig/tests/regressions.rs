@@ -39,3 +39,23 @@ fn no_claim_names_a_segment_that_was_replaced() {
     let store = base::options(&SimDisk::untracked(image, 3)).open(STORE).expect("nothing was ever synced");
     assert!(store.is_empty());
 }
+
+/// Each process that wrote a record and ended without a close left a segment, because a recovery goes on in a fresh one.
+/// Compaction in the background would have put them together, had a process lived long enough. After 4,096 of them the store could
+/// not be opened for writing any more, nor compacted.
+#[test]
+fn short_runs_do_not_use_up_the_segments() {
+    const RUNS: u32 = 400;
+    let mut disk = SimDisk::untracked(Image::empty(), 1);
+    for n in 0..RUNS {
+        let store = base::options(&disk).open(STORE).expect("a store whose process was killed");
+        store.insert(n.to_le_bytes(), [7; 40]).expect("room");
+        assert!(store.stats().log.segments <= 330, "{} segments after {n} runs", store.stats().log.segments);
+        tophash_rig::run::kill(&disk, store);
+        disk = SimDisk::untracked(disk.cached(), u64::from(n) + 2);
+    }
+    let store = base::options(&disk).open(STORE).expect("a store whose process was killed");
+    for n in 0..RUNS {
+        assert!(store.get(n.to_le_bytes()).expect("readable").is_some(), "{n}");
+    }
+}
