@@ -80,6 +80,8 @@ pub use stats::{
     WaitStats,
 };
 pub use store::{Entries, Entry, Store, Value};
+#[doc(hidden)]
+pub use sync::{PartOrder, PartPlan};
 
 /// The code in README.md, compiled and run with the other documentation tests.
 #[cfg(doctest)]

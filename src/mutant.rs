@@ -58,6 +58,8 @@ pub enum Mutant {
     PinnedUnseen,
     /// A moved record is published only if the slot still names it.
     MovedBlindly,
+    /// The parts of a replay are told apart by what no part changes.
+    PartitionedByTheMoment,
     /// A removal is kept while an older segment holds records.
     RemovalsDropped,
     /// A segment is freed after the checkpoint that does not name it is durable.
@@ -72,7 +74,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 30] = {
+    pub const ALL: [Mutant; 31] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -100,6 +102,7 @@ impl Mutant {
             MissWithoutGrowth,
             PinnedUnseen,
             MovedBlindly,
+            PartitionedByTheMoment,
             RemovalsDropped,
             FreedTooEarly,
             SwitchedBeforeSync,

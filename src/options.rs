@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::checksum::Uuid;
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::sync::PartPlan;
 use crate::sys::{Disk, RealDisk};
 
 /// When writes are made safe against power loss. (Against the death of the process every write is safe as
@@ -66,6 +67,8 @@ pub struct Tuning {
     pub reserve_bytes: u64,
     /// Hash key of a new store, for reproducible tests; random if none.
     pub hash_key: Option<(u64, u64)>,
+    /// Parts in which a recovery replays the log's tail, and when each begins.
+    pub parts: PartPlan,
 }
 
 impl Default for Tuning {
@@ -86,6 +89,7 @@ impl Default for Tuning {
             stripes_log2_max: 10,
             reserve_bytes: 32 << 10,
             hash_key: None,
+            parts: PartPlan::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::index::table::Table;
 use crate::index::{Need, Step};
 use crate::log::Position;
 use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
+use crate::mutant::{Mutant, broken};
 use crate::store::bulk::Clear;
 use crate::store::core::Core;
 use crate::store::read::Hit;
@@ -96,10 +97,15 @@ impl Core {
     /// Steps 2 to 4.
     fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
         self.size_for(piece)?;
-        let parts = if self.tuning.background && piece.len() >= PARALLEL_MIN { parts().min(PARTS_MAX) } else { 1 };
+        let plan = self.tuning.parts;
+        let parts = match plan.parts {
+            0 if self.tuning.background && piece.len() >= PARALLEL_MIN => parts().min(PARTS_MAX),
+            0 => 1,
+            wanted => wanted,
+        };
         // Read once, for all threads.
         let growth = self.table.growth();
-        let results = in_parallel(parts, |part| self.replay_part(piece, growth, part, parts));
+        let results = in_parallel(parts, plan.order, |part| self.replay_part(piece, growth, part, parts));
         let mut done = 0;
         for result in results {
             done += result?;
@@ -151,7 +157,8 @@ impl Core {
 
     /// Step 3, for one thread. Returns the number of changes that it has applied.
     fn replay_part(&self, piece: &[TailOp], growth: Growth, part: usize, parts: usize) -> Result<usize> {
-        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash, parts) == part);
+        let moment = if broken(Mutant::PartitionedByTheMoment) { self.table.len() } else { 0 };
+        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash ^ moment, parts) == part);
         // The second member keeps changes of one key in their order.
         let mut order: Vec<(u64, u32)> = own.map(|(i, op)| (growth.page_of(op.hash), i as u32)).collect();
         order.sort_unstable();

@@ -9,11 +9,13 @@
 //! that need a weaker memory order than sequential consistency. Those are for arguments, and for the
 //! tests with real threads.
 
+mod parts;
 #[cfg(not(shuttle))]
 mod real;
 #[cfg(shuttle)]
 mod shuttle;
 
+pub use parts::{PartOrder, PartPlan};
 #[cfg(not(shuttle))]
 pub(crate) use real::*;
 #[cfg(shuttle)]

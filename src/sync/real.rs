@@ -9,14 +9,26 @@ pub(crate) use std::time::Instant;
 
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::parts::{PartOrder, Turns};
+
 /// How often a lock is tried before a thread goes to sleep for it: some ten microseconds, the evacuation of a page.
 pub(crate) const SPINS: u32 = 500;
 
 /// Runs the parts of some work, at the same time if there are threads for it, and returns what came of each.
-pub(crate) fn in_parallel<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(crate) fn in_parallel<T: Send>(parts: usize, order: PartOrder, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let turns = Turns::new(order, parts);
+    let work = |part| {
+        let _turn = turns.wait(part);
+        work(part)
+    };
     std::thread::scope(|scope| {
         let work = &work;
-        let spawn = |part| (part, Builder::new().name("tophash-part".into()).spawn_scoped(scope, move || work(part)));
+        let spawn = |part| {
+            let thread = Builder::new().name("tophash-part".into());
+            let refused = || Err(std::io::ErrorKind::WouldBlock.into());
+            let has_thread = order.has_thread(part, parts);
+            (part, if has_thread { thread.spawn_scoped(scope, move || work(part)) } else { refused() })
+        };
         let others: Vec<_> = (1..parts).map(spawn).collect();
         let mut results = vec![work(0)];
         results.extend(others.into_iter().map(|(part, thread)| match thread {

@@ -19,6 +19,8 @@ pub(crate) use shuttle::sync::atomic::fence;
 pub(crate) use shuttle::thread::{Builder, JoinHandle, sleep, yield_now};
 pub(crate) use shuttle::thread_local;
 
+use super::parts::{PartOrder, Turns};
+
 /// A task that tries again and again only makes schedules longer.
 pub(crate) const SPINS: u32 = 0;
 
@@ -49,12 +51,31 @@ pub(crate) fn store_of_many(word: &AtomicU64, i: usize, value: u64, order: Order
     word.0.store(value, order);
 }
 
-/// Runs the parts of some work, one after the other: those who use it are explored by their own means.
-pub(crate) fn in_parallel<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    (0..parts).map(work).collect()
+/// Runs the parts of some work, each in a task, and returns what came of each.
+pub(crate) fn in_parallel<T: Send>(parts: usize, order: PartOrder, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    if parts == 1 {
+        // Also outside an execution.
+        return vec![work(0)];
+    }
+    let turns = Turns::new(order, parts);
+    let work = |part| {
+        let _turn = turns.wait(part);
+        work(part)
+    };
+    shuttle::thread::scope(|scope| {
+        let work = &work;
+        let spawn = |part| (part, order.has_thread(part, parts).then(|| scope.spawn(move || work(part))));
+        let others: Vec<_> = (1..parts).map(spawn).collect();
+        let mut results = vec![work(0)];
+        results.extend(others.into_iter().map(|(part, task)| match task {
+            Some(task) => task.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => work(part),
+        }));
+        results
+    })
 }
 
-/// As many parts as there are processors.
+/// Parts that are worth making of some work: a scenario asks for them by its [`PartPlan`](super::PartPlan).
 pub(crate) fn parts() -> usize {
     1
 }

@@ -13,6 +13,7 @@
 //! * [`traced`]: what a disk is asked for, to hold the simulated one against the real one.
 //! * [`story`]: crashes that were bugs once.
 //! * [`corruption`]: files that were damaged.
+//! * [`parts`]: recoveries by several threads, in chosen orders.
 //! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
 
 pub mod churn;
@@ -24,6 +25,7 @@ pub mod faults;
 pub mod full;
 pub mod image;
 pub mod oracle;
+pub mod parts;
 pub mod random;
 pub mod recorder;
 pub mod run;

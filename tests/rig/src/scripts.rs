@@ -3,13 +3,14 @@
 //! Stores are tiny, so that in a few dozen steps everything happens: pages of 24 slots, segments of 4 KiB, values
 //! of more than 1 KiB in files of their own.
 
-use tophash::{SyncPolicy, Tuning};
+use tophash::{PartPlan, SyncPolicy, Tuning};
 
 use crate::random::{Random, mix};
 use crate::script::{Op, Script, Value};
 
 /// Small in every way.
-fn tiny() -> Tuning {
+#[must_use]
+pub fn tiny() -> Tuning {
     Tuning {
         level_min: 1,
         home_buckets: 2,
@@ -26,6 +27,7 @@ fn tiny() -> Tuning {
         stripes_log2_max: 2,
         reserve_bytes: 512,
         hash_key: Some((11, 13)),
+        parts: PartPlan::default(),
     }
 }
 

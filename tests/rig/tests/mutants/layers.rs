@@ -4,11 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use tophash::PartPlan;
 use tophash_rig::crash::{self, Depth, Settings, panic_text};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
-use tophash_rig::{churn, fault_layer, full, scripts, story, stress};
+use tophash_rig::{churn, fault_layer, full, parts, scripts, story, stress};
 
 /// A layer, with the scripts that it runs.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ pub enum Layer {
     Full,
     /// Histories without crashes.
     Churn,
+    /// Long tails, replayed by several threads in chosen orders.
+    Parts,
     /// A repair of what is not damaged.
     Repair,
     /// Real threads.
@@ -32,7 +35,7 @@ pub enum Layer {
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 8] {
+pub fn controls() -> [Layer; 9] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
@@ -40,6 +43,7 @@ pub fn controls() -> [Layer; 8] {
         Layer::Fault(&["always", "growth"]),
         Layer::Full,
         Layer::Churn,
+        Layer::Parts,
         Layer::Repair,
         Layer::Stress,
         Layer::Story,
@@ -72,6 +76,7 @@ impl Layer {
             Layer::Fault(_) => "fault",
             Layer::Full => "full disk",
             Layer::Churn => "model",
+            Layer::Parts => "parts",
             Layer::Repair => "repair",
             Layer::Stress => "threads",
             Layer::Story => "regression",
@@ -109,6 +114,16 @@ impl Layer {
                 all.extend(scripts::fixed());
                 let (found, done) = first(all, |script| churn::run(&script, seed));
                 (found, format!("{done} steps"))
+            }
+            Layer::Parts => {
+                let all = parts::Kind::ALL
+                    .into_iter()
+                    .flat_map(|kind| parts::orders(3).into_iter().map(move |order| (kind, order)));
+                let (found, done) = first(all, |(kind, order)| {
+                    let left = parts::leave(kind, 600, seed)?;
+                    left.recover(PartPlan { parts: 3, order }, true).map(|tally| tally.recoveries)
+                });
+                (found, format!("{done} recoveries"))
             }
             Layer::Repair => {
                 let all = scripts::removals(seed, 8 * tries);

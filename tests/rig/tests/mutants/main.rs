@@ -23,7 +23,7 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 }
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
-    use Layer::{Churn, Crash, Fault, Full, Nested, Repair, Story, Stress};
+    use Layer::{Churn, Crash, Fault, Full, Nested, Parts, Repair, Story, Stress};
     use Mutant::*;
     [
         trial(JournalNotSynced, "journal synced before pages", &[Crash(&["growth", "always"])]),
@@ -51,6 +51,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(MissWithoutGrowth, "a miss checks the growth word", &[Stress]),
         trial(PinnedUnseen, "pin, then look again", &[Stress]),
         trial(MovedBlindly, "compaction checks the slot", &[Churn]),
+        trial(PartitionedByTheMoment, "parts by fixed hash bits", &[Parts]),
         trial(RemovalsDropped, "removals outlive their puts", &[Repair]),
         trial(FreedTooEarly, "freed after the checkpoint", &[Crash(&["compaction", "churn"])]),
         trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
