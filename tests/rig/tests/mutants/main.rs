@@ -56,6 +56,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(FreedTooEarly, "freed after the checkpoint", &[Crash(&["compaction", "churn"])]),
         trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
         trial(AppendedUnmarked, "marked as in use before an append", &[Nested(&["reopened"])]),
+        trial(EntriesNotSynced, "directory synced before names go", &[Nested(&["offline compaction"])]),
     ]
 };
 
