@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::sys::{LockHolder, Removed};
+
 /// The result of every fallible call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -108,13 +110,28 @@ pub enum Error {
     /// The store is open in another process, or a second time in this one.
     #[error(
         "{} is in use by {}; a store is opened by one process at a time (read-only openers may share it among themselves)",
-        path.display(), holder(*pid)
+        path.display(), holder(*pid, *reading)
     )]
     Locked {
         /// The store's directory.
         path: PathBuf,
-        /// The process that holds it, where its LOCK file tells.
+        /// The process that holds it, where the system or the LOCK file tells.
         pid: Option<u32>,
+        /// True if it is open for reading, by one or more; only writing is refused then.
+        reading: bool,
+    },
+
+    /// The store's directory was removed while the store was open. Nothing can be stored under this handle any
+    /// more, and nothing at the same path is touched by it; values that are in memory can be read.
+    #[error(
+        "{action} {}: the store's directory was removed while the store was open; close this handle, and open or restore the store",
+        path.display()
+    )]
+    Removed {
+        /// What was being done.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
     },
 
     /// There is nothing at the path, and the options do not allow to create a store.
@@ -286,18 +303,28 @@ pub enum Error {
     },
 }
 
-fn holder(pid: Option<u32>) -> String {
-    match pid {
-        Some(pid) if pid == std::process::id() => format!("this process already (pid {pid})"),
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_string(),
+fn holder(pid: Option<u32>, reading: bool) -> String {
+    match (pid, reading) {
+        (Some(pid), false) if pid == std::process::id() => format!("this process already (pid {pid})"),
+        (Some(pid), true) if pid == std::process::id() => format!("a reader in this process (pid {pid})"),
+        (Some(pid), false) => format!("process {pid}"),
+        (Some(pid), true) => format!("a reader, process {pid}"),
+        (None, false) => "another process".to_string(),
+        (None, true) => "one or more readers".to_string(),
     }
 }
 
 impl Error {
-    /// Wraps an I/O error, telling a full disk from the rest.
+    /// The lock could not be had.
+    pub(crate) fn locked(path: &Path, holder: LockHolder) -> Self {
+        Error::Locked { path: path.to_path_buf(), pid: holder.pid, reading: holder.reading }
+    }
+
+    /// Wraps an I/O error, telling a full disk and a directory that is no more from the rest.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if source.get_ref().is_some_and(|inner| inner.is::<Removed>()) {
+            Error::Removed { action, path: path.to_path_buf() }
+        } else if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             Error::DiskFull { what: action, path: path.to_path_buf(), source }
         } else {
             Error::Io { action, path: path.to_path_buf(), source }

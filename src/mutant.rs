@@ -70,11 +70,13 @@ pub enum Mutant {
     AppendedUnmarked,
     /// An open syncs the store's directory before it writes or removes anything.
     EntriesNotSynced,
+    /// Every name is resolved in the directory that was opened.
+    NamesResolvedLate,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 31] = {
+    pub const ALL: [Mutant; 32] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -108,6 +110,7 @@ impl Mutant {
             SwitchedBeforeSync,
             AppendedUnmarked,
             EntriesNotSynced,
+            NamesResolvedLate,
         ]
     };
 }

@@ -29,7 +29,7 @@ use crate::options::{Options, Origin, SyncPolicy, Tuning};
 use crate::store::Store;
 use crate::store::create::{COMPACTING, index_path, log_path, remove_garbage};
 use crate::sync::Instant;
-use crate::sys::{Disk, OpenMode, PAGE_BYTES, RealDisk};
+use crate::sys::{Access, Disk, OpenMode, PAGE_BYTES, RealDisk};
 
 /// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
 /// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
@@ -130,6 +130,12 @@ pub fn compact_disk(
     let options = options.clone().create(false).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY).tuning(tuning);
     // A dry run changes nothing, not even what a recovery would.
     let old = options.clone().read_only(dry_run).open(path)?;
+    // From here on the store is the one that is open, whatever its path leads to.
+    let disk = &old.core().log.config.disk;
+    // Nobody but the owner has to get to unfinished files.
+    let disk = disk.with_access(Access::default()).unwrap_or_else(|| Arc::clone(disk));
+    let path = old.core().path.clone();
+    let (disk, path, options) = (&*disk, &*path, options.disk(Arc::clone(&disk)));
     if !dry_run {
         old.checkpoint()?;
     }

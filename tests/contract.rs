@@ -121,10 +121,15 @@ fn what_is_too_long_is_refused_and_changes_nothing() {
 fn every_error_says_where_and_what_to_do() {
     let path = || PathBuf::from("/data/store");
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-    let errors: [(Error, &[&str]); 14] = [
+    let errors: [(Error, &[&str]); 16] = [
         (Error::Io { action: "open", path: path(), source: full() }, &["open /data/store"]),
         (Error::DiskFull { what: "a segment", path: path(), source: full() }, &["/data/store", "a segment", "free"]),
-        (Error::Locked { path: path(), pid: Some(17) }, &["/data/store", "process 17", "one process at a time"]),
+        (
+            Error::Locked { path: path(), pid: Some(17), reading: false },
+            &["/data/store", "in use by process 17", "one process at a time"],
+        ),
+        (Error::Locked { path: path(), pid: Some(17), reading: true }, &["/data/store", "a reader, process 17"]),
+        (Error::Removed { action: "create", path: path() }, &["create /data/store", "removed", "close this handle"]),
         (Error::NotFound { path: path() }, &["/data/store", "create"]),
         (Error::AlreadyExists { path: path() }, &["/data/store", "without create_new"]),
         (Error::NotAStore { path: path(), reason: "the reason".into() }, &["/data/store", "the reason"]),

@@ -128,6 +128,29 @@ fn a_writer_that_meets_readers_is_not_told_a_stale_id() {
     }
 }
 
+/// "Another process" was all that a writer heard of the reader in its way, in this process or not.
+#[test]
+fn a_writer_is_told_of_readers() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    open(&Options::new(), &path).close().unwrap();
+    let kernel_tells = std::fs::File::open("/proc/locks").is_ok();
+    let reader = Holder::start("read", &path);
+    let error = Options::new().open(&path).unwrap_err();
+    assert!(matches!(error, Error::Locked { reading: true, .. }), "{error}");
+    says(&error, &["reader"]);
+    if kernel_tells {
+        says(&error, &[&format!("a reader, process {}", reader.child.id())]);
+    }
+    let own = open(&Options::new().read_only(true), &path);
+    let error = Options::new().open(&path).unwrap_err();
+    if kernel_tells {
+        says(&error, &["a reader in this process", &std::process::id().to_string()]);
+    }
+    drop((own, reader));
+    open(&Options::new(), &path).close().unwrap();
+}
+
 /// **Two writers.** Somebody removed LOCK, or moved it away, while the store was open: the next opener made a new one, and
 /// locked that. Both wrote. The directory is locked too now.
 #[test]
@@ -145,8 +168,10 @@ fn a_new_lock_file_lets_nobody_in() {
                 std::fs::write(path.join("LOCK"), "").unwrap();
             }
             let error = Options::new().open(&path).unwrap_err();
-            assert!(matches!(error, Error::Locked { pid: None, .. }), "{error}");
-            says(&error, &["another process"]);
+            // The new file tells nothing of the holder; the kernel's list of locks can.
+            let id = holder.child.id();
+            let Error::Locked { pid, .. } = error else { panic!("{error}") };
+            assert!(pid.is_none_or(|pid| pid == id), "{error}");
             let read = reading.open(&path);
             assert_eq!(matches!(read, Err(Error::Locked { .. })), refuses_readers, "{read:?}");
             drop(read);

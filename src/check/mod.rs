@@ -36,6 +36,7 @@ mod walk;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub use doctor::{
     Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
@@ -105,7 +106,8 @@ pub fn verify_disk(
 
 /// Checks a store with that many slots in memory at a time.
 fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> bool, slots_max: usize) -> Result<Report> {
-    let _lock = lock_shared(disk, path)?;
+    let (_lock, anchored) = lock_shared(disk, path)?;
+    let disk = anchored.as_deref().unwrap_or(disk);
     let index_path = index_path(path);
     let index = Input::open(disk, &index_path).context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;
@@ -126,24 +128,27 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
     Ok(sink.report)
 }
 
-/// Makes sure that there is a store, and that nobody has it open for writing while the guard lives.
-fn lock_shared(disk: &dyn Disk, path: &Path) -> Result<Box<dyn LockGuard>> {
+/// Makes sure that there is a store, and that nobody has it open for writing while the guard lives. Returns the disk by
+/// which the store is reached that is locked, if that is another one.
+fn lock_shared(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn LockGuard>, Option<Arc<dyn Disk>>)> {
     let index_path = index_path(path);
     match disk.kind(path).context("look at", path)? {
         PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
         PathKind::Other => {
             return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
         }
-        PathKind::Directory if disk.kind(&index_path).context("look at", &index_path)? == PathKind::Missing => {
-            check_vacant(disk, path)?;
-            return Err(Error::NotFound { path: path.to_path_buf() });
-        }
         PathKind::Directory => {}
+    }
+    let anchored = disk.anchored(path).context("open", path)?;
+    let disk = anchored.as_deref().unwrap_or(disk);
+    if disk.kind(&index_path).context("look at", &index_path)? == PathKind::Missing {
+        check_vacant(disk, path)?;
+        return Err(Error::NotFound { path: path.to_path_buf() });
     }
     let lock_file = lock_path(path);
     match disk.lock(&lock_file, LockMode::Shared).context("lock", &lock_file)? {
-        LockOutcome::Held(lock) => Ok(lock),
-        LockOutcome::Busy(pid) => Err(Error::Locked { path: path.to_path_buf(), pid }),
+        LockOutcome::Held(lock) => Ok((lock, anchored)),
+        LockOutcome::Busy(holder) => Err(Error::locked(path, holder)),
     }
 }
 

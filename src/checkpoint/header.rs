@@ -30,7 +30,7 @@ use crate::log::Position;
 use crate::mutant::{Mutant, broken};
 use crate::sys::{DiskFile, PAGE_BYTES, read_up_to, write_all_at};
 
-const MAGIC: [u8; 8] = *b"tophash1";
+pub(crate) const MAGIC: [u8; 8] = *b"tophash1";
 /// The format that this build writes, and the newest that it reads.
 pub(crate) const VERSION: u32 = 1;
 /// The page number of the first meta page: the header slots come before.

@@ -29,7 +29,7 @@ use crate::log::Position;
 use crate::mutant::{Mutant, broken};
 use crate::sys::{DiskFile, PAGE_BYTES, Paced, read_up_to, write_all_at};
 
-const HEAD_MAGIC: [u8; 8] = *b"tophJNL1";
+pub(crate) const HEAD_MAGIC: [u8; 8] = *b"tophJNL1";
 const TRAILER_MAGIC: [u8; 8] = *b"tophJEND";
 const VERSION: u32 = 1;
 const BLOCK: u64 = PAGE_BYTES as u64;

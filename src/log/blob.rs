@@ -31,7 +31,7 @@ use crate::error::{Error, IoContext, Location, Result};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
-use crate::sys::{LogMap, OpenMode, write_all_at};
+use crate::sys::{DiskFile, LogMap, OpenMode, write_all_at};
 
 /// Bytes before the value.
 pub(crate) const BLOB_HEADER_BYTES: usize = 64;
@@ -198,20 +198,23 @@ impl Log {
         };
         let link = BlobLink { id, len: value.len() as u64, crc: crc32(value) };
         let path = blob_path(self.dir(), id);
-        let written = self.write_blob_file(&path, link, value);
+        let file = self.config.disk.open(&path, OpenMode::CreateNew).context("create", &path).inspect_err(|_| {
+            // There is no file of this call's making. The id is not given out again in this run.
+            self.blobs.state.lock().in_flight.remove(&id);
+        })?;
+        let written = self.write_blob_file(&*file, &path, link, value);
         if written.is_err() {
             self.give_up_blob(link);
         }
         written.map(|()| link)
     }
 
-    fn write_blob_file(&self, path: &Path, link: BlobLink, value: &[u8]) -> Result<()> {
+    fn write_blob_file(&self, file: &dyn DiskFile, path: &Path, link: BlobLink, value: &[u8]) -> Result<()> {
         let disk = &self.config.disk;
-        let file = disk.open(path, OpenMode::CreateNew).context("create", path)?;
         let bytes = (BLOB_HEADER_BYTES + value.len()) as u64;
         file.allocate(0, bytes).context("allocate blocks of", path)?;
-        write_all_at(&*file, &encode_header(self.config.uuid, link), 0).context("write", path)?;
-        write_all_at(&*file, value, BLOB_HEADER_BYTES as u64).context("write", path)?;
+        write_all_at(file, &encode_header(self.config.uuid, link), 0).context("write", path)?;
+        write_all_at(file, value, BLOB_HEADER_BYTES as u64).context("write", path)?;
         if broken(Mutant::BlobNotSynced) {
             return Ok(());
         }

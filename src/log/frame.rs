@@ -132,7 +132,8 @@ impl Log {
         let _one = self.preparing.lock();
         self.discard_prepared()?;
         let bytes = own_segment_bytes(frame.len());
-        let made = self.enqueue(bytes, true, |salt, path| self.write_own_segment(frame, bytes, salt, path))?;
+        let made =
+            self.enqueue(bytes, true, |salt, path, created| self.write_own_segment(frame, bytes, salt, path, created))?;
         own.sequence = Some(made);
         Ok(())
     }
@@ -147,8 +148,15 @@ impl Log {
     }
 
     /// Steps 2 to 4.
-    fn write_own_segment(&self, frame: Entry<'_>, bytes: u64, salt: u64, path: &Path) -> Result<Made> {
-        let file = self.create_allocated(path, bytes)?;
+    fn write_own_segment(
+        &self,
+        frame: Entry<'_>,
+        bytes: u64,
+        salt: u64,
+        path: &Path,
+        created: &mut bool,
+    ) -> Result<Made> {
+        let file = self.create_allocated(path, bytes, created)?;
         // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.
         let mut pieces = Pieces::new(PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));

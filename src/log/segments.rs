@@ -391,16 +391,19 @@ impl Log {
 
     /// Makes a segment and puts it into the queue. The caller holds `preparing`.
     fn prepare(&self, bytes: u64) -> Result<()> {
-        self.enqueue(bytes, false, |_, path| self.create_segment(path, bytes)).map(|_| ())
+        self.enqueue(bytes, false, |_, path, created| self.create_segment(path, bytes, created)).map(|_| ())
     }
 
-    /// Puts the segment into the queue that `make` makes from a salt and a path. Returns its sequence. The caller holds
-    /// `preparing`.
+    /// Puts the segment into the queue that `make` makes from a salt and a path, and sets the flag as soon as there is a
+    /// file that it has made. Returns its sequence. The caller holds `preparing`.
+    ///
+    /// A failed try is as if it had not been: the next one takes the same sequence and the same name. A file of that name
+    /// that is not of this call's making stays, and is an error until somebody has moved it away.
     pub(crate) fn enqueue(
         &self,
         bytes: u64,
         has_frame: bool,
-        make: impl FnOnce(u64, &Path) -> Result<Made>,
+        make: impl FnOnce(u64, &Path, &mut bool) -> Result<Made>,
     ) -> Result<u32> {
         if bytes > SEGMENT_BYTES_LAST {
             return Err(Error::LimitReached {
@@ -415,7 +418,8 @@ impl Log {
         let salt = u64::from_le_bytes(salt);
         let (sequence, slot) = self.reserve_slot()?;
         let path = segment_path(self.dir(), sequence);
-        match make(salt, &path) {
+        let mut created = false;
+        match make(salt, &path, &mut created) {
             Ok(Made { file, map, reused, bulk }) => {
                 let writer = LogWriter::new(map.with_cookie(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
@@ -429,9 +433,13 @@ impl Log {
                 Ok(sequence)
             }
             Err(error) => {
-                // The file may or may not exist; whatever is left of it is unlinked at the next open.
-                let _ = self.disk().unlink(&path);
-                self.release_slot(slot);
+                // A file that cannot be unlinked keeps its name, until the next open unlinks it.
+                let gone = !created || self.disk().unlink(&path).is_ok();
+                let mut registry = self.registry.lock();
+                registry.used[slot as usize] = false;
+                if gone && registry.next_sequence == sequence + 1 {
+                    registry.next_sequence = sequence;
+                }
                 Err(error)
             }
         }
@@ -464,15 +472,16 @@ impl Log {
         Ok((sequence, slot as u32))
     }
 
-    fn create_segment(&self, path: &Path, bytes: u64) -> Result<Made> {
+    fn create_segment(&self, path: &Path, bytes: u64, created: &mut bool) -> Result<Made> {
         let bulk = self.wants_bulk();
         if let Some(spare) = self.take_spare(bytes, bulk)? {
+            *created = true;
             let (file, map) = self.reuse(&spare, path)?;
             // Only advice, as below.
             let _ = map.populate(0, bytes);
             return Ok(Made { file, map, reused: true, bulk });
         }
-        let file = self.create_allocated(path, bytes)?;
+        let file = self.create_allocated(path, bytes, created)?;
         let zeroes = vec![0; self.piece_bytes(bulk).min(bytes as usize)];
         let synced = self.config.sync != SyncPolicy::Manual;
         let mut paced = Paced::new(&*file);
@@ -497,8 +506,9 @@ impl Log {
     }
 
     /// Step 1.
-    pub(super) fn create_allocated(&self, path: &Path, bytes: u64) -> Result<Arc<dyn DiskFile>> {
+    pub(super) fn create_allocated(&self, path: &Path, bytes: u64, created: &mut bool) -> Result<Arc<dyn DiskFile>> {
         let file = self.disk().open(path, OpenMode::CreateNew).context("create", path)?;
+        *created = true;
         file.allocate(0, bytes).context("allocate blocks of", path)?;
         file.sync_all().context("sync", path)?;
         if !broken(Mutant::SegmentNameNotSynced) {

@@ -10,10 +10,11 @@
 //!
 //! A crash before 7 leaves a directory without an index, which the next open completes; after 7 a store.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
-use crate::checkpoint::journal::{Journal, journal_path};
+use crate::checkpoint::header::{self, FIRST_META_PAGE, IndexHeader};
+use crate::checkpoint::journal::{self, Journal, journal_path};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checksum::Uuid;
 use crate::error::{Error, IoContext, Result};
@@ -25,7 +26,7 @@ use crate::log::Position;
 use crate::log::blob::{BlobSnapshot, parse_blob_name};
 use crate::log::segment::parse_segment_name;
 use crate::options::Options;
-use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, write_all_at};
+use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, read_up_to, write_all_at};
 
 /// The first generation: what creation writes.
 const FIRST_GENERATION: u64 = 1;
@@ -155,24 +156,34 @@ pub(crate) fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<()> {
     }
 }
 
-/// Opens a file that an interrupted creation may have left.
-fn fresh(disk: &dyn Disk, path: &Path) -> Result<std::sync::Arc<dyn crate::sys::DiskFile>> {
-    if disk.kind_of_name(path).context("look at", path)? != PathKind::Missing {
-        disk.unlink(path).context("unlink", path)?;
+/// Makes a file in the place of what an interrupted creation may have left. Such a file begins with its magic number or,
+/// unfinished, with zeroes; anything else is not ours to remove.
+fn fresh(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<std::sync::Arc<dyn crate::sys::DiskFile>> {
+    match disk.open(path, OpenMode::CreateNew) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => return made.context("create", path),
+    }
+    if disk.kind_of_name(path).context("look at", path)? == PathKind::Other && disk.len_of(path).is_ok() {
+        let mut start = [0; 8];
+        let file = disk.open(path, OpenMode::Read).context("open", path)?;
+        read_up_to(&*file, &mut start, 0).context("read", path)?;
+        if start == magic || start == [0; 8] {
+            disk.unlink(path).context("unlink", path)?;
+        }
     }
     disk.open(path, OpenMode::CreateNew).context("create", path)
 }
 
 fn write_journal(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth) -> Result<()> {
     let path = journal_path(store);
-    let journal = Journal { file: fresh(disk, &path)?, path, uuid: header.uuid };
+    let journal = Journal { file: fresh(disk, &path, journal::HEAD_MAGIC)?, path, uuid: header.uuid };
     journal.allocate(JOURNAL_PAGES)?;
     journal.reset(header.generation, header.cut, growth.word())
 }
 
 fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth, floor: u64) -> Result<()> {
     let path = store.join(TEMPORARY);
-    let file = fresh(disk, &path)?;
+    let file = fresh(disk, &path, header::MAGIC)?;
     let shape = Region::new(RegionKind::Primary, header.primary_log2).shape(0);
     let first = FIRST_META_PAGE + META_PAGES;
     let meta = Meta {

@@ -37,8 +37,8 @@ use crate::options::Options;
 use crate::stats::RecoveryStats;
 use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock};
 use crate::sys::{
-    Access, Disk, DiskFile, ForkGuard, LockGuard, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
-    read_up_to,
+    Access, Disk, DiskFile, ForkGuard, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind,
+    memory_limit, read_up_to,
 };
 
 /// The page size as files count.
@@ -49,7 +49,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// Opens or creates the store at a path.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
     let started = Instant::now();
-    let options = &for_files_of(path, options)?;
+    let (path, options) = &at_home(path, options)?;
     let disk = &*options.disk;
     let mut opening = Opening::begin(path, options)?;
     let (header, journal_redone) = opening.header_and_journal()?;
@@ -62,15 +62,36 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
     Ok(core)
 }
 
-/// Options with a disk that gives new files the right permissions: those of the store's index, if it has one; in an
-/// offline compaction those of the old one; in a new store what the options say.
-fn for_files_of(path: &Path, options: &Options) -> Result<Options> {
-    let home = options.origin.as_ref().map_or(path, |origin| &origin.home);
-    let index = index_path(home);
-    let access = options.disk.access_of(&index).context("look at", &index)?;
-    let access = access.unwrap_or(Access { mode: options.mode, owner: None });
-    let disk = options.disk.with_access(access).unwrap_or_else(|| Arc::clone(&options.disk));
-    Ok(options.clone().disk(disk))
+/// Makes the store's directory if need be and holds on to it: from here on its path is only a name for messages, which
+/// must mean the same in another working directory. The disk gives new files the right permissions: those of the
+/// store's index, if it has one; in an offline compaction those of the old one; in a new store what the options say.
+fn at_home(path: &Path, options: &Options) -> Result<(PathBuf, Options)> {
+    let chosen = Access { mode: options.mode, owner: None };
+    let with = |disk: &Arc<dyn Disk>, access| disk.with_access(access).unwrap_or_else(|| Arc::clone(disk));
+    make_home(&*with(&options.disk, chosen), path, options)?;
+    let absolute = std::path::absolute(path).context("find the working directory for", path)?;
+    let (disk, path) = match options.disk.anchored(&absolute).context("open", path)? {
+        Some(disk) => (disk, absolute),
+        None => (Arc::clone(&options.disk), path.to_path_buf()),
+    };
+    let index = index_path(options.origin.as_ref().map_or(&path, |origin| &origin.home));
+    let access = disk.access_of(&index).context("look at", &index)?;
+    let disk = with(&disk, access.unwrap_or(chosen));
+    Ok((path, options.clone().disk(disk)))
+}
+
+/// Sees to it that there is a directory.
+fn make_home(disk: &dyn Disk, path: &Path, options: &Options) -> Result<()> {
+    match disk.kind(path).context("look at", path)? {
+        PathKind::Directory => Ok(()),
+        PathKind::Other => Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() }),
+        PathKind::Missing if !options.create || options.read_only => Err(Error::NotFound { path: path.to_path_buf() }),
+        PathKind::Missing => match disk.create_dir(path) {
+            // Somebody else was faster.
+            Err(_) if matches!(disk.kind(path), Ok(PathKind::Directory)) => Ok(()),
+            made => made.context("create", path),
+        },
+    }
 }
 
 /// A store that is being opened.
@@ -95,34 +116,28 @@ impl<'o> Opening<'o> {
         let has_index = |disk: &dyn Disk| -> Result<bool> {
             Ok(disk.kind_of_name(&index_path).context("look at", &index_path)? != PathKind::Missing)
         };
-        match disk.kind(path).context("look at", path)? {
-            PathKind::Other => {
-                return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
+        if !has_index(disk)?
+            && let Err(error) = check_vacant(disk, path)
+            && !has_index(disk)?
+        {
+            return Err(error);
+        }
+        // Whatever is not vacant has an index by now: another opener has completed its creation between two looks.
+        if has_index(disk)? {
+            if options.create_new {
+                return Err(Error::AlreadyExists { path: path.to_path_buf() });
             }
-            PathKind::Missing if !options.create || options.read_only => {
-                return Err(Error::NotFound { path: path.to_path_buf() });
-            }
-            PathKind::Missing => disk.create_dir(path).context("create", path)?,
-            PathKind::Directory => {
-                if !has_index(disk)? {
-                    check_vacant(disk, path)?;
-                    if !options.create || options.read_only {
-                        return Err(Error::NotFound { path: path.to_path_buf() });
-                    }
-                } else if options.create_new {
-                    return Err(Error::AlreadyExists { path: path.to_path_buf() });
-                } else {
-                    // Somebody else's directory with a file called "index" must not get a LOCK from us.
-                    let file = disk.open(&index_path, OpenMode::Read).context("open", &index_path)?;
-                    read_headers(&*file, &index_path, !options.read_only)?;
-                }
-            }
+            // Somebody else's directory with a file called "index" must not get a LOCK from us.
+            let file = disk.open(&index_path, OpenMode::Read).context("open", &index_path)?;
+            read_headers(&*file, &index_path, !options.read_only)?;
+        } else if !options.create || options.read_only {
+            return Err(Error::NotFound { path: path.to_path_buf() });
         }
         let lock_file = lock_path(path);
         let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
         let lock = match disk.lock(&lock_file, mode).context("lock", &lock_file)? {
             LockOutcome::Held(lock) => lock,
-            LockOutcome::Busy(pid) => return Err(Error::Locked { path: path.to_path_buf(), pid }),
+            LockOutcome::Busy(holder) => return Err(Error::locked(path, holder)),
         };
         if !has_index(disk)? {
             create(path, options)?;
@@ -310,7 +325,7 @@ impl<'o> Opening<'o> {
             meta.next_sequence,
         );
         let Some(lock) = self.lock.take() else {
-            return Err(Error::Locked { path: self.path.to_path_buf(), pid: None });
+            return Err(Error::locked(self.path, LockHolder::default()));
         };
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };

@@ -8,15 +8,13 @@
 //! * A file is **opened** by `O_NOFOLLOW`, and must be an ordinary one: a link, a pipe (which would make the open wait
 //!   for ever) or a device is an error.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
-use super::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, OpenMode, PathKind, RealDisk, real};
+use super::anchor::At;
 
 /// Owner and permissions of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,20 +48,19 @@ impl Access {
                 other => other?,
             }
         }
-        if now.mode() & 0o777 == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
+        if now.mode() & (0o777 | mode) == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
     }
 }
 
 /// Flags of every open. Without `NONBLOCK` a pipe in the place of a file would make the open wait; files ignore it.
-fn flags() -> i32 {
-    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
+const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
+pub(super) fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_file()
 }
 
-fn ordinary(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() {
-        return Ok(file);
-    }
-    Err(not_ordinary())
+pub(super) fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_dir()
 }
 
 pub(super) fn not_ordinary() -> io::Error {
@@ -71,107 +68,49 @@ pub(super) fn not_ordinary() -> io::Error {
 }
 
 /// Opens a file that exists.
-pub(super) fn open_file(path: &Path, write: bool) -> io::Result<File> {
-    ordinary(OpenOptions::new().read(true).write(write).custom_flags(flags()).open(path)?)
+pub(super) fn open_file(at: &At<'_>, write: bool) -> io::Result<File> {
+    let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let file = File::from(at.open(flags | FLAGS, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_ordinary()) }
 }
 
-/// Creates a file.
-pub(super) fn create_file(path: &Path, access: Access) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(access.mode).custom_flags(flags());
-    let file = options.open(path)?;
-    access.apply(&file, access.mode)?;
+/// Creates a file. After an error there is none, unless there was one before.
+pub(super) fn create_file(at: &At<'_>, access: Access) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | FLAGS;
+    let file = File::from(at.open(flags, Mode::from_raw_mode(access.mode))?);
+    if let Err(error) = access.apply(&file, access.mode) {
+        // What this call has made. If that fails too, an empty file is left.
+        let _ = at.unlink();
+        return Err(error);
+    }
     Ok(file)
 }
 
 /// Creates a directory.
-pub(super) fn create_dir(path: &Path, access: Access) -> io::Result<()> {
-    fs::DirBuilder::new().mode(access.dir_mode()).create(path)?;
+pub(super) fn create_dir(at: &At<'_>, access: Access) -> io::Result<()> {
+    at.make_dir(Mode::from_raw_mode(access.dir_mode()))?;
     if access.owner.is_none() {
         return Ok(());
     }
-    let options = OpenOptions::new().read(true).custom_flags(flags() | OFlags::DIRECTORY.bits().cast_signed()).clone();
-    access.apply(&options.open(path)?, access.dir_mode())
+    access.apply(&File::from(at.open_dir(FLAGS)?), access.dir_mode())
 }
 
 /// Owner and permissions of an ordinary file; `None` if there is no such thing.
-pub(super) fn access_of(path: &Path) -> io::Result<Option<Access>> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_file() => {
-            Ok(Some(Access { mode: meta.mode() & 0o777, owner: Some((meta.uid(), meta.gid())) }))
+pub(super) fn access_of(at: &At<'_>) -> io::Result<Option<Access>> {
+    match at.look() {
+        Ok(Some(stat)) if is_file(&stat) => {
+            Ok(Some(Access { mode: stat.st_mode & 0o777, owner: Some((stat.st_uid, stat.st_gid)) }))
         }
         Ok(_) => Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The real disk, where new files get certain permissions.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AccessDisk(pub(super) Access);
-
-impl Disk for AccessDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        real::open(path, mode, self.0)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        create_dir(path, self.0)
-    }
-
-    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
-        real::lock(path, mode, self.0)
-    }
-
-    fn with_access(&self, access: Access) -> Option<Arc<dyn Disk>> {
-        RealDisk.with_access(access)
-    }
-
-    fn access_of(&self, path: &Path) -> io::Result<Option<Access>> {
-        RealDisk.access_of(path)
-    }
-
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.read_dir(path)
-    }
-
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(path)
-    }
-
-    fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind_of_name(path)
-    }
-
-    fn len_of(&self, path: &Path) -> io::Result<Option<u64>> {
-        RealDisk.len_of(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        RealDisk.unlink(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
-
-    fn copy_owner(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.copy_owner(from, to)
-    }
-
-    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        RealDisk.map_anonymous(bytes)
-    }
-
-    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(buffer)
-    }
+/// Gives what stands at `to` the owner and the permissions of what stands at `from`.
+pub(super) fn copy_owner(from: &At<'_>, to: &At<'_>) -> io::Result<()> {
+    let Some(from) = from.look()? else { return Err(io::ErrorKind::NotFound.into()) };
+    let to = File::from(to.open(OFlags::RDONLY | FLAGS, Mode::empty())?);
+    let access = Access { mode: from.st_mode & 0o7777, owner: Some((from.st_uid, from.st_gid)) };
+    access.apply(&to, access.mode)
 }

@@ -12,8 +12,11 @@
 #![allow(unsafe_code)]
 
 mod access;
+mod anchor;
 mod buffer;
 mod fork;
+mod limits;
+mod locks;
 mod map;
 mod mapping;
 mod memory;
@@ -26,14 +29,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use access::Access;
+pub(crate) use anchor::Removed;
 pub(crate) use buffer::PageBuffer;
 pub(crate) use fork::ForkGuard;
+pub(crate) use limits::memory_limit;
 pub(crate) use map::prefetch_word;
 pub use map::{IndexMap, LogMap, LogWriter};
 #[doc(hidden)]
 pub use memory::{Advice, Advise, IndexMemory, LogMemory, LogView};
 pub use real::RealDisk;
-pub(crate) use real::memory_limit;
 
 /// The size of index pages, journal blocks and of whatever is mapped.
 pub const PAGE_BYTES: usize = 4096;
@@ -74,8 +78,17 @@ pub enum LockMode {
 pub enum LockOutcome {
     /// Locked until the guard is dropped.
     Held(Box<dyn LockGuard>),
-    /// Somebody else holds it; their process id, where the lock file tells.
-    Busy(Option<u32>),
+    /// Somebody else holds it.
+    Busy(LockHolder),
+}
+
+/// Who holds a lock, as far as that can be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LockHolder {
+    /// A process that holds it: this one, if it is among them.
+    pub pid: Option<u32>,
+    /// It is held for reading.
+    pub reading: bool,
 }
 
 /// Holds a lock until dropped.
@@ -83,6 +96,12 @@ pub trait LockGuard: Send + Sync + Debug {}
 
 /// A file system, as far as a store needs one.
 pub trait Disk: Send + Sync + Debug {
+    /// The same disk, with the directory of a store held open: a path that begins with `home` is resolved in that
+    /// directory from now on, whatever becomes of its names. Where `home` is inside such a directory already, or
+    /// paths cannot lead elsewhere later, `None`.
+    fn anchored(&self, _home: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(None)
+    }
     /// Opens a file. New files get mode 0600 (less the umask), unless [`with_access`](Disk::with_access) says
     /// otherwise; symbolic links are not followed.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;

@@ -1,143 +1,127 @@
 //! The real disk.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::access::{self, Access, AccessDisk};
-use super::{Disk, DiskFile, IndexMap, LockGuard, LockMode, LockOutcome, LogMap, OpenMode, PathKind, mapping};
+use super::access::{self, Access};
+use super::anchor::{AnchoredDisk, At};
+use super::{
+    Disk, DiskFile, IndexMap, LockGuard, LockHolder, LockMode, LockOutcome, LogMap, OpenMode, PathKind, locks, mapping,
+};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
+/// Every path is resolved by the system, and new files are their maker's alone.
+const PLAIN: &AnchoredDisk = &AnchoredDisk::new(Access { mode: 0o600, owner: None });
+
 impl Disk for RealDisk {
+    fn anchored(&self, home: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        PLAIN.anchored(home)
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        open(path, mode, Access::default())
+        PLAIN.open(path, mode)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        access::create_dir(path, Access::default())
+        PLAIN.create_dir(path)
     }
 
     fn with_access(&self, access: Access) -> Option<Arc<dyn Disk>> {
-        Some(Arc::new(AccessDisk(access)))
+        PLAIN.with_access(access)
     }
 
     fn access_of(&self, path: &Path) -> io::Result<Option<Access>> {
-        access::access_of(path)
+        PLAIN.access_of(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        PLAIN.read_dir(path)
     }
 
     fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        kind(fs::metadata(path))
+        PLAIN.kind(path)
     }
 
     fn kind_of_name(&self, path: &Path) -> io::Result<PathKind> {
-        kind(fs::symlink_metadata(path))
+        PLAIN.kind_of_name(path)
     }
 
     fn len_of(&self, path: &Path) -> io::Result<Option<u64>> {
-        match fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
-            Ok(_) => Err(access::not_ordinary()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        PLAIN.len_of(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        PLAIN.rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        PLAIN.unlink(path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
+        PLAIN.remove_dir(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        PLAIN.sync_dir(path)
     }
 
     fn copy_owner(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, now) = (fs::metadata(from)?, fs::metadata(to)?);
-        if (from.uid(), from.gid()) != (now.uid(), now.gid()) {
-            match std::os::unix::fs::chown(to, Some(from.uid()), Some(from.gid())) {
-                // Only root gives files away; whoever else may open the store goes on owning it.
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-                other => other?,
-            }
-        }
-        if from.mode() & 0o7777 == now.mode() & 0o7777 {
-            return Ok(());
-        }
-        fs::set_permissions(to, from.permissions())
+        PLAIN.copy_owner(from, to)
     }
 
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
-        lock(path, mode, Access::default())
+        PLAIN.lock(path, mode)
     }
 
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        mapping::anonymous(bytes)
+        PLAIN.map_anonymous(bytes)
     }
 
     fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        getrandom::fill(buffer).map_err(io::Error::other)
+        PLAIN.random(buffer)
     }
 }
 
-pub(super) fn open(path: &Path, mode: OpenMode, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-    let file = match mode {
-        OpenMode::Read => access::open_file(path, false)?,
-        OpenMode::Write => access::open_file(path, true)?,
-        OpenMode::CreateNew => access::create_file(path, access)?,
-    };
+pub(super) fn file(file: File) -> io::Result<Arc<dyn DiskFile>> {
     Ok(Arc::new(RealFile { file: Arc::new(file) }))
-}
-
-fn kind(meta: io::Result<fs::Metadata>) -> io::Result<PathKind> {
-    match meta {
-        Ok(meta) if meta.is_dir() => Ok(PathKind::Directory),
-        Ok(_) => Ok(PathKind::Other),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(PathKind::Missing),
-        Err(e) => Err(e),
-    }
 }
 
 /// Locks a lock file, and the directory it lies in: somebody may remove the file while it is locked and make another
 /// one, and the two would be locked by two. The directory they share.
-pub(super) fn lock(path: &Path, mode: LockMode, access: Access) -> io::Result<LockOutcome> {
+pub(super) fn lock(at: &At<'_>, directory: Arc<OwnedFd>, mode: LockMode, access: Access) -> io::Result<LockOutcome> {
     let (exclusive, operation) = match mode {
         LockMode::Exclusive => (true, FlockOperation::NonBlockingLockExclusive),
         LockMode::Shared => (false, FlockOperation::NonBlockingLockShared),
     };
-    let mut file = open_lock(path, exclusive, access)?;
+    let mut file = open_lock(at, exclusive, access)?;
     if !try_lock(&file, operation)? {
+        if let Some(holder) = locks::holder(&file) {
+            return Ok(LockOutcome::Busy(holder));
+        }
         // Readers leave the last writer's id in the file. If a reader's lock can be had, it is readers.
         if try_lock(&file, FlockOperation::NonBlockingLockShared)? {
-            return Ok(LockOutcome::Busy(None));
+            return Ok(LockOutcome::Busy(LockHolder { pid: None, reading: true }));
         }
         let mut text = String::new();
         let _ = (&mut file).take(32).read_to_string(&mut text);
-        return Ok(LockOutcome::Busy(text.split_whitespace().next().and_then(|pid| pid.parse().ok())));
+        let pid = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        return Ok(LockOutcome::Busy(LockHolder { pid, reading: false }));
     }
     let owner = std::process::id();
-    let directory = File::open(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     let held = try_lock(&directory, operation)?;
     let guard = RealLock { file, directory, owner };
     if !held {
-        return Ok(LockOutcome::Busy(None));
+        return Ok(LockOutcome::Busy(locks::holder(&guard.directory).unwrap_or_default()));
     }
     // A second name of the file can be anything of anybody's: it is not written to.
     if exclusive && guard.file.metadata()?.nlink() == 1 {
@@ -148,22 +132,22 @@ pub(super) fn lock(path: &Path, mode: LockMode, access: Access) -> io::Result<Lo
     Ok(LockOutcome::Held(Box::new(guard)))
 }
 
-fn open_lock(path: &Path, exclusive: bool, access: Access) -> io::Result<File> {
+fn open_lock(at: &At<'_>, exclusive: bool, access: Access) -> io::Result<File> {
     loop {
-        match access::open_file(path, exclusive) {
+        match access::open_file(at, exclusive) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && exclusive => {}
             other => return other,
         }
-        match access::create_file(path, access) {
+        match access::create_file(at, access) {
             // Somebody else was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.exists() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other,
         }
     }
 }
 
 /// False if somebody else has it locked.
-fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
+fn try_lock(file: &impl AsFd, operation: FlockOperation) -> io::Result<bool> {
     match rustix::fs::flock(file, operation) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
@@ -175,7 +159,7 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
 #[derive(Debug)]
 struct RealLock {
     file: File,
-    directory: File,
+    directory: Arc<OwnedFd>,
     owner: u32,
 }
 
@@ -275,32 +259,4 @@ impl DiskFile for RealFile {
             mapping::log(&self.file, bytes, written)
         }
     }
-}
-
-/// The memory that this process may use: the smallest of the machine's and its control groups' limits.
-pub(crate) fn memory_limit() -> u64 {
-    let number = |path: &Path| small_file(path)?.trim().parse::<u64>().ok();
-    let machine = rustix::system::sysinfo();
-    let mut limit = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
-    // Control group v2: every ancestor's limit counts. v1: the memory controller's own file.
-    let group = small_file(Path::new("/proc/self/cgroup")).unwrap_or_default();
-    for line in group.lines() {
-        if let Some(path) = line.strip_prefix("0::") {
-            let mut path = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
-            while path.starts_with("/sys/fs/cgroup") {
-                limit = limit.min(number(&path.join("memory.max")).unwrap_or(u64::MAX));
-                if !path.pop() {
-                    break;
-                }
-            }
-        }
-    }
-    limit.min(number(Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes")).unwrap_or(u64::MAX))
-}
-
-/// A file of the kernel's, which has no length: without room from the start it would be read in tiny pieces.
-fn small_file(path: &Path) -> Option<String> {
-    let mut text = String::with_capacity(4096);
-    File::open(path).ok()?.read_to_string(&mut text).ok()?;
-    Some(text)
 }

@@ -41,9 +41,8 @@ fn creation_follows_no_link() {
                 store.insert("key", "value")?;
                 store.close()
             });
-            // A temporary name is removed and made anew; a link in any other place is an error.
-            let is_temporary = ["journal", "index.new"].contains(&name);
-            assert_eq!(outcome.is_ok(), is_temporary, "{name} -> {target}: {outcome:?}");
+            assert!(outcome.is_err(), "{name} -> {target}: {outcome:?}");
+            assert!(path.join(name).is_symlink(), "{name} -> {target} was removed");
             kept(&file);
             assert_eq!(snapshot(&directory), before);
             assert!(!dir.path().join("nothing").exists(), "{name} made what it leads to");

@@ -86,3 +86,24 @@ impl Drop for Mount {
 pub fn for_test(test: &str, mount: Result<Mount, String>) -> Option<Mount> {
     mount.inspect_err(|why| println!("{test}: skipped: {why}")).ok()
 }
+
+/// A directory that is seen at a second place.
+pub struct Bind {
+    point: PathBuf,
+}
+
+impl Bind {
+    pub fn new(directory: &Path, point: &Path) -> Result<Bind, String> {
+        run("mount", &["--bind", text(directory), text(point)])?;
+        Ok(Bind { point: point.to_path_buf() })
+    }
+
+    /// The second place is an ordinary one again, whatever of it is open.
+    pub fn detach(self) {}
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        run("umount", &["-l", text(&self.point)]).expect("unmount");
+    }
+}

@@ -82,7 +82,8 @@ pub fn doctor_disk(
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Diagnosis> {
     let path = path.as_ref();
-    let _lock = lock_shared(disk, path)?;
+    let (_lock, anchored) = lock_shared(disk, path)?;
+    let disk = anchored.as_deref().unwrap_or(disk);
     let index_path = index_path(path);
     let index = Input::open(disk, &index_path).context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;

@@ -87,11 +87,13 @@ pub fn repair_disk(
         }
         PathKind::Directory => {}
     }
+    let anchored = disk.anchored(path).context("open", path)?;
+    let disk = anchored.as_deref().unwrap_or(disk);
     let mut report = RepairReport::default();
     let lock_file = lock_path(path);
     let _lock = match disk.lock(&lock_file, LockMode::Shared) {
         Ok(LockOutcome::Held(lock)) => Some(lock),
-        Ok(LockOutcome::Busy(pid)) => return Err(Error::Locked { path: path.to_path_buf(), pid }),
+        Ok(LockOutcome::Busy(holder)) => return Err(Error::locked(path, holder)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             report.unlocked = true;
             None

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tophash::sys::{
-    Advice, Disk, DiskFile, IndexMap, IndexMemory, LockGuard, LockMode, LockOutcome, LogMap, LogMemory, OpenMode,
-    PathKind,
+    Advice, Disk, DiskFile, IndexMap, IndexMemory, LockGuard, LockHolder, LockMode, LockOutcome, LogMap, LogMemory,
+    OpenMode, PathKind,
 };
 
 use crate::faults::{Fault, FaultPlan};
@@ -215,7 +215,7 @@ impl Disk for SimDisk {
             (None, LockMode::Exclusive) => Held::Exclusive,
             (None, LockMode::Shared) => Held::Shared(1),
             (Some(Held::Shared(n)), LockMode::Shared) => Held::Shared(n + 1),
-            _ => return Ok(LockOutcome::Busy(None)),
+            _ => return Ok(LockOutcome::Busy(LockHolder::default())),
         };
         world.locks.insert(node, held);
         Ok(LockOutcome::Held(Box::new(SimLock { disk: self.clone(), node })))

@@ -24,6 +24,7 @@ pub mod fault_layer;
 pub mod faults;
 pub mod full;
 pub mod image;
+pub mod moved;
 pub mod oracle;
 pub mod parts;
 pub mod random;

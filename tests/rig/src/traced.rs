@@ -70,6 +70,11 @@ impl TracedDisk {
 }
 
 impl Disk for TracedDisk {
+    fn anchored(&self, home: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        let inner = self.inner.anchored(home)?;
+        Ok(inner.map(|inner| -> Arc<dyn Disk> { Arc::new(TracedDisk { inner, ..self.clone() }) }))
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let name = self.name(path);
         self.note(format!("open {name} {mode:?}"))?;

@@ -9,7 +9,7 @@ use tophash_rig::crash::{self, Depth, Settings, panic_text};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
-use tophash_rig::{churn, fault_layer, full, parts, scripts, story, stress};
+use tophash_rig::{churn, fault_layer, full, moved, parts, scripts, story, stress};
 
 /// A layer, with the scripts that it runs.
 #[derive(Clone, Copy)]
@@ -32,10 +32,12 @@ pub enum Layer {
     Stress,
     /// Crashes that were bugs once.
     Story,
+    /// Directories of the real disk that are removed and moved.
+    Moved,
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 9] {
+pub fn controls() -> [Layer; 10] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
@@ -47,6 +49,7 @@ pub fn controls() -> [Layer; 9] {
         Layer::Repair,
         Layer::Stress,
         Layer::Story,
+        Layer::Moved,
     ]
 }
 
@@ -80,6 +83,7 @@ impl Layer {
             Layer::Repair => "repair",
             Layer::Stress => "threads",
             Layer::Story => "regression",
+            Layer::Moved => "moved directories",
         }
     }
 
@@ -143,6 +147,11 @@ impl Layer {
             Layer::Story => {
                 let (found, _) = first([()], |()| story::journal_of_two_checkpoints().map(|()| 1));
                 (found, "1 story".into())
+            }
+            Layer::Moved => {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                let (found, done) = first([()], |()| moved::check(directory.path()));
+                (found, format!("{done} changes"))
             }
         }
     }

@@ -23,7 +23,7 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 }
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
-    use Layer::{Churn, Crash, Fault, Full, Nested, Parts, Repair, Story, Stress};
+    use Layer::{Churn, Crash, Fault, Full, Moved, Nested, Parts, Repair, Story, Stress};
     use Mutant::*;
     [
         trial(JournalNotSynced, "journal synced before pages", &[Crash(&["growth", "always"])]),
@@ -57,6 +57,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
         trial(AppendedUnmarked, "marked as in use before an append", &[Nested(&["reopened"])]),
         trial(EntriesNotSynced, "directory synced before names go", &[Nested(&["offline compaction"])]),
+        trial(NamesResolvedLate, "names resolved in the directory that was opened", &[Moved]),
     ]
 };
 
