@@ -71,7 +71,7 @@ pub use check::{doctor_disk, repair_disk, verify_disk};
 pub use error::{Error, Location, Result};
 #[doc(hidden)]
 pub use offline::compact_disk;
-pub use offline::{OfflineReport, Shape, compact, compact_with};
+pub use offline::{OfflineReport, Shape, compact, compact_skipping_damaged, compact_with};
 #[doc(hidden)]
 pub use options::Tuning;
 pub use options::{Options, SyncPolicy};

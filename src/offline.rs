@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::verify_disk;
+use crate::check::{Finding, verify_disk};
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::journal_path;
 use crate::error::{Error, IoContext, Location, Result};
@@ -34,6 +34,8 @@ use crate::sys::{Access, Disk, OpenMode, PAGE_BYTES, RealDisk};
 /// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
 /// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
 pub(crate) const FILL_PERMILLE: u64 = 740;
+/// Damaged records that are listed.
+const SKIPPED_MAX: usize = 1000;
 /// Records between two calls of the progress function.
 const TELL: u64 = 1 << 14;
 
@@ -77,8 +79,38 @@ pub struct OfflineReport {
     pub dry_run: bool,
     /// False if nothing was changed because there was nothing to gain.
     pub switched: bool,
+    /// Damaged records and values that were left out, up to a bound: file, offset, and the key where that can be read.
+    pub skipped: Vec<String>,
+    /// All of them.
+    pub skipped_total: u64,
     /// Time taken, in nanoseconds.
     pub nanos: u64,
+}
+
+impl OfflineReport {
+    fn skip(&mut self, error: &Error) {
+        self.skipped_total += 1;
+        if self.skipped.len() < SKIPPED_MAX {
+            self.skipped.push(error.to_string());
+        }
+    }
+}
+
+/// What to do about damaged records and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damaged {
+    Refuse,
+    Skip,
+}
+
+impl Damaged {
+    /// True if a finding of the check need not end the compaction. Keys that the index hides would be lost for good,
+    /// where a repair finds them; and a block that the device refuses would end the process.
+    fn passes(self, finding: &Finding) -> bool {
+        let of_records = ["log-record", "frame", "unreadable-at-split"].contains(&finding.kind.as_str());
+        let of_values = ["blob-missing", "blob-length", "blob-header", "blob-checksum"];
+        finding.harmless || self == Damaged::Skip && (of_records || of_values.contains(&finding.kind.as_str()))
+    }
 }
 
 /// Compacts the store at a path. See [`compact_with`].
@@ -110,6 +142,22 @@ pub fn compact_with(
     compact_disk(&Options::new().disk(Arc::new(RealDisk)), path.as_ref(), dry_run, progress)
 }
 
+/// As [`compact_with`], for a store of which records or values are damaged: they are left out, and the report names
+/// them. They are gone for good then: try [`repair`](crate::repair()) first, which makes a new store and leaves the old
+/// one as it is.
+///
+/// # Errors
+/// As [`compact_with`]. [`Error::Corrupt`] remains for damage of the index, because it hides keys that a repair saves,
+/// and for blocks that the device refuses to read.
+pub fn compact_skipping_damaged(
+    path: impl AsRef<Path>,
+    dry_run: bool,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<OfflineReport> {
+    let options = Options::new().disk(Arc::new(RealDisk));
+    run(&options, path.as_ref(), dry_run, Damaged::Skip, progress)
+}
+
 /// Compacts a store on the disk that the options name. See [`compact_with`].
 ///
 /// # Errors
@@ -121,10 +169,20 @@ pub fn compact_disk(
     dry_run: bool,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<OfflineReport> {
+    run(options, path, dry_run, Damaged::Refuse, progress)
+}
+
+fn run(
+    options: &Options,
+    path: &Path,
+    dry_run: bool,
+    damaged: Damaged,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<OfflineReport> {
     let started = Instant::now();
     let disk = &*options.disk;
     let mut work = Work { progress, done: 0, all: 1 };
-    work.check(disk, path)?;
+    work.check(disk, path, damaged)?;
 
     let tuning = Tuning { background: false, shrink_permille: 0, ..options.tuning };
     let options = options.clone().create(false).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY).tuning(tuning);
@@ -143,10 +201,13 @@ pub fn compact_disk(
     let mut report = OfflineReport { before, dry_run, ..OfflineReport::default() };
     if dry_run {
         report.after = estimate(&old, &report.before);
+        if damaged == Damaged::Skip {
+            old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
+        }
     } else {
         let header = old.core().header();
         let build = Build { disk, path, header, options: &options };
-        match build.fill(&old, &mut work) {
+        match build.fill(&old, damaged, &mut report, &mut work) {
             Ok(after) if after.disk_bytes < report.before.disk_bytes => {
                 build.switch(old)?;
                 report.after = after;
@@ -155,6 +216,7 @@ pub fn compact_disk(
             Ok(_) => {
                 remove_garbage(disk, path, header.log_dir)?;
                 report.after = report.before.clone();
+                (report.skipped, report.skipped_total) = (Vec::new(), 0);
             }
             Err(error) => {
                 // What cannot be removed now is removed by the next open.
@@ -183,13 +245,13 @@ impl Work<'_> {
     }
 
     /// Step 1: the check counts as the first half of the work.
-    fn check(&mut self, disk: &dyn Disk, path: &Path) -> Result<()> {
+    fn check(&mut self, disk: &dyn Disk, path: &Path, damaged: Damaged) -> Result<()> {
         let mut all = 0;
         let report = verify_disk(disk, path, &mut |done, of| {
             all = of;
             (self.progress)(done, 2 * of)
         })?;
-        if let Some(finding) = report.findings.iter().find(|finding| !finding.harmless) {
+        if let Some(finding) = report.findings.iter().find(|finding| !damaged.passes(finding)) {
             let location = Location {
                 path: PathBuf::from(&finding.path),
                 offset: finding.offset,
@@ -222,7 +284,13 @@ impl Build<'_> {
     }
 
     /// Steps 2 and 3.
-    fn fill(&self, old: &Store, work: &mut Work<'_>) -> Result<Shape> {
+    fn fill(
+        &self,
+        old: &Store,
+        damaged: Damaged,
+        report: &mut OfflineReport,
+        work: &mut Work<'_>,
+    ) -> Result<Shape> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
         // Fails if something of that name is left that is not ours.
         self.disk.create_dir(&self.directory()).context("create", &self.directory())?;
@@ -247,14 +315,18 @@ impl Build<'_> {
         let new = new.open(self.directory())?;
         let (start, all) = (work.done, work.all);
         for (n, entry) in (0..).zip(old.iter()) {
-            let entry = entry?;
-            new.insert(entry.key(), entry.value())?;
+            match entry {
+                Ok(entry) => _ = new.insert(entry.key(), entry.value())?,
+                Err(error) if damaged == Damaged::Skip && error.is_corruption() => report.skip(&error),
+                Err(error) => return Err(error),
+            }
             if n % TELL == 0 {
                 work.done = start + (all - start) * n / records.max(1);
                 work.tell()?;
             }
         }
-        if new.len() != records {
+        // An entry whose record was unreadable when its page was split is in two pages, and not counted.
+        if new.len() > records || new.len() + report.skipped_total < records {
             let location = Location::file(&index_path(self.path));
             return Err(Error::corrupt("store", location, format!("{records} records"), new.len()));
         }

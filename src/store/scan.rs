@@ -18,7 +18,8 @@ use std::fmt;
 use std::ops::Deref;
 
 use crate::error::{Error, Result};
-use crate::index::slot::Slot;
+use crate::index::chain::Chain;
+use crate::index::slot::{Slot, Tag};
 use crate::log::record::{Invalid, Kind, Record};
 use crate::store::core::Core;
 use crate::store::read::Hit;
@@ -94,25 +95,36 @@ fn is_lasting(error: &Error) -> bool {
     }
 }
 
+/// The error of a record or value, with the key that it costs.
+fn with_key(error: Error, key: &[u8]) -> Error {
+    /// Bytes of a key that are shown.
+    const SHOWN: usize = 64;
+    let Error::Corrupt { what, location, expected, found } = error else { return error };
+    let more = if key.len() > SHOWN { "..." } else { "" };
+    let found = format!("{found} (key \"{}{more}\")", key[..key.len().min(SHOWN)].escape_ascii());
+    Error::Corrupt { what, location, expected, found }
+}
+
 impl Core {
     /// The page that a cursor points into. An error that is no damage concerns every page.
     pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
         let hash = cursor.reverse_bits();
         let mut damaged = Vec::new();
-        let (slots, number, growth) = {
+        let (slots, number, growth, split_base) = {
             let guard = self.table.lock(hash);
             let number = guard.growth.page_of(hash);
             let range = Range::of(number, guard.growth.level_of(hash));
-            let slots = match self.table.readable_chain(number) {
-                Ok((chain, None)) => chain.live_slots(),
+            let of = |chain: &Chain<'_>| (chain.live_slots(), chain.primary.page.split_base());
+            let (slots, split_base) = match self.table.readable_chain(number) {
+                Ok((chain, None)) => of(&chain),
                 // The pages before the damaged one hold entries that a lookup finds.
                 Ok((chain, Some(error))) if is_lasting(&error) => {
                     damaged.push(range.name(error));
-                    chain.live_slots()
+                    of(&chain)
                 }
                 Err(error) if is_lasting(&error) => {
                     damaged.push(range.name(error));
-                    Vec::new()
+                    (Vec::new(), 0)
                 }
                 Ok((_, Some(error))) | Err(error) => return Err(error),
             };
@@ -125,7 +137,7 @@ impl Core {
                     Err(error) => return Err(error.into()),
                 }
             }
-            (pinned, number, guard.growth)
+            (pinned, number, guard.growth, split_base)
         };
         let next = Range::of(number, growth.level_of(hash)).next;
         let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged, next };
@@ -140,7 +152,14 @@ impl Core {
                 Ok(entry) if slot.is_marked() && growth.page_of(entry.cursor.reverse_bits()) != number => {}
                 Ok(entry) if entry.cursor >= cursor => entries.push(entry),
                 Ok(_) => {}
-                Err(error) => scan.damaged.push(error),
+                Err(error) => {
+                    let is_own = |hash| growth.page_of(hash) == number && Tag::of(hash, split_base) == slot.tag();
+                    scan.damaged.push(match self.readable_key(*slot, pinned.as_ref()) {
+                        // Slot and key agree, so the damage is elsewhere in the record.
+                        Some(key) if is_own(self.hasher.hash(&key)) => with_key(error, &key),
+                        _ => error,
+                    });
+                }
             }
         }
         entries.sort_by_key(|entry| entry.cursor);
@@ -166,14 +185,20 @@ impl Core {
         Ok(Scanned { cursor, key, hit: Hit::new(slot, header, pinned) })
     }
 
+    /// The key of a record that does not validate, if there is one in its place.
+    fn readable_key(&self, slot: Slot, pinned: Option<&Pinned<'_>>) -> Option<Vec<u8>> {
+        Some(Record::at(pinned?, slot.place().offset()).ok()?.key().to_vec())
+    }
+
     /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
     pub(crate) fn entry<'s>(&'s self, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
         let Scanned { key, hit, .. } = scanned;
-        match self.fetch(hit)? {
+        match self.fetch(hit).map_err(|error| with_key(error.into(), &key))? {
             super::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value })),
             // The key has another value now, or none.
             super::read::Fetched::Gone => {
-                let value = self.get_placed(&key, self.hasher.hash(&key))?;
+                let value = self.get_placed(&key, self.hasher.hash(&key));
+                let value = value.map_err(|error| with_key(error.into(), &key))?;
                 Ok(value.map(|(_, value)| Entry { key, value: value.0 }))
             }
         }

@@ -13,7 +13,8 @@ use crate::{interrupt, output, progress};
 /// Writes a new index, sized for the content, without tombstones and overflow pages, and a new log without dead
 /// records, in the order of the index; then puts both in the place of the old ones in one step. Nobody may have the
 /// store open. Needs free space for the live records. Ctrl-C, a full disk or a crash leave the old store. Exit
-/// code 0: done, or nothing to gain. 2: it could not be done; the store is as it was.
+/// code 0: done, or nothing to gain. 1: done, and damaged records were left out. 2: it could not be done; the store is
+/// as it was.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
@@ -22,6 +23,10 @@ pub struct Args {
     /// Only tell what would be gained; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Leave out records and values that are damaged, and name them. They are gone then; `tophash repair` keeps the old
+    /// store
+    #[arg(long)]
+    skip_damaged: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -36,11 +41,15 @@ Example:
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
     let bar = progress::bytes(Some(0), "compact");
-    let result = tophash::compact_with(&args.store, args.dry_run, &mut |done, all| {
+    let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
         !interrupt::requested()
-    });
+    };
+    let result = match args.skip_damaged {
+        true => tophash::compact_skipping_damaged(&args.store, args.dry_run, &mut progress),
+        false => tophash::compact_with(&args.store, args.dry_run, &mut progress),
+    };
     bar.finish_and_clear();
     let report = match result {
         Ok(report) => report,
@@ -54,7 +63,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     } else {
         output::emit(&text(&args.store, &report))?;
     }
-    Ok(Outcome::Yes)
+    report.skipped.iter().for_each(|skipped| output::note(format_args!("skipped: {skipped}")));
+    Ok(if report.skipped_total == 0 { Outcome::Yes } else { Outcome::No })
 }
 
 /// The report for people: before and after, side by side.
@@ -89,6 +99,10 @@ fn text(store: &Path, report: &OfflineReport) -> String {
     } else {
         "nothing to gain: the store is as it was\n".to_string()
     });
+    if report.skipped_total > 0 {
+        let verb = if report.dry_run { "would be" } else { "were" };
+        text.push_str(&format!("damaged, and {verb} left out: {}\n", output::records(report.skipped_total)));
+    }
     text
 }
 

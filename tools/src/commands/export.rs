@@ -38,6 +38,10 @@ pub struct Args {
     /// db_load refuses it
     #[arg(long)]
     lmdb: bool,
+    /// Leave out records that are damaged, and name them on stderr; exit code 1 then. (`tophash repair` can save more: it
+    /// does not need the index)
+    #[arg(long)]
+    skip_damaged: bool,
     /// Print a summary as JSON (where the records go to a file)
     #[arg(long)]
     json: bool,
@@ -69,18 +73,43 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let mapsize_bytes = args.lmdb.then(|| mapsize_bytes(&store));
     let options = WriteOptions { print: args.print, database: args.database.clone(), mapsize_bytes };
     if argument::is_dash(&args.file) {
-        write_records(&store, args.format, &options, io::stdout().lock())?;
-        return Ok(Outcome::Yes);
+        let written = write_records(&store, args, &options, io::stdout().lock())?;
+        return Ok(written.outcome());
     }
-    let (records, bytes) = write_file(&store, args, &options)?;
+    let written = write_file(&store, args, &options)?;
+    let Written { records, bytes, skipped } = written;
     if args.json {
         let file = args.file.to_string_lossy();
-        output::emit_json(&json!({"file": file, "records": records, "record_bytes": bytes}))?;
+        output::emit_json(&json!({"file": file, "records": records, "record_bytes": bytes, "skipped": skipped}))?;
     } else {
         let text = format!("{} ({}) in {}\n", output::records(records), output::size(bytes), args.file.display());
         output::emit(&text)?;
     }
-    Ok(Outcome::Yes)
+    Ok(written.outcome())
+}
+
+/// What was written, and what was left out.
+#[derive(Clone, Copy)]
+struct Written {
+    records: u64,
+    /// Of their keys and values.
+    bytes: u64,
+    /// Damaged places.
+    skipped: u64,
+}
+
+impl Written {
+    fn outcome(self) -> Outcome {
+        if self.skipped == 0 {
+            return Outcome::Yes;
+        }
+        let (records, places) = (output::records(self.records), if self.skipped == 1 { "place" } else { "places" });
+        output::note(format_args!(
+            "{} damaged {places} skipped, {records} written; `tophash repair STORE NEW` can save more",
+            output::count(self.skipped)
+        ));
+        Outcome::No
+    }
 }
 
 /// Address space for LMDB, not disk. Its pages may be half full, large values take whole pages, and loading leaves
@@ -93,13 +122,13 @@ fn mapsize_bytes(store: &Store) -> u64 {
 }
 
 /// Writes to a temporary file beside the target and renames it, so that nobody takes half an export for a whole one.
-fn write_file(store: &Store, args: &Args, options: &WriteOptions) -> anyhow::Result<(u64, u64)> {
+fn write_file(store: &Store, args: &Args, options: &WriteOptions) -> anyhow::Result<Written> {
     let path = &args.file;
     // A device or a named pipe cannot be replaced, only written to.
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         let file = std::fs::OpenOptions::new().write(true).open(path);
         let file = file.with_context(|| format!("open {}", path.display()))?;
-        return write_records(store, args.format, options, file);
+        return write_records(store, args, options, file);
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new()
@@ -108,24 +137,27 @@ fn write_file(store: &Store, args: &Args, options: &WriteOptions) -> anyhow::Res
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory)
         .with_context(|| format!("create a file in {}", directory.display()))?;
-    let written = write_records(store, args.format, options, file.as_file())?;
+    let written = write_records(store, args, options, file.as_file())?;
     file.as_file().sync_all().with_context(|| format!("sync {}", path.display()))?;
     file.persist(path).map_err(|error| error.error).with_context(|| format!("create {}", path.display()))?;
     Ok(written)
 }
 
-/// Writes all records; returns their number and the bytes of their keys and values.
-fn write_records(
-    store: &Store,
-    format: Format,
-    options: &WriteOptions,
-    output: impl Write,
-) -> anyhow::Result<(u64, u64)> {
+/// Writes all records.
+fn write_records(store: &Store, args: &Args, options: &WriteOptions, output: impl Write) -> anyhow::Result<Written> {
     let bar = progress::records(store.len(), "export");
-    let mut writer = format::writer(format, BufWriter::with_capacity(1 << 18, output), options)?;
-    let (mut records, mut bytes) = (0, 0);
+    let mut writer = format::writer(args.format, BufWriter::with_capacity(1 << 18, output), options)?;
+    let Written { mut records, mut bytes, mut skipped } = Written { records: 0, bytes: 0, skipped: 0 };
     for entry in store.iter() {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if args.skip_damaged => {
+                skipped += 1;
+                bar.suspend(|| output::note(format_args!("skipped: {error}")));
+                continue;
+            }
+            Err(error) => return Err(anyhow!(error).context("--skip-damaged leaves out what is damaged")),
+        };
         writer.write(entry.key(), entry.value())?;
         records += 1;
         bytes += (entry.key().len() + entry.value().len()) as u64;
@@ -137,11 +169,11 @@ fn write_records(
         }
     }
     // Nobody writes while the store is open read-only. Before the format's last line: a short file stays incomplete.
-    if records != store.len() {
+    if skipped == 0 && records != store.len() {
         let expected = store.len();
         return Err(anyhow!("{records} records were found, the store counts {expected}; run `tophash verify`"));
     }
     writer.finish()?;
     bar.finish_and_clear();
-    Ok((records, bytes))
+    Ok(Written { records, bytes, skipped })
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use data_encoding::HEXLOWER;
 use serde_json::json;
 use tophash::{Entry, Store};
@@ -35,10 +36,13 @@ pub struct Args {
     /// Print keys without values
     #[arg(long)]
     keys_only: bool,
+    /// Pass over what is damaged, and name it on stderr; exit code 1 then. Without it, the scan stops there
+    #[arg(long)]
+    skip_damaged: bool,
     /// Keys, values and P in hex
     #[arg(long)]
     hex: bool,
-    /// Print {"entries": [...], "next_cursor": "..."}; the cursor is a string, because many JSON readers keep 53 bits
+    /// Print {"entries": [...], "next_cursor": "...", "skipped": 0}; the cursor is a string, because many JSON readers keep 53 bits
     #[arg(long)]
     json: bool,
 }
@@ -59,26 +63,32 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     let store = open::read_only(&args.store)?;
     let mut printer = Printer::new(BufWriter::new(io::stdout().lock()), args);
-    let next = scan(&store, args.cursor, args.limit, &prefix, &mut printer)?;
-    printer.finish(next)?;
+    let (next, skipped) = scan(&store, args, &prefix, &mut printer)?;
+    printer.finish(next, skipped)?;
     if !args.json && args.limit.is_some() {
         match next {
             Some(cursor) => output::note(format_args!("next: --cursor {cursor}")),
             None => output::note(format_args!("no more records")),
         }
     }
-    Ok(Outcome::Yes)
+    if skipped == 0 {
+        return Ok(Outcome::Yes);
+    }
+    let places = if skipped == 1 { "place" } else { "places" };
+    output::note(format_args!("{} damaged {places} skipped", output::count(skipped)));
+    Ok(Outcome::No)
 }
 
-/// Prints matching entries from `cursor` on until `limit` of them were printed; returns where to go on.
+/// Prints matching entries from the cursor on until as many were printed as are asked for; returns where to go on, and how
+/// many damaged places were passed over.
 fn scan(
     store: &Store,
-    mut cursor: u64,
-    limit: Option<u64>,
+    args: &Args,
     prefix: &[u8],
     printer: &mut Printer<'_, impl Write>,
-) -> anyhow::Result<Option<u64>> {
-    let mut remaining = limit.unwrap_or(u64::MAX);
+) -> anyhow::Result<(Option<u64>, u64)> {
+    let (mut cursor, mut skipped) = (args.cursor, 0);
+    let mut remaining = args.limit.unwrap_or(u64::MAX);
     while remaining > 0 {
         let wanted = usize::try_from(remaining).unwrap_or(usize::MAX);
         let step = if prefix.is_empty() { wanted.min(STEP) } else { STEP };
@@ -95,12 +105,21 @@ fn scan(
             printer.print(entry)?;
             remaining = remaining.saturating_sub(1);
         }
+        for error in entries.damaged {
+            if !args.skip_damaged {
+                printer.out.flush()?;
+                let hint = next.map_or_else(String::new, |next| format!("; --cursor {next} goes on behind it"));
+                return Err(anyhow!(error).context(format!("--skip-damaged passes over what is damaged{hint}")));
+            }
+            skipped += 1;
+            output::note(format_args!("skipped: {error}"));
+        }
         match next {
             Some(next) => cursor = next,
-            None => return Ok(None),
+            None => return Ok((None, skipped)),
         }
     }
-    Ok(Some(cursor))
+    Ok((Some(cursor), skipped))
 }
 
 struct Printer<'a, W: Write> {
@@ -141,11 +160,11 @@ impl<'a, W: Write> Printer<'a, W> {
         }
     }
 
-    fn finish(&mut self, next: Option<u64>) -> io::Result<()> {
+    fn finish(&mut self, next: Option<u64>, skipped: u64) -> io::Result<()> {
         if self.args.json {
             let begin = if self.printed == 0 { "{\"entries\":[" } else { "" };
             let cursor = json!(next.map(|cursor| cursor.to_string()));
-            writeln!(self.out, "{begin}\n],\"next_cursor\":{cursor}}}")?;
+            writeln!(self.out, "{begin}\n],\"next_cursor\":{cursor},\"skipped\":{skipped}}}")?;
         }
         self.out.flush()
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod compact;
+mod damaged;
 mod demo;
 mod doctor;
 mod formats;

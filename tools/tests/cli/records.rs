@@ -209,9 +209,9 @@ fn scans_escape_what_is_not_text() {
     assert_eq!(desk.ok(&["scan", "s", "--hex"]), b"00ff\t090a5c\n");
     assert_eq!(desk.ok(&["scan", "s", "--hex", "--prefix", "01"]), b"");
     let page = desk.run(&["scan", "s", "--json"]).json();
-    assert_eq!(page, json!({"entries": [{"key_b64": "AP8=", "value": "\t\n\\"}], "next_cursor": null}));
+    assert_eq!(page, json!({"entries": [{"key_b64": "AP8=", "value": "\t\n\\"}], "next_cursor": null, "skipped": 0}));
     let page = desk.run(&["scan", "s", "--json", "--prefix", "none"]).json();
-    assert_eq!(page, json!({"entries": [], "next_cursor": null}));
+    assert_eq!(page, json!({"entries": [], "next_cursor": null, "skipped": 0}));
 }
 
 #[test]
