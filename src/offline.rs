@@ -284,13 +284,7 @@ impl Build<'_> {
     }
 
     /// Steps 2 and 3.
-    fn fill(
-        &self,
-        old: &Store,
-        damaged: Damaged,
-        report: &mut OfflineReport,
-        work: &mut Work<'_>,
-    ) -> Result<Shape> {
+    fn fill(&self, old: &Store, damaged: Damaged, report: &mut OfflineReport, work: &mut Work<'_>) -> Result<Shape> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
         // Fails if something of that name is left that is not ours.
         self.disk.create_dir(&self.directory()).context("create", &self.directory())?;

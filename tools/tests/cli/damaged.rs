@@ -69,7 +69,8 @@ fn scan_stops_or_passes_over_the_damaged_record() {
     // The same a few records at a time.
     let (mut cursor, mut seen, mut skipped) = (Some("0".to_string()), Vec::new(), 0);
     while let Some(at) = cursor {
-        let ran = desk.run(&["scan", "s", "--json", "--keys-only", "--limit", "300", "--skip-damaged", "--cursor", &at]);
+        let ran =
+            desk.run(&["scan", "s", "--json", "--keys-only", "--limit", "300", "--skip-damaged", "--cursor", &at]);
         let page = ran.json();
         let entries = page["entries"].as_array().expect("entries").iter();
         seen.extend(entries.map(|entry| entry["key"].as_str().expect("a key").to_string()));
