@@ -7,7 +7,7 @@ use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
 use crate::checkpoint::meta::Meta;
 use crate::checksum::KeyHasher;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Fault, IoContext, Result};
 use crate::index::page::PageImage;
 use crate::index::slot::Slot;
 use crate::index::split::ReadHash;
@@ -221,6 +221,18 @@ impl Core {
         Ok(())
     }
 
+    /// Refuses reads in a forked child: its index is that of several moments, and a lock may be held by a thread that it
+    /// does not have.
+    #[inline]
+    pub(crate) fn check_readable(&self) -> std::result::Result<(), Fault> {
+        if self.fork.is_child() { Err(self.forked()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn forked(&self) -> Fault {
+        Box::new(Error::Forked { path: self.path.clone(), owner: self.fork.owner() })
+    }
+
     #[cold]
     fn not_writable(&self) -> Error {
         let path = self.path.clone();
@@ -229,7 +241,7 @@ impl Core {
         } else if let Some(cause) = self.poison.get() {
             Error::Poisoned { path, cause: cause.clone() }
         } else {
-            Error::Forked { path, owner: self.fork.owner() }
+            *self.forked()
         }
     }
 

@@ -84,7 +84,7 @@ impl Store {
     /// The value of a key, without a copy. Takes no lock; about two dependent memory accesses.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the record (or one that could be the key's) does not match its checksum.
+    /// [`Error::Corrupt`] if the record (or one that could be the key's) does not match its checksum; [`Error::Forked`].
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
