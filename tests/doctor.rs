@@ -246,7 +246,8 @@ fn an_unclean_end_and_damage_are_said() {
     copy_store(&path, &copy);
     store.close().unwrap();
     let d = tophash::doctor(&copy).unwrap();
-    assert!(!d.clean && d.records == FULL);
+    assert!(!d.clean && d.records == FULL + 1);
+    assert_eq!((d.tail_records, d.slots.live, d.index_is_current()), (1, FULL, false));
     assert_eq!((level(&d, "not-closed"), level(&d, "damage")), (Some(Level::Info), None));
 
     // One page of 32 is damaged: the rest is counted.
@@ -261,6 +262,40 @@ fn an_unclean_end_and_damage_are_said() {
     assert_eq!((d.damage.len(), d.damage[0].kind.as_str(), d.damage[0].page), (1, "page-checksum", Some(140)));
     assert_eq!(d.table.pages_in_use, whole.table.pages_in_use - 1);
     assert!(d.slots.live < whole.slots.live);
+}
+
+/// A store that no checkpoint was made of: the diagnosis counted no record, took all of the log for spare files, and
+/// said that compaction would give it back.
+#[test]
+fn the_tail_of_a_store_that_was_not_closed_counts() {
+    let dir = scratch();
+    let (path, copy) = (dir.path().join("store"), dir.path().join("copy"));
+    let store = options().checkpoint_bytes(1 << 30).open(&path).unwrap();
+    fill(&store, 3000);
+    (0..300).for_each(|n| _ = store.insert(key(n), bytes(100, n + 7)).unwrap());
+    (300..400).for_each(|n| _ = store.remove(key(n)).unwrap());
+    store.sync().unwrap();
+    // Its sync mark says that what precedes was durable.
+    store.insert(b"last", b"").unwrap();
+    copy_store(&path, &copy);
+    store.close().unwrap();
+    let (whole, d) = (tophash::doctor(&path).unwrap(), tophash::doctor(&copy).unwrap());
+    assert_eq!((d.records, d.tail_records, d.tail_problem.clone()), (2901, 3401, None));
+    assert_eq!((d.log.bytes, d.log.dead_bytes), (whole.log.bytes, whole.log.dead_bytes));
+    assert_eq!((d.log.removals, d.table.level_needed), (whole.log.removals, whole.table.level_needed));
+    let live = d.log.bytes - d.log.dead_bytes;
+    assert!(d.reclaimable.log_bytes + live <= d.disk.log, "{:?} of {:?}", d.reclaimable, d.disk);
+    let advised: Vec<_> = d.advice.iter().map(|advice| advice.rule.as_str()).collect();
+    assert!(!advised.contains(&"table-too-large") && !advised.contains(&"load"), "{advised:?}");
+
+    // A tail that cannot be read: what is not known is not advised from.
+    let segment = std::fs::read_dir(copy.join("log-1")).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[128 + 20] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let d = tophash::doctor(&copy).unwrap();
+    assert!(d.tail_problem.is_some() && !d.log_is_current() && d.reclaimable.bytes() == 0, "{d:?}");
+    assert!(d.advice.iter().all(|advice| advice.rule == "not-closed"), "{:?}", d.advice);
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub struct Advice {
 
 /// How a store's space is used, and what can be done about it. Made by [`doctor`](crate::doctor()).
 ///
-/// The figures are those of the last checkpoint; closing a store makes one.
+/// The figures of a store that was closed are those of its last checkpoint. Of one that was not, records and log are
+/// current, and those of pages and slots are of the last checkpoint: see [`index_is_current`](Self::index_is_current).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -74,7 +75,13 @@ pub struct Diagnosis {
     pub generation: u64,
     /// True if the store was closed cleanly: then the figures are all there is.
     pub clean: bool,
-    /// Records in the index.
+    /// Changes in the log behind the checkpoint, which records and log count.
+    pub tail_records: u64,
+    /// Bytes of the log behind the checkpoint.
+    pub tail_bytes: u64,
+    /// Why the log behind the checkpoint could not be read: records and log are those of the checkpoint then.
+    pub tail_problem: Option<String>,
+    /// Records in the store.
     pub records: u64,
     /// Size and state of the table.
     pub table: TableFigures,
@@ -120,6 +127,18 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// True if the figures of pages and slots are those of now: nothing was changed since the last checkpoint.
+    #[must_use]
+    pub fn index_is_current(&self) -> bool {
+        self.clean || (self.tail_records == 0 && self.log_is_current())
+    }
+
+    /// True if the figures of records and log are those of now.
+    #[must_use]
+    pub fn log_is_current(&self) -> bool {
+        self.clean || self.tail_problem.is_none()
+    }
+
     /// Adds the figures of a running store (from [`Store::stats`](crate::Store::stats)) and what the rules say about
     /// them: only a running store knows where its inserts went and what its callers waited for.
     pub fn include_stats(&mut self, stats: Stats) {

@@ -27,15 +27,17 @@ use super::state::{PAGE, State};
 use super::{extents, lock_shared};
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
 use crate::checkpoint::journal::journal_path;
-use crate::checkpoint::meta::Meta;
+use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::region::BITMAP_BITS;
 use crate::index::table::level_for;
 use crate::log::blob::parse_blob_name;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, parse_segment_name};
 use crate::offline::FILL_PERMILLE;
-use crate::options::Tuning;
+use crate::options::{Options, Tuning};
+use crate::store::Store;
 use crate::store::create::{index_path, log_path};
+use crate::sync::Ordering;
 use crate::sys::{Disk, OpenMode, RealDisk};
 
 /// Diagnoses the store at a path. See [`doctor_with`].
@@ -61,17 +63,21 @@ pub fn doctor(path: impl AsRef<Path>) -> Result<Diagnosis> {
 /// compaction would give back, and what to do. Changes nothing. `progress` is told (bytes done, bytes in all, as far
 /// as is known) and ends the diagnosis by returning false.
 ///
-/// The figures are those of the last checkpoint, which is all there is if the store was closed.
+/// If the store was closed, the last checkpoint is all there is. If not, the log's tail is replayed in memory, as a
+/// read-only open does: records and log are current then, and the figures of pages and slots are those of the last
+/// checkpoint. If that open is refused, the log's figures are of the last checkpoint too, the refusal is in
+/// [`Diagnosis::tail_problem`], and no advice is drawn from them.
 ///
 /// # Errors
 /// If the diagnosis cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
 /// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if
 /// the checkpoint cannot be read; [`Error::Aborted`] if `progress` said so. Other damage is in the diagnosis.
 pub fn doctor_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Diagnosis> {
-    doctor_disk(&RealDisk, path, progress)
+    let reader = Options::new().read_only(true).create(false);
+    diagnose(&RealDisk, path.as_ref(), Some(&reader), progress)
 }
 
-/// Diagnoses a store on any disk. See [`doctor_with`].
+/// Diagnoses a store on any disk, without replaying its log's tail. See [`doctor_with`].
 ///
 /// # Errors
 /// As [`doctor_with`].
@@ -81,7 +87,16 @@ pub fn doctor_disk(
     path: impl AsRef<Path>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Diagnosis> {
-    let path = path.as_ref();
+    diagnose(disk, path.as_ref(), None, progress)
+}
+
+/// `reader` opens the store for reading, which replays the log's tail.
+fn diagnose(
+    disk: &dyn Disk,
+    path: &Path,
+    reader: Option<&Options>,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Diagnosis> {
     let (_lock, anchored) = lock_shared(disk, path)?;
     let disk = anchored.as_deref().unwrap_or(disk);
     let index_path = index_path(path);
@@ -106,7 +121,15 @@ pub fn doctor_disk(
     Census::new(&state, &primary, &overflow).run(&mut sink, &mut diagnosis)?;
     // Looks at the files' headers; what is wrong with them is a finding.
     Segments::find(disk, &dir, &state, &mut sink)?;
-    note_log(disk, &dir, &state, &mut diagnosis)?;
+    let mut segments: Vec<SegmentFigures> = state.meta.segments.iter().map(figures_of).collect();
+    if !state.header.clean {
+        match reader.map(|options| options.clone().open(path)) {
+            Some(Ok(store)) => segments = note_tail(&store, &state, &mut diagnosis),
+            Some(Err(error)) => diagnosis.tail_problem = Some(error.to_string()),
+            None => diagnosis.tail_problem = Some("it was not asked for".into()),
+        }
+    }
+    note_log(disk, &dir, segments, &mut diagnosis)?;
     note_reclaimable(&state, &mut diagnosis);
     diagnosis.bytes_read = sink.report.bytes_read;
     diagnosis.damage = std::mem::take(&mut sink.report.findings);
@@ -125,10 +148,15 @@ fn unreadable(index: &Path, sink: &Sink<'_>) -> Error {
     }
 }
 
+/// The level at which a table has room for so many records. Thresholds are not stored; those of the defaults are what the
+/// next writer will most likely go by.
+fn level_needed(state: &State, records: u64) -> u32 {
+    level_for(state.header.geometry, &Tuning::default(), records).into()
+}
+
 fn note_table(state: &State, to: &mut Diagnosis) {
     let (growth, meta, geometry) = (state.meta.growth, &state.meta, state.header.geometry);
-    // Thresholds are not stored; those of the defaults are what the next writer will most likely go by.
-    let level = |records| u32::from(level_for(geometry, &Tuning::default(), records));
+    let level = |records| level_needed(state, records);
     to.records = meta.records;
     let table = &mut to.table;
     table.level = u32::from(growth.level());
@@ -146,16 +174,42 @@ fn note_table(state: &State, to: &mut Diagnosis) {
     to.blobs.dying = meta.blobs.dying.len() as u64;
 }
 
-fn note_log(disk: &dyn Disk, dir: &Path, state: &State, to: &mut Diagnosis) -> Result<()> {
-    for entry in &state.meta.segments {
-        let bytes = entry.end.saturating_sub(SEGMENT_HEADER_BYTES);
-        let figures = SegmentFigures {
-            sequence: entry.sequence.into(),
-            capacity: entry.capacity,
+/// A segment, as the checkpoint knows it.
+fn figures_of(entry: &SegmentEntry) -> SegmentFigures {
+    let bytes = entry.end.saturating_sub(SEGMENT_HEADER_BYTES);
+    SegmentFigures {
+        sequence: entry.sequence.into(),
+        capacity: entry.capacity,
+        bytes,
+        dead_bytes: entry.dead.min(bytes),
+        removals: entry.removals,
+    }
+}
+
+/// What the log's tail adds: the figures of a store that was opened read-only. Returns its segments.
+fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFigures> {
+    let stats = store.stats();
+    to.records = stats.records;
+    to.table.level_needed = level_needed(state, stats.records);
+    to.tail_records = stats.recovery.replayed_records;
+    to.tail_bytes = stats.recovery.replayed_bytes;
+    to.blobs.bytes = stats.log.blob_bytes;
+    let log = &store.core().log;
+    let figures = log.segments().into_iter().map(|segment| {
+        let bytes = segment.end().unwrap_or(0).saturating_sub(SEGMENT_HEADER_BYTES);
+        SegmentFigures {
+            sequence: segment.sequence.into(),
+            capacity: segment.capacity,
             bytes,
-            dead_bytes: entry.dead.min(bytes),
-            removals: entry.removals,
-        };
+            dead_bytes: log.dead(segment.slot).min(bytes),
+            removals: segment.removals.load(Ordering::Relaxed),
+        }
+    });
+    figures.collect()
+}
+
+fn note_log(disk: &dyn Disk, dir: &Path, segments: Vec<SegmentFigures>, to: &mut Diagnosis) -> Result<()> {
+    for figures in segments {
         to.log.segments += 1;
         to.log.bytes += figures.bytes;
         to.log.dead_bytes += figures.dead_bytes;
@@ -168,7 +222,7 @@ fn note_log(disk: &dyn Disk, dir: &Path, state: &State, to: &mut Diagnosis) -> R
             to.disk.blobs += bytes;
         } else if let Some(sequence) = parse_segment_name(&name) {
             to.disk.log += bytes;
-            if !state.meta.segments.iter().any(|entry| entry.sequence == sequence) {
+            if !to.segments.iter().any(|segment| segment.sequence == u64::from(sequence)) {
                 to.log.spare_files += 1;
                 to.log.spare_bytes += bytes;
             }
@@ -179,6 +233,9 @@ fn note_log(disk: &dyn Disk, dir: &Path, state: &State, to: &mut Diagnosis) -> R
 
 /// What offline compaction leaves: a table filled to its measure, the live records, hardly any journal.
 fn note_reclaimable(state: &State, to: &mut Diagnosis) {
+    if !to.log_is_current() {
+        return;
+    }
     let tuning = Tuning { grow_permille: FILL_PERMILLE as u32, ..Tuning::default() };
     let level = level_for(state.header.geometry, &tuning, to.records);
     let pages = 1u64 << level.min(38);

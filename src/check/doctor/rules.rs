@@ -27,6 +27,24 @@ const SEGMENTS_SPARED: u64 = 4;
 /// Space that is not worth a word.
 const SMALL_BYTES: u64 = 1 << 20;
 
+/// Rules that go by the figures of pages and slots.
+const OF_INDEX: &[&str] = &[
+    "tombstones",
+    "pseudo-full-pages",
+    "absent-key-lookups",
+    "load",
+    "chains",
+    "long-chain",
+    "needless-overflow",
+    "stranded-slots",
+    "table-too-large",
+    "reserved-room",
+    "resize-under-way",
+];
+/// Rules that go by the figures of records and log.
+const OF_LOG: &[&str] =
+    &["dead-log", "empty-segments", "remove-records", "table-too-large", "blobs-to-unlink", "compaction-pays"];
+
 /// All rules, in the order of a store's parts.
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -50,10 +68,19 @@ pub(super) const RULES: &[Rule] = &[
         name: "not-closed",
         levels: &[(Info, 1.0)],
         measure: |d| Some(f64::from(u8::from(!d.clean))),
-        finding: |_| {
-            "the store was not closed cleanly: writes since the last checkpoint are not in these figures".into()
+        finding: |d| match &d.tail_problem {
+            None if d.tail_records == 0 => "the store was not closed cleanly; nothing follows the last checkpoint".into(),
+            None => format!(
+                "the store was not closed cleanly: {} behind the last checkpoint; the figures of pages and slots are of the \
+                 last checkpoint",
+                things(d.tail_records, "change")
+            ),
+            Some(why) => format!(
+                "the store was not closed cleanly, and what follows the last checkpoint could not be read ({why}): all \
+                 figures are of the last checkpoint"
+            ),
         },
-        reason: "the index and the counters of dead bytes are as old as the last checkpoint",
+        reason: "nothing is advised from figures that are not current",
         action: "open and close the store, then ask again; `Store::checkpoint` before a copy is taken",
     },
     Rule {
@@ -371,13 +398,20 @@ pub(super) const RULES: &[Rule] = &[
 
 /// What the rules say, the worst first.
 pub(super) fn apply(diagnosis: &Diagnosis) -> Vec<Advice> {
-    let mut advice: Vec<Advice> = RULES.iter().filter_map(|rule| rule.check(diagnosis)).collect();
+    let current = RULES.iter().filter(|rule| rule.speaks_of_now(diagnosis));
+    let mut advice: Vec<Advice> = current.filter_map(|rule| rule.check(diagnosis)).collect();
     // Stable: within a level in the order of the table.
     advice.sort_by_key(|advice| std::cmp::Reverse(advice.level));
     advice
 }
 
 impl Rule {
+    /// False if the rule's figures are those of a checkpoint behind which the store was changed.
+    fn speaks_of_now(&self, diagnosis: &Diagnosis) -> bool {
+        (!OF_INDEX.contains(&self.name) || diagnosis.index_is_current())
+            && (!OF_LOG.contains(&self.name) || diagnosis.log_is_current())
+    }
+
     fn check(&self, diagnosis: &Diagnosis) -> Option<Advice> {
         let measured = (self.measure)(diagnosis)?;
         let &(level, threshold) = self.levels.iter().rev().find(|&&(_, threshold)| measured >= threshold)?;

@@ -83,6 +83,10 @@ fn head(text: &mut String, store: &Path, d: &Diagnosis) {
         "level {}, {state}; the records need level {}{floor}; checkpoint {}",
         table.level, table.level_needed, d.generation
     );
+    if !d.index_is_current() {
+        let figures = if d.log_is_current() { "the figures of pages and slots are" } else { "all figures are" };
+        let _ = writeln!(text, "not closed: {figures} of the last checkpoint");
+    }
 }
 
 fn advice(text: &mut String, store: &Path, d: &Diagnosis) {
