@@ -69,7 +69,9 @@ pub(super) const RULES: &[Rule] = &[
         levels: &[(Info, 1.0)],
         measure: |d| Some(f64::from(u8::from(!d.clean))),
         finding: |d| match &d.tail_problem {
-            None if d.tail_records == 0 => "the store was not closed cleanly; nothing follows the last checkpoint".into(),
+            None if d.tail_records == 0 => {
+                "the store was not closed cleanly; nothing follows the last checkpoint".into()
+            }
             None => format!(
                 "the store was not closed cleanly: {} behind the last checkpoint; the figures of pages and slots are of the \
                  last checkpoint",
