@@ -152,7 +152,7 @@ impl LogView {
     /// Copies the memory from an offset (a multiple of 8) on.
     ///
     /// # Safety
-    /// No other thread may be appending to the mapping meanwhile.
+    /// What another thread is appending meanwhile is seen in part, word by word, and must not be relied on.
     pub unsafe fn copy_out(&self, offset: usize, buffer: &mut [u8]) {
         assert!(offset.is_multiple_of(8) && offset + buffer.len() <= self.bytes);
         for (bytes, word) in buffer.chunks_mut(8).zip(&self.words[offset / 8..]) {

@@ -1,7 +1,7 @@
 //! Growth and shrinking beside readers, writers and iterations. A reader may sleep through all of a split, a
 //! merge, or both, and must not take a key for absent that was there throughout.
 
-use tophash::{Stats, Tuning};
+use tophash::{PartOrder, PartPlan, Stats, Tuning};
 
 use crate::common::calls::Task;
 use crate::index::{four_pages, one_bucket, splits, two_pages};
@@ -173,4 +173,25 @@ fn compaction_shrinks_beside_readers_and_writers() {
         .task(|t| t.iterate(0..14))
         .shows("merges", merges)
         .run();
+}
+
+/// What is opened after the tasks is a young store with nothing but a tail: three tasks replay it.
+#[test]
+fn a_tail_is_replayed_by_several_tasks() {
+    for order in [PartOrder::AtOnce, PartOrder::LastFirst, PartOrder::NoThreadFor(1)] {
+        Scenario::new("parts of a replay")
+            .tuning(|tuning| Tuning { parts: PartPlan { parts: 3, order }, ..tuning })
+            .prepare(|t| (0..30).for_each(|key| t.insert(key)))
+            .task(|t| {
+                (30..60).for_each(|key| t.insert(key));
+                t.remove_many(20..35);
+            })
+            .task(|t| {
+                (0..10).for_each(|key| t.remove(key));
+                t.apply(&[3, 61, 62], &[40, 41]);
+            })
+            .shows("splits", splits)
+            .weight(50)
+            .run();
+    }
 }

@@ -18,8 +18,8 @@ use crate::world::{Call, Held, World};
 
 /// A simulated disk. Clones share it.
 ///
-/// For stores without background threads that are used by one thread at a time: a log mapping is looked at
-/// without a lock, from inside the calls that the store makes.
+/// A log mapping is looked at without a lock, from inside the calls that the store makes. Beside threads that append,
+/// what is seen above the watermark is of no one moment, as it is for the writeback of a kernel.
 #[derive(Clone)]
 pub struct SimDisk(Arc<Mutex<World>>);
 
@@ -50,6 +50,12 @@ impl SimDisk {
     /// From now on every I/O boundary is written down.
     pub fn record(&self) {
         self.0.lock().recorder = Some(Recorder::default());
+    }
+
+    /// Several threads will use the store: a private page never shows a later write of the file, because the disk cannot
+    /// tell whether the store changes the page just then.
+    pub fn serve_threads(&self) {
+        self.0.lock().threads = true;
     }
 
     /// Ends the recording. Returns the boundaries, and how many were met in all.

@@ -10,6 +10,7 @@
 //! * [`oracle`]: what may be in a store afterwards.
 //! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
 //! * [`faults`], [`fault_layer`], [`full`]: calls that fail, and what must be true then.
+//! * [`resources`]: what a process lacks for a moment.
 //! * [`traced`]: what a disk is asked for, to hold the simulated one against the real one.
 //! * [`story`]: crashes that were bugs once.
 //! * [`corruption`]: files that were damaged.
@@ -29,6 +30,7 @@ pub mod oracle;
 pub mod parts;
 pub mod random;
 pub mod recorder;
+pub mod resources;
 pub mod run;
 pub mod script;
 pub mod scripts;

@@ -142,9 +142,9 @@ impl Op {
 pub struct Script {
     /// Its name.
     pub name: &'static str,
-    /// When writes become durable. Not `Every`: there are no background threads.
+    /// When writes become durable. `Every` with background threads only.
     pub sync: SyncPolicy,
-    /// Constants of the store; without background threads.
+    /// Constants of the store.
     pub tuning: Tuning,
     /// Bytes of a segment.
     pub segment_bytes: u64,
@@ -160,6 +160,9 @@ impl Script {
     /// The options with which its store is opened on a simulated disk.
     #[must_use]
     pub fn options(&self, disk: &SimDisk) -> Options {
+        if self.tuning.background {
+            disk.serve_threads();
+        }
         self.options_on(Arc::new(disk.clone()))
     }
 

@@ -71,6 +71,18 @@ pub fn fixed() -> Vec<Script> {
     ]
 }
 
+/// A script with the background threads on. They sync, run checkpoints, compact, grow and prepare while the steps go on.
+#[must_use]
+pub fn with_threads(mut script: Script) -> Script {
+    script.tuning.background = true;
+    // Two thirds keep their policy; the others are synced by a thread.
+    if script.sync == SyncPolicy::Manual && script.ops.len().is_multiple_of(3) {
+        script.sync = SyncPolicy::Every(std::time::Duration::from_millis(1));
+    }
+    script.checkpoint_bytes = script.checkpoint_bytes.min(4000);
+    script
+}
+
 /// Histories made at random, so many of each family.
 #[must_use]
 pub fn random(seed: u64, each: usize) -> Vec<Script> {

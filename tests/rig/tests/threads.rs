@@ -1,10 +1,13 @@
-//! What ships with threads, on the simulated disk: recoveries by several of them in chosen orders.
+//! What ships with threads, on the simulated disk: recoveries by several of them in chosen orders, histories and crashes
+//! beside background threads, and what a process lacks for a moment.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tophash::PartPlan;
 use tophash_rig::parts::{Kind, Tally, leave, orders};
-use tophash_rig::{scale, seed};
+use tophash_rig::{churn, crash, scale, scripts, seed};
 
 /// **Recovery lost a quarter of acknowledged, synced records.** Each thread of a replay loaded the table's growth word itself
 /// and partitioned the tail with it. A thread that began late saw a table that the others had doubled meanwhile: some
@@ -38,4 +41,73 @@ fn every_order_of_the_parts_recovers_the_same() {
     violations.truncate(10);
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
     assert!(total.doublings > 0 && total.read_only > 0, "too little was tested: {total}");
+}
+
+/// Runs work over many threads until there is no more, or too much is wrong.
+fn each<T: Sync>(all: &[T], work: impl Fn(&T) -> Result<(), String> + Sync) -> Vec<String> {
+    let (next, violations) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if violations.lock().len() >= 8 {
+                        return;
+                    }
+                    if let Err(what) = work(one) {
+                        violations.lock().push(what);
+                    }
+                }
+            });
+        }
+    });
+    violations.into_inner()
+}
+
+/// The crash layer with everything on that ships: checkpoints, compaction, growth, preparation and syncs by threads. The
+/// moments at which the power fails come from the disk's own calls, whichever thread makes them, so a run
+/// is judged by itself and does not repeat.
+#[test]
+fn nothing_acknowledged_is_lost_beside_background_threads() {
+    let (seed, scale, started) = (seed(), scale(), Instant::now());
+    let mut all = scripts::fixed();
+    all.extend(scripts::random(seed, if scale >= 10 { scale } else { 1 }));
+    let only = std::env::var("TOPHASH_TEST_SCRIPT").ok();
+    all.retain(|script| only.as_ref().is_none_or(|only| only == script.name));
+    let mut total = crash::Tally::default();
+    let mut violations = Vec::new();
+    let mut settings = crash::Settings::of_scale(scale, seed);
+    // Recoveries that start threads take longer: some of the boundaries.
+    settings.boundary_one_in = if scale >= 10 { 4 } else { 120 };
+    settings.depth.exhaustive = settings.depth.exhaustive.min(8);
+    for script in all {
+        let outcome = crash::run(&scripts::with_threads(script), &settings);
+        total.add(&outcome.tally);
+        violations.extend(outcome.violations);
+    }
+    println!("crash, with threads: {total}, seed: {seed}, scale: {scale} ({:.1?})", started.elapsed());
+    violations.truncate(8);
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
+    assert!(total.recoveries > 0, "too little was tested: {total}");
+}
+
+/// Histories without crashes but for deaths of the process, compared step by step, with every background thread on.
+#[test]
+fn histories_with_background_threads_agree_with_a_map() {
+    let (seed, scale, started) = (seed(), scale(), Instant::now());
+    let mut all = scripts::fixed();
+    all.extend(scripts::random(seed, 4 * scale));
+    let all: Vec<_> = all.into_iter().map(scripts::with_threads).collect();
+    let steps = AtomicUsize::new(0);
+    let violations = each(&all, |script| {
+        let done = churn::run(script, seed).map_err(|what| format!("{}: {what}", script.name))?;
+        steps.fetch_add(done as usize, Ordering::Relaxed);
+        Ok(())
+    });
+    let steps = steps.into_inner();
+    println!(
+        "model, with threads on the simulated disk: {} histories, {steps} steps, seed: {seed} ({:.1?})",
+        all.len(),
+        started.elapsed()
+    );
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
 }

@@ -52,8 +52,9 @@ impl World {
             let mut page = [0; PAGE];
             for at in (0..view.bytes()).step_by(PAGE) {
                 let bytes = &mut page[..PAGE.min(view.bytes() - at)];
-                // SAFETY: a simulated disk serves stores without background threads, from one thread, and this
-                // code runs inside a call that this thread makes.
+                // SAFETY: the bytes are read as atomic words. A thread that appends beside this writes above the
+                // watermark only; what is seen there is what a kernel's writeback would see, and no record counts
+                // before its writer has asked for a sync, which looks again.
                 unsafe { view.copy_out(at, bytes) };
                 let same = match self.file(*n).page((at / PAGE) as u64) {
                     Some(known) => known[..bytes.len()] == *bytes,
@@ -161,7 +162,7 @@ impl World {
         for map in privates.iter_mut().filter(|map| map.node == node) {
             for page in pages_of(map, at, len) {
                 if map.clean[page] {
-                    if self.random.one_in(2) {
+                    if !self.threads && self.random.one_in(2) {
                         self.show(node, &map.memory, map.first, page);
                     } else {
                         map.clean[page] = false;
