@@ -114,7 +114,7 @@ mod tests {
     fn a_writer_that_finds_no_memory_for_a_copy_asks_for_it() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(1000);
+        let dirty = DirtySet::new(1000, std::sync::Arc::default());
         dirty.set_journal_pages(100);
         for number in 0..40 {
             dirty.mark(&page(number)).unwrap();

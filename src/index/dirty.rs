@@ -11,11 +11,12 @@
 //! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
 
 use std::io;
+use std::sync::Arc;
 
 use super::copies::{self, Copies};
 use super::region::{PageId, PageSlot, PageState, Region};
 use super::{Need, Shortage};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock_soon};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Bell, Mutex, Ordering, lock_soon};
 use crate::sys::{Disk, PAGE_BYTES};
 
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct DirtySet {
     /// Pages with a private copy in memory.
     private_pages: AtomicU64,
     inner: Mutex<Inner>,
+    /// Rung when half of the limit is reached: it is time for a checkpoint.
+    half_full: Arc<Bell>,
 }
 
 /// What became of pages that were to be given back.
@@ -74,7 +77,7 @@ fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>
 }
 
 impl DirtySet {
-    pub(crate) fn new(limit_pages: u64) -> Self {
+    pub(crate) fn new(limit_pages: u64, half_full: Arc<Bell>) -> Self {
         DirtySet {
             parity: AtomicBool::new(false),
             journal_pages: AtomicU64::new(0),
@@ -82,7 +85,13 @@ impl DirtySet {
             exempt: AtomicU32::new(0),
             private_pages: AtomicU64::new(0),
             inner: Mutex::new(Inner::default()),
+            half_full,
         }
+    }
+
+    /// True if so many pages are dirty that it is time for a checkpoint.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.len() > self.limit_pages / 2
     }
 
     /// True if the page is dirty in the current epoch: it may be changed without further ado.
@@ -196,6 +205,10 @@ impl DirtySet {
         }
         page.state.set(PageState::dirty_flag(parity) | PageState::PRIVATE);
         inner.current.push(page.id);
+        // This very page makes it more than half.
+        if inner.current.len() as u64 == self.limit_pages / 2 + 1 {
+            self.half_full.ring();
+        }
         Ok(())
     }
 

@@ -77,6 +77,7 @@ impl Table {
         if kind == RegionKind::Overflow {
             let first = region.pages() - shape.pages;
             self.pool.give((first..region.pages()).rev());
+            self.pool.set_all(region.pages());
         }
         Ok(())
     }
@@ -177,8 +178,7 @@ impl Table {
 
     /// Adds overflow pages before the last ones are taken, so that no change has to. Called in the background.
     pub(crate) fn prepare_overflow(&self) -> Step<()> {
-        let pages = self.overflow.pages();
-        if pages == 0 || self.pool.len() > pages / 8 {
+        if !self.pool.has_few() {
             return Ok(());
         }
         let mut structure = self.structure.lock();

@@ -4,32 +4,70 @@
 //! still follows the old link cannot trust a miss, because the version of its primary page has changed, and
 //! never trusts a hit without comparing the key.
 
-use crate::sync::Mutex;
+use std::sync::Arc;
+
+use crate::sync::{Bell, Mutex};
+
+/// With no more than this part of all pages left, it is time to add some.
+const FEW: u64 = 8;
 
 /// The numbers of the overflow pages that no chain uses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OverflowPool {
-    free: Mutex<Vec<u64>>,
+    inner: Mutex<Inner>,
+    /// Rung when few pages are left, so that some are added before the last one is taken.
+    few_left: Arc<Bell>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    free: Vec<u64>,
+    /// Pages of the region, free or not.
+    all: u64,
+}
+
+impl Inner {
+    fn has_few(&self) -> bool {
+        self.all > 0 && self.free.len() as u64 <= self.all / FEW
+    }
 }
 
 impl OverflowPool {
+    pub(crate) fn new(few_left: Arc<Bell>) -> Self {
+        OverflowPool { inner: Mutex::default(), few_left }
+    }
+
     /// Takes that many pages, or none.
     pub(crate) fn take(&self, pages: usize) -> Option<Vec<u64>> {
         if pages == 0 {
             return Some(Vec::new());
         }
-        let mut free = self.free.lock();
-        let at = free.len().checked_sub(pages)?;
-        Some(free.split_off(at))
+        let mut inner = self.inner.lock();
+        let at = inner.free.len().checked_sub(pages)?;
+        let taken = inner.free.split_off(at);
+        if inner.has_few() {
+            self.few_left.ring();
+        }
+        Some(taken)
     }
 
     /// Gives pages back.
     pub(crate) fn give(&self, pages: impl IntoIterator<Item = u64>) {
-        self.free.lock().extend(pages);
+        self.inner.lock().free.extend(pages);
+    }
+
+    /// The region has that many pages from now on.
+    pub(crate) fn set_all(&self, pages: u64) {
+        self.inner.lock().all = pages;
     }
 
     /// Free pages.
     pub(crate) fn len(&self) -> u64 {
-        self.free.lock().len() as u64
+        self.inner.lock().free.len() as u64
+    }
+
+    /// True if it is time to add pages.
+    pub(crate) fn has_few(&self) -> bool {
+        self.inner.lock().has_few()
     }
 }

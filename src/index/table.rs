@@ -24,7 +24,7 @@ use super::{Need, Step};
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::options::Tuning;
-use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Bell, Mutex, MutexGuard, Ordering, fence};
 use crate::sys::{Disk, DiskFile};
 
 /// The extent for the next growth is added this fraction of the threshold before growth starts.
@@ -81,6 +81,8 @@ pub(crate) struct Table {
     pub(crate) primary: Region,
     pub(crate) overflow: Region,
     stripes: Box<[CachePadded<Stripe>]>,
+    /// Odd while the count of entries is distributed anew: no sum counts then.
+    spreads: AtomicU64,
     pub(crate) dirty: DirtySet,
     pub(crate) pool: OverflowPool,
     pub(crate) structure: Mutex<Structure>,
@@ -114,6 +116,9 @@ pub(crate) struct TableParts {
     pub(crate) limit_pages: u64,
     /// The generation that the store was opened with.
     pub(crate) generation: u64,
+    /// Rung when overflow pages run out, and when much is dirty.
+    pub(crate) growth_bell: Arc<Bell>,
+    pub(crate) checkpoint_bell: Arc<Bell>,
 }
 
 /// A held stripe. While it lives, the pages of its hashes keep their entries in place.
@@ -156,8 +161,9 @@ impl Table {
             primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
             overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
             stripes,
-            dirty: DirtySet::new(parts.limit_pages),
-            pool: OverflowPool::default(),
+            spreads: AtomicU64::new(0),
+            dirty: DirtySet::new(parts.limit_pages, parts.checkpoint_bell),
+            pool: OverflowPool::new(parts.growth_bell),
             structure: Mutex::new(parts.structure),
             blocks: Mutex::new(()),
             growth_wanted: AtomicBool::new(false),
@@ -213,8 +219,15 @@ impl Table {
 
     /// Entries in the table.
     pub(crate) fn len(&self) -> u64 {
-        let sum: i64 = self.stripes.iter().map(|stripe| stripe.count.load(Ordering::Relaxed)).sum();
-        u64::try_from(sum).unwrap_or(0)
+        loop {
+            let before = self.spreads.load(Ordering::Acquire);
+            let sum: i64 = self.stripes.iter().map(|stripe| stripe.count.load(Ordering::Relaxed)).sum();
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.spreads.load(Ordering::Relaxed) == before {
+                return u64::try_from(sum).unwrap_or(0);
+            }
+            crate::sync::yield_now();
+        }
     }
 
     /// Entries inserted since the table was made.
@@ -226,11 +239,14 @@ impl Table {
     /// stripes or owns the table.
     pub(crate) fn spread_count(&self, stripes_log2: u8, records: i64) {
         let stripes = 1i64 << stripes_log2;
+        self.spreads.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::Release);
         for (i, stripe) in self.stripes.iter().enumerate() {
             let i = i as i64;
             let count = if i < stripes { records / stripes + i64::from(i < records % stripes) } else { 0 };
             stripe.count.store(count, Ordering::Relaxed);
         }
+        self.spreads.fetch_add(1, Ordering::Release);
     }
 
     /// Entries at which growth starts.

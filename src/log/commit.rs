@@ -7,7 +7,7 @@
 //! would always wait for the other four.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Position;
@@ -66,6 +66,21 @@ impl Commit {
     }
 }
 
+/// A leader's round. If it ends in a panic, those who wait are told that it has failed, and no other round begins.
+struct Abandoned<'c> {
+    commit: &'c Commit,
+    dir: &'c Path,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        let mut leader = self.commit.leader.lock();
+        leader.syncing = false;
+        leader.failed = Some((self.dir.to_path_buf(), io::ErrorKind::Other, "a thread panicked while it synced".into()));
+        self.commit.done.notify_all();
+    }
+}
+
 impl Log {
     /// Bytes behind the last position that is known to be durable; more than there are if that is in another segment.
     pub(crate) fn unsynced_bytes(&self) -> u64 {
@@ -102,15 +117,17 @@ impl Log {
             }
         };
         if company > 1 {
-            let until = Instant::now() + gather;
-            while commit.arrived.load(Ordering::Relaxed) < company && Instant::now() < until {
+            let begun = Instant::now();
+            while commit.arrived.load(Ordering::Relaxed) < company && begun.elapsed() < gather {
                 crate::sync::yield_now();
             }
         }
         // Whoever is counted here has appended already, so this round covers it.
         let served = commit.arrived.swap(0, Ordering::AcqRel);
         let started = Instant::now();
+        let abandoned = Abandoned { commit, dir: self.dir() };
         let round = self.sync_round();
+        std::mem::forget(abandoned);
         let gather = (started.elapsed() / 2).min(GATHER_MAX);
         let mut leader = commit.leader.lock();
         leader.syncing = false;

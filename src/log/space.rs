@@ -199,6 +199,11 @@ impl Log {
         }
     }
 
+    /// True if readers keep freed segments mapped.
+    pub(crate) fn has_retired(&self) -> bool {
+        !self.outgoing.lock().retired.is_empty()
+    }
+
     /// Bytes of freed segments that readers keep, and of spare files.
     pub(crate) fn outgoing_bytes(&self) -> (u64, u64) {
         let outgoing = self.outgoing.lock();

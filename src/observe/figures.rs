@@ -196,7 +196,7 @@ impl Observer {
             static LEFT: [Cell<u32>; 2] = const { [Cell::new(0), Cell::new(0)] };
         }
         let (which, period) = if what == Timed::Get { (0, GETS) } else { (1, CHANGES) };
-        let is_timed = LEFT.with(|left| match left[which].get() {
+        let is_timed = LEFT.try_with(|left| match left[which].get() {
             0 => {
                 left[which].set(period - 1);
                 true
@@ -206,7 +206,8 @@ impl Observer {
                 false
             }
         });
-        if is_timed { self.time(what) } else { Timer(None) }
+        // A thread that is ending takes no more times.
+        if is_timed.unwrap_or(false) { self.time(what) } else { Timer(None) }
     }
 
     /// True if it is time to publish the figures again.

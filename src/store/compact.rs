@@ -59,8 +59,6 @@ pub(crate) struct Compaction {
     look_at: AtomicU64,
     /// Victims chosen so far.
     pub(super) victims: AtomicU64,
-    /// Bytes that others had appended when the background thread looked last.
-    seen: AtomicU64,
     pub(crate) moved_records: AtomicU64,
     pub(crate) moved_bytes: AtomicU64,
     pub(crate) evacuated: AtomicU64,
@@ -179,18 +177,25 @@ impl Core {
         self.compaction.pressure.store(look.pressure as u32, Ordering::Relaxed);
         self.compaction.look_at.store(total + self.log.segment_bytes(0) / 8, Ordering::Relaxed);
         if look.checkpoint && self.tuning.background {
-            self.wake.checkpoint();
+            self.wake.checkpoint.ring();
         }
         look
     }
 
+    /// Bytes that others than the compaction have appended since the store was opened.
+    pub(crate) fn appended_by_others(&self) -> u64 {
+        self.log.total().saturating_sub(self.compaction.moved_bytes.load(Ordering::Relaxed))
+    }
+
+    /// True if a quiet store has more than it should: another look may find what this one could not do.
+    pub(crate) fn is_worth_a_look(&self) -> bool {
+        let look = self.look_at_space(true);
+        look.due || look.checkpoint
+    }
+
     /// Compacts until the log is within its bound, there is nothing to gain, or `stop` says so. Called by the
-    /// background thread.
-    pub(crate) fn compact_in_background(&self, stop: &dyn Fn() -> bool) {
-        let own = &self.compaction;
-        // What others have appended.
-        let appended = || self.log.total().saturating_sub(own.moved_bytes.load(Ordering::Relaxed));
-        let quiet = appended() == own.seen.swap(appended(), Ordering::Relaxed);
+    /// background thread. `quiet`: nobody has written for a while.
+    pub(crate) fn compact_in_background(&self, quiet: bool, stop: &dyn Fn() -> bool) {
         loop {
             let look = self.look(self.log.total(), quiet);
             self.log.reclaim();
@@ -235,7 +240,7 @@ impl Core {
         let look = self.look(total, false);
         if self.tuning.background {
             if look.due {
-                self.wake.compaction();
+                self.wake.compaction.ring();
             }
             return Ok(());
         }
@@ -279,7 +284,7 @@ impl Core {
     fn help(&self, records: usize) -> Progress {
         if !self.log.has_room_ahead() {
             // A segment is prepared by the background thread, not here: that could take long.
-            self.wake.segment();
+            self.wake.segment.ring();
             return Progress::Others;
         }
         // An error is met again by whoever needs the space.
@@ -457,7 +462,7 @@ impl Core {
             running_low |= low;
         }
         if running_low && self.tuning.background {
-            self.wake.segment();
+            self.wake.segment.ring();
         }
         Ok(())
     }

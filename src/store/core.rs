@@ -21,7 +21,8 @@ use crate::observe::{self, Cause, Observer, Timed, Timer};
 use crate::options::{SyncPolicy, Tuning};
 use crate::stats::RecoveryStats;
 use crate::store::compact::Compaction;
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Instant, Mutex, OnceLock, Ordering};
+use crate::store::wake::Wake;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering};
 use crate::sys::{DiskFile, ForkGuard, LockGuard};
 
 /// The store behind the handle, shared with its background threads.
@@ -97,106 +98,6 @@ pub(crate) struct Counters {
     pub(crate) space_waits: AtomicU64,
 }
 
-/// Wakes the background threads.
-#[derive(Debug, Default)]
-pub(crate) struct Wake {
-    state: Mutex<WakeState>,
-    changed: Condvar,
-    segment_wanted: AtomicBool,
-    growth_wanted: AtomicBool,
-    checkpoint_wanted: AtomicBool,
-    compaction_wanted: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct WakeState {
-    pub(crate) stop: bool,
-}
-
-/// What a background thread was woken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Woken {
-    Work,
-    Timeout,
-    Stop,
-}
-
-impl Wake {
-    fn set(&self, flag: &AtomicBool) {
-        if !flag.load(Ordering::Relaxed) && !flag.swap(true, Ordering::AcqRel) {
-            // Taking the lock makes sure that a thread which has just found nothing to do is waiting.
-            drop(self.state.lock());
-            self.changed.notify_all();
-        }
-    }
-
-    /// A segment is wanted.
-    pub(crate) fn segment(&self) {
-        self.set(&self.segment_wanted);
-    }
-
-    /// Growth is wanted.
-    pub(crate) fn growth(&self) {
-        self.set(&self.growth_wanted);
-    }
-
-    /// A checkpoint is wanted.
-    pub(crate) fn checkpoint(&self) {
-        self.set(&self.checkpoint_wanted);
-    }
-
-    /// Compaction is wanted.
-    pub(crate) fn compaction(&self) {
-        self.set(&self.compaction_wanted);
-    }
-
-    pub(crate) fn stop(&self) {
-        self.state.lock().stop = true;
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn wait_segment(&self, timeout: std::time::Duration) -> Woken {
-        self.wait(Some(&self.segment_wanted), timeout)
-    }
-
-    pub(crate) fn wait_growth(&self, timeout: std::time::Duration) -> Woken {
-        self.wait(Some(&self.growth_wanted), timeout)
-    }
-
-    pub(crate) fn wait_checkpoint(&self, timeout: std::time::Duration) -> Woken {
-        self.wait(Some(&self.checkpoint_wanted), timeout)
-    }
-
-    pub(crate) fn wait_compaction(&self, timeout: std::time::Duration) -> Woken {
-        self.wait(Some(&self.compaction_wanted), timeout)
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.state.lock().stop
-    }
-
-    /// Waits for the timeout, or for the end.
-    pub(crate) fn sleep(&self, timeout: std::time::Duration) -> Woken {
-        self.wait(None, timeout)
-    }
-
-    fn wait(&self, flag: Option<&AtomicBool>, timeout: std::time::Duration) -> Woken {
-        let until = Instant::now() + timeout;
-        let mut state = self.state.lock();
-        loop {
-            if state.stop {
-                return Woken::Stop;
-            }
-            if flag.is_some_and(|flag| flag.swap(false, Ordering::AcqRel)) {
-                return Woken::Work;
-            }
-            if self.changed.wait_until(&mut state, until).timed_out() {
-                return if state.stop { Woken::Stop } else { Woken::Timeout };
-            }
-        }
-    }
-}
-
 impl ReadHash for Core {
     fn hash_of(&self, slot: Slot) -> Option<u64> {
         let place = slot.place();
@@ -250,7 +151,11 @@ impl Core {
         if broken(Mutant::NotPoisoned) {
             return;
         }
-        let cause = cause.to_string();
+        self.poison_because(cause.to_string());
+    }
+
+    /// Something that later changes rely on does not happen any more.
+    pub(crate) fn poison_because(&self, cause: String) {
         observe::poisoned(&self.path, &cause);
         let _ = self.poison.set(cause);
     }
@@ -451,12 +356,13 @@ impl Core {
     /// What follows an append: wakes whoever has to do something now. No lock is held.
     #[inline]
     pub(crate) fn after_append(&self, end: Position, total: u64, running_low: bool) -> Result<()> {
+        self.wake.appended();
         if running_low && self.tuning.background {
-            self.wake.segment();
+            self.wake.segment.ring();
         }
         if total >= self.checkpoint_due.load(Ordering::Relaxed) {
             if self.tuning.background {
-                self.wake.checkpoint();
+                self.wake.checkpoint.ring();
             } else {
                 self.run_checkpoint(false)?;
             }

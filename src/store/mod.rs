@@ -29,6 +29,7 @@ mod scan;
 mod stats;
 mod value;
 mod victim;
+mod wake;
 mod write;
 
 use std::fmt::{self, Debug};
@@ -56,8 +57,8 @@ use write::{Expect, New};
 /// Dropping a store closes it as [`close`](Store::close) does, without telling of errors.
 pub struct Store {
     core: Arc<Core>,
-    /// The first of the background threads, which waits for the others.
-    thread: Option<JoinHandle<()>>,
+    /// The background threads.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Debug for Store {
@@ -77,8 +78,10 @@ impl Store {
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Store> {
         let core = Arc::new(open::open(path, options)?);
-        let thread = background::start(&core)?;
-        Ok(Store { core, thread })
+        let mut store = Store { core, threads: Vec::new() };
+        // If one cannot be started, the store is closed again: an open keeps all its promises or none.
+        background::start(&store.core, &mut store.threads)?;
+        Ok(store)
     }
 
     /// The value of a key, without a copy. Takes no lock; about two dependent memory accesses.
@@ -470,6 +473,15 @@ impl Store {
         Ok((lines as f64 / samples, tombstones as f64 / samples))
     }
 
+    /// For tests: how often background threads were woken, and whether all of them wait for something to do, without a
+    /// deadline. No promise covers it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn rest(&self) -> (u64, bool) {
+        let (wakings, resting) = self.core.rest();
+        (wakings, resting == self.threads.len())
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }
@@ -480,12 +492,12 @@ impl Store {
         }
         if self.core.fork.is_child() {
             // The threads and the lock are the parent's.
-            std::mem::forget(self.thread.take());
+            std::mem::forget(std::mem::take(&mut self.threads));
             return Err(Error::Forked { path: self.core.path.clone(), owner: self.core.fork.owner() });
         }
         self.core.wake.stop();
-        if let Some(thread) = self.thread.take() {
-            // A panic in a background thread has been printed; closing goes on.
+        for thread in self.threads.drain(..) {
+            // A panic in it has poisoned the store.
             let _ = thread.join();
         }
         if self.core.files.is_none() {

@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use super::checkpoint::apply_journal;
 use super::compact::Compaction;
-use super::core::{CheckpointState, Core, Counters, Files, Wake};
+use super::core::{CheckpointState, Core, Counters, Files};
 use super::create::{check_vacant, create, index_path, lock_path, log_path, sync_parent};
+use super::wake::Wake;
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
 use crate::checkpoint::meta::{META_PAGES, Meta};
@@ -286,6 +287,7 @@ impl<'o> Opening<'o> {
         let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
         let limit_pages = (memory_bytes / PAGE).max(1);
         let writable = !options.read_only;
+        let wake = Wake::default();
         let table = Table::new(TableParts {
             geometry: header.geometry,
             tuning: options.tuning,
@@ -306,6 +308,8 @@ impl<'o> Opening<'o> {
             records: meta.records,
             limit_pages: if writable { limit_pages } else { u64::MAX },
             generation: header.generation,
+            growth_bell: Arc::clone(&wake.growth),
+            checkpoint_bell: Arc::clone(&wake.checkpoint),
         });
         self.map_table(&table, &header, &meta)?;
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
@@ -346,7 +350,7 @@ impl<'o> Opening<'o> {
             counters: Counters::default(),
             compaction: Compaction::default(),
             log_ratio: options.log_ratio,
-            wake: Wake::default(),
+            wake,
             poison: OnceLock::new(),
             closed: AtomicBool::new(false),
             recovering: AtomicBool::new(false),

@@ -15,7 +15,7 @@
 //! A crash before 4 leaves the old value, after 4 the new one; power loss may leave either until the record
 //! is durable, and never a mixture.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::error::{Error, Location, Result};
@@ -79,7 +79,7 @@ struct Attempt<'s> {
 
 thread_local! {
     /// The record being encoded by this thread: no allocation per write.
-    static ENCODED: RefCell<Encoded> = RefCell::default();
+    static ENCODED: Cell<Encoded> = Cell::default();
 }
 
 /// Bytes that a thread's buffer keeps. What a large batch took is given back.
@@ -87,18 +87,15 @@ const ENCODED_BYTES_KEPT: usize = 1 << 20;
 
 /// Lends the thread's buffer.
 pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
-    ENCODED.with(|cell| match cell.try_borrow_mut() {
-        Ok(mut encoded) => {
-            encoded.clear();
-            let result = work(&mut encoded);
-            if encoded.capacity() > ENCODED_BYTES_KEPT {
-                *encoded = Encoded::default();
-            }
-            result
-        }
-        // A change from inside another change of this thread: cannot happen, but costs only an allocation.
-        Err(_) => work(&mut Encoded::default()),
-    })
+    // There is none in a thread that ends, where a destructor makes a change, and in a change inside another one.
+    let mut encoded = ENCODED.try_with(Cell::take).unwrap_or_default();
+    encoded.clear();
+    let result = work(&mut encoded);
+    if encoded.capacity() <= ENCODED_BYTES_KEPT {
+        // As above.
+        let _ = ENCODED.try_with(|cell| cell.set(encoded));
+    }
+    result
 }
 
 impl Core {
@@ -322,7 +319,7 @@ impl Core {
     pub(crate) fn want_growth(&self) {
         self.table.growth_wanted.store(true, Ordering::Relaxed);
         if self.tuning.background {
-            self.wake.growth();
+            self.wake.growth.ring();
         }
     }
 
@@ -330,7 +327,7 @@ impl Core {
     pub(crate) fn want_shrink(&self) {
         self.table.shrink_wanted.store(true, Ordering::Relaxed);
         if self.tuning.background {
-            self.wake.growth();
+            self.wake.growth.ring();
         }
     }
 

@@ -9,12 +9,14 @@
 //! that need a weaker memory order than sequential consistency. Those are for arguments, and for the
 //! tests with real threads.
 
+mod bell;
 mod parts;
 #[cfg(not(shuttle))]
 mod real;
 #[cfg(shuttle)]
 mod shuttle;
 
+pub(crate) use bell::{Bell, Woken};
 pub use parts::{PartOrder, PartPlan};
 #[cfg(not(shuttle))]
 pub(crate) use real::*;

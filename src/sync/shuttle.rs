@@ -132,7 +132,7 @@ atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 atomic!(AtomicI64, i64);
 modify!(AtomicBool, bool, swap);
-modify!(AtomicU32, u32, swap fetch_add fetch_sub);
+modify!(AtomicU32, u32, swap fetch_add fetch_sub fetch_or);
 modify!(AtomicU64, u64, swap fetch_add fetch_sub fetch_or fetch_and fetch_max);
 modify!(AtomicI64, i64, fetch_add fetch_sub);
 
@@ -327,6 +327,10 @@ impl Instant {
 
     pub(crate) fn elapsed(&self) -> Duration {
         Instant::now().0.saturating_sub(self.0)
+    }
+
+    pub(crate) fn checked_add(&self, duration: Duration) -> Option<Instant> {
+        self.0.checked_add(duration).map(Instant)
     }
 }
 

@@ -37,14 +37,16 @@ fn shard() -> u8 {
     std::thread_local! {
         static SHARD: Cell<u8> = const { Cell::new(u8::MAX) };
     }
-    SHARD.with(|cell| {
+    let shard = SHARD.try_with(|cell| {
         let mut shard = cell.get();
         if shard == u8::MAX {
             shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS as u8;
             cell.set(shard);
         }
         shard
-    })
+    });
+    // Any shard will do for a thread that is ending.
+    shard.unwrap_or(0)
 }
 
 /// Which shard this task counts on: the same whenever a schedule is repeated.
