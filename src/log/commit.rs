@@ -76,7 +76,8 @@ impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         let mut leader = self.commit.leader.lock();
         leader.syncing = false;
-        leader.failed = Some((self.dir.to_path_buf(), io::ErrorKind::Other, "a thread panicked while it synced".into()));
+        leader.failed =
+            Some((self.dir.to_path_buf(), io::ErrorKind::Other, "a thread panicked while it synced".into()));
         self.commit.done.notify_all();
     }
 }
