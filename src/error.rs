@@ -348,6 +348,72 @@ impl Error {
     }
 }
 
+/// What an error says about the store. Decides, in one place, what may follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nature {
+    /// Of the moment: descriptors, memory, threads, space, or a call that is not allowed. It is returned; nothing is
+    /// marked, nothing is poisoned, and the same call can succeed later.
+    Moment,
+    /// Bytes are not what was written. It is reported with its place; everything else goes on.
+    Damage,
+    /// A write or a sync failed, or the device did: what is on the disk is unknown. If something durable depends on it,
+    /// the store is poisoned.
+    Unknown,
+}
+
+impl Error {
+    /// What the error says about the store.
+    pub(crate) fn nature(&self) -> Nature {
+        match self {
+            // Even a lack of space is no matter of the moment there: what the kernel had taken may be gone.
+            Error::Io { action, .. } | Error::DiskFull { what: action, .. } if is_writing(action) => Nature::Unknown,
+            Error::Io { source, .. } if !is_of_the_moment(source) => Nature::Unknown,
+            Error::NotAStore { .. } | Error::NewerFormat { .. } => Nature::Damage,
+            error if error.is_corruption() => Nature::Damage,
+            _ => Nature::Moment,
+        }
+    }
+
+    /// True if help with growth or compaction that failed so keeps no change from being made: it is tried again.
+    pub(crate) fn can_wait(&self) -> bool {
+        let refused = matches!(self, Error::ReadOnly { .. } | Error::Poisoned { .. } | Error::Forked { .. });
+        !refused && self.nature() != Nature::Unknown
+    }
+}
+
+/// True for the actions after whose failure the bytes on the disk are unknown.
+fn is_writing(action: &str) -> bool {
+    action == "sync" || action.split(' ').next() == Some("write")
+}
+
+/// True if the system ran short of something that it may have again.
+fn is_of_the_moment(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const SHORT: [Errno; 9] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::AGAIN,
+        Errno::NOBUFS,
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::INTR,
+        Errno::BUSY,
+    ];
+    match error.raw_os_error() {
+        Some(code) => SHORT.iter().any(|short| short.raw_os_error() == code),
+        None => matches!(
+            error.kind(),
+            io::ErrorKind::OutOfMemory
+                | io::ErrorKind::WouldBlock
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::ResourceBusy
+        ),
+    }
+}
+
 /// `map_err` helper: names the action and the file of an I/O error.
 pub(crate) trait IoContext<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T>;
@@ -356,5 +422,31 @@ pub(crate) trait IoContext<T> {
 impl<T> IoContext<T> for io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T> {
         self.map_err(|source| Error::io(action, path, source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nature_of_an_error_is_what_may_follow_from_it() {
+        use rustix::io::Errno;
+        let path = Path::new("s/index");
+        let io = |action, errno: Errno| Error::io(action, path, errno.into());
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOSPC, Errno::DQUOT] {
+            for action in ["open", "map", "allocate blocks of", "unlink", "reserve memory for pages of"] {
+                assert_eq!(io(action, errno).nature(), Nature::Moment, "{action}: {errno}");
+            }
+            for action in ["sync", "write", "write pages of"] {
+                assert_eq!(io(action, errno).nature(), Nature::Unknown, "{action}: {errno}");
+            }
+        }
+        assert_eq!(io("open", Errno::IO).nature(), Nature::Unknown);
+        assert_eq!(io("read", Errno::IO).nature(), Nature::Unknown);
+        assert_eq!(Error::corrupt("record", Location::file(path), 1, 2).nature(), Nature::Damage);
+        let full = Error::LimitReached { path: path.into(), what: "log segments", limit: 1, remedy: "" };
+        assert!(full.nature() == Nature::Moment && full.can_wait());
+        assert!(!Error::ReadOnly { path: path.into() }.can_wait());
     }
 }

@@ -251,6 +251,12 @@ pub(crate) fn victim_emptied(segment: &Path) {
     event!(INFO, "tophash::compaction", segment, {}, "segment emptied");
 }
 
+/// A checkpoint is durable, and something that it does not need any more could not be let go.
+#[inline(always)]
+pub(crate) fn put_off(store: &Path, cause: &str) {
+    event!(WARN, "tophash::checkpoint", store, { cause }, "space not freed yet: a later checkpoint tries again");
+}
+
 /// A segment is kept because of a record that cannot be read.
 #[inline(always)]
 pub(crate) fn victim_damaged(segment: &Path) {

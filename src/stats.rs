@@ -89,12 +89,19 @@ pub struct LogStats {
     pub removal_bytes: u64,
     /// Size of all segment files, prepared ones included.
     pub file_bytes: u64,
-    /// Segments that a [`Value`](crate::Value) pins at this moment.
+    /// Segments that a [`Value`](crate::Value) pins at this moment, unlinked ones included.
     pub pinned_segments: u64,
+    /// Bytes of unlinked files (segments and blobs) whose space comes back when the last [`Value`](crate::Value) into
+    /// them is dropped. No directory shows them.
+    pub held_bytes: u64,
     /// Blob files (values too large for a segment).
     pub blobs: u64,
     /// Size of all blob files.
     pub blob_bytes: u64,
+    /// Blobs that no record links any more, and that the next checkpoint unlinks.
+    pub freed_blobs: u64,
+    /// Bytes of their values.
+    pub freed_blob_bytes: u64,
     /// The log position at which the next record will be written.
     pub position: u64,
     /// Everything below this log position is durable.
@@ -119,6 +126,8 @@ pub struct CheckpointStats {
     pub images: u64,
     /// Longest time that a cut held all writers, in nanoseconds.
     pub cut_nanos_max: u64,
+    /// Times something could not be freed although a checkpoint was durable. A later checkpoint tries again.
+    pub put_off: u64,
     /// Room for page images in the journal file.
     pub journal_bytes: u64,
 }
@@ -207,10 +216,9 @@ pub struct CompactionStats {
     pub freed_segments: u64,
     /// Bytes of records in emptied segments that wait for a checkpoint.
     pub evacuated_bytes: u64,
-    /// Bytes of emptied segments that wait for the last [`Value`](crate::Value) into them to be dropped.
+    /// Bytes of unlinked files that wait for the last [`Value`](crate::Value) into them to be dropped, as in
+    /// [`LogStats::held_bytes`].
     pub pinned_bytes: u64,
-    /// Bytes of freed files that are kept to be used again.
-    pub spare_bytes: u64,
     /// Segments that are kept because a record in them cannot be read.
     pub damaged_segments: u64,
     /// Times a writer dealt with a few records because the log was over its bound.

@@ -128,10 +128,10 @@ fn no_segment_begins_while_a_checkpoint_is_cut() {
     println!("cuts: {cuts:?}, switches: {switches:?}");
 }
 
-/// A store was closed with segments that had just been emptied: the last checkpoint made spare files of them, after
-/// the spare files had been removed.
+/// A store was closed with segments that had just been emptied: the last checkpoint kept their files for later, after
+/// such files had been removed. Files of freed segments are unlinked since.
 #[test]
-fn a_closed_store_has_no_spare_files() {
+fn a_closed_store_has_only_segments_with_records() {
     for rounds in 20..60 {
         let dir = scratch();
         let path = dir.path().join("s");

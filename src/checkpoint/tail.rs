@@ -69,8 +69,6 @@ pub(crate) struct TailSegment {
     pub(crate) predecessor: u32,
     pub(crate) predecessor_end: u64,
     pub(crate) path: PathBuf,
-    /// The file was another segment before.
-    pub(crate) reused: bool,
     /// It was prepared for bulk writing.
     pub(crate) bulk: bool,
     /// Where its valid records end.
@@ -176,7 +174,6 @@ impl TailSource<'_> {
             predecessor: header.predecessor,
             predecessor_end: header.predecessor_end,
             path: segment_path(self.dir, header.sequence),
-            reused: header.reused,
             bulk: header.bulk,
             end: SEGMENT_HEADER_BYTES,
             removals: 0,
@@ -401,7 +398,7 @@ impl TailSource<'_> {
             let (claim, written) = source.behind(last.end, last.salt);
             readable(&last.path, &mut *source)?;
             claimed = claimed.max(claim.unwrap_or_default());
-            tail.discarded_bytes += if last.reused { 0 } else { written };
+            tail.discarded_bytes += written;
         }
         for (sequence, path) in &later.files {
             if tail.segments.iter().any(|segment| segment.sequence == *sequence) {
@@ -414,9 +411,8 @@ impl TailSource<'_> {
             let (claim, written) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
             readable(path, &mut *source)?;
             claimed = claimed.max(claim.unwrap_or_default());
-            // A segment of before the cut was freed by compaction; what follows the records of a reused one is
-            // of its earlier life.
-            let torn = *sequence > self.cut.sequence() && !header.reused;
+            // A segment of before the cut was freed by compaction.
+            let torn = *sequence > self.cut.sequence();
             tail.discarded_bytes += if torn { written } else { 0 };
         }
         if claimed > tail.end {

@@ -19,6 +19,7 @@ use super::region::{PageSlot, PageState};
 use super::slot::Slot;
 use super::table::{Structure, Table};
 use super::{Need, Step};
+use crate::error::Fault;
 use crate::mutant::{Mutant, broken, pause_if};
 use crate::observe;
 use crate::sync::{MutexGuard, Ordering};
@@ -26,10 +27,13 @@ use crate::sync::{MutexGuard, Ordering};
 /// Hash bits that a slot keeps for splits.
 pub(crate) const SPLIT_BITS: u8 = 8;
 
-/// Reads the hash of a slot's key from the log; `None` if the record cannot be read.
+/// Reads the hash of a slot's key from the log.
 pub(crate) trait ReadHash {
     /// The hash of the key that the slot points to; `None` if the record is damaged.
-    fn hash_of(&self, slot: Slot) -> Option<u64>;
+    ///
+    /// # Errors
+    /// If it cannot be read at this moment. The same call can succeed later.
+    fn hash_of(&self, slot: Slot) -> Result<Option<u64>, Fault>;
     /// Prefetches what [`hash_of`](Self::hash_of) will read.
     fn prefetch(&self, slot: Slot);
 }
@@ -125,7 +129,7 @@ impl Table {
         let mut lost = 0;
         if level >= split_base + SPLIT_BITS {
             split_base = level;
-            lost = refill(&mut slots, level, log);
+            lost = refill(&mut slots, level, log)?;
             self.counters.refills.fetch_add(1, Ordering::Relaxed);
         }
         let mut stay = Layout::new(self.geometry);
@@ -246,9 +250,12 @@ pub(crate) fn write_chain(chain: &Chain<'_>, layout: &Layout, level: u8, split_b
     }
 }
 
-/// Gives slots new split bits by reading their keys. A slot whose record cannot be read is marked: it goes to
-/// both halves and no longer counts. Returns the number of slots newly marked.
-fn refill(slots: &mut [Slot], level: u8, log: &dyn ReadHash) -> u64 {
+/// Gives slots new split bits by reading their keys. A slot whose record is damaged is marked: it goes to both halves
+/// and no longer counts. Returns the number of slots newly marked.
+///
+/// # Errors
+/// If a record cannot be read at this moment. Nothing is marked then, and growth stands still until it is tried again.
+fn refill(slots: &mut [Slot], level: u8, log: &dyn ReadHash) -> Result<u64, Fault> {
     const AHEAD: usize = 16;
     let mut lost = 0;
     for i in 0..slots.len() {
@@ -259,7 +266,7 @@ fn refill(slots: &mut [Slot], level: u8, log: &dyn ReadHash) -> u64 {
         if slot.is_marked() {
             continue;
         }
-        slots[i] = match log.hash_of(slot) {
+        slots[i] = match log.hash_of(slot)? {
             Some(hash) => slot.with_split((hash >> level) as u8),
             None => {
                 lost += 1;
@@ -267,5 +274,5 @@ fn refill(slots: &mut [Slot], level: u8, log: &dyn ReadHash) -> u64 {
             }
         };
     }
-    lost
+    Ok(lost)
 }

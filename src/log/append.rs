@@ -94,7 +94,7 @@ impl Appender {
 
     /// How many segments should be prepared: one when half of this one is used, two in a hurry.
     pub(crate) fn segments_ahead(&self) -> u32 {
-        if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity) }
+        if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
     }
 }
 
@@ -148,7 +148,7 @@ impl Log {
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
-            self.config.tuning.reserve_bytes.min(appender.segment.capacity / 8)
+            self.config.tuning.reserve_bytes.min(appender.segment.capacity() / 8)
         };
         if appender.writer.room() < bytes + reserve {
             let Some(next) = self.take_prepared(bytes) else {
@@ -220,7 +220,7 @@ impl Log {
 
     /// True unless the active segment is nearly full and no other one is prepared.
     pub(crate) fn has_room_ahead(&self) -> bool {
-        let room = |appender: &Appender| appender.writer.room() * 4 > appender.segment.capacity;
+        let room = |appender: &Appender| appender.writer.room() * 4 > appender.segment.capacity();
         self.prepared_count() > 0 || self.appender.lock().as_ref().is_some_and(room)
     }
 
@@ -275,7 +275,6 @@ impl Appender {
             predecessor_end,
             claim,
             slot: self.segment.slot,
-            reused: self.segment.reused,
             bulk: self.segment.bulk,
         };
         self.writer.put(&header.encode());

@@ -19,7 +19,8 @@
 //! any given out before it, and that no replayed record links. Freed ones are listed in the checkpoint until
 //! they are unlinked.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(crate) const FREED_MAX: usize = 8192;
 #[derive(Debug, Default)]
 pub(crate) struct Blobs {
     state: Mutex<BlobState>,
+    mapped: Mapped,
     count: AtomicI64,
     bytes: AtomicI64,
 }
@@ -54,9 +56,74 @@ struct BlobState {
     /// Being written: no record links them yet.
     in_flight: BTreeSet<u64>,
     /// No longer linked since the last cut.
-    freed: Vec<u64>,
+    freed: Vec<Freed>,
     /// Freed before the last cut; unlinked when its checkpoint is durable.
-    dying: Vec<u64>,
+    dying: Vec<Freed>,
+}
+
+/// A blob that no record links any more.
+#[derive(Debug, Clone, Copy)]
+struct Freed {
+    id: u64,
+    /// Bytes of its value, as far as they are known; of the blobs of one `clear` only the sum is right.
+    len: u64,
+}
+
+impl BlobState {
+    fn waiting(&self) -> impl Iterator<Item = Freed> {
+        self.freed.iter().chain(&self.dying).copied()
+    }
+}
+
+/// Mapped blobs by id.
+type Mapped = Arc<Mutex<BTreeMap<u64, MappedBlob>>>;
+
+#[derive(Debug)]
+struct MappedBlob {
+    mappings: u64,
+    bytes: u64,
+    unlinked: bool,
+}
+
+/// A mapped blob. As long as it lives, the file keeps its blocks, unlinked or not.
+#[derive(Debug)]
+pub(crate) struct BlobMap {
+    map: LogMap,
+    _counted: Counted,
+}
+
+impl BlobMap {
+    /// The value.
+    pub(crate) fn value(&self) -> &[u8] {
+        let start = BLOB_HEADER_BYTES as u64;
+        self.map.read(start, self.map.len().saturating_sub(start)).unwrap_or(&[])
+    }
+}
+
+/// One mapping of a blob, counted.
+#[derive(Debug)]
+struct Counted {
+    id: u64,
+    mapped: Mapped,
+}
+
+impl Counted {
+    fn new(mapped: &Mapped, id: u64, bytes: u64) -> Self {
+        let new = || MappedBlob { mappings: 0, bytes, unlinked: false };
+        mapped.lock().entry(id).or_insert_with(new).mappings += 1;
+        Counted { id, mapped: Arc::clone(mapped) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.mapped.lock().entry(self.id) {
+            entry.get_mut().mappings -= 1;
+            if entry.get().mappings == 0 {
+                entry.remove();
+            }
+        }
+    }
 }
 
 /// What a checkpoint says about blobs.
@@ -75,6 +142,7 @@ impl Blobs {
     pub(crate) fn restore(snapshot: &BlobSnapshot) -> Self {
         Blobs {
             state: Mutex::new(BlobState { next_id: snapshot.next_id.max(1), ..BlobState::default() }),
+            mapped: Mapped::default(),
             count: AtomicI64::new(snapshot.count as i64),
             bytes: AtomicI64::new(snapshot.bytes as i64),
         }
@@ -85,21 +153,32 @@ impl Blobs {
         let mut state = self.state.lock();
         // The meta pages have room for so many; the rest dies with the next checkpoint.
         let take = state.freed.len().min(FREED_MAX.saturating_sub(state.dying.len()));
-        let freed: Vec<u64> = state.freed.drain(..take).collect();
+        let freed: Vec<Freed> = state.freed.drain(..take).collect();
         state.dying.extend(freed);
         BlobSnapshot {
             next_id: state.next_id,
             count: self.count(),
             bytes: self.bytes(),
             in_flight: state.in_flight.iter().copied().collect(),
-            dying: state.dying.clone(),
+            dying: state.dying.iter().map(|blob| blob.id).collect(),
         }
     }
 
     /// True if so many freed blobs wait that a checkpoint should run first.
     pub(crate) fn is_crowded(&self) -> bool {
-        let state = self.state.lock();
-        state.freed.len() + state.dying.len() >= FREED_MAX
+        self.waiting().0 as usize >= FREED_MAX
+    }
+
+    /// Freed blobs that wait for a checkpoint: how many, and the bytes of their values.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        self.state.lock().waiting().fold((0, 0), |(count, bytes), blob| (count + 1, bytes + blob.len))
+    }
+
+    /// Unlinked blobs that readers have mapped: how many, and the bytes of their files.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let mapped = self.mapped.lock();
+        let held = mapped.values().filter(|blob| blob.unlinked);
+        held.fold((0, 0), |(count, bytes), blob| (count + 1, bytes + blob.bytes))
     }
 
     /// A record links the blob now. The caller holds the key's stripe.
@@ -113,7 +192,7 @@ impl Blobs {
 
     /// The record that linked the blob is superseded. The caller holds the key's stripe.
     pub(crate) fn freed(&self, link: BlobLink) {
-        self.state.lock().freed.push(link.id);
+        self.state.lock().freed.push(Freed { id: link.id, len: link.len });
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(link.len as i64, Ordering::Relaxed);
     }
@@ -128,16 +207,18 @@ impl Blobs {
     pub(crate) fn free_all(&self, ids: &[u64]) {
         let mut state = self.state.lock();
         let BlobState { in_flight, freed, dying, .. } = &mut *state;
-        let known: BTreeSet<u64> = freed.iter().chain(dying.iter()).copied().collect();
-        freed.extend(ids.iter().filter(|id| !known.contains(id) && !in_flight.contains(id)));
+        let known: BTreeSet<u64> = freed.iter().chain(dying.iter()).map(|blob| blob.id).collect();
+        let new = ids.iter().filter(|id| !known.contains(id) && !in_flight.contains(id));
+        // The first stands for the bytes of all.
+        let mut bytes = self.bytes();
+        freed.extend(new.map(|&id| Freed { id, len: std::mem::take(&mut bytes) }));
         self.count.store(0, Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// True if freed blobs wait for a checkpoint.
-    pub(crate) fn has_freed(&self) -> bool {
-        let state = self.state.lock();
-        !state.freed.is_empty() || !state.dying.is_empty()
+    /// These could not be unlinked when the store was opened.
+    fn unlink_later(&self, ids: &[u64]) {
+        self.state.lock().freed.extend(ids.iter().map(|&id| Freed { id, len: 0 }));
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -234,14 +315,16 @@ impl Log {
     ///
     /// # Errors
     /// `Corrupt` if the file is not the blob that the link names.
-    pub(crate) fn map_blob(&self, link: BlobLink) -> Result<Option<Arc<LogMap>>> {
+    pub(crate) fn map_blob(&self, link: BlobLink) -> Result<Option<Arc<BlobMap>>> {
+        let bytes = BLOB_HEADER_BYTES as u64 + link.len;
+        // Before the file is opened: if it is unlinked from here on, that is noted.
+        let counted = Counted::new(&self.blobs.mapped, link.id, bytes);
         let path = blob_path(self.dir(), link.id);
         let file = match self.config.disk.open(&path, OpenMode::Read) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("open", &path, e)),
         };
-        let bytes = BLOB_HEADER_BYTES as u64 + link.len;
         let len = file.len().context("look at", &path)?;
         if len != bytes {
             return Err(Error::corrupt(
@@ -258,15 +341,15 @@ impl Log {
             return Err(Error::corrupt("blob", Location::at(&path, 0), expected, "other bytes"));
         }
         observe::mapped(&path, 0, bytes);
-        Ok(Some(Arc::new(map)))
+        Ok(Some(Arc::new(BlobMap { map, _counted: counted })))
     }
 
     /// With verified reads: compares a mapped blob's checksum with its link.
-    pub(crate) fn check_blob(&self, link: BlobLink, map: &LogMap) -> Result<()> {
+    pub(crate) fn check_blob(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
         if !self.config.verify_reads {
             return Ok(());
         }
-        let found = crc32(map.read(BLOB_HEADER_BYTES as u64, link.len).unwrap_or(&[]));
+        let found = crc32(map.value());
         if found == link.crc {
             return Ok(());
         }
@@ -275,21 +358,37 @@ impl Log {
         Err(Error::corrupt("blob", location, text(link.crc), text(found)))
     }
 
-    /// Unlinks the blobs that the durable checkpoint lists as dying.
+    /// Unlinks the blobs that the durable checkpoint lists as dying. The caller runs the one checkpoint.
+    ///
+    /// # Errors
+    /// If one of them cannot be unlinked, or the directory cannot be synced: all stay listed, and are unlinked with the
+    /// next checkpoint.
     pub(crate) fn unlink_dying_blobs(&self) -> Result<()> {
-        let dying = self.blobs.state.lock().dying.clone();
+        let dying: Vec<u64> = self.blobs.state.lock().dying.iter().map(|blob| blob.id).collect();
         self.unlink_blobs(&dying)?;
-        self.blobs.state.lock().dying.retain(|id| !dying.contains(id));
+        self.blobs.state.lock().dying.clear();
         Ok(())
     }
 
+    /// Unlinks blobs that a recovery found unlinked by any record. What cannot be unlinked now is unlinked with a later
+    /// checkpoint.
+    pub(crate) fn unlink_orphans(&self, ids: &[u64]) {
+        if let Err(error) = self.unlink_blobs(ids) {
+            observe::put_off(self.dir(), &error.to_string());
+            self.blobs.unlink_later(ids);
+        }
+    }
+
     /// Unlinks blobs, whether they exist or not.
-    pub(crate) fn unlink_blobs(&self, ids: &[u64]) -> Result<()> {
+    fn unlink_blobs(&self, ids: &[u64]) -> Result<()> {
         for &id in ids {
             let path = blob_path(self.dir(), id);
             match self.config.disk.unlink(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("unlink", &path, e)),
                 _ => {}
+            }
+            if let Some(mapped) = self.blobs.mapped.lock().get_mut(&id) {
+                mapped.unlinked = true;
             }
         }
         if ids.is_empty() { Ok(()) } else { self.config.disk.sync_dir(self.dir()).context("sync", self.dir()) }
@@ -327,7 +426,8 @@ mod tests {
         assert_eq!((blobs.count(), blobs.bytes()), (1, 100));
         blobs.freed(link);
         assert_eq!((blobs.count(), blobs.bytes()), (0, 0));
-        assert_eq!(blobs.state.lock().dying, Vec::<u64>::new());
+        assert!(blobs.state.lock().dying.is_empty());
+        assert_eq!(blobs.waiting(), (1, 100));
         assert_eq!(blobs.freeze().dying, vec![9]);
         assert_eq!(blobs.freeze().next_id, 10);
     }

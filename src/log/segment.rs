@@ -10,8 +10,8 @@
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
 //!  64  claim 64: everything below this position was durable when the header was written
 //!  72  slot 32: the segment slot that places name
-//!  76  flags 32: bit 0 = the file was another segment before, whose bytes can follow the records;
-//!      bit 1 = the file was prepared for bulk writing, so that small syncs of it are slow
+//!  76  flags 32: bit 0 is reserved; bit 1 = the file was prepared for bulk writing, so that small syncs of it are
+//!      slow
 //!  80  zero
 //! 128  records
 //! ```
@@ -50,8 +50,6 @@ pub(crate) struct SegmentHeader {
     /// Everything below was durable.
     pub(crate) claim: Position,
     pub(crate) slot: u32,
-    /// The file was another segment before: what follows the records can be its bytes.
-    pub(crate) reused: bool,
     /// The file was prepared for bulk writing.
     pub(crate) bulk: bool,
 }
@@ -81,7 +79,7 @@ impl SegmentHeader {
         bytes[56..64].copy_from_slice(&self.predecessor_end.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.claim.raw().to_le_bytes());
         bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
-        bytes[76] = u8::from(self.reused) | u8::from(self.bulk) << 1;
+        bytes[76] = u8::from(self.bulk) << 1;
         let crc = crc32(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -108,7 +106,7 @@ impl SegmentHeader {
         None
     }
 
-    /// True if an interrupted write, or wiping, can have left these bytes, which are no valid header. Before the
+    /// True if an interrupted write can have left these bytes, which are no valid header. Before the
     /// write there were zeroes, so each word is as it was meant to be or zero, and at least one is missing. What
     /// is known of a header's words must be right; checksum and salt can be anything.
     pub(crate) fn can_be_torn(bytes: &[u8; SEGMENT_HEADER_BYTES as usize], uuid: Uuid, sequence: u32) -> bool {
@@ -167,7 +165,6 @@ impl SegmentHeader {
             predecessor_end: word(56),
             claim: Position::from_raw(word(64)),
             slot: word(72) as u32,
-            reused: word(72) >> 32 & 1 != 0,
             bulk: word(72) >> 32 & 2 != 0,
         })
     }
@@ -192,9 +189,7 @@ pub(crate) struct Segment {
     pub(crate) salt: u64,
     pub(crate) path: PathBuf,
     /// Bytes of the file.
-    pub(crate) capacity: u64,
-    /// The file was another segment before.
-    pub(crate) reused: bool,
+    capacity: AtomicU64,
     /// The file was prepared for bulk writing: small syncs of it are slow.
     pub(crate) bulk: bool,
     /// Where its records end; `u64::MAX` while it is the active one.
@@ -205,8 +200,6 @@ pub(crate) struct Segment {
     pub(crate) removal_bytes: AtomicU64,
     /// The log's position when the last slot that pointed here was cleared; 0 before.
     evacuated: AtomicU64,
-    /// The file is not to be used again: it was cut off, or prepared by another process in another way.
-    unfit: AtomicBool,
     /// A record cannot be read: the segment is kept as it is.
     damaged: AtomicBool,
     /// A clear-record was met: the segment is kept until it is the oldest.
@@ -228,23 +221,34 @@ impl Segment {
             slot,
             salt,
             path,
-            capacity,
-            reused: false,
+            capacity: AtomicU64::new(capacity),
             bulk: false,
             end: AtomicU64::new(end.unwrap_or(u64::MAX)),
             removals: AtomicU64::new(0),
             removal_bytes: AtomicU64::new(0),
             evacuated: AtomicU64::new(0),
-            unfit: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             clears: AtomicBool::new(false),
             file: Mutex::new(file),
         }
     }
 
-    /// The same segment, and how its file was made: whether it was another one before, whether for bulk writing.
-    pub(crate) fn made(self, reused: bool, bulk: bool) -> Self {
-        Segment { reused, bulk, ..self }
+    /// The same segment, and whether its file was made for bulk writing.
+    pub(crate) fn made(self, bulk: bool) -> Self {
+        Segment { bulk, ..self }
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Cuts the file off behind its last record, which ends at `end`: it is sealed.
+    pub(super) fn shorten(&self, file: &dyn DiskFile, end: u64) -> std::io::Result<()> {
+        let bytes = end.next_multiple_of(crate::sys::PAGE_BYTES as u64);
+        file.set_len(bytes)?;
+        self.capacity.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Where the records end, unless it is the active segment.
@@ -278,15 +282,6 @@ impl Segment {
     pub(crate) fn evacuated_before(&self, cut: Position) -> bool {
         let at = self.evacuated.load(Ordering::Acquire);
         at != 0 && at <= cut.raw()
-    }
-
-    /// The file is not to be used for another segment.
-    pub(crate) fn set_unfit(&self) {
-        self.unfit.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_unfit(&self) -> bool {
-        self.unfit.load(Ordering::Relaxed)
     }
 
     /// A record cannot be read.
@@ -331,8 +326,7 @@ mod tests {
             predecessor_end: 4096,
             claim: Position::new(11, 4000),
             slot: 5,
-            reused: true,
-            bulk: false,
+            bulk: true,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(header));

@@ -10,8 +10,6 @@
 //!    which the last segment was filled decides.
 //! 3. It is mapped, and becomes the next in the queue.
 //!
-//! A spare file of a freed segment (space.rs) makes 1 and 2 unnecessary: its blocks are there and written.
-//!
 //! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -82,8 +80,6 @@ impl Prepared {
 pub(crate) struct Made {
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) map: LogMap,
-    /// It was another segment's.
-    pub(crate) reused: bool,
     /// It is for bulk writing.
     pub(crate) bulk: bool,
 }
@@ -220,7 +216,7 @@ impl Log {
             || {
                 let (log, dead) = {
                     let registry = self.registry.lock();
-                    let both = registry.segments.values().map(|segment| (segment.capacity, self.dead(segment.slot)));
+                    let both = registry.segments.values().map(|segment| (segment.capacity(), self.dead(segment.slot)));
                     both.fold((0, 0), |sum: (u64, u64), one| (sum.0 + one.0, sum.1 + one.1))
                 };
                 let share = log / if dead > log / 10 { SHARE_OF_CHURNED } else { SHARE_OF_FILLED };
@@ -358,7 +354,7 @@ impl Log {
 
     /// Bytes of the prepared segments' files.
     pub(crate) fn prepared_bytes(&self) -> u64 {
-        self.prepared.lock().iter().map(|prepared| prepared.segment.capacity).sum()
+        self.prepared.lock().iter().map(|prepared| prepared.segment.capacity()).sum()
     }
 
     /// Unlinks the segments of the queue. None of them ever held a record.
@@ -370,15 +366,26 @@ impl Log {
                 self.prepared_count.store(queue.len() as u32, Ordering::Release);
                 next
             };
-            let Some(Prepared { segment, writer, .. }) = next else { break };
+            let Some(next) = next else { break };
+            let path = &next.segment.path;
+            if let Err(error) = self.disk().unlink(path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                let error = Error::io("unlink", path, error);
+                // It stays in the queue, and can be used or tried again.
+                let mut queue = self.prepared.lock();
+                queue.push_front(next);
+                self.prepared_count.store(queue.len() as u32, Ordering::Release);
+                return Err(error);
+            }
+            let Prepared { segment, writer, .. } = next;
             drop(writer);
             // Nothing was ever written to it, so nobody can have it pinned for longer than an instant; if
             // somebody does just now, the mapping is leaked.
             if let Some(retired) = self.unmap(segment.slot) {
                 _ = self.pins.reclaim(retired);
             }
-            observe::unmapped(&segment.path, segment.capacity, false);
-            self.disk().unlink(&segment.path).context("unlink", &segment.path)?;
+            observe::unmapped(&segment.path, segment.capacity(), false);
             self.release_slot(segment.slot);
         }
         Ok(())
@@ -420,14 +427,14 @@ impl Log {
         let path = segment_path(self.dir(), sequence);
         let mut created = false;
         match make(salt, &path, &mut created) {
-            Ok(Made { file, map, reused, bulk }) => {
+            Ok(Made { file, map, bulk }) => {
                 let writer = LogWriter::new(map.with_cookie(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
                 self.set_dead(slot, 0);
                 observe::mapped(&path, 0, bytes);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
                 let mut queue = self.prepared.lock();
-                let segment = Arc::new(segment.made(reused, bulk));
+                let segment = Arc::new(segment.made(bulk));
                 queue.push_back(Prepared { segment, writer, has_frame });
                 self.prepared_count.store(queue.len() as u32, Ordering::Release);
                 Ok(sequence)
@@ -474,13 +481,6 @@ impl Log {
 
     fn create_segment(&self, path: &Path, bytes: u64, created: &mut bool) -> Result<Made> {
         let bulk = self.wants_bulk();
-        if let Some(spare) = self.take_spare(bytes, bulk)? {
-            *created = true;
-            let (file, map) = self.reuse(&spare, path)?;
-            // Only advice, as below.
-            let _ = map.populate(0, bytes);
-            return Ok(Made { file, map, reused: true, bulk });
-        }
         let file = self.create_allocated(path, bytes, created)?;
         let zeroes = vec![0; self.piece_bytes(bulk).min(bytes as usize)];
         let synced = self.config.sync != SyncPolicy::Manual;
@@ -502,7 +502,7 @@ impl Log {
             // Only advice: the first store to each page is slower without it.
             let _ = map.populate(0, bytes);
         }
-        Ok(Made { file, map, reused: false, bulk })
+        Ok(Made { file, map, bulk })
     }
 
     /// Step 1.

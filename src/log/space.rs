@@ -5,43 +5,36 @@
 //! 1. *Evacuated*: a scan has found, under the stripes of its keys, that no slot points to it any more; live
 //!    records were appended again at the log's head. The position of the head at that moment is noted.
 //! 2. *Excluded*: a checkpoint whose cut lies at or behind that position does not name it any more.
-//! 3. *Freed*: when that checkpoint is durable, the mapping is taken out of the pin table and the file is
-//!    unlinked (fsync of the directory), or its header is wiped (fdatasync) and it is kept as a spare; the oldest
-//!    first, so that a remove-record never goes before the record that it removes. *Crash before:* recovery
-//!    finds a file that neither the checkpoint nor the chain behind the cut names, and unlinks it.
+//! 3. *Freed*: when that checkpoint is durable, the file is unlinked (fsync of the directory), and the mapping is
+//!    taken out of the pin table; the oldest first, so that a remove-record never goes before the record that it
+//!    removes. *Crash before:* recovery finds a file that neither the checkpoint nor the chain behind the cut names,
+//!    and unlinks it. *Error:* the segment stays as it is, with all that come after it; the next checkpoint tries
+//!    again.
 //! 4. Its segment slot is given out again when no reader has the old mapping pinned any more. Nobody waits for
-//!    that: a `Value` may be held for ever, and then costs the blocks of its own segment.
+//!    that: a `Value` may be held for ever, and then costs the blocks of its own segment. The stats count them.
 
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 
 use super::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::observe;
 use crate::sync::Ordering;
 use crate::sys::pins::Retired;
-use crate::sys::{DiskFile, LogMap, OpenMode, write_all_at};
+use crate::sys::{OpenMode, PAGE_BYTES};
 
-/// Files of freed segments that wait to be used again.
-const SPARES_MAX: usize = 2;
-
-/// A freed segment's file, to be used again under another name and salt.
-#[derive(Debug)]
-pub(crate) struct Spare {
-    path: PathBuf,
-    pub(crate) bytes: u64,
-    /// It was prepared for bulk writing.
-    bulk: bool,
-}
+/// An unwritten end is given back if it is more than this part of its file.
+const END_SHARE: u64 = 16;
 
 /// Segments on their way out.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     /// Mappings that readers still had pinned when their segments were freed, with the files' sizes.
     retired: Vec<(Retired, u64)>,
-    spares: Vec<Spare>,
+    /// A file was unlinked, and the directory is not synced since.
+    unsynced: bool,
 }
 
 /// Sums over all segments that hold records.
@@ -95,7 +88,7 @@ impl Log {
                 (false, false) => 0,
             };
             if segment.end().is_none() {
-                space.active = segment.capacity;
+                space.active = segment.capacity();
             } else if bytes < small && !segment.is_damaged() {
                 space.small += 1;
             }
@@ -115,41 +108,50 @@ impl Log {
         excluded.map(|segment| segment.sequence).collect()
     }
 
-    /// Frees segments that the durable checkpoint does not name, the oldest first. Returns their number.
-    pub(crate) fn free(&self, sequences: &[u32]) -> Result<u64> {
+    /// Frees segments that the durable checkpoint does not name, the oldest first. Returns their number, and the error
+    /// that ended it: that segment and those after it stay in the registry, and are freed another time.
+    pub(crate) fn free(&self, sequences: &[u32]) -> (u64, Result<()>) {
         self.reclaim();
+        let mut freed = 0;
         for &sequence in sequences {
-            let Some(segment) = self.registry.lock().segments.remove(&sequence) else { continue };
-            self.free_segment(&segment)?;
+            let segment = self.registry.lock().segments.get(&sequence).cloned();
+            let Some(segment) = segment else { continue };
+            if let Err(error) = self.free_segment(&segment) {
+                return (freed, Err(error));
+            }
+            freed += 1;
         }
-        Ok(sequences.len() as u64)
+        (freed, self.sync_unlinked())
     }
 
     fn free_segment(&self, segment: &Arc<Segment>) -> Result<()> {
-        segment.close_file();
-        let unpinned = match self.unmap(segment.slot) {
-            Some(retired) => match self.pins.reclaim(retired) {
-                Some(retired) => {
-                    self.outgoing.lock().retired.push((retired, segment.capacity));
-                    false
-                }
-                None => true,
-            },
-            None => true,
-        };
-        observe::unmapped(&segment.path, segment.capacity, !unpinned);
-        if unpinned {
-            self.release_slot(segment.slot);
-            // Only a file that nobody has mapped may be written again, and only one of the size that is wanted.
-            let wanted = self.outgoing.lock().spares.len() < SPARES_MAX;
-            if wanted && !segment.is_unfit() && segment.capacity == self.segment_bytes(0) {
-                let spare = self.wipe(segment)?;
-                self.outgoing.lock().spares.push(spare);
-                return Ok(());
+        // The one before must be gone for good.
+        self.sync_unlinked()?;
+        match self.config.disk.unlink(&segment.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("unlink", &segment.path, error));
             }
+            _ => {}
         }
-        self.config.disk.unlink(&segment.path).context("unlink", &segment.path)?;
-        self.config.disk.sync_dir(self.dir()).context("sync", self.dir())
+        self.outgoing.lock().unsynced = true;
+        self.registry.lock().segments.remove(&segment.sequence);
+        segment.close_file();
+        let retired = self.unmap(segment.slot).and_then(|retired| self.pins.reclaim(retired));
+        observe::unmapped(&segment.path, segment.capacity(), retired.is_some());
+        match retired {
+            Some(retired) => self.outgoing.lock().retired.push((retired, segment.capacity())),
+            None => self.release_slot(segment.slot),
+        }
+        Ok(())
+    }
+
+    /// Makes what was unlinked durable. If that fails, it is tried again before anything else is unlinked.
+    fn sync_unlinked(&self) -> Result<()> {
+        if self.outgoing.lock().unsynced {
+            self.config.disk.sync_dir(self.dir()).context("sync", self.dir())?;
+        }
+        self.outgoing.lock().unsynced = false;
+        Ok(())
     }
 
     /// True if the active segment should not go on: it is far larger than the log needs by now, because most of
@@ -157,7 +159,7 @@ impl Log {
     ///
     /// Not before it holds a record: until then it cannot be ended, and nothing is lost by its size.
     pub(crate) fn is_ill_fitting(&self) -> bool {
-        let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity, active.position().offset()));
+        let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.position().offset()));
         let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
         capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
@@ -170,27 +172,39 @@ impl Log {
         let sealed = self.seal_active();
         drop(held);
         let Some((segment, end)) = sealed else { return Ok(()) };
-        segment.set_unfit();
         let Some(file) = segment.file() else { return Ok(()) };
-        file.set_len(end.next_multiple_of(4096)).context("shorten", &segment.path)
+        segment.shorten(&*file, end).context("shorten", &segment.path)
     }
 
-    /// Overwrites the header with zeroes: from here on the file's records are no records, for a repair neither.
-    fn wipe(&self, segment: &Segment) -> Result<Spare> {
-        let path = segment.path.clone();
-        let file = self.config.disk.open(&path, OpenMode::Write).context("open", &path)?;
-        write_all_at(&*file, &[0; SEGMENT_HEADER_BYTES as usize], 0).context("write", &path)?;
-        file.sync_data().context("sync", &path)?;
-        Ok(Spare { path, bytes: segment.capacity, bulk: segment.bulk })
+    /// Gives back the unwritten ends of sealed segments, where that is a good part of the file. A large frame leaves such
+    /// an end, when it has no room in the segment before. *Crash:* a file that ends early ends the same.
+    pub(crate) fn give_back_ends(&self) -> Result<()> {
+        for segment in self.segments() {
+            let Some(end) = segment.end().filter(|_| !segment.is_evacuated()) else { continue };
+            if self.unwritten_end(&segment) > segment.capacity() / END_SHARE {
+                let file = match segment.file() {
+                    Some(file) => file,
+                    None => self.config.disk.open(&segment.path, OpenMode::Write).context("open", &segment.path)?,
+                };
+                segment.shorten(&*file, end).context("shorten", &segment.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of a sealed segment's file behind its last record.
+    fn unwritten_end(&self, segment: &Segment) -> u64 {
+        segment.end().map_or(0, |end| segment.capacity().saturating_sub(end.next_multiple_of(PAGE_BYTES as u64)))
     }
 
     /// Unmaps what no reader has pinned any more.
     pub(crate) fn reclaim(&self) {
-        let retired = std::mem::take(&mut self.outgoing.lock().retired);
-        for (retired, bytes) in retired {
+        // Under the lock, so that nobody counts them while they are looked at.
+        let mut outgoing = self.outgoing.lock();
+        for (retired, bytes) in std::mem::take(&mut outgoing.retired) {
             let slot = retired.slot();
             match self.pins.reclaim(retired) {
-                Some(retired) => self.outgoing.lock().retired.push((retired, bytes)),
+                Some(retired) => outgoing.retired.push((retired, bytes)),
                 None => {
                     observe::unmapped_late(self.dir(), bytes);
                     self.release_slot(slot);
@@ -204,44 +218,15 @@ impl Log {
         !self.outgoing.lock().retired.is_empty()
     }
 
-    /// Bytes of freed segments that readers keep, and of spare files.
-    pub(crate) fn outgoing_bytes(&self) -> (u64, u64) {
+    /// Freed segments that readers keep: how many, and the bytes of their files.
+    pub(crate) fn held_segments(&self) -> (u64, u64) {
+        self.reclaim();
         let outgoing = self.outgoing.lock();
-        let pinned = outgoing.retired.iter().map(|(_, bytes)| bytes).sum();
-        (pinned, outgoing.spares.iter().map(|spare| spare.bytes).sum())
+        (outgoing.retired.len() as u64, outgoing.retired.iter().map(|(_, bytes)| bytes).sum())
     }
 
-    /// A spare file of exactly that size and kind. Others are of no use any more and are unlinked.
-    pub(crate) fn take_spare(&self, bytes: u64, bulk: bool) -> Result<Option<Spare>> {
-        loop {
-            let Some(spare) = self.outgoing.lock().spares.pop() else { return Ok(None) };
-            if (spare.bytes, spare.bulk) == (bytes, bulk) {
-                return Ok(Some(spare));
-            }
-            self.unlink_spare(&spare)?;
-        }
-    }
-
-    /// Unlinks the spare files.
-    pub(crate) fn discard_spares(&self) -> Result<()> {
-        let spares = std::mem::take(&mut self.outgoing.lock().spares);
-        spares.iter().try_for_each(|spare| self.unlink_spare(spare))
-    }
-
-    fn unlink_spare(&self, spare: &Spare) -> Result<()> {
-        self.config.disk.unlink(&spare.path).context("unlink", &spare.path)
-    }
-
-    /// Gives a spare file a new name, durably. *Crash before:* a file without a header, which recovery unlinks,
-    /// under either name.
-    ///
-    /// The records of its earlier use stay in it. They do not validate with the new salt.
-    pub(crate) fn reuse(&self, spare: &Spare, path: &Path) -> Result<(Arc<dyn DiskFile>, LogMap)> {
-        let disk = &self.config.disk;
-        disk.rename(&spare.path, path).context("rename to", path)?;
-        disk.sync_dir(self.dir()).context("sync", self.dir())?;
-        let file = disk.open(path, OpenMode::Write).context("open", path)?;
-        let map = file.map_log(spare.bytes as usize, 0, true).context("map", path)?;
-        Ok((file, map))
+    /// Bytes of all unlinked files that readers keep.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_segments().1 + self.blobs.held().1
     }
 }

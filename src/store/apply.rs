@@ -27,6 +27,9 @@ use crate::store::core::Core;
 use crate::store::read::Hit;
 use crate::sync::Ordering;
 
+/// After a batch of so many changes the log's space is looked at, however few bytes it has.
+const MANY: usize = 256;
+
 /// One change of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
@@ -100,6 +103,7 @@ impl Core {
         if list.is_empty() {
             return Ok(());
         }
+        let many = list.len() >= MANY;
         let mut links = Vec::new();
         let mut rewritten = Encoded::default();
         let whole = list.len() as u64 == batch.records().records();
@@ -110,7 +114,10 @@ impl Core {
                 .and_then(|()| self.apply_records(Changes { records: &rewritten, list, links: links.clone() }))
         };
         match result {
-            Ok(appended) => self.after_append(appended.end, appended.total, appended.running_low),
+            Ok(appended) => {
+                self.after_append(appended.end, appended.total, appended.running_low)?;
+                if many { self.after_many() } else { self.mind_freed_blobs() }
+            }
             Err(error) => {
                 links.into_iter().for_each(|(_, link)| self.log.give_up_blob(link));
                 Err(error)
@@ -166,8 +173,10 @@ impl Core {
         let mut own = OwnSegment::default();
         let applied = self.retry(|| {
             if self.log.wants_own_segment(frame, &own) {
-                self.provide_meta_room()?;
-                self.log.provide_own_segment(frame, &mut own)?;
+                self.with_space(|| {
+                    self.provide_meta_room()?;
+                    self.log.provide_own_segment(frame, &mut own)
+                })?;
             }
             let step = self.apply_locked(&changes, frame, &own);
             if matches!(step, Err(Shortage::Need(Need::Checkpoint))) {
@@ -224,20 +233,20 @@ impl Core {
             Some(sequence) => self.log.activate_frame(sequence, frame, removals, only_removals),
             None => self.log.append_frame(frame, removals, only_removals),
         };
-        let appended = self.poison_by(appended)?;
-        // If it fails, the frame is in the log, and memory does not say what it says: only a recovery can mend it.
-        let published = self.publish(changes, hits, appended.place, &guards, growth);
-        self.poison_by(published)?;
-        Ok(appended)
-    }
-
-    /// Poisons the store if a step failed after which log and memory may differ.
-    fn poison_by<T>(&self, step: Step<T>) -> Step<T> {
-        step.inspect_err(|shortage| {
+        let appended = appended.inspect_err(|shortage| {
             if let Shortage::Error(error) = shortage {
+                self.poison_if_unknown(error);
+            }
+        })?;
+        let published = self.publish(changes, hits, appended.place, &guards, growth);
+        published.inspect_err(|shortage| {
+            if let Shortage::Error(error) = shortage {
+                // Of whatever nature: the frame is in the log, and memory does not say what it says. Only a recovery
+                // can mend that.
                 self.poison(error);
             }
-        })
+        })?;
+        Ok(appended)
     }
 
     /// Step 5.

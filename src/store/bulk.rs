@@ -39,6 +39,7 @@ impl Core {
             removed += count;
             rest = &rest[keys_done..];
         }
+        self.after_many()?;
         Ok(removed)
     }
 
@@ -101,9 +102,10 @@ impl Core {
             self.retry(|| self.clear_locked(Clear::Record(encoded)))
         })?;
         match appended {
-            Some(appended) => self.after_append(appended.end, appended.total, appended.running_low),
-            None => Ok(()),
+            Some(appended) => self.after_append(appended.end, appended.total, appended.running_low)?,
+            None => {}
         }
+        self.after_many()
     }
 
     /// Empties every page, under all stripes.

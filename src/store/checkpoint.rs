@@ -1,6 +1,7 @@
 //! Running a checkpoint.
 //!
 //! 0. The log is synced, if much of it is not: step 2 will be short, and with it the time in which writers copy pages.
+//!    Memory for the images is found. *Error:* nothing has happened; the next call begins anew.
 //! 1. **Cut.** All stripes are held for an instant, so that exactly the records below the cut are in the
 //!    index. The dirty set is frozen; from here a writer copies a frozen page aside before it changes it. Growth
 //!    word, extents, segments, blobs and counts are noted with it. Then the first pages are copied, as many as may be in
@@ -14,7 +15,9 @@
 //!    not name are freed (log/space.rs), clean private pages are dropped if memory is short. *Crash:* the
 //!    checkpoint names the blobs that are still to be unlinked; segments that it does not name are unlinked.
 //!
-//! An I/O error in any step poisons the store: what is on disk is unknown, recovery sorts it out.
+//! An I/O error in steps 2 to 5 poisons the store: what is on disk is unknown, recovery sorts it out. Step 6 comes after
+//! everything is durable. An error there poisons nothing and fails nothing: what could not be let go is known on, and a
+//! later checkpoint tries again (`Stats` counts such errors).
 
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
@@ -66,20 +69,20 @@ struct Frozen<'t> {
 }
 
 impl<'t> Frozen<'t> {
-    fn new(table: &'t Table, ids: &[PageId]) -> std::io::Result<Self> {
+    /// `images` has room for some of the pages at least.
+    fn new(table: &'t Table, ids: &[PageId], images: PageBuffer) -> Self {
         let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
         pages.sort_unstable_by_key(PageSlot::number);
-        let images = PageBuffer::new(pages.len().min(CAPTURED_PAGES))?;
         let mut frozen = Frozen { table, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
         frozen.capture();
-        Ok(frozen)
+        frozen
     }
 
     /// Captures some more.
     fn capture(&mut self) {
         self.passed = 0;
         self.images.clear();
-        for page in self.pages.by_ref().take(CAPTURED_PAGES) {
+        for page in self.pages.by_ref().take(self.images.room()) {
             let mut bytes = [0; PAGE_BYTES];
             // A page that was made ready for an entry which then went elsewhere is still a hole.
             if self.table.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
@@ -119,19 +122,50 @@ impl Core {
             return Ok(());
         }
         let _span = observe::checkpoint(&self.path);
-        let result = self.checkpoint_steps(files, &mut state, clean);
+        let timer = self.observer.time(Timed::Checkpoint);
+        let in_order = broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING);
+        if !in_order && self.log.unsynced_bytes() > LATE_SYNC_BYTES {
+            self.sync_to(self.log.tail())?;
+        }
+        // Only to be fast.
+        let _ = self.table.dirty.provide_copies(self.log.disk());
+        // More can become dirty until the cut. They are captured in several turns then.
+        let room = (self.table.dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
+        let images = PageBuffer::new(room).context("reserve memory for pages of", &self.table.path)?;
+        let result = self.checkpoint_steps(files, &mut state, images, clean);
         self.table.dirty.release_copies();
-        result.inspect_err(|error| self.poison(error))?;
+        // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
+        let Some(excluded) = result.inspect_err(|error| self.poison(error))? else {
+            timer.cancel();
+            return Ok(());
+        };
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
+        let freed = self.let_go(files, &excluded);
+        timer.done();
+        observe::checkpointed(&self.path, state.header.generation, freed, clean);
+        Ok(())
+    }
+
+    /// Step 6. Returns the number of freed segments.
+    fn let_go(&self, files: &Files, excluded: &[u32]) -> u64 {
+        let blobs = self.log.unlink_dying_blobs();
+        let (freed, segments) = self.log.free(excluded);
+        self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
         self.drop_clean_pages();
-        self.give_back_space(files)
+        let pages = self.give_back_space(files);
+        let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
+        let put_off = errors.inspect(|error| observe::put_off(&self.path, &error.to_string())).count() as u64;
+        self.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
+        self.compaction.note_freeing(put_off == 0);
+        freed
     }
 
     /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
     fn give_back_space(&self, files: &Files) -> Result<()> {
         if self.table.gives_back.swap(false, Ordering::AcqRel) {
-            let pages = self.table.give_back()?;
+            let given = self.table.give_back();
+            let pages = given.inspect_err(|_| self.table.gives_back.store(true, Ordering::Release))?;
             observe::pages_given_back(&self.path, pages);
             self.table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
         }
@@ -144,29 +178,28 @@ impl Core {
         Ok(())
     }
 
-    fn checkpoint_steps(&self, files: &Files, state: &mut MutexGuard<'_, CheckpointState>, clean: bool) -> Result<()> {
-        let timer = self.observer.time(Timed::Checkpoint);
-        let in_order = broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING);
-        if !in_order && self.log.unsynced_bytes() > LATE_SYNC_BYTES {
-            self.log.sync_to(self.log.tail())?;
-        }
-        // Only to be fast.
-        let _ = self.table.dirty.provide_copies(self.log.disk());
-        let mut cut = self.cut()?;
+    /// Steps 1 to 5. Returns the segments that the checkpoint does not name any more; `None` if there was nothing to write.
+    fn checkpoint_steps(
+        &self,
+        files: &Files,
+        state: &mut MutexGuard<'_, CheckpointState>,
+        images: PageBuffer,
+        clean: bool,
+    ) -> Result<Option<Vec<u32>>> {
+        let mut cut = self.cut(images);
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
         let nothing_new = cut.frozen.is_empty
             && cut.position == state.header.cut
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
         if nothing_new && !clean {
-            timer.cancel();
-            return Ok(());
+            return Ok(None);
         }
-        if !in_order {
+        if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
             self.log.sync_to(cut.position)?;
         }
         if broken(Mutant::FreedTooEarly) {
-            self.log.free(&cut.excluded)?;
+            self.log.free(&cut.excluded).1?;
         }
         let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
         if !nothing_new {
@@ -184,16 +217,11 @@ impl Core {
         self.generation.store(header.generation, Ordering::Relaxed);
         self.total_at_cut.store(cut.total, Ordering::Relaxed);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.log.unlink_dying_blobs()?;
-        let freed = self.log.free(&cut.excluded)?;
-        self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
-        timer.done();
-        observe::checkpointed(&self.path, state.header.generation, freed, clean);
-        Ok(())
+        Ok(Some(cut.excluded))
     }
 
     /// Step 1.
-    fn cut(&self) -> Result<Cut<'_>> {
+    fn cut(&self, images: PageBuffer) -> Cut<'_> {
         let structure = self.table.structure.lock();
         let started = Instant::now();
         let timer = self.observer.time(Timed::Cut);
@@ -232,8 +260,8 @@ impl Core {
         observe::cut(&self.path, pages.len(), nanos);
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
         drop(structure);
-        let frozen = Frozen::new(&self.table, &pages).context("reserve memory for pages of", &self.table.path)?;
-        Ok(Cut { position, total, frozen, meta, excluded })
+        let frozen = Frozen::new(&self.table, &pages, images);
+        Cut { position, total, frozen, meta, excluded }
     }
 
     fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {
@@ -241,7 +269,7 @@ impl Core {
             sequence: segment.sequence,
             slot: segment.slot,
             salt: segment.salt,
-            capacity: segment.capacity,
+            capacity: segment.capacity(),
             end: segment.end().unwrap_or(cut.offset()),
             dead: self.log.dead(segment.slot),
             removals: segment.removals.load(Ordering::Relaxed),

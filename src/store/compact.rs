@@ -20,7 +20,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Nature, Result};
 use crate::index::Step;
 use crate::index::chain::Found;
 use crate::index::lookup::{Probe, SeenSlot};
@@ -46,6 +46,10 @@ const THROTTLE: Duration = Duration::from_micros(200);
 const PACE: Duration = Duration::from_micros(20);
 /// Bytes of records that a thread claims at a time: bounds how long others wait for their turn.
 const PIECE_BYTES: u64 = 256 << 10;
+/// Bytes of freed blobs that are worth a checkpoint in any case; more, if the store holds more.
+const FREED_BLOBS_MIN: u64 = 16 << 20;
+/// How long nothing is freed after an error of freeing, unless somebody asks for a checkpoint.
+const FREEING_PAUSE: Duration = Duration::from_secs(1);
 /// So many emptied segments are worth a checkpoint, however small they are.
 const WAITING_MAX: usize = 32;
 
@@ -57,6 +61,10 @@ pub(crate) struct Compaction {
     pressure: AtomicU32,
     /// The total of appended bytes at which the log's space is looked at again.
     look_at: AtomicU64,
+    /// Bytes of live records when the log's space was looked at last.
+    live: AtomicU64,
+    /// What a checkpoint does not need any more could not be let go: nothing is freed before this time.
+    freeing: Mutex<Option<Instant>>,
     /// Victims chosen so far.
     pub(super) victims: AtomicU64,
     pub(crate) moved_records: AtomicU64,
@@ -133,6 +141,19 @@ struct Look {
     pressure: Pressure,
     /// A checkpoint would free enough to be worth it.
     checkpoint: bool,
+    /// What was emptied cannot be freed at this moment.
+    stuck: bool,
+}
+
+impl Compaction {
+    /// Notes whether a checkpoint could let go what it does not need any more.
+    pub(crate) fn note_freeing(&self, done: bool) {
+        *self.freeing.lock() = (!done).then(|| Instant::now() + FREEING_PAUSE);
+    }
+
+    fn can_free(&self) -> bool {
+        self.freeing.lock().is_none_or(|until| Instant::now() >= until)
+    }
 }
 
 impl Core {
@@ -157,18 +178,52 @@ impl Core {
         } else {
             Pressure::None
         };
+        self.compaction.live.store(space.live(), Ordering::Relaxed);
+        let can_free = self.compaction.can_free();
         Look {
             due: bytes > goal || space.small > self.small_max(),
             pressure,
-            checkpoint: space.evacuated >= segment
-                || (space.evacuated > 0 && total > goal)
-                || space.waiting >= WAITING_MAX,
+            checkpoint: can_free
+                && (space.evacuated >= segment
+                    || (space.evacuated > 0 && total > goal)
+                    || space.waiting >= WAITING_MAX),
+            stuck: space.evacuated > 0 && !can_free,
         }
     }
 
     /// True if a checkpoint would free enough space to be worth it.
     pub(crate) fn frees_space(&self) -> bool {
-        self.look_at_space(false).checkpoint
+        self.look_at_space(false).checkpoint || self.frees_blobs()
+    }
+
+    /// Bytes of freed blobs that may wait for a checkpoint.
+    pub(crate) fn freed_blobs_max(&self) -> u64 {
+        let live = self.log.blobs.bytes() + self.compaction.live.load(Ordering::Relaxed);
+        // However much dead weight the log may have, these are no more than the rest.
+        let share = (self.log_ratio - 1.0).clamp(0.0, 1.0);
+        (live as f64 * share).max(FREED_BLOBS_MIN as f64) as u64
+    }
+
+    fn frees_blobs(&self) -> bool {
+        self.log.blobs.waiting().1 > self.freed_blobs_max() && self.compaction.can_free()
+    }
+
+    /// What follows a change that has freed blobs. No lock is held.
+    pub(crate) fn mind_freed_blobs(&self) -> Result<()> {
+        match (self.frees_blobs(), self.tuning.background) {
+            (false, _) => Ok(()),
+            (true, true) => {
+                self.wake.checkpoint.ring();
+                Ok(())
+            }
+            (true, false) => self.run_checkpoint(false),
+        }
+    }
+
+    /// What follows a change of many keys, which can have left much that is dead and little that is new. No lock is held.
+    pub(crate) fn after_many(&self) -> Result<()> {
+        self.mind_freed_blobs()?;
+        self.compact_after_look(self.log.total())
     }
 
     /// Looks at the log's space, and notes what writers have to do and when to look again.
@@ -199,24 +254,37 @@ impl Core {
         loop {
             let look = self.look(self.log.total(), quiet);
             self.log.reclaim();
-            if quiet && self.check_writable().is_ok() {
-                // Nobody is about to need them. What cannot be unlinked now is unlinked by the next open.
-                let _ = self.log.discard_spares();
-            }
             if self.log.is_ill_fitting() && self.check_writable().is_ok() {
                 // If it fails, the segment goes on being used.
                 let _ = self.log.replace_active(|| self.table.lock(0));
             }
-            if stop() || !look.due || look.pressure >= Pressure::Wait || self.check_writable().is_err() {
+            if stop() || self.check_writable().is_err() {
+                return;
+            }
+            // If it fails, the space stays until the next look.
+            let _ = self.log.give_back_ends();
+            let far = look.pressure >= Pressure::Wait;
+            if far && look.checkpoint {
+                // Moving more records before it is done would only make the log longer. Nobody else runs it for sure:
+                // the writers may have nothing to write any more.
+                match self.run_checkpoint(false) {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
+            if !look.due || (far && look.stuck) {
                 return;
             }
             for _ in 0..16 {
                 // An error is met again by whoever needs the space; a damaged segment is not chosen again.
-                if !matches!(self.compact_step(STEP_RECORDS, None), Ok(Progress::Made)) {
-                    return;
-                }
-                if look.pressure == Pressure::None {
-                    sleep(PACE);
+                match self.compact_step(STEP_RECORDS, None) {
+                    Ok(Progress::Made) if look.pressure == Pressure::None => sleep(PACE),
+                    Ok(Progress::Made) => {}
+                    Ok(Progress::Others) => {
+                        sleep(PACE);
+                        break;
+                    }
+                    Ok(Progress::Nothing) | Err(_) => return,
                 }
             }
         }
@@ -331,11 +399,18 @@ impl Core {
                 *victim = None;
             }
         }
-        if let Err(Error::Corrupt { .. }) = &result {
-            piece.segment.set_damaged();
-            observe::victim_damaged(&piece.segment.path);
+        if let Err(error) = &result {
+            self.note_damage(&piece.segment, error);
         }
         result.map(|()| Progress::Made)
+    }
+
+    /// A segment in which a record is damaged is kept, and not chosen again. One that could not be read at this moment is.
+    fn note_damage(&self, segment: &Segment, error: &Error) {
+        if error.nature() == Nature::Damage {
+            segment.set_damaged();
+            observe::victim_damaged(&segment.path);
+        }
     }
 
     /// Compacts every segment that exists now and has something to gain; see
@@ -361,14 +436,14 @@ impl Core {
             finished = finished && self.compact_forced(last, progress, before.1.bytes)?;
         }
         self.run_checkpoint(false)?;
-        self.log.discard_spares()?;
+        self.log.give_back_ends()?;
         let counted: Vec<u64> = counters().iter().zip(counted).map(|(now, then)| now - then).collect();
         Ok(CompactionReport {
             finished,
             moved_records: counted[0],
             moved_bytes: counted[1],
             freed_segments: counted[2],
-            pinned_bytes: self.log.outgoing_bytes().0,
+            pinned_bytes: self.log.held_bytes(),
             log_bytes_before: before.1.bytes,
             log_bytes_after: self.log.space().bytes,
             disk_bytes_before: before.0,
@@ -396,19 +471,19 @@ impl Core {
         }
     }
 
-    /// Step 2: claims the next records. An error means that the victim is kept, and why, if that is damage.
+    /// Step 2: claims the next records. An error means that the victim is let go, and why: damage, or something of the
+    /// moment.
     fn claim(&self, victim: &mut Victim, records: usize) -> std::result::Result<Piece<'_>, Option<Error>> {
         let segment = &victim.segment;
-        let damaged = |why: Error| {
-            segment.set_damaged();
-            observe::victim_damaged(&segment.path);
+        let failed = |why: Error| {
+            self.note_damage(segment, &why);
             Err(Some(why))
         };
         let start = Place::new(segment.slot, 0);
         let pinned = match self.log.pin(start) {
             Ok(Some(pinned)) => pinned,
-            Ok(None) => return damaged(*self.log.invalid_record(start, Invalid::Beyond)),
-            Err(why) => return damaged(*why),
+            Ok(None) => return failed(*self.log.invalid_record(start, Invalid::Beyond)),
+            Err(why) => return failed(*why),
         };
         let mut items = Vec::with_capacity(records);
         // Marks and other records that need nothing done are not counted, but end the piece as well.
@@ -419,7 +494,7 @@ impl Core {
             let place = Place::new(segment.slot, victim.at);
             let record = match self.log.record(&pinned, place) {
                 Ok(record) => record,
-                Err(why) => return damaged(why),
+                Err(why) => return failed(why),
             };
             let kind = record.header.kind;
             let wanted = match kind {

@@ -7,7 +7,7 @@ use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
 use crate::checkpoint::meta::Meta;
 use crate::checksum::KeyHasher;
-use crate::error::{Error, Fault, IoContext, Result};
+use crate::error::{Error, Fault, IoContext, Nature, Result};
 use crate::index::page::PageImage;
 use crate::index::slot::Slot;
 use crate::index::split::ReadHash;
@@ -92,6 +92,8 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) images: AtomicU64,
     pub(crate) cut_nanos_max: AtomicU64,
+    /// Errors of work that only frees space.
+    pub(crate) put_off: AtomicU64,
     pub(crate) segment_waits: AtomicU64,
     pub(crate) journal_waits: AtomicU64,
     pub(crate) memory_waits: AtomicU64,
@@ -99,12 +101,17 @@ pub(crate) struct Counters {
 }
 
 impl ReadHash for Core {
-    fn hash_of(&self, slot: Slot) -> Option<u64> {
+    fn hash_of(&self, slot: Slot) -> std::result::Result<Option<u64>, Fault> {
         let place = slot.place();
-        let pinned = self.log.pin(place).ok()??;
-        let record = Record::at(&pinned, place.offset()).ok()?;
-        record.check(pinned.cookie(), place.offset()).ok()?;
-        Some(self.hasher.hash(record.key()))
+        let pinned = match self.log.pin(place) {
+            Ok(Some(pinned)) => pinned,
+            Ok(None) => return Ok(None),
+            Err(error) if error.nature() == Nature::Damage => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let record = Record::at(&pinned, place.offset());
+        let whole = record.ok().filter(|record| record.check(pinned.cookie(), place.offset()).is_ok());
+        Ok(whole.map(|record| self.hasher.hash(record.key())))
     }
 
     fn prefetch(&self, slot: Slot) {
@@ -143,6 +150,13 @@ impl Core {
             Error::Poisoned { path, cause: cause.clone() }
         } else {
             *self.forked()
+        }
+    }
+
+    /// Poisons the store, if the error leaves unknown what is on disk.
+    pub(crate) fn poison_if_unknown(&self, cause: &Error) {
+        if cause.nature() == Nature::Unknown {
+            self.poison(cause);
         }
     }
 
@@ -195,6 +209,29 @@ impl Core {
         }
     }
 
+    /// Does something that takes space of the disk. If there is none, what can be freed is freed, and it is tried once
+    /// more. The caller holds no lock.
+    ///
+    /// # Errors
+    /// `DiskFull` only if nothing can be freed, or it is not enough.
+    pub(crate) fn with_space<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(Error::DiskFull { .. }) if self.can_free() => {
+                self.run_checkpoint(false)?;
+                work()
+            }
+            other => other,
+        }
+    }
+
+    /// True if a checkpoint would free space of the disk. Not in a recovery: the records that are still to be replayed lie
+    /// below any cut.
+    fn can_free(&self) -> bool {
+        !self.recovering.load(Ordering::Relaxed)
+            && self.check_writable().is_ok()
+            && (self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0)
+    }
+
     /// Finds what a step ran short of. The caller holds no lock.
     #[cold]
     pub(crate) fn satisfy(&self, need: Need) -> Result<()> {
@@ -229,20 +266,22 @@ impl Core {
             Need::IndexBlocks(page) => {
                 let _waiting = self.waits(Cause::IndexSpace);
                 count(&self.counters.space_waits);
-                self.table.allocate_blocks(page)
+                self.with_space(|| self.table.allocate_blocks(page))
             }
             Need::Overflow { pages } => {
                 let _waiting = self.waits(Cause::IndexSpace);
                 count(&self.counters.space_waits);
                 // A few more than asked for, so that not every insert comes here.
-                self.retry(|| self.table.provide_overflow(pages + 4))
+                self.with_space(|| self.retry(|| self.table.provide_overflow(pages + 4)))
             }
             Need::Segment { bytes, .. } => {
                 self.check_writable()?;
                 let _waiting = self.waits(Cause::Segment);
                 count(&self.counters.segment_waits);
-                self.provide_meta_room()?;
-                self.log.provide_segment(bytes)
+                self.with_space(|| {
+                    self.provide_meta_room()?;
+                    self.log.provide_segment(bytes)
+                })
             }
             Need::BlobList => {
                 let _waiting = self.waits(Cause::Blobs);
@@ -307,7 +346,8 @@ impl Core {
     /// evacuates a page, so that the last one is done when the table holds a thirteenth more than at the start. Which
     /// one is left to the hash.
     ///
-    /// On a full disk, or at a damaged page, growth stands still; that alone keeps no change from being made.
+    /// On a full disk, at a damaged page, or without descriptors or memory for a moment, growth stands still; that alone
+    /// keeps no change from being made.
     #[inline]
     pub(crate) fn help_growth(&self, hash: u64) -> Result<()> {
         if self.table.growth().is_resizing() && !hash.is_multiple_of(self.changes_per_page()) {
@@ -343,7 +383,7 @@ impl Core {
         let helped =
             self.retry(|| if growing && !turns { self.evacuate(pages) } else { self.table.try_start_growth() });
         match helped {
-            Err(Error::DiskFull { .. } | Error::Corrupt { .. } | Error::LimitReached { .. }) => Ok(()),
+            Err(error) if error.can_wait() => Ok(()),
             other => other,
         }
     }
@@ -375,7 +415,7 @@ impl Core {
     pub(crate) fn sync_to(&self, position: Position) -> Result<()> {
         self.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
-        self.log.sync_to(position).inspect_err(|error| self.poison(error))
+        self.log.sync_to(position).inspect_err(|error| self.poison_if_unknown(error))
     }
 
     /// Log bytes from one checkpoint to the next.

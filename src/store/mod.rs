@@ -506,13 +506,15 @@ impl Store {
         self.core.check_writable()?;
         // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
         let discarded = self.core.log.discard_prepared();
-        while self.core.log.blobs.has_freed() {
+        let (mut waiting, mut before) = (self.core.log.blobs.waiting().0, u64::MAX);
+        // A checkpoint takes so many of them; what cannot be unlinked waits for the next open.
+        while waiting > 0 && waiting < before {
             self.core.run_checkpoint(false)?;
+            (waiting, before) = (self.core.log.blobs.waiting().0, waiting);
         }
         self.core.run_checkpoint(true)?;
         self.core.publish_now();
-        // The last checkpoint can have freed segments.
-        discarded.and(self.core.log.discard_spares())
+        discarded
     }
 }
 

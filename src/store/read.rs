@@ -1,8 +1,11 @@
 //! Reading: from a key to a pinned record.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Fault, Location};
 use crate::index::lookup::{Probe, SeenSlot};
 use crate::index::slot::{Place, Slot};
+use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
 use crate::store::core::Core;
 use crate::store::value::{Bytes, Value};
@@ -44,8 +47,9 @@ impl<'s> Hit<'s> {
 /// What became of a record's value.
 pub(crate) enum Fetched<'s> {
     Bytes(Bytes<'s>),
-    /// The blob file is gone: the record has been superseded since it was read.
-    Gone,
+    /// The blob file is gone: the record has been superseded since it was read. It is still pinned, so that its place
+    /// stands for it.
+    Gone(Hit<'s>),
 }
 
 impl Core {
@@ -92,7 +96,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn fetch<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
         if hit.header.kind == Kind::PutBlob {
-            return self.fetch_blob(&hit);
+            return self.fetch_blob(hit);
         }
         let start = hit.place().offset() + hit.header.value_start() as u64;
         let len = hit.header.len() - hit.header.value_start();
@@ -104,11 +108,19 @@ impl Core {
     }
 
     #[cold]
-    fn fetch_blob<'s>(&'s self, hit: &Hit<'s>) -> Result<Fetched<'s>> {
+    fn fetch_blob<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
         let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
-        let Some(map) = self.log.map_blob(link)? else { return Ok(Fetched::Gone) };
+        let Some(map) = self.log.map_blob(link)? else { return Ok(Fetched::Gone(hit)) };
         self.log.check_blob(link, &map)?;
-        Ok(Fetched::Bytes(Bytes::Blob(map)))
+        Ok(Fetched::Bytes(self.blob_bytes(hit, map)?))
+    }
+
+    /// The value in a blob, which the record of `hit` links.
+    pub(crate) fn blob_bytes<'s>(&'s self, hit: Hit<'s>, map: Arc<BlobMap>) -> Result<Bytes<'s>> {
+        let (place, len) = (hit.place(), hit.header.len() as u64);
+        let link = hit.pinned.into_bytes(place.offset(), len);
+        let link = link.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+        Ok(Bytes::Blob { _link: link, map })
     }
 
     /// The error for a link whose blob file does not exist.
@@ -121,7 +133,7 @@ impl Core {
     /// The value of a key, with its place.
     #[inline]
     pub(crate) fn get_placed(&self, key: &[u8], hash: u64) -> Result<Option<(Place, Value<'_>)>> {
-        let mut previous = None;
+        let mut previous: Option<Hit<'_>> = None;
         loop {
             let Some(hit) = self.find(key, hash)? else { return Ok(None) };
             let place = hit.place();
@@ -129,8 +141,8 @@ impl Core {
                 Fetched::Bytes(bytes) => return Ok(Some((place, Value(bytes)))),
                 // A blob can be unlinked between the two looks, if the key has changed meanwhile; if it has
                 // not, the file is missing.
-                Fetched::Gone if previous != Some(place) => previous = Some(place),
-                Fetched::Gone => return Err(self.missing_blob(place)),
+                Fetched::Gone(hit) if previous.is_none_or(|before| before.place() != place) => previous = Some(hit),
+                Fetched::Gone(_) => return Err(self.missing_blob(place)),
             }
         }
     }

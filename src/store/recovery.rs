@@ -144,9 +144,8 @@ impl Core {
             self.log.set_dead(entry.slot, entry.dead.min(entry.end));
             let identity = (entry.sequence, entry.slot, entry.salt);
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
-            segment.set_unfit();
             segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
-            observe::mapped(&segment.path, 0, segment.capacity);
+            observe::mapped(&segment.path, 0, segment.capacity());
             self.log.pins.install(entry.slot, Arc::new(map));
             self.log.adopt(Arc::new(segment));
         }
@@ -170,11 +169,10 @@ impl Core {
             let identity = (found.sequence, found.slot, found.salt);
             let end = (!active).then_some(found.end);
             let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
-            segment.set_unfit();
             let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals).min(found.end);
             segment.set_removals(removals, self.log.dead(found.slot));
             let segment = Arc::new(segment);
-            observe::mapped(&segment.path, 0, segment.capacity);
+            observe::mapped(&segment.path, 0, segment.capacity());
             if active {
                 let unsuited = found.bulk && self.sync != SyncPolicy::Manual;
                 self.log.unsuited.store(unsuited, Ordering::Relaxed);
@@ -265,6 +263,7 @@ impl Core {
             }
             self.log.blobs.seen(id);
         }
-        self.log.unlink_blobs(&orphans)
+        self.log.unlink_orphans(&orphans);
+        Ok(())
     }
 }

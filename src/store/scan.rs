@@ -197,7 +197,7 @@ impl Core {
         match self.fetch(hit).map_err(|error| with_key(error.into(), &key))? {
             super::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value })),
             // The key has another value now, or none.
-            super::read::Fetched::Gone => {
+            super::read::Fetched::Gone(_) => {
                 let value = self.get_placed(&key, self.hasher.hash(&key));
                 let value = value.map_err(|error| with_key(error.into(), &key))?;
                 Ok(value.map(|(_, value)| Entry { key, value: value.0 }))

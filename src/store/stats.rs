@@ -26,6 +26,7 @@ impl Core {
                 private_pages: self.table.dirty.private_pages(),
                 images: get(&counters.images),
                 cut_nanos_max: get(&counters.cut_nanos_max),
+                put_off: get(&counters.put_off),
                 journal_bytes: self.files.as_ref().map_or(0, |_| journal_pages * PAGE_BYTES as u64),
             },
             commit: CommitStats { syncs: get(&self.log.commit.syncs), waiters: get(&self.log.commit.waiters) },
@@ -76,19 +77,24 @@ impl Core {
 
     fn log_stats(&self) -> LogStats {
         let log = &self.log;
+        let freed = log.blobs.waiting();
         let mut stats = LogStats {
             blobs: log.blobs.count(),
             blob_bytes: log.blobs.bytes(),
+            freed_blobs: freed.0,
+            freed_blob_bytes: freed.1,
+            pinned_segments: log.held_segments().0,
+            held_bytes: log.held_bytes(),
             position: log.appender.lock().as_ref().map_or(0, |appender: &Appender| appender.position().raw()),
             durable_position: log.commit.durable().raw(),
-            file_bytes: log.prepared_bytes() + log.outgoing_bytes().1,
+            file_bytes: log.prepared_bytes(),
             ..LogStats::default()
         };
         for segment in log.segments() {
             stats.segments += 1;
             stats.bytes += log.record_bytes(&segment);
             stats.dead_bytes += log.dead(segment.slot);
-            stats.file_bytes += segment.capacity;
+            stats.file_bytes += segment.capacity();
             stats.removal_bytes += segment.removal_bytes.load(Ordering::Relaxed);
             stats.pinned_segments += u64::from(log.pins.is_pinned(segment.slot));
         }
@@ -97,7 +103,6 @@ impl Core {
 
     fn compaction_stats(&self) -> CompactionStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (pinned_bytes, spare_bytes) = self.log.outgoing_bytes();
         let own = &self.compaction;
         CompactionStats {
             moved_records: get(&own.moved_records),
@@ -105,8 +110,7 @@ impl Core {
             evacuated_segments: get(&own.evacuated),
             freed_segments: get(&own.freed),
             evacuated_bytes: self.log.space().evacuated,
-            pinned_bytes,
-            spare_bytes,
+            pinned_bytes: self.log.held_bytes(),
             damaged_segments: self.log.segments().iter().filter(|segment| segment.is_damaged()).count() as u64,
             helps: get(&own.helps),
             throttles: get(&own.throttles),
@@ -127,10 +131,10 @@ impl Core {
         Ok(())
     }
 
-    /// Bytes that the store's files occupy on the disk.
+    /// Bytes that the store occupies on the disk: its files, and unlinked ones that readers keep.
     pub(crate) fn disk_bytes(&self) -> Result<u64> {
         let disk = &*self.log.config.disk;
-        let mut bytes = 0;
+        let mut bytes = self.log.held_bytes();
         for dir in [&self.path, &self.log.dir().to_path_buf()] {
             for name in disk.read_dir(dir).context("list", dir)? {
                 let path = dir.join(name);

@@ -4,15 +4,15 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::log::blob::BLOB_HEADER_BYTES;
-use crate::sys::LogMap;
+use crate::log::blob::BlobMap;
 use crate::sys::pins::PinnedBytes;
 
 /// The bytes of a value (or of a key, from [`Store::keys`](crate::Store::keys)), in place in the log.
 ///
 /// Dereferences to `[u8]`. Costs no copy, never changes, and may be kept for long, sent to other threads or
-/// held across an `await`: it pins only the log segment that it lies in, which cannot be freed meanwhile.
-/// Nobody ever waits for a `Value` to be dropped.
+/// held across an `await`: it pins only the log segment that it lies in, which cannot be freed meanwhile. A value in a
+/// file of its own keeps that file and the segment of the record that links it. Nobody ever waits for a `Value` to be
+/// dropped; what held ones cost is in [`LogStats`](crate::LogStats) and in `Store::disk_bytes`.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -32,7 +32,12 @@ pub(crate) enum Bytes<'s> {
     /// In a segment.
     Log(PinnedBytes<'s>),
     /// In a blob file of its own.
-    Blob(Arc<LogMap>),
+    Blob {
+        /// Keeps the record that links the blob, so that its place is not given to another one while somebody compares
+        /// by it.
+        _link: PinnedBytes<'s>,
+        map: Arc<BlobMap>,
+    },
 }
 
 impl Deref for Bytes<'_> {
@@ -42,10 +47,7 @@ impl Deref for Bytes<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Bytes::Log(bytes) => bytes,
-            Bytes::Blob(map) => {
-                let start = BLOB_HEADER_BYTES as u64;
-                map.read(start, map.len().saturating_sub(start)).unwrap_or(&[])
-            }
+            Bytes::Blob { map, .. } => map.value(),
         }
     }
 }

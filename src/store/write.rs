@@ -25,13 +25,13 @@ use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::Table;
 use crate::index::{Need, Step};
 use crate::log::append::Appended;
+use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
 use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::{Fetched, Hit};
-use crate::store::value::{Bytes, Value};
+use crate::store::value::Value;
 use crate::sync::{Ordering, thread_local};
-use crate::sys::LogMap;
 
 /// What a key is to become.
 #[derive(Clone, Copy)]
@@ -54,11 +54,11 @@ pub(crate) struct Changed<'s> {
     /// The record that was there before.
     pub(crate) previous: Option<Hit<'s>>,
     /// Its value, if that is a blob: mapped before it could be unlinked.
-    pub(crate) previous_blob: Option<Arc<LogMap>>,
+    pub(crate) previous_blob: Option<Arc<BlobMap>>,
     /// The record that is there now, if the caller wanted it and the key was not removed.
     pub(crate) stored: Option<Hit<'s>>,
     /// Its value, if that is a blob: mapped before anybody could supersede it.
-    pub(crate) stored_blob: Option<Arc<LogMap>>,
+    pub(crate) stored_blob: Option<Arc<BlobMap>>,
     /// False if the key was not as expected: nothing has changed, and `previous` is what is there.
     pub(crate) done: bool,
 }
@@ -71,10 +71,10 @@ struct Attempt<'s> {
     patience: u32,
     /// The previous value is this blob, which must be checked before it is superseded.
     unchecked: Option<Hit<'s>>,
-    /// A blob that was checked, by the place of its link.
-    checked: Option<(Place, Arc<LogMap>)>,
+    /// A blob that was checked, and the record that links it: pinned, so its place cannot have been recycled.
+    checked: Option<(Hit<'s>, Arc<BlobMap>)>,
     /// The new value, if it is a blob and the caller wants it back.
-    stored_blob: Option<Arc<LogMap>>,
+    stored_blob: Option<Arc<BlobMap>>,
 }
 
 thread_local! {
@@ -149,6 +149,9 @@ impl Core {
         if let Some(appended) = appended {
             self.after_append(appended.end, appended.total, appended.running_low)?;
         }
+        if changed.done && changed.previous_blob.is_some() {
+            self.mind_freed_blobs()?;
+        }
         Ok(changed)
     }
 
@@ -158,11 +161,13 @@ impl Core {
         self.log.config.segment_bytes.map_or(limit, |segment| limit.min(segment / 4))
     }
 
+    /// Writes a value into a blob. If far too much of what was freed waits for a checkpoint, that comes first.
     pub(crate) fn new_blob(&self, value: &[u8]) -> Result<BlobLink> {
-        while self.log.blobs.is_crowded() {
+        if self.log.blobs.is_crowded() || self.log.blobs.waiting().1 > 2 * self.freed_blobs_max() {
+            // Once: what cannot be unlinked at this moment is no reason to refuse the value.
             self.satisfy(Need::BlobList)?;
         }
-        self.log.write_blob(value)
+        self.with_space(|| self.log.write_blob(value))
     }
 
     /// Steps 2 to 5.
@@ -197,7 +202,7 @@ impl Core {
         let mut previous_blob = None;
         if let Some(hit) = previous.as_ref().filter(|_| old_blob.is_some()) {
             match attempt.checked.take() {
-                Some((place, map)) if place == hit.place() => previous_blob = Some(map),
+                Some((checked, map)) if checked.place() == hit.place() => previous_blob = Some(map),
                 _ => {
                     attempt.unchecked = previous;
                     return Err(Need::Nothing.into());
@@ -297,7 +302,7 @@ impl Core {
         // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
         if let Some(map) = self.log.map_blob(link)? {
             self.log.check_blob(link, &map)?;
-            attempt.checked = Some((hit.place(), map));
+            attempt.checked = Some((hit, map));
         } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.place() == hit.place()) {
             return Err(self.missing_blob(hit.place()).into());
         }
@@ -358,13 +363,13 @@ impl Core {
 
     /// The value that a change has just stored.
     pub(crate) fn stored_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
-        if let Some(map) = changed.stored_blob {
-            return Ok(Some(Value(Bytes::Blob(map))));
-        }
         let Some(hit) = changed.stored else { return Ok(None) };
+        if let Some(map) = changed.stored_blob {
+            return Ok(Some(Value(self.blob_bytes(hit, map)?)));
+        }
         match self.fetch(hit)? {
             Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
-            Fetched::Gone => Ok(None),
+            Fetched::Gone(_) => Ok(None),
         }
     }
 
@@ -372,12 +377,12 @@ impl Core {
     pub(crate) fn previous_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
         let Some(hit) = changed.previous else { return Ok(None) };
         if let Some(map) = changed.previous_blob {
-            return Ok(Some(Value(Bytes::Blob(map))));
+            return Ok(Some(Value(self.blob_bytes(hit, map)?)));
         }
         let place = hit.place();
         match self.fetch(hit)? {
             Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
-            Fetched::Gone => Err(self.missing_blob(place).into()),
+            Fetched::Gone(_) => Err(self.missing_blob(place).into()),
         }
     }
 }

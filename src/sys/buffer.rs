@@ -30,6 +30,11 @@ impl PageBuffer {
         Ok(PageBuffer { map, len: 0 })
     }
 
+    /// Pages that it has room for in all.
+    pub(crate) fn room(&self) -> usize {
+        self.map.as_ref().map_or(0, |map| map.len() / PAGE_BYTES)
+    }
+
     /// Pages in it.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -40,7 +45,7 @@ impl PageBuffer {
         self.len = 0;
     }
 
-    fn room(&mut self) -> &mut [[u8; PAGE_BYTES]] {
+    fn pages(&mut self) -> &mut [[u8; PAGE_BYTES]] {
         self.map.as_mut().map_or(&mut [], |map| map.as_chunks_mut().0)
     }
 
@@ -50,14 +55,14 @@ impl PageBuffer {
     /// If there is no room for it.
     pub(crate) fn push(&mut self, page: &[u8; PAGE_BYTES]) {
         let at = self.len;
-        self.room()[at] = *page;
+        self.pages()[at] = *page;
         self.len += 1;
     }
 
     /// A page, if it is there.
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut [u8; PAGE_BYTES]> {
         let len = self.len;
-        self.room()[..len].get_mut(at)
+        self.pages()[..len].get_mut(at)
     }
 }
 

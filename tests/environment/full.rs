@@ -75,7 +75,7 @@ fn story(mount: &Mount, policy: SyncPolicy) {
     reads_go_on(&store, &expected);
     store.close().unwrap();
 
-    // Closing gives spare files back; what is freed is taken at once by somebody else.
+    // Closing gives prepared files back; what is freed is taken at once by somebody else.
     mount.fill();
     let reading = open(&options.clone().read_only(true), &path);
     reads_go_on(&reading, &expected);

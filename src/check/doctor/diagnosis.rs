@@ -290,7 +290,7 @@ pub struct LogFigures {
     pub dead_bytes: u64,
     /// Remove- and clear-records, which are part of the dead ones.
     pub removals: u64,
-    /// Files that hold no records: prepared segments, and freed ones that are kept to be used again.
+    /// Files that no checkpoint names: prepared segments, what was written since, and emptied ones not yet unlinked.
     pub spare_files: u64,
     /// Their bytes on the disk.
     pub spare_bytes: u64,

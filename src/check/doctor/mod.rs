@@ -199,7 +199,7 @@ fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFig
         let bytes = segment.end().unwrap_or(0).saturating_sub(SEGMENT_HEADER_BYTES);
         SegmentFigures {
             sequence: segment.sequence.into(),
-            capacity: segment.capacity,
+            capacity: segment.capacity(),
             bytes,
             dead_bytes: log.dead(segment.slot).min(bytes),
             removals: segment.removals.load(Ordering::Relaxed),
