@@ -159,7 +159,8 @@ impl Log {
     ///
     /// Not before it holds a record: until then it cannot be ended, and nothing is lost by its size.
     pub(crate) fn is_ill_fitting(&self) -> bool {
-        let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.position().offset()));
+        let active =
+            self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.position().offset()));
         let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
         capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
