@@ -378,3 +378,35 @@ fn clear_is_honoured_and_makes_losses_before_it_unimportant() {
         assert!(!with_index || report.losses_total == 1, "{report:#?}");
     }
 }
+
+/// An offline compaction that was killed leaves a second log directory, whose segment has its blocks and no records. Without
+/// an index the larger files were preferred: nothing was saved.
+#[test]
+fn without_an_index_the_log_directory_with_the_records_is_read() {
+    for partial in [false, true] {
+        let (_dir, files) = copy(closed());
+        remove(&files.index());
+        let log = files.path.join("log-2");
+        fs::create_dir(&log).unwrap();
+        let first = files.segment(files.log_files("log")[0].file_stem().unwrap().to_str().unwrap().parse().unwrap());
+        let mut bytes = fs::read(first).unwrap();
+        if !partial {
+            bytes.truncate(128);
+        }
+        bytes.resize(8 << 20, 0);
+        fs::write(log.join(files.log_files("log")[0].file_name().unwrap()), bytes).unwrap();
+        let (report, contents) = repair(&files.path);
+        assert_eq!(contents, closed().contents, "{report:#?}");
+        assert!(report.files_left_out.iter().any(|left| left.contains("log-2")), "{report:#?}");
+    }
+}
+
+#[test]
+fn what_a_killed_repair_has_left_is_named() {
+    let (dir, files) = copy(closed());
+    let left = dir.path().join("new.unfinished-0123456789abcdef");
+    fs::create_dir(&left).unwrap();
+    let report = tophash::repair(&files.path, dir.path().join("new")).unwrap();
+    assert_eq!(report.unfinished, [left.display().to_string()]);
+    assert!(left.exists(), "it may be that of another repair");
+}

@@ -53,7 +53,8 @@ pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Repa
 /// that validates is saved; one of which nothing says that it was durable is saved whole or not at all.
 ///
 /// The new store needs as much disk as the old one. It has its name only when it is whole; after an error nothing
-/// of it is left.
+/// of it is left. A process that is killed leaves `NEW.unfinished-` and sixteen hex digits beside it, which may be
+/// removed; the next repair to the same name lists it in [`RepairReport::unfinished`].
 ///
 /// # Errors
 /// If the repair cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`] (neither a header nor a segment
@@ -108,7 +109,7 @@ pub fn repair_disk(
     let expected = source.state.as_ref().map_or(0, |state| state.meta.records).min(plan.bytes() / 16);
     let options = options.clone().create(true).create_new(true).read_only(false);
     let options = options.sync(SyncPolicy::Manual).capacity(expected);
-    let mut target = Target::create(&options, path, new_path)?;
+    let mut target = Target::create(&options, path, new_path, &mut report)?;
     let ranges = {
         let mut salvage = Salvage {
             disk,

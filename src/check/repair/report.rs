@@ -105,6 +105,9 @@ pub struct RepairReport {
     /// Records behind a gap, not known to have been acknowledged, that were saved because without an index
     /// damage cannot be told from the end of the log.
     pub unconfirmed_records: u64,
+    /// Unfinished stores beside the new one, from earlier repairs of the same name that were killed. Nothing needs them:
+    /// they may be removed once no other repair is at work.
+    pub unfinished: Vec<String>,
     /// Files of the log directory that were left out: what they are, and why.
     pub files_left_out: Vec<String>,
     /// Bytes read from the old store.

@@ -13,6 +13,7 @@ use crate::checksum::Uuid;
 use crate::error::{Error, IoContext, Result};
 use crate::index::slot::Place;
 use crate::log::Position;
+use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
@@ -119,7 +120,8 @@ fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(In
 }
 
 /// The log directory of a store without a header. With several of them, one is being built or waits to be
-/// removed: an unfinished one is smaller.
+/// removed: an unfinished one holds fewer bytes of records. (The size of its files says nothing: a segment gets its
+/// blocks before its records.)
 fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Result<(PathBuf, SegmentFiles)> {
     let mut found: Vec<(u64, PathBuf, SegmentFiles)> = Vec::new();
     for name in disk.read_dir(path).context("list", path)? {
@@ -129,19 +131,35 @@ fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Res
             continue;
         }
         let files = segment_files(disk, &dir)?;
-        let bytes = files.values().filter(|file| matches!(file.header, HeaderState::Valid(_))).map(|file| file.len);
-        found.push((bytes.sum(), dir, files));
+        found.push((0, dir, files));
+    }
+    if found.len() > 1 {
+        for (bytes, _, files) in &mut found {
+            *bytes = files.values().map(|file| record_bytes(disk, file)).sum();
+        }
     }
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let (_, dir, files) = found.pop().unwrap_or_else(|| (0, log_path(path, 1), SegmentFiles::new()));
     for (_, other, _) in found {
         let name = other.display();
-        report.files_left_out.push(format!("{name}: another log directory, smaller than {}", dir.display()));
+        report.files_left_out.push(format!("{name}: another log directory, with fewer records than {}", dir.display()));
     }
     if disk.kind(&path.join(TEMPORARY)).context("look at", path)? != PathKind::Missing {
         report.files_left_out.push(format!("{}: an index that was not finished", path.join(TEMPORARY).display()));
     }
     Ok((dir, files))
+}
+
+/// Bytes of the valid records at the front of a segment.
+fn record_bytes(disk: &dyn Disk, file: &SegmentFile) -> u64 {
+    let HeaderState::Valid(header) = file.header else { return 0 };
+    let Ok(input) = Input::open(disk, &file.path) else { return 0 };
+    let mut source = PreadSource::new(input.file, file.len);
+    let mut at = SEGMENT_HEADER_BYTES;
+    while let Ok(record) = source.record(at, file.len, header.salt) {
+        at += record.header.total();
+    }
+    at - SEGMENT_HEADER_BYTES
 }
 
 /// The headers of all segment files. A directory that does not exist has none.

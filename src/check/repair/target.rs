@@ -48,8 +48,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Begins a new store that will stand at `path`, where there must be nothing.
-    pub(super) fn create(options: &Options, old: &Path, path: &Path) -> Result<Target> {
+    /// Begins a new store that will stand at `path`, where there must be nothing. Notes what killed repairs have left.
+    pub(super) fn create(options: &Options, old: &Path, path: &Path, report: &mut RepairReport) -> Result<Target> {
         let disk = &*options.disk;
         let refuse = |kind, why: &'static str| Err(Error::io("create", path, std::io::Error::new(kind, why)));
         if path.starts_with(old) {
@@ -68,6 +68,12 @@ impl Target {
         disk.random(&mut random).context("get random bytes for", path)?;
         let words = random.as_chunks::<8>().0;
         let word = |i: usize| u64::from_le_bytes(words[i]);
+        let unfinished = format!("{}.unfinished-", name.to_string_lossy());
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A directory that cannot be listed can still take a new entry.
+        let names = disk.read_dir(parent).unwrap_or_default();
+        let left = names.iter().filter(|name| name.starts_with(&unfinished));
+        report.unfinished = left.map(|name| path.with_file_name(name).display().to_string()).collect();
         let mut temporary_name = name.to_os_string();
         temporary_name.push(format!(".unfinished-{:016x}", word(0)));
         let temporary = path.with_file_name(temporary_name);

@@ -57,6 +57,9 @@ Example:
   tophash export sessions.tophash --format dump --lmdb | mdb_load -n new.mdb
   tophash export sessions.tophash --format dump | db_load new.db";
 
+/// What the names of unfinished exports begin with, beside their targets.
+const UNFINISHED: &str = ".tophash-export-";
+
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
@@ -131,8 +134,17 @@ fn write_file(store: &Store, args: &Args, options: &WriteOptions) -> anyhow::Res
         return write_records(store, args, options, file);
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for left in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if left.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            let left = left.path();
+            output::note(format_args!(
+                "{}: left by an export that was killed, to be removed if none is running",
+                left.display()
+            ));
+        }
+    }
     let file = tempfile::Builder::new()
-        .prefix(".tophash-export-")
+        .prefix(UNFINISHED)
         // As any new file: the umask takes from it what it takes.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory)

@@ -96,4 +96,7 @@ fn stats_in_a_table_and_in_json() {
     assert_eq!((&stats["records"], &stats["path"]), (&json!(202), &json!("s")));
     assert!(stats["disk_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
     assert!(stats["log"]["segments"].is_u64(), "{stats}");
+    // Zeroes that are not true: a reader knows nothing of what writers did.
+    assert!(stats["commit"]["syncs"].is_null() && stats["index"]["growths"].is_null(), "{stats}");
+    assert!(!text.contains("syncs") && text.contains("not known"), "{text}");
 }

@@ -29,7 +29,7 @@ pub struct Args {
     /// A recorded trace of calls: what the workload could do better (`tophash bench --record`, docs/TRACE.md)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Figures of the running store, as JSON: `tophash stats --json`, or what Store::stats gave
+    /// Figures of the running store, as JSON: what Store::stats gave
     #[arg(long, value_name = "FILE", requires = "store")]
     stats: Option<PathBuf>,
     /// Exit with code 1 on findings at or above this level: info, warning or critical
@@ -111,7 +111,9 @@ fn diagnose(store: &Path) -> Result<Diagnosis, Error> {
 
 fn read_stats(path: &Path) -> anyhow::Result<Stats> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} does not hold the figures of a store", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} does not hold the figures of a running store, as Store::stats gives them", path.display())
+    })
 }
 
 /// What to do, with the store at hand in the commands.
