@@ -93,7 +93,9 @@ fn text(new: &Path, report: &RepairReport) -> String {
         ));
     }
     for left in &report.unfinished {
-        text.push_str(&format!("left by an earlier repair that was killed, to be removed if none is running: {left}\n"));
+        text.push_str(&format!(
+            "left by an earlier repair that was killed, to be removed if none is running: {left}\n"
+        ));
     }
     for file in &report.files_left_out {
         text.push_str(&format!("left out: {file}\n"));

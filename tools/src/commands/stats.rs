@@ -37,7 +37,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if args.json {
         output::emit_json(&report)?;
     } else {
-        let unknown = "not known for a store that is read only here: what a writer does; Store::stats of the service has it";
+        let unknown =
+            "not known for a store that is read only here: what a writer does; Store::stats of the service has it";
         output::emit(&format!("{}\n{unknown}\n", table(&report)))?;
     }
     Ok(Outcome::Yes)
