@@ -7,9 +7,12 @@
 //! Of each image: the store is opened and its content must be a prefix of the history that holds all that was
 //! acknowledged. It is used and synced. Sometimes it is checked by `verify` before and after, closed and opened
 //! again. Sometimes the disk is recorded all the while, and the power fails a second time at each boundary: then
-//! exactly the same content must be recovered again.
+//! exactly the same content must be recovered again. Some images are repaired, too: see `repaired.rs`. What happens if
+//! first only the process dies is in `killed.rs`.
 
 mod choice;
+mod killed;
+mod repaired;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,12 +22,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tophash::Error;
 
-pub use self::choice::{Depth, Fate, choices};
+pub use self::choice::{Depth, Fate, after, choices};
+pub use self::killed::run as run_killed;
 use crate::disk::SimDisk;
 use crate::image::Image;
-use crate::oracle::{History, Recovered, StateHash, entry_hash};
+use crate::oracle::{Content, History, Recovered, StateHash, content_of, entry_hash};
 use crate::random::{Random, mix};
-use crate::recorder::Boundary;
+use crate::recorder::{Boundary, Bounds};
 use crate::run::{STORE, kill, record};
 use crate::script::Script;
 
@@ -45,6 +49,12 @@ pub struct Settings {
     pub thorough_one_in: u64,
     /// One boundary in so many is looked at.
     pub boundary_one_in: u64,
+    /// One image in so many is repaired.
+    pub repaired_one_in: u64,
+    /// At one boundary in so many the process is killed, and what follows is interrupted.
+    pub killed_one_in: u64,
+    /// One boundary in so many of those that follow is looked at.
+    pub followed_one_in: u64,
     /// The first violation ends the run.
     pub stop_at_first: bool,
 }
@@ -56,14 +66,14 @@ impl Settings {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let large = scale >= 10;
         let depth = if large {
-            Depth { exhaustive: 12, random: 64 * scale / 10, each: 64, torn: 128 }
+            Depth { exhaustive: 12, random: 64 * scale / 10, each: 64, torn: 128, tears: 4 }
         } else {
-            Depth { exhaustive: 3, random: 2 * scale, each: 2, torn: 2 * scale }
+            Depth { exhaustive: 3, random: 2 * scale, each: 2, torn: 2 * scale, tears: 1 }
         };
         let nested = if large {
-            Depth { exhaustive: 6, random: 8, each: 8, torn: 4 }
+            Depth { exhaustive: 6, random: 8, each: 8, torn: 4, tears: 4 }
         } else {
-            Depth { exhaustive: 2, random: 1, each: 1, torn: 1 }
+            Depth { exhaustive: 2, random: 1, each: 1, torn: 1, tears: 1 }
         };
         Settings {
             seed,
@@ -72,7 +82,10 @@ impl Settings {
             nested,
             nested_one_in: if large { 128 } else { 64 },
             thorough_one_in: 16,
-            boundary_one_in: if large { 1 } else { 4 },
+            boundary_one_in: if large { 1 } else { 8 },
+            repaired_one_in: if large { 16 } else { 64 },
+            killed_one_in: if large { 8 } else { 240 },
+            followed_one_in: if large { 1 } else { 6 },
             stop_at_first: false,
         }
     }
@@ -97,6 +110,12 @@ pub struct Tally {
     pub recoveries: u64,
     /// Of them of crashes during a recovery.
     pub nested: u64,
+    /// Processes killed while the machine went on.
+    pub killed: u64,
+    /// Repairs, each compared with what opening the store yields.
+    pub repaired: u64,
+    /// Of them those that yielded something else, and said so.
+    pub reported: u64,
     /// Checks by `verify`.
     pub verified: u64,
     /// Findings of them that are marked as harmless.
@@ -114,6 +133,9 @@ impl Tally {
         self.distinct += other.distinct;
         self.recoveries += other.recoveries;
         self.nested += other.nested;
+        self.killed += other.killed;
+        self.repaired += other.repaired;
+        self.reported += other.reported;
         self.verified += other.verified;
         self.harmless += other.harmless;
     }
@@ -124,7 +146,7 @@ impl std::fmt::Display for Tally {
         write!(
             f,
             "recoveries: {}, nested: {}, images: {}, torn: {}, distinct: {}, boundaries: {} ({} examined, {} of them \
-             with every subset), verified: {}",
+             with every subset), killed: {}, repaired: {} ({} of them with a reported loss), verified: {}",
             self.recoveries,
             self.nested,
             self.images,
@@ -133,6 +155,9 @@ impl std::fmt::Display for Tally {
             self.boundaries,
             self.examined,
             self.exhaustive,
+            self.killed,
+            self.repaired,
+            self.reported,
             self.verified
         )
     }
@@ -153,6 +178,11 @@ const VIOLATIONS_MAX: usize = 5;
 /// Runs one script through the crash layer.
 #[must_use]
 pub fn run(script: &Script, settings: &Settings) -> Outcome {
+    each_boundary(script, settings, |layer, boundary, number| layer.examine(boundary, number))
+}
+
+/// Does something at each boundary of a script, in several threads.
+fn each_boundary(script: &Script, settings: &Settings, examine: fn(&Layer<'_>, &Boundary, u64)) -> Outcome {
     let (boundaries, met) = record(script, settings.seed);
     let layer = Layer {
         script,
@@ -172,7 +202,7 @@ pub fn run(script: &Script, settings: &Settings) -> Outcome {
                     if layer.stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    layer.examine(boundary, number as u64);
+                    examine(&layer, boundary, number as u64);
                 }
             });
         }
@@ -200,6 +230,8 @@ struct Origin<'o> {
     history: &'o History,
     /// The crash during whose recovery this one happened.
     first: Option<&'o Origin<'o>>,
+    /// Only the process died: everything that it had done is seen by the next one, and can still be lost.
+    killed: bool,
 }
 
 impl Origin<'_> {
@@ -220,8 +252,20 @@ impl Origin<'_> {
 #[derive(Default)]
 struct Examined {
     tally: Tally,
-    /// What a crash could leave during it, and the states that it went through.
-    nested: Option<(Vec<Boundary>, History)>,
+    /// What a crash could leave during it.
+    nested: Option<Nested>,
+    /// What was recovered, if it is to be compared with a repair.
+    content: Option<Content>,
+}
+
+/// What a crash could leave during a recovery,
+struct Nested {
+    /// up to the moment at which the store was open,
+    opening: Vec<Boundary>,
+    /// and after it.
+    using: Vec<Boundary>,
+    /// The states that it went through once it was open.
+    history: History,
 }
 
 impl Layer<'_> {
@@ -239,20 +283,14 @@ impl Layer<'_> {
             }
             tally.images += 1;
             tally.torn += u64::from(fates.iter().any(|fate| matches!(fate, Fate::Torn(_))));
-            self.image(&Origin { boundary, fates, history: &self.history, first: None }, &mut tally);
+            self.image(&Origin { boundary, fates, history: &self.history, first: None, killed: false }, &mut tally);
         });
         self.outcome.lock().tally.add(&tally);
     }
 
     /// One image: recovered, unless an equal one was.
     fn image(&self, origin: &Origin<'_>, tally: &mut Tally) {
-        let pending = origin.boundary.pending.iter();
-        let kept = pending.zip(origin.fates).filter_map(|(change, fate)| match fate {
-            Fate::Lost => None,
-            Fate::Kept => Some((change, None)),
-            Fate::Torn(half) => Some((change, Some(*half))),
-        });
-        let image = Image::after_crash(&origin.boundary.durable, kept);
+        let image = after(origin.boundary, origin.fates);
         let hash = image.hash();
         let known = self.seen.lock().get(&hash).cloned();
         let result = match known {
@@ -265,11 +303,15 @@ impl Layer<'_> {
             }
         };
         if let Err(what) = result {
-            let mut outcome = self.outcome.lock();
-            outcome.violations.push(format!("{}: {what}\n{}", self.script.name, self.describe(origin)));
-            if self.settings.stop_at_first || outcome.violations.len() >= VIOLATIONS_MAX {
-                self.stop.store(true, Ordering::Relaxed);
-            }
+            self.violation(&what, origin);
+        }
+    }
+
+    fn violation(&self, what: &str, origin: &Origin<'_>) {
+        let mut outcome = self.outcome.lock();
+        outcome.violations.push(format!("{}: {what}\n{}", self.script.name, self.describe(origin)));
+        if self.settings.stop_at_first || outcome.violations.len() >= VIOLATIONS_MAX {
+            self.stop.store(true, Ordering::Relaxed);
         }
     }
 
@@ -279,54 +321,90 @@ impl Layer<'_> {
             seed: self.settings.seed ^ hash,
             interrupt: origin.first.is_none() && choice.is_multiple_of(self.settings.nested_one_in),
             thorough: (choice >> 32).is_multiple_of(self.settings.thorough_one_in),
-            exists: origin.boundary.bounds.exists,
+            repaired: (choice >> 16).is_multiple_of(self.settings.repaired_one_in),
+            compacted: false,
+            bounds: Bounds { exists: origin.boundary.bounds.exists, ..Bounds::default() },
         };
         let mut examined = Examined::default();
         let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let recovered = self.open_and_use(image.clone(), how, origin.history, &mut examined)?;
+            if how.thorough {
+                self.verify(&SimDisk::untracked(image.clone(), how.seed), !how.bounds.exists, &mut examined)?;
+            }
+            let disk = if how.interrupt { SimDisk::new } else { SimDisk::untracked };
+            let recovered = self.open_and_use(&disk(image.clone(), how.seed), how, origin.history, &mut examined)?;
+            if let Some(content) = examined.content.take() {
+                self.repair(&image, how.seed, &content, &mut examined.tally)?;
+            }
             let result = origin.check(&recovered, &image);
             self.seen.lock().insert(hash, recovered);
             result
         }));
         tally.add(&examined.tally);
         attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))?;
-        if let Some((boundaries, history)) = examined.nested {
-            let mut random = Random::new(how.seed);
-            for boundary in &boundaries {
-                choices(boundary, self.settings.nested, &mut random, &mut |fates| {
-                    if !self.stop.load(Ordering::Relaxed) {
-                        self.image(&Origin { boundary, fates, history: &history, first: Some(origin) }, tally);
-                    }
-                });
+        if let Some(Nested { opening, using, history }) = examined.nested {
+            // What a crash has left is on the disk: it does not change any more until the store is open.
+            for boundaries in [&opening, &using] {
+                self.interrupt(boundaries, &history, origin, 1, tally);
             }
         }
         Ok(())
     }
 
-    /// Opens the store of an image, reads it, uses it, and lets the process die. Returns what was recovered.
+    /// The power fails at each boundary of what follows a crash, or at one in so many.
+    fn interrupt(
+        &self,
+        boundaries: &[Boundary],
+        history: &History,
+        first: &Origin<'_>,
+        one_in: u64,
+        tally: &mut Tally,
+    ) {
+        let mut random = Random::new(self.settings.seed ^ boundaries.len() as u64);
+        for boundary in boundaries {
+            if !random.one_in(one_in) {
+                continue;
+            }
+            choices(boundary, self.settings.nested, &mut random, &mut |fates| {
+                if !self.stop.load(Ordering::Relaxed) {
+                    self.image(&Origin { boundary, fates, history, first: Some(first), killed: false }, tally);
+                }
+            });
+        }
+    }
+
+    /// Opens the store of a disk, reads it, uses it, and lets the process die. Returns what was recovered.
     fn open_and_use(
         &self,
-        image: Image,
+        disk: &SimDisk,
         how: How,
         history: &History,
         examined: &mut Examined,
     ) -> Result<Recovered, String> {
-        let How { seed, interrupt, thorough, exists } = how;
+        let How { interrupt, thorough, .. } = how;
         let path = Path::new(STORE);
-        if thorough {
-            self.verify(&SimDisk::untracked(image.clone(), seed), !exists, examined)?;
-        }
-        let disk = if interrupt { SimDisk::new(image, seed) } else { SimDisk::untracked(image, seed) };
         if interrupt {
             disk.record();
-            disk.progress(|now| now.exists = exists);
+            disk.progress(|now| *now = how.bounds);
         }
-        let options = self.script.options(&disk);
+        let options = self.script.options(disk);
+        if how.compacted {
+            match tophash::compact_disk(&options, path, false, &mut |_, _| true) {
+                Err(Error::NotFound { .. }) if !how.bounds.exists => {}
+                result => _ = result.map_err(|error| format!("offline compaction: {error}"))?,
+            }
+        }
         let store = options.open(path).map_err(|error| format!("open: {error}"))?;
-        disk.progress(|now| now.exists = true);
+        let opening = if interrupt { disk.recorded().0 } else { Vec::new() };
+        if interrupt {
+            disk.record();
+            disk.progress(|now| now.exists = true);
+        }
         let mut recovered = history.read(&store)?;
         // Equal images of other boundaries are compared with the script's own history.
         self.history.look_closer(&mut recovered, &store)?;
+        if how.repaired {
+            examined.content = Some(content_of(&store)?);
+        }
 
         // The store must be good for more.
         let (key, value) = (b"after the crash".to_vec(), vec![7; 40]);
@@ -372,16 +450,16 @@ impl Layer<'_> {
             later.push(state);
             store.close().map_err(|error| format!("close after the recovery: {error}"))?;
             end(4, true);
-            self.verify(&disk, false, examined)?;
+            self.verify(disk, false, examined)?;
             let store = options.open(path).map_err(|error| format!("open after a clean end: {error}"))?;
             expect(&later, &store, state)?;
-            kill(&disk, store);
+            kill(disk, store);
         } else {
             expect(&later, &store, state)?;
-            kill(&disk, store);
+            kill(disk, store);
         }
         if interrupt {
-            examined.nested = Some((disk.recorded().0, later));
+            examined.nested = Some(Nested { opening, using: disk.recorded().0, history: later });
         }
         Ok(recovered)
     }
@@ -391,7 +469,8 @@ impl Layer<'_> {
         let Origin { boundary, fates, first, .. } = origin;
         let (bounds, call) = (boundary.bounds, boundary.call);
         let mut text = match first {
-            Some(first) => self.describe(first) + "  and a crash during its recovery",
+            Some(first) => self.describe(first) + "  and a crash in what follows",
+            None if origin.killed => "  a killed process".to_string(),
             None => "  a crash".to_string(),
         };
         text += &format!(" before {call:?}, {bounds:?}");
@@ -441,8 +520,12 @@ struct How {
     interrupt: bool,
     /// Verified, closed, opened again.
     thorough: bool,
-    /// There must be a store.
-    exists: bool,
+    /// Compared with a repair.
+    repaired: bool,
+    /// Compacted offline before it is opened.
+    compacted: bool,
+    /// What was promised before.
+    bounds: Bounds,
 }
 
 fn expect(history: &History, store: &tophash::Store, state: StateHash) -> Result<(), String> {

@@ -47,6 +47,18 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(World::new(image, false, seed))))
     }
 
+    /// The disk on which a process was killed at a boundary. The machine goes on: all that the process did is seen, and
+    /// what was not durable still is not.
+    #[must_use]
+    pub fn of_killed(boundary: &Boundary, seed: u64) -> Self {
+        let mut nodes = boundary.durable.clone();
+        boundary.pending.iter().for_each(|change| change.apply(&mut nodes, None));
+        let mut world = World::new(Image { nodes }, true, seed);
+        world.durable.clone_from(&boundary.durable);
+        world.pending.clone_from(&boundary.pending);
+        SimDisk(Arc::new(Mutex::new(world)))
+    }
+
     /// From now on every I/O boundary is written down.
     pub fn record(&self) {
         self.0.lock().recorder = Some(Recorder::default());

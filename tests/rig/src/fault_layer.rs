@@ -19,10 +19,10 @@ use std::path::Path;
 
 use tophash::{Error, Options, Store};
 
-use crate::crash::{Depth, Fate, choices, panic_text};
+use crate::crash::{Depth, Fate, after, choices, panic_text};
 use crate::disk::SimDisk;
 use crate::faults::{Fault, FaultPlan};
-use crate::image::{Half, Image};
+use crate::image::Image;
 use crate::oracle::{Content, History, Model, carry_out, content_of};
 use crate::random::Random;
 use crate::recorder::{Boundary, Bounds};
@@ -87,7 +87,7 @@ const STEPS_AFTER: u32 = 5;
 /// A file system that could not write its names lets nobody write afterwards: there is nothing to go on with.
 const GONE: &str = "the file system is gone";
 /// Images made of a boundary.
-const DEPTH: Depth = Depth { exhaustive: 1, random: 1, each: 1, torn: 1 };
+const DEPTH: Depth = Depth { exhaustive: 1, random: 1, each: 1, torn: 1, tears: 2 };
 
 /// Every way in which every call of a script can fail.
 ///
@@ -430,12 +430,7 @@ impl<'s> Run<'s> {
         all.sort_unstable_by_key(|fates| format!("{fates:?}"));
         all.dedup();
         for fates in all {
-            let kept = moment.pending.iter().zip(&fates).filter_map(|(change, fate)| match fate {
-                Fate::Lost => None,
-                Fate::Kept => Some((change, None::<Half>)),
-                Fate::Torn(half) => Some((change, Some(*half))),
-            });
-            let image = Image::after_crash(&moment.durable, kept);
+            let image = after(moment, &fates);
             let whole = whole && fates.iter().all(|&fate| fate == Fate::Kept);
             self.image(image, bounds, whole).map_err(|what| format!("{when}, before {:?}: {what}", moment.call))?;
         }

@@ -242,13 +242,32 @@ pub enum ChangeKind {
     Rename(NodeId, Arc<str>, Arc<str>, NodeId),
 }
 
-/// Which half of a torn sector holds the new bytes.
+/// Which words of 8 bytes of a torn sector are the new ones: bit 0 is the first of the sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
-    /// The first.
-    First,
-    /// The second.
-    Second,
+pub struct Tear(pub u64);
+
+/// What a torn sector consists of.
+pub const WORD: usize = 8;
+
+impl Tear {
+    /// So many words of the sector are new, the others old.
+    #[must_use]
+    pub fn first(words: u32) -> Self {
+        Tear(u64::MAX.checked_shr(64 - words.min(64)).unwrap_or(0))
+    }
+
+    /// So many words of the sector are old, the others new.
+    #[must_use]
+    pub fn behind(words: u32) -> Self {
+        Tear(!Tear::first(words).0)
+    }
+
+    /// The words in which two sectors differ.
+    #[must_use]
+    pub fn between(old: &[u8; SECTOR], new: &[u8; SECTOR]) -> Self {
+        let words = old.as_chunks::<WORD>().0.iter().zip(new.as_chunks::<WORD>().0);
+        Tear(words.enumerate().fold(0, |bits, (i, (old, new))| bits | u64::from(old != new) << i))
+    }
 }
 
 impl Change {
@@ -258,8 +277,8 @@ impl Change {
         matches!(self.kind, ChangeKind::Sector(..))
     }
 
-    /// Carries the change out. With `torn`, half of a sector's bytes stay as they were.
-    pub fn apply(&self, nodes: &mut [Node], torn: Option<Half>) {
+    /// Carries the change out. With `torn`, some words of a sector stay as they were.
+    pub fn apply(&self, nodes: &mut [Node], torn: Option<Tear>) {
         if let ChangeKind::Rename(from_dir, from, _, _) = &self.kind
             && let Node::Dir(entries) = &mut nodes[*from_dir as usize]
         {
@@ -268,12 +287,12 @@ impl Change {
         match (&mut nodes[self.node as usize], &self.kind) {
             (Node::File(data), ChangeKind::Sector(sector, bytes)) => {
                 let at = u64::from(*sector) * SECTOR as u64;
-                let half = SECTOR / 2;
                 let data = Arc::make_mut(data);
-                match torn {
-                    None => data.write(at, &bytes[..]),
-                    Some(Half::First) => data.write(at, &bytes[..half]),
-                    Some(Half::Second) => data.write(at + half as u64, &bytes[half..]),
+                let Some(Tear(new)) = torn else { return data.write(at, &bytes[..]) };
+                for (i, word) in (0..).zip(bytes.as_chunks::<WORD>().0) {
+                    if new >> i & 1 == 1 {
+                        data.write(at + i * WORD as u64, word);
+                    }
                 }
             }
             (Node::File(data), ChangeKind::Len(len)) => Arc::make_mut(data).set_len(*len),
@@ -305,7 +324,7 @@ impl Image {
     }
 
     /// What a crash leaves of durable nodes and those changes that happened to reach the disk.
-    pub fn after_crash<'c>(durable: &[Node], kept: impl Iterator<Item = (&'c Change, Option<Half>)>) -> Self {
+    pub fn after_crash<'c>(durable: &[Node], kept: impl Iterator<Item = (&'c Change, Option<Tear>)>) -> Self {
         let mut nodes = durable.to_vec();
         kept.for_each(|(change, torn)| change.apply(&mut nodes, torn));
         for node in &mut nodes {
@@ -316,6 +335,17 @@ impl Image {
             }
         }
         Image { nodes }
+    }
+
+    /// The same without one file.
+    #[must_use]
+    pub fn without(&self, path: &std::path::Path) -> Option<Self> {
+        self.find(path)?;
+        let directory = self.find(path.parent()?)?;
+        let mut image = self.clone();
+        let change = Change { node: directory, kind: ChangeKind::Unlink(path.file_name()?.to_str()?.into()) };
+        change.apply(&mut image.nodes, None);
+        Some(image)
     }
 
     /// Tells images apart.

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use tophash_rig::crash::{Settings, Tally, run};
+use tophash_rig::crash::{Outcome, Settings, Tally, run, run_killed};
 use tophash_rig::script::Script;
 use tophash_rig::{scale, scripts, seed};
 
-/// Runs scripts, and prints a line for each name. `TOPHASH_TEST_SCRIPT` names the only one to run.
-fn run_all(scripts: &[Script], seed: u64) -> (Tally, Vec<String>) {
+/// Runs scripts through a layer, and prints a line for each name. `TOPHASH_TEST_SCRIPT` names the only one to run.
+fn run_all(layer: &str, run: fn(&Script, &Settings) -> Outcome, scripts: &[Script], seed: u64) -> (Tally, Vec<String>) {
     let settings = Settings::of_scale(scale(), seed);
     let only = std::env::var("TOPHASH_TEST_SCRIPT").ok();
     let (mut total, mut violations) = (Tally::default(), Vec::new());
@@ -23,7 +23,7 @@ fn run_all(scripts: &[Script], seed: u64) -> (Tally, Vec<String>) {
             tally.add(&outcome.tally);
             violations.extend(outcome.violations);
         }
-        println!("crash, {name} x {count}: {tally} ({:.1?})", began.elapsed());
+        println!("{layer}, {name} x {count}: {tally} ({:.1?})", began.elapsed());
         total.add(&tally);
     }
     (total, violations)
@@ -34,11 +34,25 @@ fn nothing_acknowledged_is_lost_at_any_boundary() {
     let (seed, scale, started) = (seed(), scale(), Instant::now());
     let mut scripts = scripts::fixed();
     scripts.extend(scripts::random(seed, if scale >= 10 { scale * 5 } else { scale }));
-    let (total, violations) = run_all(&scripts, seed);
+    let (total, violations) = run_all("crash", run, &scripts, seed);
     println!("crash, total: {total}, seed: {seed}, scale: {scale} ({:.1?})", started.elapsed());
     let told = violations.join("\n");
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
     let one_script = std::env::var_os("TOPHASH_TEST_SCRIPT").is_some();
-    let tested = total.recoveries > 0 && (one_script || total.nested > 0 && total.torn > 0 && total.verified > 0);
+    let tested = total.recoveries > 0
+        && (one_script || total.nested > 0 && total.torn > 0 && total.verified > 0 && total.repaired > 0);
     assert!(tested, "too little was tested: {total}");
+}
+
+#[test]
+fn nothing_is_lost_if_the_process_is_killed_and_then_the_power_fails() {
+    let (seed, scale, started) = (seed(), scale(), Instant::now());
+    let mut scripts = scripts::fixed();
+    scripts.extend(scripts::random(seed, scale.div_ceil(2)));
+    let (total, violations) = run_all("killed", run_killed, &scripts, seed);
+    println!("killed, total: {total}, seed: {seed}, scale: {scale} ({:.1?})", started.elapsed());
+    let told = violations.join("\n");
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
+    let one_script = std::env::var_os("TOPHASH_TEST_SCRIPT").is_some();
+    assert!(one_script || total.killed > 0 && total.nested > 0, "too little was tested: {total}");
 }

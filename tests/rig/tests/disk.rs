@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tophash::sys::{Disk, DiskFile, LockMode, LockOutcome, OpenMode, PathKind};
-use tophash_rig::crash::{Depth, Fate, choices};
+use tophash_rig::crash::{Depth, Fate, after, choices};
 use tophash_rig::disk::SimDisk;
 use tophash_rig::faults::{Fault, FaultPlan};
-use tophash_rig::image::{Half, Image};
+use tophash_rig::image::{Image, Tear};
 use tophash_rig::random::Random;
 use tophash_rig::run::blank;
 
@@ -27,12 +27,8 @@ fn create(disk: &SimDisk, name: &str) -> Arc<dyn DiskFile> {
 /// The disk after a crash in which `fate` says what becomes of each pending change.
 fn crash(disk: &SimDisk, fate: impl Fn(usize) -> Fate) -> SimDisk {
     let moment = disk.moment();
-    let kept = moment.pending.iter().enumerate().filter_map(|(i, change)| match fate(i) {
-        Fate::Lost => None,
-        Fate::Kept => Some((change, None)),
-        Fate::Torn(half) => Some((change, Some(half))),
-    });
-    SimDisk::new(Image::after_crash(&moment.durable, kept), 2)
+    let fates: Vec<Fate> = (0..moment.pending.len()).map(fate).collect();
+    SimDisk::new(after(&moment, &fates), 2)
 }
 
 fn lost(disk: &SimDisk) -> SimDisk {
@@ -114,10 +110,13 @@ fn sectors_are_lost_and_torn_one_by_one() {
     assert_eq!(disk.moment().pending.len(), 2);
     let bytes = read(&crash(&disk, |i| if i == 0 { Fate::Kept } else { Fate::Lost }), "a").unwrap();
     assert!(bytes[512..1024].iter().all(|&byte| byte == 2) && bytes[1024..1536].iter().all(|&byte| byte == 1));
-    let torn = crash(&disk, |i| if i == 0 { Fate::Torn(Half::First) } else { Fate::Torn(Half::Second) });
+    let torn = crash(&disk, |i| Fate::Torn(if i == 0 { Tear::first(32) } else { Tear::behind(32) }));
     let bytes = read(&torn, "a").unwrap();
     let quarters: Vec<u8> = bytes.chunks(256).map(|quarter| quarter[0]).collect();
     assert_eq!(quarters, [1, 1, 2, 1, 1, 2, 1, 1]);
+    let bytes = read(&crash(&disk, |i| if i == 0 { Fate::Torn(Tear(0b101)) } else { Fate::Lost }), "a").unwrap();
+    let words: Vec<u8> = bytes[512..544].chunks(8).map(|word| word[7]).collect();
+    assert_eq!(words, [2, 1, 2, 1], "a tear can be at every word");
     // Both versions of a sector can be what a crash leaves.
     file.write_at(&[3; 512], 512).unwrap();
     let older = crash(&disk, |i| if i == 0 { Fate::Kept } else { Fate::Lost });
@@ -313,7 +312,7 @@ fn few_changes_make_every_subset() {
     file.write_at(&[1; 1024], 0).unwrap();
     let moment = disk.moment();
     assert_eq!(moment.pending.len(), 3, "a length and two sectors");
-    let depth = Depth { exhaustive: 3, random: 0, each: 0, torn: 0 };
+    let depth = Depth { exhaustive: 3, random: 0, each: 0, torn: 0, tears: 0 };
     let mut images = std::collections::HashSet::new();
     choices(&moment, depth, &mut Random::new(1), &mut |fates| {
         let kept = moment.pending.iter().zip(fates).filter(|(_, fate)| **fate == Fate::Kept);

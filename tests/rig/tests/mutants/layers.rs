@@ -159,8 +159,8 @@ impl Layer {
 
 fn crashes(names: &[&str], seed: u64, tries: usize, nested_one_in: u64) -> (Option<String>, String) {
     let settings = |n: u64| Settings {
-        depth: Depth { exhaustive: 5, random: 6, each: 6, torn: 4 },
-        nested: Depth { exhaustive: 4, random: 4, each: 4, torn: 2 },
+        depth: Depth { exhaustive: 5, random: 6, each: 6, torn: 4, tears: 2 },
+        nested: Depth { exhaustive: 4, random: 4, each: 4, torn: 2, tears: 2 },
         nested_one_in,
         boundary_one_in: if n == 0 { 2 } else { 1 },
         stop_at_first: true,

@@ -1,0 +1,72 @@
+//! A repair of what a crash has left yields what opening it yields, or says what is lost.
+//!
+//! With everything that is there; without the index, as if its blocks could not be read; without the journal. Where index
+//! and journal say where the log ends, the contents are the same. Without them, records behind a gap may be
+//! saved that an open leaves out, and what a crash has torn is a loss; both are in the report.
+
+use std::path::Path;
+
+use tophash::{Error, RepairReport};
+
+use super::{Layer, Tally};
+use crate::disk::SimDisk;
+use crate::image::Image;
+use crate::oracle::{Content, content_of};
+use crate::run::STORE;
+
+/// Whether the report says that the new store may be another than the old one.
+fn tells(report: &RepairReport) -> bool {
+    !report.is_complete() || report.unconfirmed_records > 0 || report.torn_bytes > 0
+}
+
+impl Layer<'_> {
+    /// Repairs an image in each way. `content` is what opening it yields.
+    pub(super) fn repair(&self, image: &Image, seed: u64, content: &Content, tally: &mut Tally) -> Result<(), String> {
+        let store = Path::new(STORE);
+        let Some(without_index) = image.without(&store.join("index")) else { return Ok(()) };
+        self.one_repair(image.clone(), seed, content, "repair", tally)?;
+        self.one_repair(without_index, seed, content, "repair without index", tally)?;
+        if let Some(image) = image.without(&store.join("journal")) {
+            self.one_repair(image, seed, content, "repair without journal", tally)?;
+        }
+        Ok(())
+    }
+
+    fn one_repair(
+        &self,
+        image: Image,
+        seed: u64,
+        content: &Content,
+        what: &str,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let disk = SimDisk::untracked(image, seed);
+        let (options, mended) = (self.script.options(&disk), Path::new(STORE).with_file_name("mended"));
+        tally.repaired += 1;
+        let report = match tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
+            // A store of which nothing is left but what was not there yet.
+            Err(Error::NotAStore { .. }) if content.is_empty() => return Ok(()),
+            result => result.map_err(|error| format!("{what}: {error}"))?,
+        };
+        let repaired = options.open(&mended).map_err(|error| format!("{what}: open: {error}"))?;
+        let found = content_of(&repaired)?;
+        if found == *content {
+            return Ok(());
+        }
+        if tells(&report) && !report.index_problem.is_empty() {
+            tally.reported += 1;
+            return Ok(());
+        }
+        let only = |a: &Content, b: &Content| {
+            let other = a.iter().filter(|(key, value)| b.get(*key) != Some(value));
+            other.map(|(key, _)| String::from_utf8_lossy(key).into_owned()).take(5).collect::<Vec<_>>()
+        };
+        Err(format!(
+            "{what}: {} entries, an open yields {}; other than there: {:?}, only there: {:?}; report: {report:?}",
+            found.len(),
+            content.len(),
+            only(&found, content),
+            only(content, &found)
+        ))
+    }
+}
