@@ -64,6 +64,14 @@ pub enum Mutant {
     RemovalsDropped,
     /// A segment is freed after the checkpoint that does not name it is durable.
     FreedTooEarly,
+    /// Freed segments are unlinked from the oldest to the newest.
+    FreedNewestFirst,
+    /// An unlink of a freed segment is durable before the next one.
+    FreedNotSynced,
+    /// A clear-record is kept while an older segment holds records.
+    ClearsDropped,
+    /// A journal that a crash has torn is reset before a header is written.
+    JournalNotReset,
     /// An offline compaction syncs the new log before it switches.
     SwitchedBeforeSync,
     /// The header says that the store is in use before the first append.
@@ -76,7 +84,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 32] = {
+    pub const ALL: [Mutant; 36] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -107,6 +115,10 @@ impl Mutant {
             PartitionedByTheMoment,
             RemovalsDropped,
             FreedTooEarly,
+            FreedNewestFirst,
+            FreedNotSynced,
+            ClearsDropped,
+            JournalNotReset,
             SwitchedBeforeSync,
             AppendedUnmarked,
             EntriesNotSynced,

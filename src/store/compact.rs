@@ -500,7 +500,7 @@ impl Core {
             let wanted = match kind {
                 Kind::Put | Kind::PutBlob => true,
                 Kind::Remove => victim.keep_removals,
-                Kind::Clear if victim.keep_removals => {
+                Kind::Clear if victim.keep_removals && !broken(Mutant::ClearsDropped) => {
                     segment.set_clears();
                     return Err(None);
                 }

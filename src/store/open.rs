@@ -192,7 +192,7 @@ impl<'o> Opening<'o> {
         }
         let Some(head) = next else {
             let is_current = head.is_some_and(|head| head.generation == header.generation);
-            if !is_current && !self.options.read_only {
+            if !is_current && !self.options.read_only && !broken(Mutant::JournalNotReset) {
                 // An open that is refused for what the checkpoint says must not have changed anything before.
                 self.read_meta(&header)?;
                 // Torn by a crash while it was written. Before the header is written again, the journal must

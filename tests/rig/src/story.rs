@@ -5,15 +5,19 @@ use std::path::Path;
 use tophash::{Options, Store, SyncPolicy, Tuning};
 
 use crate::disk::SimDisk;
-use crate::image::{Change, ChangeKind, Image, NodeId};
+use crate::image::{Change, ChangeKind, Image, Node, NodeId};
 use crate::recorder::Boundary;
 use crate::run::{STORE, blank, kill};
 use crate::world::Call;
 
-fn open(disk: &SimDisk) -> Result<Store, String> {
+fn options(disk: &SimDisk) -> Options {
     let tuning = Tuning { background: false, level_min: 0, ..Tuning::default() };
     let options = Options::new().sync(SyncPolicy::Manual).segment_bytes(4096).tuning(tuning);
-    options.disk(std::sync::Arc::new(disk.clone())).open(STORE).map_err(|error| format!("open: {error}"))
+    options.disk(std::sync::Arc::new(disk.clone()))
+}
+
+fn open(disk: &SimDisk) -> Result<Store, String> {
+    options(disk).open(STORE).map_err(|error| format!("open: {error}"))
 }
 
 /// What a crash can leave just before the checkpoint that `store` runs syncs its journal, and the journal's number.
@@ -66,4 +70,48 @@ pub fn journal_of_two_checkpoints() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Everything is removed while an older segment holds a damaged record, so that it stays. The segment of the
+/// clear-record has next to nothing that is live, and is compacted: the clear must stay as well, or a repair without
+/// the index would find what is in the older one.
+///
+/// # Errors
+/// In words: what came back.
+pub fn a_clear_behind_damage() -> Result<(), String> {
+    let text = |error: tophash::Error| error.to_string();
+    let disk = SimDisk::new(blank(), 7);
+    let store = open(&disk)?;
+    let put = |store: &Store, keys: std::ops::Range<u32>| {
+        keys.into_iter().try_for_each(|n| store.insert(n.to_le_bytes(), [n as u8; 300]).map(|_| ())).map_err(text)
+    };
+    put(&store, 0..30)?;
+    store.close().map_err(text)?;
+
+    let mut image = disk.cached();
+    let path = Path::new(STORE).join("log-1/00000001.log");
+    let node = image.find(&path).ok_or("the first segment is gone")?;
+    if let Node::File(data) = &mut image.nodes[node as usize] {
+        let data = std::sync::Arc::make_mut(data);
+        data.write(2000, &[0x5a; 8]);
+    }
+    let disk = SimDisk::new(image, 8);
+    let store = open(&disk)?;
+    // Meets the damage.
+    _ = store.compact();
+    store.clear().map_err(text)?;
+    for _ in 0..3 {
+        put(&store, 100..130)?;
+        _ = store.compact();
+        store.checkpoint().map_err(text)?;
+    }
+    store.close().map_err(text)?;
+
+    let image = disk.cached().without(&Path::new(STORE).join("index")).ok_or("no index")?;
+    let disk = SimDisk::untracked(image, 9);
+    let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
+    tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true).map_err(text)?;
+    let store = options.open(&mended).map_err(text)?;
+    let back = (0..30u32).filter(|n| store.contains_key(n.to_le_bytes()).unwrap_or(true)).count();
+    if store.len() == 30 && back == 0 { Ok(()) } else { Err(format!("{back} keys are back of {}", store.len())) }
 }

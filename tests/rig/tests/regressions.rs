@@ -16,6 +16,14 @@ fn a_journal_is_not_completed_by_the_checkpoint_before() {
     story::journal_of_two_checkpoints().unwrap();
 }
 
+/// A clear-record is what keeps away everything before it. While an older segment stays because it is damaged, so
+/// must the clear. No layer had a script with a clear behind damage: a compaction that dropped clear-records
+/// early was noticed by none.
+#[test]
+fn a_clear_stays_while_an_older_segment_is_damaged() {
+    story::a_clear_behind_damage().unwrap();
+}
+
 /// A process died before it had written a record. The recovery replaced its empty segment by a fresh one, and yet took
 /// that segment's end for the position up to which everything was durable; the segment after the fresh one claimed
 /// so in its header. Then the power failed, nothing had been synced, and of all that was written only that header had

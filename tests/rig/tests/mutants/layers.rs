@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tophash::PartPlan;
-use tophash_rig::crash::{self, Depth, Settings, panic_text};
+use tophash_rig::crash::{self, Depth, Outcome, Settings, panic_text};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
@@ -18,6 +18,8 @@ pub enum Layer {
     Crash(&'static [&'static str]),
     /// And in every recovery.
     Nested(&'static [&'static str]),
+    /// Killed processes, and crashes in what follows.
+    Killed(&'static [&'static str]),
     /// Calls that fail.
     Fault(&'static [&'static str]),
     /// A full disk.
@@ -37,11 +39,12 @@ pub enum Layer {
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 10] {
+pub fn controls() -> [Layer; 11] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
         Layer::Nested(some),
+        Layer::Killed(some),
         Layer::Fault(&["always", "growth"]),
         Layer::Full,
         Layer::Churn,
@@ -76,6 +79,7 @@ impl Layer {
         match self {
             Layer::Crash(_) => "crash",
             Layer::Nested(_) => "nested crash",
+            Layer::Killed(_) => "killed",
             Layer::Fault(_) => "fault",
             Layer::Full => "full disk",
             Layer::Churn => "model",
@@ -92,8 +96,9 @@ impl Layer {
     pub fn run(&self, seed: u64, patient: bool) -> (Option<String>, String) {
         let tries = if patient { 8 } else { 1 };
         match self {
-            Layer::Crash(names) => crashes(names, seed, tries, 64),
-            Layer::Nested(names) => crashes(names, seed, tries, 2),
+            Layer::Crash(names) => crashes(crash::run, names, seed, tries, 64),
+            Layer::Nested(names) => crashes(crash::run, names, seed, tries, 2),
+            Layer::Killed(names) => crashes(crash::run_killed, names, seed, tries, 1),
             Layer::Fault(names) => {
                 let all = named(names).into_iter().flat_map(|script| {
                     let cases = fault_layer::cases(&script, seed).unwrap_or_default();
@@ -145,8 +150,9 @@ impl Layer {
                 (found, format!("{done} reads"))
             }
             Layer::Story => {
-                let (found, _) = first([()], |()| story::journal_of_two_checkpoints().map(|()| 1));
-                (found, "1 story".into())
+                let stories = [story::journal_of_two_checkpoints, story::a_clear_behind_damage];
+                let (found, done) = first(stories, |story| story().map(|()| 1));
+                (found, format!("{done} stories"))
             }
             Layer::Moved => {
                 let directory = tempfile::tempdir().expect("a temporary directory");
@@ -157,19 +163,29 @@ impl Layer {
     }
 }
 
-fn crashes(names: &[&str], seed: u64, tries: usize, nested_one_in: u64) -> (Option<String>, String) {
+/// A layer of crashes, over and over with other seeds.
+fn crashes(
+    run: fn(&Script, &Settings) -> Outcome,
+    names: &[&str],
+    seed: u64,
+    tries: usize,
+    nested_one_in: u64,
+) -> (Option<String>, String) {
     let settings = |n: u64| Settings {
         depth: Depth { exhaustive: 5, random: 6, each: 6, torn: 4, tears: 2 },
         nested: Depth { exhaustive: 4, random: 4, each: 4, torn: 2, tears: 2 },
         nested_one_in,
         boundary_one_in: if n == 0 { 2 } else { 1 },
+        repaired_one_in: 4,
+        killed_one_in: if n == 0 { 64 } else { 16 },
+        followed_one_in: 1,
         stop_at_first: true,
         ..Settings::of_scale(1, mix(seed ^ n))
     };
     let mut recoveries = 0;
     let all = (0..tries as u64).flat_map(|n| named(names).into_iter().map(move |script| (n, script)));
     let (found, _) = first(all, |(n, script)| {
-        let outcome = crash::run(&script, &settings(n));
+        let outcome = run(&script, &settings(n));
         recoveries += outcome.tally.recoveries;
         outcome.violations.into_iter().next().map_or(Ok(1), Err)
     });
