@@ -106,8 +106,8 @@ pub fn verify_disk(
 
 /// Checks a store with that many slots in memory at a time.
 fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> bool, slots_max: usize) -> Result<Report> {
-    let (_lock, anchored) = lock_shared(disk, path)?;
-    let disk = anchored.as_deref().unwrap_or(disk);
+    let locked = Locked::for_reading(disk, path)?;
+    let disk = locked.disk(disk);
     let index_path = index_path(path);
     let index = Input::open(disk, &index_path).context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;
@@ -128,27 +128,40 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
     Ok(sink.report)
 }
 
-/// Makes sure that there is a store, and that nobody has it open for writing while the guard lives. Returns the disk by
-/// which the store is reached that is locked, if that is another one.
-fn lock_shared(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn LockGuard>, Option<Arc<dyn Disk>>)> {
-    let index_path = index_path(path);
-    match disk.kind(path).context("look at", path)? {
-        PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
-        PathKind::Other => {
-            return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
+/// A store that nobody has open for writing while this lives.
+struct Locked {
+    _lock: Box<dyn LockGuard>,
+    /// By which the store is reached that is locked, if that is another disk.
+    anchored: Option<Arc<dyn Disk>>,
+}
+
+impl Locked {
+    /// The disk with which the store is read.
+    fn disk<'d>(&'d self, disk: &'d dyn Disk) -> &'d dyn Disk {
+        self.anchored.as_deref().unwrap_or(disk)
+    }
+
+    /// Makes sure that there is a store, and locks it.
+    fn for_reading(disk: &dyn Disk, path: &Path) -> Result<Self> {
+        let index_path = index_path(path);
+        match disk.kind(path).context("look at", path)? {
+            PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
+            PathKind::Other => {
+                return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
+            }
+            PathKind::Directory => {}
         }
-        PathKind::Directory => {}
-    }
-    let anchored = disk.anchored(path).context("open", path)?;
-    let disk = anchored.as_deref().unwrap_or(disk);
-    if disk.kind(&index_path).context("look at", &index_path)? == PathKind::Missing {
-        check_vacant(disk, path)?;
-        return Err(Error::NotFound { path: path.to_path_buf() });
-    }
-    let lock_file = lock_path(path);
-    match disk.lock(&lock_file, LockMode::Shared).context("lock", &lock_file)? {
-        LockOutcome::Held(lock) => Ok((lock, anchored)),
-        LockOutcome::Busy(holder) => Err(Error::locked(path, holder)),
+        let anchored = disk.anchored(path).context("open", path)?;
+        let disk = anchored.as_deref().unwrap_or(disk);
+        if disk.kind(&index_path).context("look at", &index_path)? == PathKind::Missing {
+            check_vacant(disk, path)?;
+            return Err(Error::NotFound { path: path.to_path_buf() });
+        }
+        let lock_file = lock_path(path);
+        match disk.lock(&lock_file, LockMode::Shared).context("lock", &lock_file)? {
+            LockOutcome::Held(lock) => Ok(Locked { _lock: lock, anchored }),
+            LockOutcome::Busy(holder) => Err(Error::locked(path, holder)),
+        }
     }
 }
 

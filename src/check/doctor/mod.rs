@@ -24,7 +24,7 @@ use self::census::Census;
 use super::segments::Segments;
 use super::sink::{Input, Sink};
 use super::state::{PAGE, State};
-use super::{extents, lock_shared};
+use super::{Locked, extents};
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
 use crate::checkpoint::journal::journal_path;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
@@ -97,8 +97,8 @@ fn diagnose(
     reader: Option<&Options>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Diagnosis> {
-    let (_lock, anchored) = lock_shared(disk, path)?;
-    let disk = anchored.as_deref().unwrap_or(disk);
+    let locked = Locked::for_reading(disk, path)?;
+    let disk = locked.disk(disk);
     let index_path = index_path(path);
     let index = Input::open(disk, &index_path).context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;
