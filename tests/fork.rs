@@ -55,8 +55,13 @@ fn child(store: Store, owner: u32, options: &Options, path: &std::path::Path, dr
 }
 
 /// Forks; the child does `work` and is waited for.
-#[expect(unsafe_code, reason = "fork has no safe interface")]
 fn in_child(work: impl FnOnce()) {
+    in_child_beside(work, || {});
+}
+
+/// Forks; the child does `work`, the parent something else, and then waits for the child.
+#[expect(unsafe_code, reason = "fork has no safe interface")]
+fn in_child_beside(work: impl FnOnce(), beside: impl FnOnce()) {
     // SAFETY: with background threads about, the child only uses what they cannot have locked: the allocator,
     // which is made ready for forks, and calls of the store that are refused before they lock anything.
     match unsafe { libc::fork() } {
@@ -69,6 +74,7 @@ fn in_child(work: impl FnOnce()) {
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
         }
         pid => {
+            beside();
             let mut status = 0;
             // SAFETY: waits for the child just made.
             assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
@@ -133,12 +139,47 @@ fn children_have_their_own(options: &Options) {
     println!("test children_have_their_own ... ok");
 }
 
+/// **Fork.** Values that a child held changed under its reference: the parent knew nothing of them, freed their segment, and
+/// wrote the file again under another name. Freed segments are unlinked now, and never written again.
+fn held_values_stay() {
+    const KEYS: u32 = 200;
+    let dir = common::scratch();
+    let options = common::tiny_options().log_ratio(1.1);
+    let store = common::open(&options, &dir.path().join("store"));
+    (0..KEYS).for_each(|key| _ = store.insert(key.to_le_bytes(), [1; 100]).unwrap());
+    let held: Vec<_> = (0..KEYS).map(|key| store.get(key.to_le_bytes()).unwrap().unwrap()).collect();
+    let held = std::cell::Cell::new(held);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut reader = Some(reader);
+    in_child_beside(
+        || {
+            let held = held.take();
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut reader.take().unwrap(), &mut byte).unwrap();
+            assert!(held.iter().all(|value| **value == [1; 100]), "a held value has changed");
+        },
+        || {
+            drop(held.take());
+            let freed = store.stats().compaction.freed_segments;
+            for round in 2..10 {
+                (0..KEYS).for_each(|key| _ = store.insert(key.to_le_bytes(), [round; 100]).unwrap());
+                store.compact().unwrap();
+                store.checkpoint().unwrap();
+            }
+            assert!(store.stats().compaction.freed_segments > freed + 8, "no segment was freed");
+            std::io::Write::write_all(&mut writer, &[1]).unwrap();
+        },
+    );
+    println!("test held_values_stay ... ok");
+}
+
 fn main() -> ExitCode {
     // Listing and filtering, as other test binaries know them.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         println!("a_child_is_refused: test");
         println!("children_have_their_own: test");
+        println!("held_values_stay: test");
         return ExitCode::SUCCESS;
     }
     run("a_child_is_refused", &common::tiny_options());
@@ -146,5 +187,6 @@ fn main() -> ExitCode {
     run("a_child_is_refused, threads in the parent", &common::tiny_options().tuning(threads));
     run("a_child_is_refused, default options", &Options::new().sync(SyncPolicy::default()));
     children_have_their_own(&common::tiny_options());
+    held_values_stay();
     ExitCode::SUCCESS
 }
