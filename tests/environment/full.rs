@@ -123,6 +123,27 @@ fn a_full_ext4() {
     }
 }
 
+/// One large value, replaced over and over, filled a small disk with files that no record named any more. The insert
+/// failed with `DiskFull`, although a checkpoint would have freed nearly everything.
+#[test]
+fn a_full_disk_is_freed_before_it_is_told() {
+    let name = "a_full_disk_is_freed_before_it_is_told";
+    let Some(mount) = for_test(name, Mount::tmpfs(14 << 10)) else { return };
+    let path = mount.path().join("store");
+    let store = open(&Options::new(), &path);
+    for n in 0..30 {
+        store.insert("large", vec![n; 3 << 20]).unwrap();
+    }
+    // Without room for a second value, that is told, and nothing is lost.
+    let room = mount.fill();
+    assert!(matches!(store.insert("other", vec![1; 12 << 20]), Err(Error::DiskFull { .. })));
+    fs::remove_file(room).unwrap();
+    store.insert("large", vec![30; 3 << 20]).unwrap();
+    store.close().unwrap();
+    let store = open(&Options::new(), &path);
+    assert_eq!(&*store.get("large").unwrap().unwrap(), &[30; 3 << 20]);
+}
+
 /// **SIGBUS.** A page of the table that was never used is a hole of the index file. On a tmpfs, reading a hole through a
 /// mapping takes a block; without one left, a lookup of an absent key ended the process.
 #[test]
