@@ -95,11 +95,11 @@ pub enum Error {
     /// The file system has no room for what the call needs. Nothing was lost: the store can be read, and
     /// removals go on from a reserve for a while.
     #[error(
-        "no space left for {what} of {}: {source}; free some disk space and repeat the call (reads go on, removals go on from a reserve)",
+        "no space left to {what} {}: {source}; free some disk space and repeat the call (reads go on, removals go on from a reserve)",
         path.display()
     )]
     DiskFull {
-        /// What the space was for.
+        /// What was being done, as in "extend" or "allocate blocks of".
         what: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -296,12 +296,16 @@ pub enum Error {
     InvalidOption {
         /// The option's name.
         option: &'static str,
-        /// The value that was given.
-        value: u64,
+        /// The value that was given, as its option is written: a ratio with its fraction, a mode in octal.
+        value: String,
         /// Why not.
         reason: &'static str,
     },
 }
+
+/// The way out where files of a store are there, but no index that tells of them.
+pub(crate) const REPAIR_HINT: &str =
+    "; if it was a store, `tophash repair STORE NEW` makes a new one from its log, which holds every record";
 
 fn holder(pid: Option<u32>, reading: bool) -> String {
     match (pid, reading) {

@@ -1,5 +1,5 @@
-//! A persistent hash map: an embedded key-value store with the lookup cost of an in-memory hash table and a
-//! tested promise about every crash.
+//! A persistent hash map: an embedded key-value store that finds a record with one access to its index and one to its
+//! log, with a tested promise about every crash.
 //!
 //! ```
 //! # fn main() -> tophash::Result<()> {
@@ -20,8 +20,8 @@
 //! |---|---|
 //! | the process dies (kill -9, panic, out of memory) | every write that returned |
 //! | power loss, kernel crash | every write covered by a sync: with [`SyncPolicy::Always`] every write that returned, with [`SyncPolicy::Every`] all but the last interval, with [`SyncPolicy::Manual`] up to the last [`Store::sync`]; always a prefix of the writes, batches whole |
-//! | disk full | everything; writes that do not fit fail with [`Error::DiskFull`], removals go on from a reserve, reads always go on |
-//! | an fsync error | the store refuses further changes ([`Error::Poisoned`]); reads go on; reopening recovers |
+//! | disk full | everything; writes that do not fit fail with [`Error::DiskFull`], removals go on from a reserve, reads go on |
+//! | an fsync error, of the log or of a checkpoint | the store refuses further changes ([`Error::Poisoned`]); opening again recovers. Reads go on, unless the file system itself has shut down. The fsync of a value over 256 KiB, which has a file of its own, fails its call only |
 //! | bit rot | [`Error::Corrupt`] with file and offset, never a wrong value |
 //!
 //! # Limits

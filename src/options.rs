@@ -311,7 +311,9 @@ impl Options {
     }
 
     fn validate(&self) -> Result<()> {
-        let invalid = |option, value, reason| Err(Error::InvalidOption { option, value, reason });
+        fn invalid(option: &'static str, value: impl ToString, reason: &'static str) -> Result<()> {
+            Err(Error::InvalidOption { option, value: value.to_string(), reason })
+        }
         if let Some(bytes) = self.segment_bytes
             && !(4096..=1 << 30).contains(&bytes)
         {
@@ -324,20 +326,20 @@ impl Options {
             return invalid("memory_bytes", self.memory_bytes.unwrap_or(0), "at least 256 KiB are needed");
         }
         if self.log_ratio.is_nan() || self.log_ratio < 1.1 {
-            return invalid("log_ratio", self.log_ratio as u64, "it must be at least 1.1");
+            return invalid("log_ratio", self.log_ratio, "it must be at least 1.1");
         }
         if self.sync == SyncPolicy::Every(Duration::ZERO) {
-            return invalid("sync", 0, "an interval of zero: use SyncPolicy::Always");
+            return invalid("sync", "Every(0 ns)", "an interval of zero: use SyncPolicy::Always");
         }
         if self.capacity > 1 << 40 {
             return invalid("capacity", self.capacity, "a store holds at most 2^40 entries");
         }
         if self.mode & !0o666 != 0 || self.mode & 0o600 != 0o600 {
             let reason = "files are read and written by their owner, and at most that by others: from 0600 to 0666";
-            return invalid("mode", self.mode.into(), reason);
+            return invalid("mode", format!("{:#05o}", self.mode).replacen("0o", "0", 1), reason);
         }
         if self.read_only && self.create_new {
-            return invalid("create_new", 1, "a read-only open creates nothing");
+            return invalid("create_new", true, "a read-only open creates nothing");
         }
         Ok(())
     }

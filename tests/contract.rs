@@ -123,7 +123,10 @@ fn every_error_says_where_and_what_to_do() {
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
     let errors: [(Error, &[&str]); 16] = [
         (Error::Io { action: "open", path: path(), source: full() }, &["open /data/store"]),
-        (Error::DiskFull { what: "a segment", path: path(), source: full() }, &["/data/store", "a segment", "free"]),
+        (
+            Error::DiskFull { what: "allocate blocks of", path: path(), source: full() },
+            &["no space left to allocate blocks of /data/store: ", "free"],
+        ),
         (
             Error::Locked { path: path(), pid: Some(17), reading: false },
             &["/data/store", "in use by process 17", "one process at a time"],
@@ -240,6 +243,9 @@ fn impossible_options_are_refused() {
         assert!(matches!(&error, Error::InvalidOption { option: named, .. } if *named == option), "{error}");
         says(&error, &[option, "not possible"]);
     }
+    // A ratio was told as a whole number (1.05 as 1), a mode in decimal (0755 as 493).
+    says(&Options::new().log_ratio(1.05).open(&path).unwrap_err(), &["log_ratio: 1.05 is not possible"]);
+    says(&Options::new().mode(0o755).open(&path).unwrap_err(), &["mode: 0755 is not possible"]);
     let possible = [
         Options::new().segment_bytes(4096).checkpoint_bytes(1).memory_bytes(256 << 10),
         Options::new().sync(SyncPolicy::Every(Duration::from_nanos(1))),

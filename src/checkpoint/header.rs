@@ -24,7 +24,7 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 use crate::checksum::{HASH_SIPHASH13, Uuid, crc32};
-use crate::error::{Error, IoContext, Location, Result};
+use crate::error::{Error, IoContext, Location, REPAIR_HINT, Result};
 use crate::index::page::Geometry;
 use crate::log::Position;
 use crate::mutant::{Mutant, broken};
@@ -118,7 +118,7 @@ impl IndexHeader {
     pub(crate) fn decode(path: &Path, slot: u64, page: &[u8; PAGE_BYTES], writable: bool) -> Result<IndexHeader> {
         let raw: Raw = bytemuck::pod_read_unaligned(&page[..size_of::<Raw>()]);
         if raw.magic != MAGIC {
-            let reason = "its index file does not begin with the magic of a tophash index".to_string();
+            let reason = format!("its index file does not begin with the magic of a tophash index{REPAIR_HINT}");
             return Err(Error::NotAStore { path: path.to_path_buf(), reason });
         }
         let mut without_crc = *page;
@@ -204,7 +204,7 @@ pub(crate) fn read_headers(file: &dyn DiskFile, path: &Path, writable: bool) -> 
         let mut page = [0; PAGE_BYTES];
         let read = read_up_to(file, &mut page, slot * PAGE_BYTES as u64).context("read", path)?;
         if slot == 0 && read == 0 {
-            let reason = "its index file is empty".to_string();
+            let reason = format!("its index file is empty{REPAIR_HINT}");
             return Err(Error::NotAStore { path: path.to_path_buf(), reason });
         }
         slots.push(IndexHeader::decode(path, slot, &page, writable));
@@ -224,7 +224,7 @@ pub(crate) fn read_headers(file: &dyn DiskFile, path: &Path, writable: bool) -> 
         (Some(Ok(newest)), _) | (_, Some(Ok(newest))) => Ok(Headers { newest, other_invalid: true }),
         // Neither is a header: prefer the error that says more than "not a store".
         (Some(Err(Error::NotAStore { .. })), Some(Err(error))) | (Some(Err(error)), _) => Err(error),
-        _ => Err(Error::NotAStore { path: path.to_path_buf(), reason: "it has no header".into() }),
+        _ => Err(Error::NotAStore { path: path.to_path_buf(), reason: format!("it has no header{REPAIR_HINT}") }),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::checkpoint::header::{self, FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::{self, Journal, journal_path};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checksum::Uuid;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, REPAIR_HINT, Result};
 use crate::index::growth::Growth;
 use crate::index::page::{Geometry, PageKind, image};
 use crate::index::region::{Region, RegionKind};
@@ -63,7 +63,9 @@ pub(crate) fn check_vacant(disk: &dyn Disk, path: &Path) -> Result<()> {
             _ => false,
         };
         if !ours {
-            let reason = format!("the directory holds no index, but {name:?}");
+            // What a store's log looks like is worth a hint: a store that lost its index alone has lost nothing.
+            let hint = if name.starts_with("log-") { REPAIR_HINT } else { "" };
+            let reason = format!("the directory holds no index, but {name:?}{hint}");
             return Err(Error::NotAStore { path: path.to_path_buf(), reason });
         }
     }
@@ -121,7 +123,7 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
     let tuning = &options.tuning;
     let geometry = Geometry { homes: tuning.home_buckets.into(), stash: tuning.stash_buckets.into() };
     if !geometry.is_valid() {
-        let value = u64::from(tuning.home_buckets);
+        let value = format!("{} + {} buckets a page", tuning.home_buckets, tuning.stash_buckets);
         return Err(Error::InvalidOption { option: "tuning", value, reason: "impossible page geometry" });
     }
     let level = level_for(geometry, tuning, options.capacity);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use crate::output;
+use crate::{open, output};
 
 /// What a command that could be carried out says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +63,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// The chain of causes on one line. A cause whose text is in the message before it already (the store's
 /// errors quote what the system said, and name it as their source too) is not said twice.
 fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = match cause.downcast_ref::<tophash::Error>() {
+            Some(error) => open::explained(error),
+            None => cause.to_string(),
+        };
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
             let _ = write!(text, ": {cause}");
         }
     }

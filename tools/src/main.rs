@@ -56,7 +56,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        // It quotes arguments, which may hold anything.
+        Err(error) if error.use_stderr() => {
+            output::note(format_args!("{}", error.render().to_string().trim_end()));
+            return ExitCode::from(2);
+        }
+        Err(help) => help.exit(),
+    };
+    let result = match command {
         Command::Demo(args) => commands::demo::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
 use tophash::{Error, Options, Store, SyncPolicy};
 
 use crate::argument;
 
 /// Opens for reading. Several readers may share a store, none beside a writer.
 pub fn read_only(path: &Path) -> anyhow::Result<Store> {
-    Options::new().read_only(true).create(false).open(path).map_err(explain)
+    Ok(Options::new().read_only(true).create(false).open(path)?)
 }
 
 /// Opens for writing. The commands close the store themselves, which syncs, so no timer needs to.
@@ -18,7 +17,7 @@ pub fn writable(path: &Path, create: Option<&Creating>) -> anyhow::Result<Store>
     if let Some(mode) = create.and_then(|creating| creating.mode) {
         options = options.mode(mode);
     }
-    options.sync(SyncPolicy::Manual).open(path).map_err(explain)
+    Ok(options.sync(SyncPolicy::Manual).open(path)?)
 }
 
 /// What commands are told that make a store where there is none.
@@ -34,13 +33,20 @@ pub struct Creating {
     mode: Option<u32>,
 }
 
-/// The library's advice is about its own options; a user of the command needs the command's.
-fn explain(error: Error) -> anyhow::Error {
+/// An error of the library in the words of the command. The library's advice is about its own options.
+pub fn explained(error: &Error) -> String {
     match error {
-        Error::NotFound { path } => anyhow!(
+        Error::NotFound { path } => format!(
             "there is no store at {}; `tophash set` and `tophash import` create one (without --no-create)",
             path.display()
         ),
-        error => error.into(),
+        Error::AlreadyExists { path } => format!("{} is a store already; choose another path", path.display()),
+        Error::Poisoned { path, cause } => {
+            format!(
+                "{}: an error left unclear what is on disk ({cause}); run the command again, which recovers",
+                path.display()
+            )
+        }
+        error => error.to_string(),
     }
 }

@@ -4,12 +4,15 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use crate::format::escape::for_terminal;
+use crate::format::json;
 
 /// Writes a line to stderr. Where stderr is closed there is nobody to tell.
 pub fn note(text: fmt::Arguments<'_>) {
-    let mut line = text.to_string();
+    let mut line = for_terminal(&text.to_string()).into_owned();
     line.push('\n');
     let _ = io::stderr().write_all(line.as_bytes());
 }
@@ -18,7 +21,7 @@ pub fn note(text: fmt::Arguments<'_>) {
 /// closed pipe is no error here; commands that stream let it end their work instead.
 pub fn emit(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(for_terminal(text).as_bytes()).and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
@@ -27,16 +30,30 @@ pub fn emit(text: &str) -> io::Result<()> {
 
 /// Writes a report to stdout as one indented JSON document.
 pub fn emit_json(report: &impl Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(report)?;
+    let mut text = json::to_text(report)?;
     text.push('\n');
     Ok(emit(&text)?)
 }
 
-/// An empty table with this head. Markdown, so that it can be pasted into an issue as it is.
+/// An empty table with this head. Markdown, so that it can be pasted into an issue as it is. On a terminal it is no wider
+/// than that: long cells go on below.
 pub fn table<const N: usize>(head: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(head);
+    if let Some(width) = width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table
+}
+
+/// Less than this no table is squeezed into.
+const WIDTH_MIN: u16 = 40;
+
+/// Columns of the terminal: what COLUMNS says, else what the terminal says. None where the text goes elsewhere.
+pub fn width() -> Option<u16> {
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse::<u16>().ok());
+    let asked = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col);
+    said.or_else(asked).filter(|&columns| columns > 0).map(|columns| columns.max(WIDTH_MIN))
 }
 
 /// Right-aligns the columns of figures.
@@ -53,9 +70,18 @@ pub fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }
 
+/// A number of things: `1 finding`, `2 findings`.
+pub fn some(number: u64, what: &str) -> String {
+    let many = match what.strip_suffix("ch") {
+        Some(_) => "es",
+        None => "s",
+    };
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { many })
+}
+
 /// A number of records.
 pub fn records(number: u64) -> String {
-    format!("{} record{}", count(number), if number == 1 { "" } else { "s" })
+    some(number, "record")
 }
 
 /// A size in binary units.
@@ -101,6 +127,14 @@ mod tests {
     fn rates_survive_no_time() {
         assert_eq!(per_second(10, Duration::ZERO), 0);
         assert_eq!(per_second(10, Duration::from_millis(500)), 20);
+    }
+
+    #[test]
+    fn one_of_a_thing_is_no_plural() {
+        assert_eq!(
+            [some(1, "batch"), some(2, "batch"), some(0, "key"), records(1)],
+            ["1 batch", "2 batches", "0 keys", "1 record"]
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::check::state::State;
 use crate::checkpoint::header::{Headers, read_headers};
 use crate::checkpoint::journal::{Journal, journal_path};
 use crate::checksum::Uuid;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, REPAIR_HINT, Result};
 use crate::index::slot::Place;
 use crate::log::Position;
 use crate::log::reader::{PreadSource, RecordSource};
@@ -115,7 +115,8 @@ fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(In
         Err(Error::Corrupt { location, expected, found, .. }) => {
             Ok(Err(format!("no valid header: {location}: expected {expected}, found {found}")))
         }
-        Err(error) => Ok(Err(error.to_string())),
+        // Without the advice to repair it: that is what happens here.
+        Err(error) => Ok(Err(error.to_string().replace(REPAIR_HINT, ""))),
     }
 }
 

@@ -95,7 +95,7 @@ fn text(store: &Path, report: &OfflineReport) -> String {
     } else if report.switched {
         let seconds = report.nanos as f64 / 1e9;
         let rate = report.after.records as f64 / seconds.max(1e-9);
-        format!("{gained} came back, in {seconds:.2} s ({} records a second)\n", output::count(rate as u64))
+        format!("{gained} came back, in {seconds:.2} s ({} a second)\n", output::records(rate as u64))
     } else {
         "nothing to gain: the store is as it was\n".to_string()
     });

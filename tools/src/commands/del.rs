@@ -19,7 +19,7 @@ use crate::{open, output};
 /// are durable.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true).args(["keys", "from"]))]
-#[command(after_help = EXAMPLE)]
+#[command(after_help = EXAMPLE, override_usage = "tophash del [OPTIONS] <STORE> <KEYS>... [--from <FILE>]\n       tophash del [OPTIONS] <STORE> --from <FILE>")]
 pub struct Args {
     /// The store's directory
     store: PathBuf,
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     let input = args.from.as_deref().map(argument::open_input).transpose()?;
     let store = open::writable(&args.store, None)?;
-    let mut removal = Removal { store: &store, pending: Vec::new(), keys: 0, removed: 0 };
+    let mut removal = Removal { store: &store, pending: Vec::new(), keys: 0, removed: 0, returns: 0 };
     let mut read = keys.into_iter().try_for_each(|key| removal.add(key));
     if let (Ok(()), Some(input)) = (&read, input) {
         read = add_lines(&mut removal, Lines::new(input, LINE_BYTES_MAX), args.hex);
@@ -64,11 +64,17 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     // What was read before a bad line is removed and reported all the same.
     let flushed = removal.flush();
     let (keys, removed) = (removal.keys, removal.removed);
+    if removed < keys && removal.returns > 0 {
+        let lines = output::some(removal.returns, "line");
+        output::note(format_args!(
+            "tophash: {lines} ended with a carriage return, which was taken for a part of the key; `tr -d '\\r'` removes it"
+        ));
+    }
     store.close()?;
     if args.json {
         output::emit_json(&json!({"keys": keys, "removed": removed}))?;
     } else {
-        output::emit(&format!("removed {} of {} keys\n", output::count(removed), output::count(keys)))?;
+        output::emit(&format!("removed {} of {}\n", output::count(removed), output::some(keys, "key")))?;
     }
     read.and(flushed)?;
     Ok(if removed == keys { Outcome::Yes } else { Outcome::No })
@@ -79,7 +85,10 @@ fn add_lines(removal: &mut Removal<'_>, mut lines: Lines<impl std::io::BufRead>,
         let key = match lines.next() {
             Ok(Some(line)) if hex => argument::from_hex(line, "key")
                 .map_err(|error| BadInput(format!("line {}: {error}", lines.number())))?,
-            Ok(Some(line)) => line.to_vec(),
+            Ok(Some(line)) => {
+                removal.returns += u64::from(line.ends_with(b"\r"));
+                line.to_vec()
+            }
             Ok(None) => return Ok(()),
             Err(error @ ReadError::Bad { .. }) => return Err(BadInput(error.to_string()).into()),
             Err(error) => return Err(error.into()),
@@ -93,6 +102,8 @@ struct Removal<'a> {
     pending: Vec<Vec<u8>>,
     keys: u64,
     removed: u64,
+    /// Keys of a file that end with a carriage return.
+    returns: u64,
 }
 
 impl Removal<'_> {

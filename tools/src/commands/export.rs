@@ -10,7 +10,7 @@ use serde_json::json;
 use tophash::Store;
 
 use crate::exit::{Interrupted, Outcome};
-use crate::format::{self, Format, WriteOptions};
+use crate::format::{self, Format, WriteOptions, escape};
 use crate::{argument, interrupt, open, output, progress};
 
 /// Write a store's records to a text file
@@ -42,6 +42,9 @@ pub struct Args {
     /// does not need the index)
     #[arg(long)]
     skip_damaged: bool,
+    /// A record that needs a longer line is an error: `import` has the same limit
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = argument::byte_size)]
+    max_line_bytes: u64,
     /// Print a summary as JSON (where the records go to a file)
     #[arg(long)]
     json: bool,
@@ -155,6 +158,21 @@ fn write_file(store: &Store, args: &Args, options: &WriteOptions) -> anyhow::Res
     Ok(written)
 }
 
+/// What `import` would not take back is not written.
+fn refuse_long_line(args: &Args, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
+    let limit = args.max_line_bytes;
+    let Some(length) = format::line_above(limit, args.format, args.print, key, value) else { return Ok(()) };
+    let (key, value) = (escape::excerpt(key), output::size(value.len() as u64));
+    // In MiB, rounded up, as the option takes it.
+    let needed = length.div_ceil(1 << 20);
+    bail!(
+        "the record with key {key} ({value}) needs a line of {}, above the limit of {}, which `tophash import` has too; \
+         export and import with --max-line-bytes {needed}M (both hold such a line in memory), or copy the store's directory",
+        output::size(length),
+        output::size(limit),
+    )
+}
+
 /// Writes all records.
 fn write_records(store: &Store, args: &Args, options: &WriteOptions, output: impl Write) -> anyhow::Result<Written> {
     let bar = progress::records(store.len(), "export");
@@ -170,20 +188,22 @@ fn write_records(store: &Store, args: &Args, options: &WriteOptions, output: imp
             }
             Err(error) => return Err(anyhow!(error).context("--skip-damaged leaves out what is damaged")),
         };
+        refuse_long_line(args, entry.key(), entry.value())?;
         writer.write(entry.key(), entry.value())?;
         records += 1;
         bytes += (entry.key().len() + entry.value().len()) as u64;
         if records % 1024 == 0 {
             bar.set_position(records);
             if interrupt::requested() {
-                return Err(Interrupted(format!("the export stopped after {records} records")).into());
+                return Err(Interrupted(format!("the export stopped after {}", output::records(records))).into());
             }
         }
     }
     // Nobody writes while the store is open read-only. Before the format's last line: a short file stays incomplete.
     if skipped == 0 && records != store.len() {
         let expected = store.len();
-        return Err(anyhow!("{records} records were found, the store counts {expected}; run `tophash verify`"));
+        let found = output::records(records);
+        return Err(anyhow!("{found} were found, the store counts {expected}; run `tophash verify`"));
     }
     writer.finish()?;
     bar.finish_and_clear();

@@ -24,6 +24,9 @@ pub struct Args {
     store: PathBuf,
     /// The key
     key: OsString,
+    /// Write the value as it is, on a terminal too
+    #[arg(long, conflicts_with_all = ["hex", "json"])]
+    raw: bool,
     /// KEY is written in hex, and the value is printed in hex
     #[arg(long)]
     hex: bool,
@@ -52,31 +55,31 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return Ok(Outcome::No);
     };
     if !args.json {
-        print(&value, args.hex)?;
+        print(&value, args)?;
     }
     Ok(Outcome::Yes)
 }
 
-fn print(value: &[u8], hex: bool) -> io::Result<()> {
+fn print(value: &[u8], args: &Args) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let terminal = stdout.is_terminal();
-    if hex {
+    if args.hex {
         stdout.write_all(HEXLOWER.encode(value).as_bytes())?;
-    } else if terminal && !is_printable(value) {
+    } else if terminal && !args.raw && !is_printable(value) {
         stdout.write_all(escape::escaped(value).as_bytes())?;
     } else {
         stdout.write_all(value)?;
     }
     // The shell's prompt belongs on a line of its own; a pipe or a file gets the value and nothing else.
-    if terminal || hex {
+    if terminal && !args.raw || args.hex {
         stdout.write_all(b"\n")?;
     }
     stdout.flush()
 }
 
-/// Text that a terminal shows as it is: no control characters but line ends and TABs.
+/// Text that a terminal shows as it is: nothing in it acts on the terminal but line ends and TABs.
 fn is_printable(value: &[u8]) -> bool {
-    std::str::from_utf8(value).is_ok_and(|text| text.chars().all(|c| matches!(c, '\n' | '\t') || !c.is_control()))
+    std::str::from_utf8(value).is_ok_and(|text| text.chars().all(|c| matches!(c, '\n' | '\t') || !escape::is_acting(c)))
 }
 
 fn print_json(key: &[u8], value: Option<&[u8]>, hex: bool) -> anyhow::Result<()> {
@@ -98,7 +101,7 @@ mod tests {
     fn what_a_terminal_may_see_as_it_is() {
         assert!(is_printable(b""));
         assert!(is_printable("two\n\tlines \u{df}".as_bytes()));
-        for binary in [&b"\0"[..], b"\x1b[31m", b"\xff", b"a\rb", "\u{9b}".as_bytes()] {
+        for binary in [&b"\0"[..], b"\x1b[31m", b"\xff", b"a\rb", "\u{9b}".as_bytes(), "\u{202e}".as_bytes()] {
             assert!(!is_printable(binary), "{binary:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use tophash::{Batch, Store};
 
 use crate::exit::{BadInput, Interrupted, Outcome};
 use crate::format::dump_read::{DumpReader, Select};
-use crate::format::{self, Format, ReadError, ReadOptions, Reason, Record, RecordReader};
+use crate::format::{self, Format, ReadError, ReadOptions, Reason, Record, RecordReader, escape};
 use crate::{argument, interrupt, open, output, progress};
 
 /// Read records from a text file into a store
@@ -31,7 +32,7 @@ pub struct Args {
     /// The file's format
     #[arg(long, short, value_enum)]
     format: Format,
-    /// dump: which database to read, where there are several
+    /// dump: which database to read, where there are several; one without a name by its number, from 1
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
     /// dump: of several values for one key, take the last one
@@ -57,16 +58,21 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-Formats:
+Formats (CR LF ends a line as LF does):
   jsonl  {\"key\": \"user:17\", \"value\": \"Ada\"}, one object a line. Bytes that are
          not UTF-8 stand in base64 in \"key_b64\" or \"value_b64\" instead. Other
          fields are refused. Empty lines are passed over.
   tsv    key TAB value, one record a line. Escapes in both: \\t TAB, \\n line
          end, \\r carriage return, \\\\ backslash, \\xHH any byte. Every other byte
-         stands for itself. CR LF ends a line as LF does.
-  dump   what Berkeley DB's db_dump and LMDB's mdb_dump write: VERSION=3,
-         format=bytevalue or print, type=btree or hash. Keywords that set up
-         the dumped database are passed over.
+         stands for itself.
+  dump   what Berkeley DB's db_dump and LMDB's mdb_dump write: versions 1 to
+         3, format=bytevalue or print, type=btree or hash; recno and queue
+         where their keys were dumped (db_dump -k). Keywords that set up the
+         dumped database are passed over. Of an LMDB environment with named
+         databases, `mdb_dump -s NAME` dumps one: without it only a list of
+         their names comes, with LMDB's own records as values.
+
+All are UTF-8 or bytes; a mark of byte order at the beginning is passed over.
 
 Example:
   tophash import sessions.tophash sessions.jsonl --format jsonl
@@ -152,10 +158,14 @@ fn refuse_several_databases(args: &Args, options: &ReadOptions) -> anyhow::Resul
     // Whatever else is wrong with the file is for the import to say, with the line and how far it got.
     let _ = reader.next(&mut Record::default());
     if reader.names().len() > 1 {
-        let names: Vec<_> = reader.names().iter().map(|name| name.as_deref().unwrap_or("(without a name)")).collect();
+        let name = |(i, name): (usize, &Option<String>)| match name {
+            Some(name) => escape::excerpt(name.as_bytes()),
+            None => format!("number {} without a name", i + 1),
+        };
+        let names: Vec<_> = reader.names().iter().enumerate().map(name).collect();
         let (file, names) = (args.file.display(), names.join(", "));
         return Err(BadInput(format!(
-            "{file} holds several databases ({names}); choose one with --database NAME; nothing was imported"
+            "{file} holds several databases ({names}); choose one with --database NAME (or its number, from 1); nothing was imported"
         ))
         .into());
     }
@@ -163,18 +173,25 @@ fn refuse_several_databases(args: &Args, options: &ReadOptions) -> anyhow::Resul
 }
 
 fn open_file(path: &Path) -> anyhow::Result<File> {
-    File::open(path).with_context(|| format!("open {}", path.display()))
+    interrupt::open_file(path).map_err(stopped).with_context(|| format!("open {}", path.display()))
 }
 
 fn open_input(path: &Path) -> anyhow::Result<(Box<dyn Read>, ProgressBar)> {
     if argument::is_dash(path) {
         let bar = progress::bytes(None, "import");
-        return Ok((Box::new(bar.wrap_read(io::stdin())), bar));
+        // Without the buffer of `Stdin`: what lies in one is not seen by a wait for input.
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().context("read stdin")?);
+        return Ok((Box::new(bar.wrap_read(interrupt::Input(stdin))), bar));
     }
     let file = open_file(path)?;
     let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
     let bar = progress::bytes(length, "import");
-    Ok((Box::new(bar.wrap_read(file)), bar))
+    Ok((Box::new(bar.wrap_read(interrupt::Input(file))), bar))
+}
+
+/// An input that the user does not wait for any longer is no broken one.
+fn stopped(error: io::Error) -> anyhow::Error {
+    if interrupt::requested() { Interrupted(String::new()).into() } else { error.into() }
 }
 
 struct Import<'a> {
@@ -200,6 +217,7 @@ impl Import<'_> {
                     self.skip(line, &reason);
                 }
                 Err(error @ ReadError::Bad { .. }) => return Err(BadInput(error.to_string()).into()),
+                Err(ReadError::Io(_)) if interrupt::requested() => {}
                 Err(error) => return Err(error.into()),
             }
             if interrupt::requested() {

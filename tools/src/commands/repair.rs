@@ -69,15 +69,15 @@ fn is_certain(report: &RepairReport) -> bool {
 /// The report for people.
 fn text(new: &Path, report: &RepairReport) -> String {
     let mut text = format!(
-        "saved {} keys into {}\nread {}: {} values, {} removals, {} batches, {} segments, {} blobs\n",
-        output::count(report.keys),
+        "saved {} into {}\nread {}: {}, {}, {}, {}, {}\n",
+        output::some(report.keys, "key"),
         new.display(),
         output::size(report.bytes_read),
-        output::count(report.puts),
-        output::count(report.removes),
-        output::count(report.batches),
-        output::count(report.segments),
-        output::count(report.blobs),
+        output::some(report.puts, "value"),
+        output::some(report.removes, "removal"),
+        output::some(report.batches, "batch"),
+        output::some(report.segments, "segment"),
+        output::some(report.blobs, "blob"),
     );
     if !report.index_problem.is_empty() {
         text.push_str(&format!("the index was of no use, so the log spoke for itself: {}\n", report.index_problem));
@@ -107,8 +107,8 @@ fn text(new: &Path, report: &RepairReport) -> String {
     losses(report, &mut text);
     keys(report, &mut text);
     if let Some(entries) = report.index_entries_lost.filter(|&entries| entries > 0) {
-        let entries = output::count(entries);
-        text.push_str(&format!("{entries} keys had their value there at the last checkpoint\n"));
+        let entries = output::some(entries, "key");
+        text.push_str(&format!("with their value there at the last checkpoint: {entries}\n"));
     }
     if report.stale_keys_max > 0 {
         let keys = output::count(report.stale_keys_max);
@@ -127,8 +127,8 @@ fn text(new: &Path, report: &RepairReport) -> String {
         text.push_str(&format!("batches left out because nothing says that they were committed: {batches}\n"));
     }
     if report.batches_uncertain > 0 {
-        let batches = output::count(report.batches_uncertain);
-        text.push_str(&format!("{batches} places where a batch may have been saved in part\n"));
+        let batches = output::some(report.batches_uncertain, "place");
+        text.push_str(&format!("{batches} where a batch may have been saved in part\n"));
     }
     text.push_str("keep the old store, or a copy of it, until it is clear what else can be had from it\n");
     text
@@ -147,10 +147,10 @@ fn losses(report: &RepairReport, text: &mut String) {
     if report.losses_total > 0 {
         text.push_str(&format!("{table}\n"));
     }
-    let (total, bytes) = (output::count(report.losses_total), output::size(report.lost_bytes));
-    text.push_str(&format!("{total} ranges with {bytes} are lost{}", listed(report.losses.len(), report.losses_total)));
+    let (total, bytes) = (output::some(report.losses_total, "range"), output::size(report.lost_bytes));
+    text.push_str(&format!("lost: {total} with {bytes}{}", listed(report.losses.len(), report.losses_total)));
     let acknowledged = output::count(report.acknowledged_losses);
-    text.push_str(&format!("; {acknowledged} of them are acknowledged data\n"));
+    text.push_str(&format!("; acknowledged data among them: {acknowledged}\n"));
 }
 
 fn keys(report: &RepairReport, text: &mut String) {
@@ -162,9 +162,9 @@ fn keys(report: &RepairReport, text: &mut String) {
     }
     if report.lost_keys_total > 0 {
         text.push_str(&format!("{table}\n"));
-        let total = output::count(report.lost_keys_total);
+        let total = output::some(report.lost_keys_total, "key");
         text.push_str(&format!(
-            "{total} keys are known to be among what is lost{}\n",
+            "known to be among what is lost: {total}{}\n",
             listed(report.lost_keys.len(), report.lost_keys_total)
         ));
     }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use data_encoding::HEXLOWER;
-use serde_json::json;
+use serde_json::json as object;
 use tophash::{Entry, Store};
 
 use crate::argument;
 use crate::exit::Outcome;
 use crate::format::escape::escape_into;
+use crate::format::json;
 use crate::format::jsonl::JsonRecord;
 use crate::{open, output};
 
@@ -163,7 +164,7 @@ impl<'a, W: Write> Printer<'a, W> {
     fn finish(&mut self, next: Option<u64>, skipped: u64) -> io::Result<()> {
         if self.args.json {
             let begin = if self.printed == 0 { "{\"entries\":[" } else { "" };
-            let cursor = json!(next.map(|cursor| cursor.to_string()));
+            let cursor = object!(next.map(|cursor| cursor.to_string()));
             writeln!(self.out, "{begin}\n],\"next_cursor\":{cursor},\"skipped\":{skipped}}}")?;
         }
         self.out.flush()
@@ -173,12 +174,12 @@ impl<'a, W: Write> Printer<'a, W> {
 fn json_entry(key: &[u8], value: Option<&[u8]>, hex: bool, line: &mut Vec<u8>) -> io::Result<()> {
     match (hex, value) {
         (true, Some(value)) => {
-            let entry = json!({"key_hex": HEXLOWER.encode(key), "value_hex": HEXLOWER.encode(value)});
-            serde_json::to_writer(line, &entry)?;
+            let entry = object!({"key_hex": HEXLOWER.encode(key), "value_hex": HEXLOWER.encode(value)});
+            json::to_line(line, &entry)?;
         }
-        (true, None) => serde_json::to_writer(line, &json!({"key_hex": HEXLOWER.encode(key)}))?,
-        (false, Some(value)) => serde_json::to_writer(line, &JsonRecord::new(key, value))?,
-        (false, None) => serde_json::to_writer(line, &JsonRecord::key(key))?,
+        (true, None) => json::to_line(line, &object!({"key_hex": HEXLOWER.encode(key)}))?,
+        (false, Some(value)) => json::to_line(line, &JsonRecord::new(key, value))?,
+        (false, None) => json::to_line(line, &JsonRecord::key(key))?,
     }
     Ok(())
 }

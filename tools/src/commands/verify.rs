@@ -7,7 +7,7 @@ use tophash::Error;
 use tophash::{Finding, Report};
 
 use crate::exit::{Interrupted, Outcome};
-use crate::{interrupt, output, progress};
+use crate::{interrupt, open, output, progress};
 
 /// Check a store completely
 ///
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             if args.json {
                 output::emit_json(&document(&args.store, Err(&error))?)?;
             }
-            output::note(format_args!("tophash: {error}"));
+            output::note(format_args!("tophash: {}", open::explained(&error)));
             Ok(Outcome::No)
         }
         Err(error) => Err(error.into()),
@@ -78,12 +78,12 @@ fn document(store: &Path, result: Result<&Report, &Error>) -> anyhow::Result<ser
 
 fn text(store: &Path, report: &Report) -> String {
     let mut text = format!(
-        "{}: {} in {} segments and {} blobs, {} pages ({} overflow); {} read\n",
+        "{}: {} in {} and {}, {} ({} overflow); {} read\n",
         store.display(),
         output::records(report.records),
-        output::count(report.segments),
-        output::count(report.blobs),
-        output::count(report.pages),
+        output::some(report.segments, "segment"),
+        output::some(report.blobs, "blob"),
+        output::some(report.pages, "page"),
         output::count(report.overflow_pages),
         output::size(report.bytes_read),
     );
@@ -95,10 +95,10 @@ fn text(store: &Path, report: &Report) -> String {
     }
     if report.torn_bytes + report.leftover_segments + report.leftover_blobs > 0 {
         text.push_str(&format!(
-            "left by a crash, to be removed by the next open: {} behind the end of the log, {} segments, {} blobs\n",
+            "left by a crash, to be removed by the next open: {} behind the end of the log, {}, {}\n",
             output::size(report.torn_bytes),
-            output::count(report.leftover_segments),
-            output::count(report.leftover_blobs),
+            output::some(report.leftover_segments, "segment"),
+            output::some(report.leftover_blobs, "blob"),
         ));
     }
     if report.findings.is_empty() && report.is_clean() {
@@ -111,7 +111,7 @@ fn text(store: &Path, report: &Report) -> String {
         table.add_row([kind, place(finding), finding.expected.clone(), finding.found.clone()]);
     }
     text.push_str(&format!("{table}\n"));
-    text.push_str(&format!("{} findings", output::count(report.findings_total)));
+    text.push_str(&output::some(report.findings_total, "finding"));
     let listed = report.findings.len() as u64;
     if listed < report.findings_total {
         text.push_str(&format!(" (the first {} are listed)", output::count(listed)));

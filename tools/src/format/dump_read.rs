@@ -1,4 +1,4 @@
-//! Reads the text format of `db_dump` and `mdb_dump`, version 3.
+//! Reads the text format of `db_dump` and `mdb_dump`, versions 1 to 3.
 //!
 //! ```text
 //! VERSION=3                  header: keyword=value, until HEADER=END
@@ -12,6 +12,9 @@
 //!
 //! Several databases follow one another, each with a header of its own. Keywords that set up the database that
 //! was dumped (page sizes, fill factors, LMDB's map size) mean nothing here and are passed over.
+//!
+//! Version 2 looks the same. Version 1, of Berkeley DB 1.85, has no line that says so: the header begins with `format` or
+//! `type`, no line of data begins with a space, and the text ends where the database does.
 
 use std::io::BufRead;
 
@@ -42,6 +45,8 @@ pub struct DumpReader<R> {
     /// The database whose records are being read; none between two of them.
     section: Option<Section>,
     names: Vec<Option<String>>,
+    /// The database that was asked for has come.
+    found: bool,
 }
 
 /// A database of the dump, as its header describes it.
@@ -51,6 +56,12 @@ struct Section {
     print: bool,
     wanted: bool,
     duplicates: bool,
+    /// Lines of data begin with a space and end with `DATA=END`: not in version 1.
+    spaced: bool,
+    /// The keys of the database are numbers of records, which a dump may leave out.
+    numbered: bool,
+    /// The dump says that it has keys.
+    keys: bool,
 }
 
 /// A line of a database's records.
@@ -65,7 +76,14 @@ const DATA_END: &[u8] = b"DATA=END";
 impl<R: BufRead> DumpReader<R> {
     /// Reads lines of at most `limit` bytes.
     pub fn new(input: R, limit: usize, select: Select, last_wins: bool) -> Self {
-        DumpReader { lines: Lines::new(input, limit), select, last_wins, section: None, names: Vec::new() }
+        DumpReader {
+            lines: Lines::new(input, limit),
+            select,
+            last_wins,
+            section: None,
+            names: Vec::new(),
+            found: false,
+        }
     }
 
     /// The databases met so far, in order; none stands for one without a name.
@@ -78,7 +96,11 @@ impl<R: BufRead> DumpReader<R> {
         let Some(mut section) = self.header()? else { return Ok(None) };
         section.wanted = match &self.select {
             Select::NamesOnly => false,
-            Select::Named(name) => section.name.as_ref() == Some(name),
+            // One without a name is chosen by its number.
+            Select::Named(wanted) => match &section.name {
+                Some(name) => name == wanted,
+                None => *wanted == (self.names.len() + 1).to_string(),
+            },
             Select::TheOnlyOne => match self.names.first() {
                 None => true,
                 Some(first) => {
@@ -88,6 +110,7 @@ impl<R: BufRead> DumpReader<R> {
             },
         };
         self.names.push(section.name.clone());
+        self.found |= section.wanted;
         if section.wanted && section.duplicates && !self.last_wins {
             return Err(self.lines.bad(Reason::Duplicates));
         }
@@ -97,50 +120,49 @@ impl<R: BufRead> DumpReader<R> {
     /// Reads the lines of a header; none if the text ends before one begins.
     fn header(&mut self) -> Result<Option<Section>, ReadError> {
         let mut section = Section::default();
-        let (mut version, mut format) = (false, false);
+        let mut begun = false;
         loop {
             let Some(line) = self.lines.next()? else {
-                return if version {
-                    Err(self.lines.bad(Reason::CutShort { missing: "HEADER=END" }))
-                } else {
-                    Ok(None)
-                };
+                return if begun { Err(self.lines.bad(Reason::CutShort { missing: "HEADER=END" })) } else { Ok(None) };
             };
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() && !version {
+            if line.is_empty() && !begun {
                 continue;
             }
-            if line == b"HEADER=END" && version && format {
-                return Ok(Some(section));
-            }
-            let checked = match line.iter().position(|&byte| byte == b'=') {
-                Some(equals) => keyword(&line[..equals], &line[equals + 1..], &mut section),
+            let read = match line.iter().position(|&byte| byte == b'=') {
+                Some(_) if line == b"HEADER=END" && begun => {
+                    section.check().map_err(|reason| self.lines.bad(reason))?;
+                    return Ok(Some(section));
+                }
+                Some(equals) if begun || matches!(&line[..equals], b"VERSION" | b"format" | b"type") => {
+                    keyword(&line[..equals], &line[equals + 1..], &mut section)
+                }
+                Some(_) => Err(structure("VERSION=3", line)),
                 None => Err(structure("a header line keyword=value, as `db_dump` and `mdb_dump` write them", line)),
             };
-            match checked {
-                Ok(Keyword::Version) => version = true,
-                Ok(Keyword::Format) if version => format = true,
-                Ok(_) if version && line != b"HEADER=END" => {}
-                Ok(_) => {
-                    let expected = if version { "format=bytevalue or format=print" } else { "VERSION=3" };
-                    let reason = structure(expected, line);
-                    return Err(self.lines.bad(reason));
-                }
-                Err(reason) => return Err(self.lines.bad(reason)),
-            }
+            read.map_err(|reason| self.lines.bad(reason))?;
+            begun = true;
         }
     }
 
     /// Reads one line of records and decodes it into `out`, if its database is wanted.
     fn item(&mut self, section: &Section, out: &mut Vec<u8>) -> Result<Item, ReadError> {
         let Some(line) = self.lines.next()? else {
-            return Err(self.lines.bad(Reason::CutShort { missing: "DATA=END" }));
+            return if section.spaced {
+                Err(self.lines.bad(Reason::CutShort { missing: "DATA=END" }))
+            } else {
+                Ok(Item::DataEnd)
+            };
         };
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let decoded = match line {
+            _ if !section.spaced && !section.wanted => Ok(()),
+            data if !section.spaced && section.print => from_print(data, out),
+            data if !section.spaced => from_hex(data, out),
             [b' ', ..] if !section.wanted => Ok(()),
             [b' ', data @ ..] if section.print => from_print(data, out),
             [b' ', data @ ..] => from_hex(data, out),
-            line if line.strip_suffix(b"\r").unwrap_or(line) == DATA_END => return Ok(Item::DataEnd),
+            DATA_END => return Ok(Item::DataEnd),
             line => Err(structure("a space and data, or DATA=END", line)),
         };
         decoded.map(|()| Item::Data).map_err(|reason| self.lines.bad(reason))
@@ -159,7 +181,10 @@ impl<R: BufRead> DumpReader<R> {
         match self.item(section, &mut record.value) {
             Ok(Item::Data) => key.map(|_| true),
             Ok(Item::DataEnd) => {
-                let reason = Reason::Structure { expected: "the value of the key before", found: "DATA=END".into() };
+                let reason = Reason::Structure {
+                    expected: "the value of the key before",
+                    found: "the end of the database".into(),
+                };
                 Err(self.lines.bad(reason))
             }
             Err(error) => match (key, &error) {
@@ -176,7 +201,7 @@ impl<R: BufRead> DumpReader<R> {
             return Err(self.lines.bad(Reason::CutShort { missing: "the header (VERSION=3)" }));
         }
         match &self.select {
-            Select::Named(name) if !self.names.iter().flatten().any(|found| found == name) => {
+            Select::Named(name) if !self.found => {
                 let seen = self.names.iter().map(quoted).collect::<Vec<_>>().join(", ");
                 Err(self.lines.bad(Reason::NoSuchDatabase { wanted: name.clone(), seen }))
             }
@@ -213,34 +238,46 @@ impl<R: BufRead> RecordReader for DumpReader<R> {
     }
 }
 
-/// What a header line was about.
-enum Keyword {
-    Version,
-    Format,
-    Other,
+impl Section {
+    /// What only shows when all of a header is known.
+    fn check(&self) -> Result<(), Reason> {
+        if self.numbered && !self.keys {
+            return Err(Reason::Header {
+                keyword: "type",
+                value: "recno or queue".into(),
+                remedy: "its records have no keys here: `db_dump -k` writes their numbers as keys",
+            });
+        }
+        Ok(())
+    }
 }
 
-fn keyword(name: &[u8], value: &[u8], section: &mut Section) -> Result<Keyword, Reason> {
+fn keyword(name: &[u8], value: &[u8], section: &mut Section) -> Result<(), Reason> {
     let refused = |keyword, remedy| Err(Reason::Header { keyword, value: excerpt(value), remedy });
     match (name, value) {
-        (b"VERSION", b"3") => return Ok(Keyword::Version),
-        (b"VERSION", _) => return refused("VERSION", "only version 3 can: load and dump with a current tool"),
+        (b"VERSION", b"2" | b"3") => section.spaced = true,
+        (b"VERSION", b"1") => section.spaced = false,
+        (b"VERSION", _) => return refused("VERSION", "versions 1 to 3 can: dump with a tool that writes version 3"),
         (b"format", b"bytevalue") => section.print = false,
         (b"format", b"print") => section.print = true,
         (b"format", _) => return refused("format", "there are bytevalue and print"),
-        (b"type", b"btree" | b"hash") => {}
-        (b"type", _) => return refused("type", "only databases with keys of bytes can: btree and hash"),
-        (b"keys", b"0") => return refused("keys", "records without keys cannot be stored: dump them with db_dump -k"),
+        (b"type", b"btree" | b"hash") => section.numbered = false,
+        (b"type", b"recno" | b"queue") => section.numbered = true,
+        (b"type", _) => return refused("type", "there are btree, hash, recno and queue"),
+        (b"keys", b"0") => {
+            return refused("keys", "records without keys cannot be stored: dump them with `db_dump -k`");
+        }
+        (b"keys", _) => section.keys = true,
         // Both names are in use for the same thing.
         (b"database" | b"subdatabase", name) => section.name = Some(String::from_utf8_lossy(name).into_owned()),
         (b"duplicates" | b"dupsort", value) if value != b"0" => section.duplicates = true,
         _ => {}
     }
-    Ok(if name == b"format" { Keyword::Format } else { Keyword::Other })
+    Ok(())
 }
 
 fn quoted(name: &Option<String>) -> String {
-    name.as_ref().map_or_else(|| "one without a name".to_string(), |name| format!("{name:?}"))
+    name.as_ref().map_or_else(|| "one without a name".to_string(), |name| format!("\"{}\"", excerpt(name.as_bytes())))
 }
 
 fn structure(expected: &'static str, found: &[u8]) -> Reason {
@@ -249,7 +286,6 @@ fn structure(expected: &'static str, found: &[u8]) -> Reason {
 }
 
 fn from_hex(digits: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
-    let digits = digits.strip_suffix(b"\r").unwrap_or(digits);
     *out = HEXLOWER_PERMISSIVE.decode(digits).map_err(Reason::Hex)?;
     Ok(())
 }

@@ -87,9 +87,10 @@ fn duplicates_need_a_decision() {
 #[test]
 fn headers_that_cannot_be_read() {
     for (text, keyword, line) in [
-        ("VERSION=2\n", "VERSION", 1),
+        ("VERSION=4\n", "VERSION", 1),
         ("VERSION=3\nformat=octal\n", "format", 2),
-        ("VERSION=3\nformat=print\ntype=recno\n", "type", 3),
+        ("VERSION=3\nformat=print\ntype=heap\n", "type", 3),
+        ("VERSION=3\nformat=print\ntype=recno\nHEADER=END\n one\nDATA=END\n", "type", 4),
         ("VERSION=3\nformat=print\ntype=btree\nkeys=0\n", "keys", 4),
     ] {
         match refused(text) {
@@ -99,11 +100,43 @@ fn headers_that_cannot_be_read() {
     }
 }
 
+/// What older tools wrote, and other systems made of it, was refused without a way out or stored with its line ends.
+#[test]
+fn older_versions_and_other_line_ends() {
+    let expected = [pair("a", "1"), pair("b", "")];
+    for text in [
+        "VERSION=2\nformat=print\ntype=hash\nHEADER=END\n a\n 1\n b\n \nDATA=END\n",
+        // mdb_load and db_load take bytevalue where nothing is said.
+        "VERSION=3\ntype=btree\nHEADER=END\n 61\n 31\n 62\n \nDATA=END\n",
+        "VERSION=3\r\nformat=print\r\nHEADER=END\r\n a\r\n 1\r\n b\r\n \r\nDATA=END\r\n",
+        "\u{feff}VERSION=3\nformat=print\nHEADER=END\n a\n 1\n b\n \nDATA=END\n",
+        "format=print\ntype=btree\nHEADER=END\na\n1\nb\n\n",
+        "type=hash\nformat=bytevalue\nHEADER=END\n61\n31\n62\n\n",
+        "VERSION=3\nformat=print\ntype=recno\nkeys=1\nHEADER=END\n a\n 1\n b\n \nDATA=END\n",
+    ] {
+        let (records, error) = read(text);
+        assert!(error.is_none(), "{text:?}: {error:?}");
+        assert_eq!(records, expected, "{text:?}");
+    }
+    assert!(matches!(refused("type=hash\nHEADER=END\n61\n"), (3, Reason::Structure { .. })));
+    let (_, keyless) = refused("VERSION=3\nformat=print\ntype=queue\nHEADER=END\n a\nDATA=END\n");
+    assert!(keyless.to_string().contains("db_dump -k"), "{keyless}");
+}
+
+#[test]
+fn a_database_without_a_name_is_chosen_by_its_number() {
+    let one = "VERSION=3\nformat=print\nHEADER=END\n a\n 1\nDATA=END\n";
+    let text = format!("{one}{}", one.replace(" a", " b"));
+    let mut options = samples::read_options();
+    options.database = Some("2".into());
+    let (records, error) = read_with(&text, &options);
+    assert!(error.is_none() && records == [pair("b", "1")], "{records:?}, {error:?}");
+}
+
 #[test]
 fn a_text_that_is_no_dump() {
     assert_eq!(refused("").1, Reason::CutShort { missing: "the header (VERSION=3)" });
-    for (text, at) in [("key\tvalue\n", 1), ("format=print\n", 1), ("HEADER=END\n", 1), ("VERSION=3\nHEADER=END\n", 2)]
-    {
+    for (text, at) in [("key\tvalue\n", 1), ("mapsize=1\n", 1), ("HEADER=END\n", 1), ("VERSION=3\nkey\n", 2)] {
         let (line, reason) = refused(text);
         assert!(matches!(reason, Reason::Structure { .. }), "{text:?}: {reason:?}");
         assert_eq!(line, at, "{text:?}");

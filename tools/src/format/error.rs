@@ -27,6 +27,12 @@ pub enum Reason {
         /// The limit.
         limit: usize,
     },
+    /// The text is not UTF-8.
+    #[error(
+        "the text is UTF-16; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of it (if it is not, write its first two bytes \
+         escaped)"
+    )]
+    Utf16,
     /// jsonl: no JSON, or not an object of the four known fields.
     #[error("not a record in JSON: {0}")]
     Json(String),
@@ -97,10 +103,14 @@ pub enum Reason {
         remedy: &'static str,
     },
     /// dump: the database has several values for one key.
-    #[error("the dumped database may hold several values for a key; --last-wins imports the last one of each")]
+    #[error(
+        "the dumped database may hold several values for a key, a store holds one; --last-wins imports the last one of each"
+    )]
     Duplicates,
     /// dump: a second database, and no choice was made.
-    #[error("a second database ({second}) follows {first}; choose one with --database NAME")]
+    #[error(
+        "a second database ({second}) follows {first}; choose one with --database NAME (or its number, from 1), or import each by itself"
+    )]
     SecondDatabase {
         /// The database before it.
         first: String,
@@ -131,7 +141,8 @@ impl Reason {
             | Reason::Escape { .. }
             | Reason::Hex(_)
             | Reason::KeyTooLong { .. } => true,
-            Reason::Structure { .. }
+            Reason::Utf16
+            | Reason::Structure { .. }
             | Reason::CutShort { .. }
             | Reason::Header { .. }
             | Reason::Duplicates

@@ -1,11 +1,21 @@
 //! Backslash escapes: the ones of the tsv format, which `scan` and `get` use on terminals too.
 
+use std::borrow::Cow;
+
 use super::error::Reason;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+/// True for a character that acts on a terminal, or on what stands around it, instead of being shown: control
+/// characters (of the upper range too: U+009B starts a terminal's command), the marks that turn the direction of text,
+/// the separators of lines and paragraphs, and the mark of byte order.
+pub fn is_acting(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Appends `bytes` so that they are one line of printable UTF-8 without a TAB: `\t \n \r \\`, and `\xHH` for
-/// every byte of other control characters and of what is not UTF-8.
+/// every byte of other [acting](is_acting) characters and of what is not UTF-8.
 pub fn escape_into(bytes: &[u8], out: &mut Vec<u8>) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -14,13 +24,42 @@ pub fn escape_into(bytes: &[u8], out: &mut Vec<u8>) {
                 '\n' => out.extend_from_slice(b"\\n"),
                 '\r' => out.extend_from_slice(b"\\r"),
                 '\\' => out.extend_from_slice(b"\\\\"),
-                // Control characters of the upper range too: U+009B starts a terminal's command.
-                c if c.is_control() => hex_into(c.encode_utf8(&mut [0; 4]).as_bytes(), out),
+                c if is_acting(c) => hex_into(c.encode_utf8(&mut [0; 4]).as_bytes(), out),
                 c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
         hex_into(chunk.invalid(), out);
     }
+}
+
+/// How many bytes [`escape_into`] appends.
+pub fn escaped_len(bytes: &[u8]) -> u64 {
+    let of = |c: char| match c {
+        '\t' | '\n' | '\r' | '\\' => 2,
+        c if is_acting(c) => 4 * c.len_utf8() as u64,
+        c => c.len_utf8() as u64,
+    };
+    let chunk =
+        |chunk: std::str::Utf8Chunk<'_>| chunk.valid().chars().map(of).sum::<u64>() + 4 * chunk.invalid().len() as u64;
+    bytes.utf8_chunks().map(chunk).sum()
+}
+
+/// A report or message for people, without anything in it that acts on a terminal but line ends and TABs. Names of
+/// files and keys can hold such things.
+pub fn for_terminal(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| is_acting(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\r' => out.extend_from_slice(b"\\r"),
+            c if acts(c) => hex_into(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut out),
+            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
 fn hex_into(bytes: &[u8], out: &mut Vec<u8>) {
@@ -104,6 +143,18 @@ mod tests {
         assert_eq!(escaped(b"\0\x1b[31m\x7f"), "\\x00\\x1b[31m\\x7f");
         assert_eq!(escaped(b"ok\xffok\xe2\x82"), "ok\\xffok\\xe2\\x82");
         assert_eq!(escaped("\u{9b}".as_bytes()), "\\xc2\\x9b");
+    }
+
+    #[test]
+    fn what_turns_text_around_is_escaped_too() {
+        let turned = "a\u{202e}b\u{2066}c\u{200f}\u{feff}\u{2028}";
+        assert_eq!(escaped(turned.as_bytes()).chars().filter(|&c| is_acting(c)).count(), 0);
+        assert_eq!(unescaped(escaped(turned.as_bytes()).as_bytes()).unwrap(), turned.as_bytes());
+        for text in [turned.as_bytes(), b"\0\x1b\t\\ab\xff\xc3", "\u{df}\u{1f600}".as_bytes()] {
+            assert_eq!(escaped_len(text), escaped(text).len() as u64, "{text:?}");
+        }
+        assert_eq!(for_terminal("a\x1b[31m\tb\u{202e}\n\r"), "a\\x1b[31m\tb\\xe2\\x80\\xae\n\\r");
+        assert!(matches!(for_terminal("Stra\u{df}e\n"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ReadError, Reason};
+use super::escape::excerpt;
+use super::json;
 use super::lines::Lines;
 use super::{Record, RecordReader, RecordWriter};
 
@@ -58,6 +60,14 @@ struct Line<'a> {
 }
 
 fn parse(line: &[u8], record: &mut Record) -> Result<(), Reason> {
+    // serde takes an array for an object whose fields are in order.
+    if let Some(first) = line.trim_ascii_start().first().filter(|&&first| first != b'{') {
+        let found = excerpt(&[*first]);
+        let hint = if *first == b'[' { "; `jq -c '.[]'` makes lines of an array" } else { "" };
+        return Err(Reason::Json(format!(
+            "expected an object {{\"key\": ...}} on a line of its own, found `{found}`{hint}"
+        )));
+    }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| Reason::Json(describe(&error)))?;
     field("key", line.key, line.key_b64, &mut record.key)?;
     field("value", line.value, line.value_b64, &mut record.value)
@@ -118,10 +128,26 @@ impl<'a> JsonRecord<'a> {
 }
 
 fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(BASE64.encode(bytes))),
+    match as_text(bytes) {
+        Some(text) => (Some(text), None),
+        None => (None, Some(BASE64.encode(bytes))),
     }
+}
+
+/// Bytes as a string, unless they are not UTF-8, or so full of escapes that base64 is shorter: zeroes would be six times
+/// as long.
+fn as_text(bytes: &[u8]) -> Option<&str> {
+    let base64 = BASE64.encode_len(bytes.len()) as u64;
+    std::str::from_utf8(bytes).ok().filter(|text| text.len() < 64 || json::string_len(text) <= base64)
+}
+
+/// How many bytes a record's line has, at most.
+pub fn line_len(key: &[u8], value: &[u8]) -> u64 {
+    let of = |bytes: &[u8]| match as_text(bytes) {
+        Some(text) => json::string_len(text),
+        None => BASE64.encode_len(bytes.len()) as u64,
+    };
+    of(key) + of(value) + 40
 }
 
 /// Writes jsonl.
@@ -139,7 +165,7 @@ impl<W: Write> JsonlWriter<W> {
 
 impl<W: Write> RecordWriter for JsonlWriter<W> {
     fn write(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        serde_json::to_writer(&mut self.output, &JsonRecord::new(key, value))?;
+        json::to_line(&mut self.output, &JsonRecord::new(key, value))?;
         self.output.write_all(b"\n")
     }
 
@@ -166,6 +192,16 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_mostly_escapes_is_base64() {
+        let records = [Record { key: b"a".to_vec(), value: vec![0; 3000] }];
+        let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
+        assert!(text.starts_with(b"{\"key\":\"a\",\"value_b64\":\"AAAA"));
+        assert!((text.len() as u64) <= line_len(b"a", &records[0].value) && text.len() < 4100, "{}", text.len());
+        let (back, error) = samples::read_all(Format::Jsonl, &text, &samples::read_options());
+        assert!(error.is_none() && back == records);
+    }
+
+    #[test]
     fn escapes_spaces_and_order_do_not_matter() {
         let line = " {\"value\" : \"\\u0000\\n\", \"key_b64\": \"AP8=\"} \r";
         assert_eq!(parsed(line).unwrap(), (vec![0, 255], b"\0\n".to_vec()));
@@ -183,7 +219,9 @@ mod tests {
         assert!(matches!(parsed("{\"key_b64\":\"A\",\"value\":\"\"}"), Err(Reason::Base64 { field: "key", .. })));
         for (line, what) in [
             ("{\"key\":\"a\"", "EOF while parsing"),
-            ("[1]", "column"),
+            ("[1]", "found `[`"),
+            ("[\"a\",null,\"b\",null]", "expected an object"),
+            ("3", "found `3`"),
             ("{\"key\":1,\"value\":\"\"}", "expected a string"),
             ("{\"key\":\"a\",\"value\":\"\",\"ttl\":1}", "unknown field `ttl`"),
             ("{\"key\":\"a\",\"key\":\"b\",\"value\":\"\"}", "duplicate field"),

@@ -35,6 +35,9 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
+        if self.number == 1 {
+            self.skip_byte_order_mark()?;
+        }
         if self.buffer.last() == Some(&b'\n') {
             self.buffer.pop();
         } else if self.buffer.len() > self.limit {
@@ -44,6 +47,16 @@ impl<R: BufRead> Lines<R> {
             return Err(self.bad(Reason::LineTooLong { limit: self.limit }));
         }
         Ok(Some(&self.buffer))
+    }
+
+    /// Editors of other systems begin a text with a mark of its byte order. In UTF-8 it says nothing; UTF-16 is refused.
+    fn skip_byte_order_mark(&mut self) -> Result<(), ReadError> {
+        match self.buffer[..] {
+            [0xef, 0xbb, 0xbf, ..] => drop(self.buffer.drain(..3)),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Err(self.bad(Reason::Utf16)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// An error about the line returned last.
@@ -77,6 +90,14 @@ mod tests {
         assert_eq!(lines(b"", 3), []);
         assert_eq!(lines(b"\n", 3), [ok("")]);
         assert_eq!(lines(b"ab\n\ncd", 3), [ok("ab"), ok(""), ok("cd")]);
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_is_no_part_of_the_text() {
+        assert_eq!(lines(b"\xef\xbb\xbfab\n\xef\xbb\xbfcd", 9), [ok("ab"), ok("\u{feff}cd")]);
+        assert_eq!(lines(b"\xef\xbb\xbf", 9), [ok("")]);
+        let mut lines = Lines::new(&b"\xff\xfea\0\n\0"[..], 9);
+        assert!(lines.next().unwrap_err().to_string().contains("iconv -f UTF-16"));
     }
 
     #[test]

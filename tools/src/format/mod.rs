@@ -7,6 +7,7 @@ pub mod dump_read;
 pub mod dump_write;
 pub mod error;
 pub mod escape;
+pub mod json;
 pub mod jsonl;
 pub mod lines;
 pub mod tsv;
@@ -96,6 +97,24 @@ pub struct WriteOptions {
     pub database: Option<String>,
     /// Dump: LMDB's `mapsize` for the header.
     pub mapsize_bytes: Option<u64>,
+}
+
+/// The length of a record's longest line, if it is above `limit`. Reading has a limit, so writing has one too.
+pub fn line_above(limit: u64, format: Format, print: bool, key: &[u8], value: &[u8]) -> Option<u64> {
+    let item = |bytes: &[u8]| {
+        let hex = bytes.iter().filter(|byte| !matches!(byte, b' '..=b'~') || **byte == b'\\').count() as u64;
+        1 + if print { bytes.len() as u64 + 2 * hex } else { 2 * bytes.len() as u64 }
+    };
+    // Nothing takes more than six times its bytes; the exact length is only looked for where it can matter.
+    if (key.len() + value.len()) as u64 * 6 + 64 <= limit {
+        return None;
+    }
+    let length = match format {
+        Format::Jsonl => jsonl::line_len(key, value),
+        Format::Tsv => escape::escaped_len(key) + 1 + escape::escaped_len(value),
+        Format::Dump => item(key).max(item(value)),
+    };
+    Some(length).filter(|&length| length > limit)
 }
 
 /// A writer for `format`. Writes the header, if the format has one.

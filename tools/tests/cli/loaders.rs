@@ -122,3 +122,38 @@ fn a_file_with_several_databases_is_imported_one_by_one() {
         assert_eq!(contents(&desk.path(name)), records);
     }
 }
+
+/// Numbered records, several databases, duplicates, and dumps of older versions, from the real tools.
+#[test]
+fn every_kind_of_database_is_stored_or_refused_with_a_way_out() {
+    if !is_there("berkeley db, all kinds", &["db_load", "db_dump"]) {
+        return;
+    }
+    let desk = Desk::new();
+    let pair = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    for (kind, configured, last) in [("recno", &[][..], "two"), ("queue", &["-c", "re_len=3"], "two")] {
+        let file = format!("{kind}.db");
+        desk.program("db_load", &[&["-T", "-t", kind], configured, &[&file]].concat(), b"one\ntwo\n").ok();
+        let keyless = desk.program("db_dump", &[&file], b"").ok();
+        desk.run_with(&["import", kind, "--format", "dump"], &keyless).fails(1, &["db_dump -k"]);
+        for print in [&[][..], &["-p"]] {
+            let keyed = desk.program("db_dump", &[print, &["-k", &file]].concat(), b"").ok();
+            desk.run_with(&["import", kind, "--format", "dump"], &keyed).ok();
+            assert_eq!(contents(&desk.path(kind)), [pair("1", "one"), pair("2", last)], "{kind}");
+        }
+    }
+    desk.program("db_load", &["-T", "-t", "btree", "-c", "duplicates=1", "dup.db"], b"a\n1\na\n2\n").ok();
+    let duplicates = desk.program("db_dump", &["dup.db"], b"").ok();
+    desk.run_with(&["import", "dup", "--format", "dump"], &duplicates).fails(1, &["--last-wins"]);
+    desk.run_with(&["import", "dup", "--format", "dump", "--last-wins"], &duplicates).ok();
+    assert_eq!(contents(&desk.path("dup")), [pair("a", "2")]);
+    // What db_dump -r saves of a damaged file has no page size; two dumps after one another have no names.
+    desk.program("db_load", &["-T", "-t", "hash", "a.db"], b"x\n1\n").ok();
+    let saved = desk.program("db_dump", &["-r", "a.db"], b"").ok();
+    desk.run_with(&["import", "saved", "--format", "dump"], &saved).ok();
+    assert_eq!(contents(&desk.path("saved")), [pair("x", "1")]);
+    desk.write("two", [&saved[..], &dump(&[pair("y", "2")])].concat());
+    desk.run(&["import", "two-s", "two", "--format", "dump"]).fails(1, &["number 1", "number 2", "--database"]);
+    desk.ok(&["import", "two-s", "two", "--format", "dump", "--database", "2"]);
+    assert_eq!(contents(&desk.path("two-s")), [pair("y", "2")]);
+}

@@ -13,3 +13,4 @@ mod repair;
 mod reports;
 mod support;
 mod traces;
+mod words;

@@ -109,7 +109,7 @@ fn del_counts_what_was_there() {
     for key in ["a", "b", "c", "d"] {
         desk.ok(&["set", "s", key, "1"]);
     }
-    assert_eq!(desk.ok(&["del", "s", "a"]), b"removed 1 of 1 keys\n");
+    assert_eq!(desk.ok(&["del", "s", "a"]), b"removed 1 of 1 key\n");
     let ran = desk.run(&["del", "s", "a", "b", "x", "--json"]);
     assert_eq!((ran.json(), ran.code), (json!({"keys": 3, "removed": 1}), Some(1)));
     assert_eq!(contents(&desk.path("s")).len(), 2);
@@ -136,7 +136,7 @@ fn a_bad_line_of_keys_is_named_and_the_keys_before_it_are_removed() {
     desk.ok(&["set", "s", "b", "1"]);
     let ran = desk.run_with(&["del", "s", "--from", "-", "--hex"], b"61\nzz\n62\n");
     ran.fails(1, &["line 2", "not hex"]);
-    assert_eq!(ran.text(), "removed 1 of 1 keys\n");
+    assert_eq!(ran.text(), "removed 1 of 1 key\n");
     assert_eq!(desk.run(&["get", "s", "b"]).code, Some(0));
 }
 

@@ -8,10 +8,12 @@ use tophash::{Advice, Diagnosis, HeatCell, SegmentFigures};
 use super::{action, percent, step_name};
 use crate::output;
 
-/// The length of the longest bar.
+/// The length of the longest bar, where there is room for it.
 const BAR: u64 = 40;
-/// Cells in a line of the map.
+/// Cells in a line of the map, where there is room for them.
 const MAP_COLUMNS: usize = 64;
+/// Columns before the bar of a histogram.
+const BEFORE_BAR: u64 = 26;
 /// Segments that are listed.
 const SEGMENTS: usize = 12;
 
@@ -59,13 +61,13 @@ fn head(text: &mut String, store: &Path, d: &Diagnosis) {
     let table = &d.table;
     let _ = writeln!(
         text,
-        "{}: {} in {} pages of {} slots ({} full), {} overflow pages; {} on the disk",
+        "{}: {} in {} of {} ({} full), {}; {} on the disk",
         store.display(),
         output::records(d.records),
-        output::count(table.pages),
-        table.page_slots,
+        output::some(table.pages, "page"),
+        output::some(table.page_slots, "slot"),
         percent(d.records, table.slots),
-        output::count(d.overflow.used),
+        output::some(d.overflow.used, "overflow page"),
         output::size(d.disk.all()),
     );
     let state = match (table.growing, table.shrinking) {
@@ -123,9 +125,14 @@ fn slots(d: &Diagnosis) -> comfy_table::Table {
     table
 }
 
+/// The length of the longest bar that fits behind so many columns.
+fn bar_length(before: u64) -> u64 {
+    output::width().map_or(BAR, |width| u64::from(width).saturating_sub(before).clamp(4, BAR))
+}
+
 /// Bars of eighths of a character.
-fn bar(number: u64, most: u64) -> String {
-    let eighths = (number * BAR * 8).div_ceil(most.max(1)) as usize;
+fn bar(number: u64, most: u64, length: u64) -> String {
+    let eighths = (number * length * 8).div_ceil(most.max(1)) as usize;
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     format!("{}{rest}", "█".repeat(eighths / 8))
 }
@@ -136,18 +143,20 @@ fn histogram(text: &mut String, title: &str, numbers: &[u64], name: impl Fn(usiz
     let last = numbers.iter().rposition(|&number| number > 0);
     let (Some(first), Some(last)) = (first, last) else { return };
     let _ = writeln!(text, "\n{title}");
+    let length = bar_length(BEFORE_BAR);
     for (step, &number) in numbers.iter().enumerate().take(last + 1).skip(first) {
-        let _ = writeln!(text, "{:>10}  {:>12}  {}", name(step), output::count(number), bar(number, most));
+        let _ = writeln!(text, "{:>10}  {:>12}  {}", name(step), output::count(number), bar(number, most, length));
     }
 }
 
 /// A map of the pages: one character for a cell, darker for more.
 fn map(text: &mut String, d: &Diagnosis, title: &str, dark: &str, part: impl Fn(&HeatCell) -> (u64, u64)) {
     // Merged so that a large table takes no more than a few lines.
-    let merged = d.heat.cells.len().div_ceil(MAP_COLUMNS * 8).max(1);
+    let columns = output::width().map_or(MAP_COLUMNS, |width| usize::from(width).saturating_sub(2).min(MAP_COLUMNS));
+    let merged = d.heat.cells.len().div_ceil(columns * 8).max(1);
     let pages = d.heat.pages_per_cell * merged as u64;
     let each = if pages == 1 { "a page".to_string() } else { format!("{} pages", output::count(pages)) };
-    let _ = writeln!(text, "\n{title}, page by page (a character is {each}; \u{2588} = {dark})");
+    let _ = writeln!(text, "\n{title}, page by page\n(a character is {each}; \u{2588} = {dark})");
     let shades: Vec<char> = d
         .heat
         .cells
@@ -157,7 +166,7 @@ fn map(text: &mut String, d: &Diagnosis, title: &str, dark: &str, part: impl Fn(
             shade(part, all)
         })
         .collect();
-    for line in shades.chunks(MAP_COLUMNS) {
+    for line in shades.chunks(columns) {
         let _ = writeln!(text, "  {}", line.iter().collect::<String>());
     }
 }
@@ -202,7 +211,7 @@ fn segments(d: &Diagnosis) -> String {
             output::size(segment.dead_bytes),
             percent(segment.dead_bytes, segment.bytes),
             output::count(segment.removals),
-            bar(segment.dead_bytes / 2, segment.bytes),
+            bar(segment.dead_bytes, segment.bytes, bar_length(72).min(BAR / 2)),
         ]);
     }
     let log = &d.log;
@@ -246,9 +255,9 @@ mod tests {
 
     #[test]
     fn bars_are_as_long_as_their_share() {
-        assert_eq!((bar(0, 10), bar(0, 0)), (String::new(), String::new()));
-        assert_eq!(bar(10, 10).chars().count(), 40);
-        assert_eq!(bar(1, 1000).chars().count(), 1, "what is there is seen");
+        assert_eq!((bar(0, 10, 40), bar(0, 0, 40)), (String::new(), String::new()));
+        assert_eq!(bar(10, 10, 40).chars().count(), 40);
+        assert_eq!(bar(1, 1000, 40).chars().count(), 1, "what is there is seen");
     }
 
     #[test]

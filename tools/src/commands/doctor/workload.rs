@@ -38,8 +38,8 @@ impl Workload {
     pub fn text(&self) -> String {
         let p = &self.profile;
         let mut text = String::new();
-        let (calls, time) = (output::count(p.calls), output::duration(p.micros.saturating_mul(1000)));
-        let _ = writeln!(text, "{}: {calls} calls in {time}", self.trace);
+        let (calls, time) = (output::some(p.calls, "call"), output::duration(p.micros.saturating_mul(1000)));
+        let _ = writeln!(text, "{}: {calls} in {time}", self.trace);
         if self.advice.is_empty() {
             text.push_str("\nno findings about the workload\n");
         }
