@@ -252,7 +252,7 @@ impl Meta {
             }
         }
         ranges.sort_unstable();
-        if let Some(two) = ranges.array_windows().find(|[before, after]| before.1 > after.0) {
+        if let Some(two) = ranges.windows(2).find(|two| two[0].1 > two[1].0) {
             return Err(corrupt("extents with pages of their own".into(), format!("{two:?}")));
         }
         let end = ranges.last().map_or(FIRST_META_PAGE + META_PAGES, |range| range.1);

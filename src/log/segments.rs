@@ -332,7 +332,7 @@ impl Log {
     /// The next segment of the queue, if it is as it should be.
     pub(super) fn take_prepared_if(&self, will_do: impl FnOnce(&Prepared) -> bool) -> Option<Prepared> {
         let mut queue = self.prepared.lock();
-        let next = queue.pop_front_if(|next| will_do(next));
+        let next = if queue.front().is_some_and(will_do) { queue.pop_front() } else { None };
         self.prepared_count.store(queue.len() as u32, Ordering::Release);
         next
     }
