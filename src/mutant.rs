@@ -80,11 +80,13 @@ pub enum Mutant {
     EntriesNotSynced,
     /// Every name is resolved in the directory that was opened.
     NamesResolvedLate,
+    /// A segment ends where record addresses end.
+    SegmentBeyondAddresses,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 36] = {
+    pub const ALL: [Mutant; 37] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -123,6 +125,7 @@ impl Mutant {
             AppendedUnmarked,
             EntriesNotSynced,
             NamesResolvedLate,
+            SegmentBeyondAddresses,
         ]
     };
 }

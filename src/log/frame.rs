@@ -25,6 +25,7 @@ use super::segment::SEGMENT_HEADER_BYTES;
 use super::segments::{Log, Made, Prepared};
 use crate::error::{IoContext, Result};
 use crate::index::slot::Place;
+use crate::mutant::{Mutant, broken};
 use crate::options::SyncPolicy;
 use crate::sys::{DiskFile, write_all_at, write_mapped_all_at};
 
@@ -89,7 +90,8 @@ pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u
 /// The size of a segment for a frame. A batch may be as large as a segment can be, so the room behind it ends where record
 /// addresses end.
 fn own_segment_bytes(frame: u64) -> u64 {
-    (SEGMENT_HEADER_BYTES + frame + ROOM_BEHIND).next_multiple_of(4096).min(Place::SEGMENT_BYTES_MAX)
+    let wanted = (SEGMENT_HEADER_BYTES + frame + ROOM_BEHIND).next_multiple_of(4096);
+    if broken(Mutant::SegmentBeyondAddresses) { wanted } else { wanted.min(Place::SEGMENT_BYTES_MAX) }
 }
 
 /// The largest frame: with a segment header and a mark before it, it fills a segment.

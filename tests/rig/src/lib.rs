@@ -25,6 +25,7 @@ pub mod fault_layer;
 pub mod faults;
 pub mod full;
 pub mod image;
+pub mod large;
 pub mod moved;
 pub mod oracle;
 pub mod parts;

@@ -9,7 +9,7 @@ use tophash_rig::crash::{self, Depth, Outcome, Settings, panic_text};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
-use tophash_rig::{churn, fault_layer, full, moved, parts, scripts, story, stress};
+use tophash_rig::{churn, fault_layer, full, large, moved, parts, scripts, story, stress};
 
 /// A layer, with the scripts that it runs.
 #[derive(Clone, Copy)]
@@ -34,12 +34,14 @@ pub enum Layer {
     Stress,
     /// Crashes that were bugs once.
     Story,
+    /// A batch of a gigabyte.
+    Large,
     /// Directories of the real disk that are removed and moved.
     Moved,
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 11] {
+pub fn controls() -> [Layer; 12] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
@@ -52,6 +54,7 @@ pub fn controls() -> [Layer; 11] {
         Layer::Repair,
         Layer::Stress,
         Layer::Story,
+        Layer::Large,
         Layer::Moved,
     ]
 }
@@ -87,6 +90,7 @@ impl Layer {
             Layer::Repair => "repair",
             Layer::Stress => "threads",
             Layer::Story => "regression",
+            Layer::Large => "large batch",
             Layer::Moved => "moved directories",
         }
     }
@@ -153,6 +157,11 @@ impl Layer {
                 let stories = [story::journal_of_two_checkpoints, story::a_clear_behind_damage];
                 let (found, done) = first(stories, |story| story().map(|()| 1));
                 (found, format!("{done} stories"))
+            }
+            Layer::Large => {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                let (found, done) = first([()], |()| large::check(directory.path()));
+                (found, format!("{done} records"))
             }
             Layer::Moved => {
                 let directory = tempfile::tempdir().expect("a temporary directory");

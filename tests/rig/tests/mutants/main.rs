@@ -23,7 +23,7 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 }
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
-    use Layer::{Churn, Crash, Fault, Full, Killed, Moved, Nested, Parts, Repair, Story, Stress};
+    use Layer::{Churn, Crash, Fault, Full, Killed, Large, Moved, Nested, Parts, Repair, Story, Stress};
     use Mutant::*;
     [
         trial(JournalNotSynced, "journal synced before pages", &[Crash(&["growth", "always"])]),
@@ -61,6 +61,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(EntriesNotSynced, "names synced before an open removes any", &[Killed(&["offline compaction"])]),
         trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
         trial(AppendedUnmarked, "marked as in use before an append", &[Nested(&["reopened"])]),
+        trial(SegmentBeyondAddresses, "segments end where addresses end", &[Large]),
         trial(NamesResolvedLate, "names resolved in the directory that was opened", &[Moved]),
     ]
 };
