@@ -284,6 +284,21 @@ pub enum Error {
         owner: u32,
     },
 
+    /// An operation started again and again, or met a state that its own rules exclude. Nothing was changed by it. This is a
+    /// fault of tophash.
+    #[error(
+        "{}: given up after {tries} tries: {reason}; this is a fault of tophash: please report it, with the output of `tophash verify`",
+        path.display()
+    )]
+    Stuck {
+        /// The store, or the file.
+        path: PathBuf,
+        /// How often it was tried.
+        tries: u64,
+        /// What was in the way.
+        reason: String,
+    },
+
     /// The caller of a long operation asked it to stop. Nothing was changed.
     #[error("{what} was stopped before its end")]
     Aborted {
@@ -333,6 +348,12 @@ impl Error {
         } else {
             Error::Io { action, path: path.to_path_buf(), source }
         }
+    }
+
+    /// A state that the rules of the code exclude.
+    #[cold]
+    pub(crate) fn impossible(path: &Path, what: &str) -> Self {
+        Error::Stuck { path: path.to_path_buf(), tries: 1, reason: what.to_string() }
     }
 
     /// A damaged structure.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::checksum::Uuid;
 use crate::error::{Error, Result};
+use crate::index::table::RECORDS_MAX;
 use crate::store::Store;
 use crate::sync::PartPlan;
 use crate::sys::{Disk, RealDisk};
@@ -331,8 +332,8 @@ impl Options {
         if self.sync == SyncPolicy::Every(Duration::ZERO) {
             return invalid("sync", "Every(0 ns)", "an interval of zero: use SyncPolicy::Always");
         }
-        if self.capacity > 1 << 40 {
-            return invalid("capacity", self.capacity, "a store holds at most 2^40 entries");
+        if self.capacity > RECORDS_MAX {
+            return invalid("capacity", self.capacity, "a store holds at most 2^38 entries");
         }
         if self.mode & !0o666 != 0 || self.mode & 0o600 != 0o600 {
             let reason = "files are read and written by their owner, and at most that by others: from 0600 to 0666";

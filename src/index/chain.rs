@@ -16,6 +16,10 @@ use super::region::PageSlot;
 use super::slot::{Slot, Tag};
 use crate::mutant::{Mutant, broken};
 
+/// Overflow pages of one chain at most. A table that can grow has chains of a few; this bounds what a lookup costs in one that
+/// cannot, and in a file that was damaged or made up.
+pub(crate) const OVERFLOW_MAX: usize = 128;
+
 /// A primary page and the overflow pages that continue it.
 pub(crate) struct Chain<'t> {
     pub(crate) geometry: Geometry,

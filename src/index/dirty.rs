@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::copies::{self, Copies};
 use super::region::{PageId, PageSlot, PageState, Region};
 use super::{Need, Shortage};
+use crate::error::Error;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Bell, Mutex, Ordering, lock_soon};
 use crate::sys::{Disk, PAGE_BYTES};
 
@@ -73,7 +74,8 @@ struct Inner {
 fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>, Shortage> {
     let offset = u64::from(page.id.index) - page.group.bitmap_pages;
     let id = PageId { index: (offset / super::region::BITMAP_BITS) as u32, ..page.id };
-    Ok(region.by_id(id).ok_or(Need::Nothing)?)
+    let missing = || Error::impossible(std::path::Path::new("index"), "an extent without its bitmap page");
+    Ok(region.by_id(id).ok_or_else(missing)?)
 }
 
 impl DirtySet {

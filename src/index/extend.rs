@@ -11,7 +11,7 @@
 
 use super::page::PageKind;
 use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
-use super::table::{Structure, Table};
+use super::table::{LEVEL_LIMIT, Structure, Table};
 use super::{Need, Step};
 use crate::error::{Error, IoContext, Result};
 use crate::observe;
@@ -70,7 +70,7 @@ impl Table {
         }
         for index in 0..shape.bitmap_pages as u32 {
             let id = PageId { region: kind, group: number as u8, index };
-            let page = region.by_id(id).ok_or(Need::Nothing)?;
+            let page = region.by_id(id).ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
             page.page.init(PageKind::Bitmap, page.number(), u64::from(index), 0, 0, 0);
             self.dirty.mark_unbounded(&page)?;
         }
@@ -222,11 +222,11 @@ impl Table {
     /// The unconditional part of [`start_growth`](Self::start_growth).
     pub(crate) fn begin_growth(&self, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
         let growth = self.growth();
-        if growth.level() == 36 {
+        if growth.level() >= LEVEL_LIMIT {
             return Err(Error::LimitReached {
                 path: self.path.clone(),
                 what: "primary pages",
-                limit: 1 << 36,
+                limit: 1 << LEVEL_LIMIT,
                 remedy: "split the store",
             }
             .into());

@@ -10,7 +10,7 @@
 //! Whatever looks damaged without the lock may be a page in the middle of a change, so it is looked at again
 //! under the stripe before it is reported.
 
-use super::chain::Found;
+use super::chain::{Found, OVERFLOW_MAX};
 use super::page::{Bucket, BucketScan};
 use super::slot::{Slot, Tag};
 use super::table::Table;
@@ -183,8 +183,8 @@ impl Table {
         let buckets = self.geometry.homes + self.geometry.stash;
         let mut page = primary;
         let mut first = self.geometry.homes;
-        // A chain that changes under us could lead in circles: no chain is longer than the region.
-        for _ in 0..=self.overflow.pages() {
+        // A chain that changes under us, or was made up, could lead in circles. The look under the stripe tells.
+        for _ in 0..=OVERFLOW_MAX {
             for bucket in first..buckets {
                 match scan(page.bucket(bucket), tag, probe)? {
                     Flow::GoOn => {}

@@ -30,6 +30,8 @@ pub(crate) mod slot;
 pub(crate) mod split;
 pub(crate) mod table;
 
+use std::fmt;
+
 use crate::error::{Error, Fault};
 use region::PageId;
 
@@ -64,8 +66,32 @@ pub(crate) enum Need {
     },
     /// Room in the list of blobs that wait for a checkpoint to be unlinked.
     BlobList,
-    /// Nothing in particular: start again.
-    Nothing,
+    /// Nothing: start again.
+    Again(Again),
+}
+
+/// Why an operation starts again although it lacks nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// The number of stripes changed while they were being locked.
+    StripesChanged,
+    /// The value to be superseded is a blob, which is checked first.
+    BlobUnchecked,
+    /// The chain is long: it was to be shortened first.
+    LongChain,
+    /// The segment that holds the frame is not the next one any more: another call has discarded it.
+    FrameOvertaken,
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Again::StripesChanged => "the number of stripes changed while they were being locked",
+            Again::BlobUnchecked => "the value in a blob file was replaced while it was being checked",
+            Again::LongChain => "a chain of overflow pages stayed long",
+            Again::FrameOvertaken => "the segment of a batch was discarded before it could be used",
+        })
+    }
 }
 
 /// Why an internal step could not be carried out.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::chain::{Chain, Found, Spot};
+use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
 use super::dirty::DirtySet;
 use super::growth::Growth;
 use super::page::{Geometry, PageKind, image};
@@ -26,6 +26,11 @@ use crate::error::{Error, Location, Result};
 use crate::options::Tuning;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Bell, Mutex, MutexGuard, Ordering, fence};
 use crate::sys::{Disk, DiskFile};
+
+/// The highest level of a table: the pages of each extent are numbered in 32 bits.
+pub(crate) const LEVEL_LIMIT: u8 = 31;
+/// Entries that a store can hold: the log has 4 TiB, and a record of a key of its own takes 16 bytes.
+pub(crate) const RECORDS_MAX: u64 = 1 << 38;
 
 /// The extent for the next growth is added this fraction of the threshold before growth starts.
 const EXTEND_AHEAD: u64 = 12;
@@ -254,6 +259,11 @@ impl Table {
         threshold(self.geometry, &self.tuning, level)
     }
 
+    /// Entries that the table can have room for.
+    pub(crate) fn records_max(&self) -> u64 {
+        self.threshold(LEVEL_LIMIT).min(RECORDS_MAX)
+    }
+
     /// The level at which that many entries fit without growth.
     pub(crate) fn level_for(&self, records: u64) -> u8 {
         level_for(self.geometry, &self.tuning, records)
@@ -385,6 +395,10 @@ impl Table {
             }
             let expected = (number, chain.overflow.len() + 1);
             let found = (page.page.owner(), usize::from(page.page.chain_position()));
+            if chain.overflow.len() >= OVERFLOW_MAX {
+                let expected = format!("at most {OVERFLOW_MAX} overflow pages in a chain");
+                return Err(self.damaged(&page, "overflow page", expected, "a further one".into()));
+            }
             // Owner and position make a cycle or a cross-link impossible to follow: each page has one place.
             if found != expected {
                 let text = |(owner, position)| format!("owner {owner}, chain position {position}");
@@ -427,7 +441,11 @@ impl Table {
     /// Takes an overflow page and links it to the end of the chain. The caller holds the stripe and has made
     /// the chain's pages dirty.
     pub(crate) fn link_overflow<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, number: u64) -> Step<()> {
-        let page = self.overflow.page(number).ok_or(Need::Nothing)?;
+        if chain.overflow.len() >= OVERFLOW_MAX {
+            return Err(self.chain_full().into());
+        }
+        let missing = || Error::impossible(&self.path, "a free overflow page that no extent has");
+        let page = self.overflow.page(number).ok_or_else(missing)?;
         self.dirty.mark(&page)?;
         self.dirty.set_used(&self.overflow, &page, true)?;
         let (level, split_base) = (chain.primary.page.level(), chain.primary.page.split_base());
@@ -438,6 +456,16 @@ impl Table {
         chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(Some(number));
         chain.overflow.push((number, page));
         Ok(())
+    }
+
+    /// The error for a chain that takes no further page.
+    pub(crate) fn chain_full(&self) -> Error {
+        Error::LimitReached {
+            path: self.path.clone(),
+            what: "overflow pages of one chain, while the table cannot grow",
+            limit: OVERFLOW_MAX as u64,
+            remedy: "free some disk space; if `tophash verify` reports a damaged page, save the store with `tophash repair STORE NEW`",
+        }
     }
 
     /// Unlinks the chain's last overflow pages down to `keep` of them. They are empty, and a move has begun.
@@ -480,5 +508,7 @@ fn threshold(geometry: Geometry, tuning: &Tuning, level: u8) -> u64 {
 
 /// The level of a table in which `records` entries fit without growth.
 pub(crate) fn level_for(geometry: Geometry, tuning: &Tuning, records: u64) -> u8 {
-    (tuning.level_min..38).find(|&level| threshold(geometry, tuning, level) >= records).unwrap_or(38)
+    (tuning.level_min..LEVEL_LIMIT)
+        .find(|&level| threshold(geometry, tuning, level) >= records)
+        .unwrap_or(LEVEL_LIMIT.max(tuning.level_min))
 }

@@ -19,9 +19,9 @@ use super::frame::write_below_mapping;
 use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
-use crate::error::IoContext;
+use crate::error::{Error, IoContext};
 use crate::index::slot::Place;
-use crate::index::{Need, Step};
+use crate::index::{Again, Need, Step};
 use crate::mutant::{Mutant, broken};
 use crate::sync::{Instant, Ordering};
 use crate::sys::{LogMap, LogWriter};
@@ -129,7 +129,8 @@ impl Log {
         let mut guard = self.appender.lock();
         let appender = self.make_room(guard.as_mut(), frame.len(), only_removes)?;
         let offset = appender.writer.position();
-        let file = appender.segment.file().ok_or(Need::Nothing)?;
+        let closed = || Error::impossible(&appender.segment.path, "an active segment whose file is closed");
+        let file = appender.segment.file().ok_or_else(closed)?;
         write_below_mapping(&*file, frame, appender.segment.salt, offset).context("write", &appender.segment.path)?;
         appender.writer.adopt(frame.len());
         Ok(self.appended(appender, offset, frame, removals, only_removes))
@@ -144,7 +145,7 @@ impl Log {
         only_removes: bool,
     ) -> Step<&'a mut Appender> {
         let bytes = bytes + MARK_BYTES as u64;
-        let appender = appender.ok_or(Need::Nothing)?;
+        let appender = appender.ok_or_else(|| Error::impossible(self.dir(), "an append without an active segment"))?;
         let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
             0
         } else {
@@ -201,7 +202,7 @@ impl Log {
     /// Makes the segment active that holds a frame already (frame.rs), and has a given sequence.
     ///
     /// # Errors
-    /// [`Need::Nothing`] if it is not the next segment any more; nothing has changed then.
+    /// [`Again::FrameOvertaken`] if it is not the next segment any more; nothing has changed then.
     pub(crate) fn activate_frame(
         &self,
         sequence: u32,
@@ -210,8 +211,11 @@ impl Log {
         only_removes: bool,
     ) -> Step<Appended> {
         let mut guard = self.appender.lock();
-        let appender = guard.as_mut().ok_or(Need::Nothing)?;
-        let Some(next) = self.take_prepared_frame(sequence) else { return Err(Need::Nothing.into()) };
+        let missing = || Error::impossible(self.dir(), "an append without an active segment");
+        let appender = guard.as_mut().ok_or_else(missing)?;
+        let Some(next) = self.take_prepared_frame(sequence) else {
+            return Err(Need::Again(Again::FrameOvertaken).into());
+        };
         self.switch(appender, next);
         let offset = appender.writer.position();
         appender.writer.adopt(frame.len());

@@ -18,7 +18,7 @@ use crate::index::chain::{Chain, Found};
 use crate::index::growth::Growth;
 use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::{StripeGuard, Table};
-use crate::index::{Need, Shortage, Step};
+use crate::index::{Again, Need, Shortage, Step};
 use crate::log::append::Appended;
 use crate::log::frame::{FRAME_BYTES_MAX, OwnSegment};
 use crate::log::record::{BlobLink, Encoded, Entry, FRAME_BYTES, Kind};
@@ -212,7 +212,9 @@ impl Core {
     /// Steps 3 to 5, but for what is in its own segment already.
     fn apply_locked(&self, changes: &Changes<'_>, frame: Entry<'_>, own: &OwnSegment) -> Step<Appended> {
         let table = &self.table;
-        let Some(guards) = self.lock_stripes(changes) else { return Err(Need::Nothing.into()) };
+        let Some(guards) = self.lock_stripes(changes) else {
+            return Err(Need::Again(Again::StripesChanged).into());
+        };
         let growth = guards.first().map_or_else(|| table.growth(), |(_, guard)| guard.growth);
         self.reserve_pages(changes, growth)?;
 
@@ -306,7 +308,9 @@ impl Core {
             let mut chain = table.chain(owner)?;
             table.touch_chain(&chain, owner, growth)?;
             for _ in 0..overflow {
-                let Some(&page) = free.last() else { return Err(Need::Nothing.into()) };
+                let Some(&page) = free.last() else {
+                    return Err(Error::impossible(&table.path, "fewer overflow pages than were taken").into());
+                };
                 table.link_overflow(&mut chain, owner, page)?;
                 free.pop();
             }

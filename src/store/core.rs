@@ -199,12 +199,28 @@ impl Core {
     }
 
     /// Runs a step until it has what it needs. Between two tries no lock is held.
+    ///
+    /// # Errors
+    /// Those of the step and of finding what it needs; `Stuck` if it never comes to an end.
     pub(crate) fn retry<T>(&self, mut step: impl FnMut() -> Step<T>) -> Result<T> {
+        /// Far more than any step ever needed.
+        const TRIES_MAX: u64 = 1_000_000;
+        let mut tries = 0;
         loop {
             match step() {
                 Ok(value) => return Ok(value),
                 Err(Shortage::Error(error)) => return Err(*error),
-                Err(Shortage::Need(need)) => self.satisfy(need)?,
+                Err(Shortage::Need(need)) => {
+                    tries += 1;
+                    if tries == TRIES_MAX {
+                        let reason = match need {
+                            Need::Again(again) => again.to_string(),
+                            other => format!("{other:?} was found each time, and was never enough"),
+                        };
+                        return Err(Error::Stuck { path: self.path.clone(), tries, reason });
+                    }
+                    self.satisfy(need)?;
+                }
             }
         }
     }
@@ -287,7 +303,7 @@ impl Core {
                 let _waiting = self.waits(Cause::Blobs);
                 self.run_checkpoint(false)
             }
-            Need::Nothing => {
+            Need::Again(_) => {
                 crate::sync::yield_now();
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! The size of the table: room reserved, doubled, or given up.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::core::Core;
 
 /// Pages divided or merged between two looks at the world.
@@ -9,7 +9,15 @@ const PAGES: usize = 64;
 impl Core {
     /// Makes room for more entries, and keeps it.
     pub(crate) fn reserve(&self, additional: u64) -> Result<()> {
-        let wanted = self.table.len().saturating_add(additional);
+        let (wanted, limit) = (self.table.len().saturating_add(additional), self.table.records_max());
+        if wanted > limit {
+            return Err(Error::LimitReached {
+                path: self.path.clone(),
+                what: "entries to reserve room for",
+                limit,
+                remedy: "reserve room for fewer, or split the store",
+            });
+        }
         self.table.structure.lock().floor = wanted;
         self.grow_for(wanted)
     }

@@ -19,11 +19,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::error::{Error, Location, Result};
-use crate::index::chain::Found;
+use crate::index::chain::{Found, OVERFLOW_MAX};
 use crate::index::lookup::{Probe, SeenSlot};
 use crate::index::slot::{Place, Slot, Tag};
 use crate::index::table::Table;
-use crate::index::{Need, Step};
+use crate::index::{Again, Need, Step};
 use crate::log::append::Appended;
 use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
@@ -67,8 +67,8 @@ pub(crate) struct Changed<'s> {
 struct Attempt<'s> {
     expect: Expect,
     want_stored: bool,
-    /// How often a long chain is shortened before the key goes into it all the same.
-    patience: u32,
+    /// How often growth was helped along because the key's chain is long.
+    helped: u32,
     /// The previous value is this blob, which must be checked before it is superseded.
     unchecked: Option<Hit<'s>>,
     /// A blob that was checked, and the record that links it: pinned, so its place cannot have been recycled.
@@ -97,6 +97,9 @@ pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
     }
     result
 }
+
+/// Pages that an insert evacuates for a long chain at first, times two.
+const EVACUATED: usize = 4;
 
 impl Core {
     /// Changes a key if it is as expected.
@@ -133,7 +136,7 @@ impl Core {
                 Some(link) => self.log.map_blob(link)?,
                 None => None,
             };
-            let mut attempt = Attempt { expect, want_stored, patience: 1, unchecked: None, checked: None, stored_blob };
+            let mut attempt = Attempt { expect, want_stored, helped: 0, unchecked: None, checked: None, stored_blob };
             self.help_growth(hash)?;
             self.retry(|| {
                 self.check_previous_blob(&mut attempt)?;
@@ -205,7 +208,7 @@ impl Core {
                 Some((checked, map)) if checked.place() == hit.place() => previous_blob = Some(map),
                 _ => {
                     attempt.unchecked = previous;
-                    return Err(Need::Nothing.into());
+                    return Err(Need::Again(Again::BlobUnchecked).into());
                 }
             }
         }
@@ -247,17 +250,30 @@ impl Core {
                 (appended, Some(appended.place))
             }
             (Found::Miss(free), _) => {
-                if free.is_none() && chain.overflow.len() as u32 >= self.tuning.chain_help && attempt.patience > 0 {
-                    attempt.patience -= 1;
+                let length = chain.overflow.len();
+                let is_long = free.is_none() && length as u32 >= self.tuning.chain_help;
+                // The longer the chain, the more its inserts do about it, before they make it longer still.
+                if is_long && attempt.helped <= length.max(1).ilog2() {
+                    attempt.helped += 1;
                     drop(guard);
-                    self.shorten_chains()?;
-                    return Err(Need::Nothing.into());
+                    // Growth that stands still keeps no change from being made, up to a point.
+                    if let Err(error) = self.retry(|| self.shorten_chains(EVACUATED << attempt.helped.min(6)))
+                        && length >= OVERFLOW_MAX
+                    {
+                        return Err(error.into());
+                    }
+                    return Err(Need::Again(Again::LongChain).into());
+                }
+                if free.is_none() && length >= OVERFLOW_MAX {
+                    return Err(table.chain_full().into());
                 }
                 match free {
                     Some(spot) => table.touch(chain.slot_of(spot.page), owner, guard.growth)?,
                     None => table.touch_chain(&chain, owner, guard.growth)?,
                 }
-                let Some(spot) = table.room(&mut chain, owner, found)? else { return Err(Need::Nothing.into()) };
+                let Some(spot) = table.room(&mut chain, owner, found)? else {
+                    return Err(Error::impossible(&table.path, "no room for a key that is not there").into());
+                };
                 let appended = self.log.append(encoded.singles(), 0, false)?;
                 let into_tombstone = chain.fill(spot, Slot::new(Table::tag(&chain, hash), appended.place));
                 if into_tombstone {
@@ -338,16 +354,14 @@ impl Core {
 
     /// An insert met a long chain: growth is moved along, or begun.
     #[cold]
-    fn shorten_chains(&self) -> Step<()> {
-        /// Pages that one insert evacuates at most.
-        const PAGES: usize = 8;
+    fn shorten_chains(&self, pages: usize) -> Step<()> {
         if self.table.growth().is_shrinking()
             && let Some(mut structure) = self.table.structure.try_lock()
         {
             self.table.turn_round(&mut structure);
         }
         if self.table.growth().is_resizing() {
-            self.table.help_growth(PAGES, self)?;
+            self.table.help_growth(pages, self)?;
             return Ok(());
         }
         let growth = self.table.growth();
