@@ -234,10 +234,11 @@ fn a_panic_in_a_background_thread_refuses_changes() {
         let begun = Instant::now();
         let refused = (0u64..).find_map(|n| {
             assert!(begun.elapsed() < Duration::from_secs(60), "{name}: never refused");
-            store.insert(n.to_le_bytes(), bytes(100, n)).err()
+            // Whoever waits for the very sync in which the thread dies is told that it has failed.
+            store.insert(n.to_le_bytes(), bytes(100, n)).err().filter(|error| matches!(error, Error::Poisoned { .. }))
         });
         let Some(Error::Poisoned { cause, .. }) = &refused else { panic!("{name}: {refused:?}") };
-        assert!(cause.contains(name) && cause.contains("the disk of this test"), "{cause}");
+        assert!(cause.contains(name) && cause.contains("panicked"), "{cause}");
         assert_eq!(store.stats().poisoned.as_ref(), Some(cause));
         assert!(store.get(0u64.to_le_bytes()).unwrap().is_some(), "reads go on");
         assert!(matches!(store.close(), Err(Error::Poisoned { .. })));
@@ -383,4 +384,87 @@ fn an_open_without_threads_fails() {
     let output = child.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("the child has seen it"), "{text}{output:?}");
+}
+
+/// `reserve` of more than a store can ever hold grew the table until the disk was full, and a capacity of 2^40 cut page numbers
+/// off at 32 bits.
+#[test]
+fn impossible_sizes_are_refused_at_once() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    for capacity in [u64::MAX, 1 << 40, (1 << 38) + 1] {
+        let error = Options::new().capacity(capacity).open(&path).expect_err("too much");
+        assert!(matches!(error, Error::InvalidOption { option: "capacity", .. }), "{error}");
+        assert!(!path.exists());
+    }
+    let store = open(&Options::new(), &path);
+    store.insert("a", "b").unwrap();
+    let before = store.stats().index;
+    for additional in [u64::MAX, 1 << 38] {
+        let error = store.reserve(additional).expect_err("too much");
+        assert!(matches!(error, Error::LimitReached { limit, .. } if limit <= 1 << 38), "{error}");
+    }
+    assert_eq!((store.stats().index.pages, store.len()), (before.pages, 1));
+    store.reserve(10_000).unwrap();
+    assert!(store.stats().index.slots > 10_000);
+}
+
+/// A table that was made large from the start took a mebibyte of disk and a huge page of memory for nearly each of its first
+/// keys: 659 MiB and 904 MiB for 1,000 keys, with a limit of 64 MiB.
+#[test]
+fn a_large_table_takes_what_its_keys_need() {
+    let dir = scratch();
+    let options = Options::new().capacity(20_000_000).memory_bytes(16 << 20).sync(SyncPolicy::Manual);
+    let store = open(&options, &dir.path().join("store"));
+    for n in 0..500u64 {
+        store.insert(n.to_le_bytes(), "v").unwrap();
+    }
+    let bytes = store.disk_bytes().unwrap();
+    assert!(bytes < 32 << 20, "{} MiB of disk", bytes >> 20);
+    for n in 0..500u64 {
+        assert_eq!(store.get(n.to_le_bytes()).unwrap().unwrap(), &b"v"[..]);
+    }
+    store.close().unwrap();
+    assert_eq!(open(&Options::new(), &dir.path().join("store")).len(), 500);
+}
+
+/// Where the table could not grow, each insert into a full chain helped once and then made it longer, up to a position that
+/// was cut off at 16 bits. The chain has a limit now, and the error names it.
+#[test]
+fn a_chain_has_a_limit() {
+    let dir = scratch();
+    let full = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let full = Arc::clone(&full);
+        move |call: &'static str, path: &Path| {
+            let extends = call == "set_len" && path.ends_with("index");
+            if extends && full.load(SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    };
+    // Overflow pages enough are there before the index cannot be extended any more.
+    let tuning = Tuning { level_min: 0, overflow_log2_min: 12, stripes_log2_max: 4, ..common::tiny() };
+    let options = Options::new().sync(SyncPolicy::Manual).tuning(tuning).disk(Arc::new(Hooked(Arc::new(hook))));
+    let store = open(&options, &dir.path().join("store"));
+    let mut entries = 0u64;
+    while store.stats().index.overflow_pages == 0 {
+        store.insert(entries.to_le_bytes(), "v").unwrap();
+        entries += 1;
+        assert!(entries < 10_000);
+    }
+    full.store(true, SeqCst);
+    let most = store.stats().index.slots * 2 * 130;
+    let error = loop {
+        match store.insert(entries.to_le_bytes(), "v") {
+            Ok(_) => entries += 1,
+            Err(error) => break error,
+        }
+        assert!(entries < most, "no limit after {entries} entries");
+    };
+    assert!(matches!(error, Error::DiskFull { .. } | Error::LimitReached { limit: 128, .. }), "{error}");
+    for n in 0..entries {
+        assert!(store.get(n.to_le_bytes()).unwrap().is_some(), "{n}");
+    }
+    full.store(false, SeqCst);
+    store.insert(entries.to_le_bytes(), "v").unwrap();
+    assert_eq!(store.len(), entries + 1);
 }

@@ -91,6 +91,11 @@ impl DirtySet {
         }
     }
 
+    /// Pages that may be dirty.
+    pub(crate) fn limit_pages(&self) -> u64 {
+        self.limit_pages
+    }
+
     /// True if so many pages are dirty that it is time for a checkpoint.
     pub(crate) fn is_half_full(&self) -> bool {
         self.len() > self.limit_pages / 2

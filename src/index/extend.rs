@@ -16,9 +16,11 @@ use super::{Need, Step};
 use crate::error::{Error, IoContext, Result};
 use crate::observe;
 use crate::sync::{MutexGuard, Ordering};
-use crate::sys::{IndexMap, PAGE_BYTES};
+use crate::sys::{DiskFile, IndexMap, PAGE_BYTES};
 
 const PAGE: u64 = PAGE_BYTES as u64;
+/// Pages of a new overflow extent that get their blocks at once.
+const FIRST_PAGES: u64 = 256;
 
 impl Table {
     pub(crate) fn region(&self, kind: RegionKind) -> &Region {
@@ -93,9 +95,23 @@ impl Table {
         }
         let bitmaps = shape.bitmap_pages.next_multiple_of(CHUNK_PAGES).min(shape.total());
         file.allocate(first * PAGE, bitmaps * PAGE).context("allocate blocks of", &self.path)?;
-        let map = file.map_fresh(first * PAGE, bytes as usize).context("map", &self.path)?;
+        let map = self.map_unused(&**file, first, shape.total())?;
         observe::mapped(&self.path, first * PAGE, bytes);
         Ok(map)
+    }
+
+    /// Memory for an extent of which no page was ever written. A small one is anonymous, in huge pages: each first store to a
+    /// page is cheap. One that would take more than half of the memory that pages may take shows the file instead: only
+    /// pages that were changed take memory, and what is clean can be given back page by page.
+    pub(crate) fn map_unused(&self, file: &dyn DiskFile, first: u64, pages: u64) -> Result<IndexMap> {
+        let (offset, bytes) = (first * PAGE, (pages * PAGE) as usize);
+        let map = if self.is_small(pages) { file.map_fresh(offset, bytes) } else { file.map_private(offset, bytes) };
+        map.context("map", &self.path)
+    }
+
+    /// True if so many pages may all be in memory.
+    fn is_small(&self, pages: u64) -> bool {
+        pages <= self.dirty.limit_pages() / 2
     }
 
     /// Allocates the disk blocks around a page.
@@ -169,7 +185,7 @@ impl Table {
             let _ = added.map(|(_, group)| self.allocate_from(group, u64::MAX));
             added
         };
-        if let Some((_, group)) = group {
+        if let Some((_, group)) = group.filter(|(_, group)| self.is_small(group.pages)) {
             // Only advice: it works without.
             let _ = group.map().populate(0, ((group.bitmap_pages + group.pages) * PAGE) as usize);
         }
@@ -185,7 +201,7 @@ impl Table {
         self.add_group(RegionKind::Overflow, &mut structure)?;
         let added = self.overflow.groups().last();
         // The first blocks only: how many pages will be needed nobody knows. Whoever finds no block says so.
-        let _ = added.map(|(_, group)| self.allocate_from(group, CHUNK_PAGES));
+        let _ = added.map(|(_, group)| self.allocate_from(group, FIRST_PAGES));
         Ok(())
     }
 
@@ -201,7 +217,7 @@ impl Table {
     /// Allocates disk blocks for the first pages of an extent.
     fn allocate_from(&self, group: &Group, pages: u64) -> Result<()> {
         /// Chunks allocated by one call.
-        const CHUNKS: u64 = 16;
+        const CHUNKS: u64 = 512;
         let Some(file) = &self.file else { return Ok(()) };
         let total = (group.bitmap_pages + group.pages).min(pages);
         let mut index = 0;

@@ -26,8 +26,9 @@ pub(crate) const BITMAP_WORDS: usize = PAGE_WORDS - 8;
 pub(crate) const BITMAP_START: usize = 64;
 /// Pages that one bitmap page covers.
 pub(crate) const BITMAP_BITS: u64 = BITMAP_WORDS as u64 * 64;
-/// Disk blocks are allocated for this many pages at a time.
-pub(crate) const CHUNK_PAGES: u64 = 256;
+/// Disk blocks are allocated for this many pages at a time: few, because each key of a table that was made large from the start
+/// comes to another chunk.
+pub(crate) const CHUNK_PAGES: u64 = 8;
 
 /// What is known about a page in memory, in one word that readers load once.
 ///

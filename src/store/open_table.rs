@@ -111,7 +111,7 @@ impl Opening<'_> {
             };
             IndexMap::part(whole, (first * PAGE) as usize, bytes)
         } else if in_file {
-            self.index.map_fresh(first * PAGE, bytes).context("map", &self.index_path)?
+            table.map_unused(&*self.index, first, shape.total())?
         } else {
             let reserved = self.options.disk.map_anonymous(bytes);
             reserved.context("reserve memory for pages of", &self.index_path)?
