@@ -72,7 +72,9 @@ impl Table {
         }
         for index in 0..shape.bitmap_pages as u32 {
             let id = PageId { region: kind, group: number as u8, index };
-            let page = region.by_id(id).ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
+            let page = region
+                .by_id(id)
+                .ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
             page.page.init(PageKind::Bitmap, page.number(), u64::from(index), 0, 0, 0);
             self.dirty.mark_unbounded(&page)?;
         }

@@ -76,8 +76,9 @@ impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         let mut leader = self.commit.leader.lock();
         leader.syncing = false;
-        leader.failed =
-            Some((self.dir.to_path_buf(), io::ErrorKind::Other, "a thread panicked while it synced".into()));
+        let thread = std::thread::current().name().unwrap_or("a thread").to_string();
+        let why = format!("{thread} has panicked while it synced");
+        leader.failed = Some((self.dir.to_path_buf(), io::ErrorKind::Other, why));
         self.commit.done.notify_all();
     }
 }

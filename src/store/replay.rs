@@ -17,11 +17,11 @@ use std::collections::HashSet;
 
 use crate::checkpoint::tail::{Tail, TailOp, TailReader};
 use crate::error::{Error, Location, Result};
+use crate::index::Step;
 use crate::index::chain::Found;
 use crate::index::growth::Growth;
 use crate::index::slot::Slot;
 use crate::index::table::Table;
-use crate::index::Step;
 use crate::log::Position;
 use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
 use crate::mutant::{Mutant, broken};
@@ -204,7 +204,10 @@ impl Core {
 
     fn replay_one(&self, op: &TailOp) -> Step<()> {
         let table = &self.table;
-        let pinned = self.log.pin(op.place)?.ok_or_else(|| Error::impossible(&self.path, "a segment of the tail that is not mapped"))?;
+        let pinned = self
+            .log
+            .pin(op.place)?
+            .ok_or_else(|| Error::impossible(&self.path, "a segment of the tail that is not mapped"))?;
         let record: Record<'_> = self.log.record(&pinned, op.place)?;
         let guard = table.lock(op.hash);
         let owner = guard.growth.page_of(op.hash);
@@ -233,9 +236,9 @@ impl Core {
                     Some(spot) => table.touch(chain.slot_of(spot.page), owner, guard.growth)?,
                     None => table.touch_chain(&chain, owner, guard.growth)?,
                 }
-                let spot = table.room(&mut chain, owner, found)?.ok_or_else(|| {
-                    Error::impossible(&table.path, "no room for a key that is not there")
-                })?;
+                let spot = table
+                    .room(&mut chain, owner, found)?
+                    .ok_or_else(|| Error::impossible(&table.path, "no room for a key that is not there"))?;
                 chain.fill(spot, Slot::new(Table::tag(&chain, op.hash), op.place));
                 let count = guard.add_count(1);
                 if table.is_crowded(&guard, count) {
