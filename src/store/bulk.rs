@@ -101,9 +101,8 @@ impl Core {
             encoded.push(Kind::Clear, &[], &[]);
             self.retry(|| self.clear_locked(Clear::Record(encoded)))
         })?;
-        match appended {
-            Some(appended) => self.after_append(appended.end, appended.total, appended.running_low)?,
-            None => {}
+        if let Some(appended) = appended {
+            self.after_append(appended.end, appended.total, appended.running_low)?;
         }
         self.after_many()
     }
