@@ -412,7 +412,7 @@ fn is_writing(action: &str) -> bool {
 }
 
 /// True if the system ran short of something that it may have again.
-fn is_of_the_moment(error: &io::Error) -> bool {
+pub(crate) fn is_of_the_moment(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const SHORT: [Errno; 9] = [
         Errno::MFILE,

@@ -82,11 +82,13 @@ pub enum Mutant {
     NamesResolvedLate,
     /// A segment ends where record addresses end.
     SegmentBeyondAddresses,
+    /// An open writes the header slot again that it read, then the other one.
+    OtherSlotFirst,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 37] = {
+    pub const ALL: [Mutant; 38] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -126,6 +128,7 @@ impl Mutant {
             EntriesNotSynced,
             NamesResolvedLate,
             SegmentBeyondAddresses,
+            OtherSlotFirst,
         ]
     };
 }

@@ -68,6 +68,7 @@ fn check_blob(
     let input = match Input::open(disk, &path) {
         Ok(input) => input,
         Err(error) => {
+            sink.note("open", &path, &error);
             let missing = error.kind() == io::ErrorKind::NotFound;
             let kind = if missing { kind::BLOB_MISSING } else { kind::UNREADABLE };
             sink.damage(kind, at(None), format!("a blob of {} bytes", link.len), error);

@@ -125,7 +125,7 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
             sink.error(kind::META, error);
         }
     }
-    Ok(sink.report)
+    sink.finish()
 }
 
 /// A store that nobody has open for writing while this lives.
@@ -356,6 +356,7 @@ impl Check<'_> {
         let names = match self.disk.read_dir(self.dir) {
             Ok(names) => names,
             Err(error) => {
+                sink.note("list", self.dir, &error);
                 sink.damage(kind::UNREADABLE, Location::file(self.dir), "the log's directory", error);
                 return Ok(());
             }

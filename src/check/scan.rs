@@ -44,6 +44,7 @@ impl Scan<'_, '_, '_, '_> {
         let input = match Input::open(disk, &self.known.path) {
             Ok(input) => input,
             Err(error) => {
+                self.sink.note("open", &self.known.path, &error);
                 self.sink.damage(kind::UNREADABLE, Location::file(&self.known.path), "a readable file", error);
                 self.known.set_damaged(u64::MAX);
                 return Ok(true);

@@ -133,6 +133,7 @@ fn check_file(disk: &dyn Disk, path: &Path, entry: SegmentEntry, state: &State, 
     let input = match Input::open(disk, path) {
         Ok(input) => input,
         Err(error) => {
+            sink.note("open", path, &error);
             let missing = error.kind() == io::ErrorKind::NotFound;
             let kind = if missing { kind::SEGMENT_MISSING } else { kind::UNREADABLE };
             let expected = format!("segment {} with {} bytes of records", entry.sequence, entry.end);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::kind;
 use super::report::{Finding, Report};
-use crate::error::{Error, Location, Result};
+use crate::error::{Error, Location, Result, is_of_the_moment};
 use crate::sys::{Disk, DiskFile, OpenMode, read_around};
 
 /// Findings that are kept; the rest is counted.
@@ -23,11 +23,13 @@ pub(super) struct Sink<'p> {
     all: u64,
     /// Nothing is added: the same was looked at before.
     pub(super) muted: bool,
+    /// The system ran short of something: nothing can be said of the store.
+    moment: Option<Error>,
 }
 
 impl<'p> Sink<'p> {
     pub(super) fn new(what: &'static str, progress: &'p mut dyn FnMut(u64, u64) -> bool) -> Self {
-        Sink { report: Report::default(), what, progress, all: 0, muted: false }
+        Sink { report: Report::default(), what, progress, all: 0, muted: false, moment: None }
     }
 
     /// Adds something that is not as it must be.
@@ -72,6 +74,23 @@ impl<'p> Sink<'p> {
         }
     }
 
+    /// Notes an error of opening, if it is one of the moment: a check that was short of descriptors or memory finds nothing
+    /// out, so it ends with that error and not with a finding.
+    pub(super) fn note(&mut self, action: &'static str, path: &Path, error: &io::Error) {
+        if self.moment.is_none() && is_of_the_moment(error) {
+            let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            self.moment = Some(Error::io(action, path, copy));
+        }
+    }
+
+    /// What was found.
+    ///
+    /// # Errors
+    /// The error of the moment that was noted.
+    pub(super) fn finish(self) -> Result<Report> {
+        self.moment.map_or(Ok(self.report), Err)
+    }
+
     /// Adds an error that a reader of the store's structures met. `kind` is what damage means here.
     pub(super) fn error(&mut self, kind: &'static str, error: Error) {
         match error {
@@ -87,7 +106,8 @@ impl<'p> Sink<'p> {
                 let location = Location::file(&path);
                 self.damage(kind::NEWER_FORMAT, location, format!("format version {supported} or older"), found);
             }
-            Error::Io { path, source, .. } => {
+            Error::Io { action, path, source } => {
+                self.note(action, &path, &source);
                 self.damage(kind::UNREADABLE, Location::file(&path), "a readable file", source);
             }
             other => self.damage(kind, Location::default(), "no error", other),
@@ -107,8 +127,11 @@ impl<'p> Sink<'p> {
     /// Notes bytes read and tells the caller.
     ///
     /// # Errors
-    /// `Aborted` if the caller says so.
+    /// `Aborted` if the caller says so; an error of the moment that was noted.
     pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
+        if let Some(error) = self.moment.take() {
+            return Err(error);
+        }
         self.report.bytes_read += bytes;
         // Some pages and record fronts are read twice: the end is where we are, at the latest.
         self.all = self.all.max(self.report.bytes_read);

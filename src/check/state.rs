@@ -144,6 +144,7 @@ fn open_journal(disk: &dyn Disk, store: &Path, header: IndexHeader, sink: &mut S
     match Input::open(disk, &path) {
         Ok(input) => Some(Journal { file: input.file, path, uuid: header.uuid }),
         Err(error) => {
+            sink.note("open", &path, &error);
             sink.damage(kind::JOURNAL_MISSING, Location::file(&path), "the growth journal", error);
             None
         }

@@ -322,7 +322,14 @@ fn each_record(
     sink: &mut Sink<'_>,
     each: &mut dyn FnMut(u64, Kind, &[u8]),
 ) -> Result<()> {
-    let Ok(input) = Input::open(disk, &known.path) else { return Ok(()) };
+    let input = match Input::open(disk, &known.path) {
+        Ok(input) => input,
+        Err(error) => {
+            // A file that cannot be opened at all was reported when the segment was checked.
+            sink.note("open", &known.path, &error);
+            return Ok(());
+        }
+    };
     let (end, salt) = (known.entry.end, known.entry.salt);
     let limit = end.min(input.len);
     let mut source = PreadSource::new(input.file, limit);

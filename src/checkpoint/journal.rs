@@ -211,6 +211,23 @@ impl Journal {
         Ok(valid && trailer == expected)
     }
 
+    /// True if the first image is whole. Enough after a clean end: what can have gone wrong since is that emptying the
+    /// journal failed, which begins there.
+    pub(crate) fn is_whole_at_front(&self, head: JournalHead) -> Result<bool> {
+        if head.images == 0 {
+            return self.is_complete(head);
+        }
+        let mut whole = false;
+        self.for_each_run(head, |images| {
+            whole = images.first().is_some_and(|page| {
+                let (found, expected) = image::checksums(page, self.uuid, image::number(page));
+                found == expected && image::generation(page) == head.generation
+            });
+            Ok(false)
+        })?;
+        Ok(whole)
+    }
+
     /// Calls `each` with the images, many at a time, in order, until it says false.
     pub(crate) fn for_each_run(
         &self,

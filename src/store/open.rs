@@ -54,9 +54,10 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
     let disk = &*options.disk;
     let mut opening = Opening::begin(path, options)?;
     let (header, journal_redone) = opening.header_and_journal()?;
+    let other_invalid = opening.other_invalid && !journal_redone;
     let core = opening.build(header)?;
     let mut recovery = RecoveryStats { journal_redone, ..RecoveryStats::default() };
-    core.recover(disk, header, &mut recovery)?;
+    core.recover(disk, header, other_invalid, &mut recovery)?;
     recovery.open_nanos = started.elapsed().as_nanos() as u64;
     observe::opened(path, &recovery);
     let _ = core.recovery.set(recovery);
@@ -191,12 +192,19 @@ impl<'o> Opening<'o> {
             header.clean = false;
         }
         let Some(head) = next else {
-            let is_current = head.is_some_and(|head| head.generation == header.generation);
-            if !is_current && !self.options.read_only && !broken(Mutant::JournalNotReset) {
+            if self.options.read_only || broken(Mutant::JournalNotReset) {
+                return Ok((header, false));
+            }
+            let leads_here = match head.filter(|head| head.generation == header.generation) {
+                Some(head) if header.clean => self.journal.is_whole_at_front(head)?,
+                Some(head) => self.journal.is_complete(head)?,
+                None => false,
+            };
+            if !leads_here {
                 // An open that is refused for what the checkpoint says must not have changed anything before.
                 self.read_meta(&header)?;
-                // Torn by a crash while it was written. Before the header is written again, the journal must
-                // explain a header slot that this write could tear.
+                // The next checkpoint was being written, so this header is on the disk. Before it is written again, the
+                // journal must lead to it from the other slot, because this write could tear the one that counts.
                 self.journal.reset(header.generation, header.cut, 0)?;
             }
             return Ok((header, false));

@@ -4,7 +4,7 @@
 //!    before anything is changed.
 //! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. Segments past the end X are
 //!    unlinked; the tail is written again and synced from the last claim on.
-//! 6. The header is written again, "not clean", and synced (both slots after an unclean end), before anything can be
+//! 6. The header is written again, "not clean", and synced, the slot that was read first, before anything can be
 //!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
 //!    are never valid again.
 //! 7. The tail is replayed into the index (replay.rs). What nothing names any more is unlinked.
@@ -39,8 +39,14 @@ use crate::sys::{Disk, LogWriter, OpenMode, PAGE_BYTES, PathKind, read_exact_at,
 const PAGE: u64 = PAGE_BYTES as u64;
 
 impl Core {
-    /// Steps 4 to 7.
-    pub(super) fn recover(&self, disk: &dyn Disk, header: IndexHeader, stats: &mut RecoveryStats) -> Result<()> {
+    /// Steps 4 to 8. `other_invalid`: the header's other slot cannot be read.
+    pub(super) fn recover(
+        &self,
+        disk: &dyn Disk,
+        header: IndexHeader,
+        other_invalid: bool,
+        stats: &mut RecoveryStats,
+    ) -> Result<()> {
         let meta = self.checkpoint.lock().opened.clone();
         if disk.kind_of_name(self.log.dir()).context("look at", self.log.dir())? == PathKind::Other {
             let location = Location::file(self.log.dir());
@@ -81,8 +87,7 @@ impl Core {
             registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
         }
         if writable {
-            // After an unclean end neither slot is trusted to be on the disk as it reads.
-            self.write_in_use(&mut self.checkpoint.lock(), if clean { 1 } else { 2 })?;
+            self.write_in_use(&mut self.checkpoint.lock(), other_invalid)?;
             if self.log.appender.lock().is_some() {
                 self.log.commit.set_durable(tail.end);
             } else {
@@ -106,14 +111,27 @@ impl Core {
         Ok(())
     }
 
-    /// Step 6: the header says that the store is in use, in so many of its slots.
-    fn write_in_use(&self, state: &mut CheckpointState, slots: u32) -> Result<()> {
+    /// Step 6: the header says that the store is in use, in both of its slots.
+    ///
+    /// 1. The slot that was read as the newest is written again. After a failed fsync the page cache can show it while the
+    ///    disk has an older header there, or a torn one. *Crash:* the other slot is valid, and the journal leads from it
+    ///    to this generation.
+    /// 2. The other slot is written. *Crash:* the first one is on the disk for certain.
+    ///
+    /// If the other slot is invalid, it is written first: it was torn by an open that had made sure of this one.
+    fn write_in_use(&self, state: &mut CheckpointState, other_invalid: bool) -> Result<()> {
         let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
         if state.header.clean && broken(Mutant::AppendedUnmarked) {
             return Ok(());
         }
-        for _ in 0..slots {
-            let serial = state.header.serial + 1;
+        // An even step leads to the same slot, an odd one to the other.
+        let steps: &[u64] = match other_invalid {
+            _ if broken(Mutant::OtherSlotFirst) => &[1],
+            true => &[1, 1],
+            false => &[2, 1],
+        };
+        for step in steps {
+            let serial = state.header.serial + step;
             state.header = IndexHeader { serial, clean: false, ..state.header };
             state.header.write(&*files.index, &files.index_path)?;
         }

@@ -235,6 +235,14 @@ struct Origin<'o> {
 }
 
 impl Origin<'_> {
+    /// True if a key can have a value that no power failure had to keep: of a step that was not acknowledged as durable, of
+    /// this run or of the one before.
+    fn perhaps(&self, key: &[u8], value: &[u8]) -> bool {
+        let bounds = self.boundary.bounds;
+        self.history.had(key, value, bounds.durable, bounds.started)
+            || self.first.is_some_and(|first| first.perhaps(key, value))
+    }
+
     /// Nothing was lost, as when only the process dies.
     fn is_whole(&self) -> bool {
         self.fates.iter().all(|&fate| fate == Fate::Kept)
@@ -333,7 +341,7 @@ impl Layer<'_> {
             let disk = if how.interrupt { SimDisk::new } else { SimDisk::untracked };
             let recovered = self.open_and_use(&disk(image.clone(), how.seed), how, origin.history, &mut examined)?;
             if let Some(content) = examined.content.take() {
-                self.repair(&image, how.seed, &content, &mut examined.tally)?;
+                self.repair(&image, how.seed, &content, origin, &mut examined.tally)?;
             }
             let result = origin.check(&recovered, &image);
             self.seen.lock().insert(hash, recovered);

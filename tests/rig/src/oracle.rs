@@ -91,6 +91,13 @@ impl History {
         self.states[position as usize]
     }
 
+    /// True if a key had a value after one of these steps.
+    #[must_use]
+    pub fn had(&self, key: &[u8], value: &[u8], low: u32, high: u32) -> bool {
+        let states = self.states.iter().take(high as usize + 1).skip(low as usize);
+        states.filter_map(|state| self.contents.get(state)).any(|content| content.get(key).is_some_and(|v| v == value))
+    }
+
     /// The history of a script.
     #[must_use]
     pub fn of(script: &Script) -> Self {

@@ -116,7 +116,7 @@ fn tears(boundary: &Boundary, depth: Depth, random: &mut Random, each: &mut dyn 
     // Headers begin at the first or the second page of their files.
     let begins = |i: usize| match boundary.pending[i].kind {
         ChangeKind::Sector(sector, _) => {
-            sector as usize % (PAGE / SECTOR) == 0 && (sector as usize) < 2 * PAGE / SECTOR
+            (sector as usize).is_multiple_of(PAGE / SECTOR) && (sector as usize) < 2 * PAGE / SECTOR
         }
         _ => false,
     };

@@ -61,6 +61,11 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(EntriesNotSynced, "names synced before an open removes any", &[Killed(&["offline compaction"])]),
         trial(SwitchedBeforeSync, "new log synced before the switch", &[Crash(&["offline compaction"])]),
         trial(AppendedUnmarked, "marked as in use before an append", &[Nested(&["reopened"])]),
+        trial(
+            OtherSlotFirst,
+            "the header slot that was read is written first",
+            &[Fault(&["shrink", "compaction", "churn"])],
+        ),
         trial(SegmentBeyondAddresses, "segments end where addresses end", &[Large]),
         trial(NamesResolvedLate, "names resolved in the directory that was opened", &[Moved]),
     ]
