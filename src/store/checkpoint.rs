@@ -141,19 +141,19 @@ impl Core {
         };
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
-        let freed = self.let_go(files, &state.header, &excluded);
+        let freed = self.let_go(files, &excluded);
         timer.done();
         observe::checkpointed(&self.path, state.header.generation, freed, clean);
         Ok(())
     }
 
     /// Step 6. Returns the number of freed segments.
-    fn let_go(&self, files: &Files, header: &IndexHeader, excluded: &[u32]) -> u64 {
+    fn let_go(&self, files: &Files, excluded: &[u32]) -> u64 {
         let blobs = self.log.unlink_dying_blobs();
         let (freed, segments) = self.log.free(excluded);
         self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
         self.drop_clean_pages();
-        let pages = self.give_back_space(files, header);
+        let pages = self.give_back_space(files);
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
         let put_off = errors.inspect(|error| observe::put_off(&self.path, &error.to_string())).count() as u64;
         self.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
@@ -162,7 +162,7 @@ impl Core {
     }
 
     /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
-    fn give_back_space(&self, files: &Files, header: &IndexHeader) -> Result<()> {
+    fn give_back_space(&self, files: &Files) -> Result<()> {
         if self.table.gives_back.swap(false, Ordering::AcqRel) {
             let given = self.table.give_back();
             let pages = given.inspect_err(|_| self.table.gives_back.store(true, Ordering::Release))?;
@@ -173,7 +173,9 @@ impl Core {
         let wanted = self.journal_pages_wanted();
         // None of its images is needed any more. It stays complete, because an open rests on it when it writes the header again.
         if self.table.dirty.journal_pages() / 4 > wanted && self.table.dirty.shrink_journal(wanted) {
-            files.journal.reset(header.generation, header.cut, 0)?;
+            if let Some(head) = files.journal.head()? {
+                files.journal.reset(head.generation, head.cut, head.growth)?;
+            }
             files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
         }
         Ok(())

@@ -202,10 +202,10 @@ impl<'o> Opening<'o> {
             };
             if !leads_here {
                 // An open that is refused for what the checkpoint says must not have changed anything before.
-                self.read_meta(&header)?;
+                let meta = self.read_meta(&header)?;
                 // The next checkpoint was being written, so this header is on the disk. Before it is written again, the
                 // journal must lead to it from the other slot, because this write could tear the one that counts.
-                self.journal.reset(header.generation, header.cut, 0)?;
+                self.journal.reset(header.generation, header.cut, meta.growth.word())?;
             }
             return Ok((header, false));
         };
