@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod full;
+mod limits;
 mod links;
 mod mounts;
 mod moved;
