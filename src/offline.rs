@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Finding, verify_disk};
 use crate::checkpoint::header::IndexHeader;
-use crate::checkpoint::journal::journal_path;
+use crate::checkpoint::journal::{Journal, journal_path};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::index::slot::Slot;
 use crate::mutant::{Mutant, broken};
@@ -341,9 +341,12 @@ impl Build<'_> {
                 file.sync_all().context("sync", &path)?;
             }
         }
-        // Nothing in the journal counts but its head; it gets its length when the store is opened.
+        // No image in the journal is needed any more, and it must stay complete; it gets its length when the store is opened.
         let journal = journal_path(&self.directory());
         let file = self.disk.open(&journal, OpenMode::Write).context("open", &journal)?;
+        if let Some(uuid) = Journal::uuid_of(&*file) {
+            Journal { file: Arc::clone(&file), path: journal.clone(), uuid }.empty()?;
+        }
         file.set_len(2 * PAGE_BYTES as u64).context("shorten", &journal)?;
         file.sync_all().context("sync", &journal)?;
         after.disk_bytes = self.disk_bytes()?;

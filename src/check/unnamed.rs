@@ -21,7 +21,7 @@ use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
 use super::walk::{Walk, Walked};
 use crate::checksum::KeyHasher;
-use crate::error::{Location, Result};
+use crate::error::{IoContext, Location, Result};
 use crate::index::growth::Growth;
 use crate::index::slot::{Place, Tag};
 use crate::log::Position;
@@ -322,14 +322,11 @@ fn each_record(
     sink: &mut Sink<'_>,
     each: &mut dyn FnMut(u64, Kind, &[u8]),
 ) -> Result<()> {
-    let input = match Input::open(disk, &known.path) {
-        Ok(input) => input,
-        Err(error) => {
-            // A file that cannot be opened at all was reported when the segment was checked.
-            sink.note("open", &known.path, &error);
-            return Ok(());
-        }
-    };
+    if !known.exists {
+        // Reported when the segment was checked.
+        return Ok(());
+    }
+    let input = Input::open(disk, &known.path).context("open", &known.path)?;
     let (end, salt) = (known.entry.end, known.entry.salt);
     let limit = end.min(input.len);
     let mut source = PreadSource::new(input.file, limit);

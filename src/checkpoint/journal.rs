@@ -166,6 +166,12 @@ impl Journal {
         self.begin(generation).finish(cut, growth)
     }
 
+    /// Leaves no image in it. It stays complete for its generation, whose header is durable: an open rests on that when it
+    /// writes the header again.
+    pub(crate) fn empty(&self) -> Result<()> {
+        self.head()?.map_or(Ok(()), |head| self.reset(head.generation, head.cut, head.growth))
+    }
+
     /// Begins to write a generation's images. From here on the journal is not complete until
     /// [`JournalWriter::finish`] has returned.
     pub(crate) fn begin(&self, generation: u64) -> JournalWriter<'_> {

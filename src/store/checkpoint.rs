@@ -171,11 +171,9 @@ impl Core {
         }
         let _one = files.extending.lock();
         let wanted = self.journal_pages_wanted();
-        // None of its images is needed any more. It stays complete, because an open rests on it when it writes the header again.
+        // None of its images is needed any more.
         if self.table.dirty.journal_pages() / 4 > wanted && self.table.dirty.shrink_journal(wanted) {
-            if let Some(head) = files.journal.head()? {
-                files.journal.reset(head.generation, head.cut, head.growth)?;
-            }
+            files.journal.empty()?;
             files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
         }
         Ok(())

@@ -83,7 +83,7 @@ impl Settings {
             nested_one_in: if large { 128 } else { 64 },
             thorough_one_in: 16,
             boundary_one_in: if large { 1 } else { 8 },
-            repaired_one_in: if large { 16 } else { 64 },
+            repaired_one_in: if large { 48 } else { 64 },
             killed_one_in: if large { 8 } else { 240 },
             followed_one_in: if large { 1 } else { 6 },
             stop_at_first: false,
