@@ -16,8 +16,14 @@ use crate::run::STORE;
 
 /// Whether the report says that the new store may be another than the old one. That a segment is not there does not say
 /// so by itself: a compaction frees some in the middle, and then no change of theirs may count any more.
+///
+/// Without an index nothing says which of two log directories counts; that another one was left out is in the report.
 fn tells(report: &RepairReport) -> bool {
-    report.unconfirmed_records > 0 || report.losses.iter().any(|loss| loss.kind != "segment-gap")
+    let other_log = report.files_left_out.iter().any(|left| left.contains("another log directory"));
+    other_log
+        || report.lost_keys_total > 0
+        || report.unconfirmed_records > 0
+        || report.losses.iter().any(|loss| loss.kind != "segment-gap")
 }
 
 /// Whether the report names a segment that is not there, and all that differs are values behind it that no step
