@@ -64,10 +64,6 @@ pub enum Mutant {
     RemovalsDropped,
     /// A segment is freed after the checkpoint that does not name it is durable.
     FreedTooEarly,
-    /// Freed segments are unlinked from the oldest to the newest.
-    FreedNewestFirst,
-    /// An unlink of a freed segment is durable before the next one.
-    FreedNotSynced,
     /// A clear-record is kept while an older segment holds records.
     ClearsDropped,
     /// A journal that a crash has torn is reset before a header is written.
@@ -88,7 +84,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 38] = {
+    pub const ALL: [Mutant; 36] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -119,8 +115,6 @@ impl Mutant {
             PartitionedByTheMoment,
             RemovalsDropped,
             FreedTooEarly,
-            FreedNewestFirst,
-            FreedNotSynced,
             ClearsDropped,
             JournalNotReset,
             SwitchedBeforeSync,

@@ -20,7 +20,6 @@ use super::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
 use crate::error::{Error, IoContext, Result};
-use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
 use crate::sys::pins::Retired;
@@ -113,12 +112,8 @@ impl Log {
     /// that ended it: that segment and those after it stay in the registry, and are freed another time.
     pub(crate) fn free(&self, sequences: &[u32]) -> (u64, Result<()>) {
         self.reclaim();
-        let mut sequences = sequences.to_vec();
-        if broken(Mutant::FreedNewestFirst) {
-            sequences.reverse();
-        }
         let mut freed = 0;
-        for &sequence in &sequences {
+        for &sequence in sequences {
             let segment = self.registry.lock().segments.get(&sequence).cloned();
             let Some(segment) = segment else { continue };
             if let Err(error) = self.free_segment(&segment) {
@@ -152,7 +147,7 @@ impl Log {
 
     /// Makes what was unlinked durable. If that fails, it is tried again before anything else is unlinked.
     fn sync_unlinked(&self) -> Result<()> {
-        if self.outgoing.lock().unsynced && !broken(Mutant::FreedNotSynced) {
+        if self.outgoing.lock().unsynced {
             self.config.disk.sync_dir(self.dir()).context("sync", self.dir())?;
         }
         self.outgoing.lock().unsynced = false;

@@ -54,8 +54,6 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(PartitionedByTheMoment, "parts by fixed hash bits", &[Parts]),
         trial(RemovalsDropped, "removals outlive their puts", &[Repair]),
         trial(FreedTooEarly, "freed after the checkpoint", &[Crash(&["compaction", "churn"])]),
-        trial(FreedNewestFirst, "freed from the oldest on", &[Crash(&["compaction", "churn"])]),
-        trial(FreedNotSynced, "each unlink durable before the next", &[Crash(&["compaction", "churn"])]),
         trial(ClearsDropped, "a clear outlives what it removes", &[Story]),
         trial(JournalNotReset, "a torn journal is reset", &[Nested(&["growth", "always", "recoveries"])]),
         trial(EntriesNotSynced, "names synced before an open removes any", &[Killed(&["offline compaction"])]),
