@@ -128,6 +128,18 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
     sink.finish()
 }
 
+/// Holds on to a store's directory, where the disk can do that.
+///
+/// # Errors
+/// `NotFound` if there is nothing, `NotAStore` if it is no directory, `Io`.
+fn hold_directory(disk: &dyn Disk, path: &Path) -> Result<Option<Arc<dyn Disk>>> {
+    match disk.kind(path).context("look at", path)? {
+        PathKind::Missing => Err(Error::NotFound { path: path.to_path_buf() }),
+        PathKind::Other => Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() }),
+        PathKind::Directory => disk.anchored(path).context("open", path),
+    }
+}
+
 /// A store that nobody has open for writing while this lives.
 struct Locked {
     _lock: Box<dyn LockGuard>,
@@ -144,14 +156,7 @@ impl Locked {
     /// Makes sure that there is a store, and locks it.
     fn for_reading(disk: &dyn Disk, path: &Path) -> Result<Self> {
         let index_path = index_path(path);
-        match disk.kind(path).context("look at", path)? {
-            PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
-            PathKind::Other => {
-                return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
-            }
-            PathKind::Directory => {}
-        }
-        let anchored = disk.anchored(path).context("open", path)?;
+        let anchored = hold_directory(disk, path)?;
         let disk = anchored.as_deref().unwrap_or(disk);
         if disk.kind(&index_path).context("look at", &index_path)? == PathKind::Missing {
             check_vacant(disk, path)?;

@@ -455,7 +455,7 @@ impl<'t> TailReader<'t> {
         while piece.len() < most {
             let Some((segment, at)) = self.next_record() else { break };
             let place = Place::new(segment.slot, at);
-            let pinned = self.log.pin(place)?.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+            let pinned = self.log.pin(place).ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
             let mut next = at;
             while next < segment.end && piece.len() < most {
                 let place = Place::new(segment.slot, next);

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::segments::Log;
-use crate::error::{Error, Fault, IoContext, Location, Result};
+use crate::error::{Error, IoContext, Location, Result};
 use crate::index::slot::Place;
-use crate::sys::pins::{Pinned, Retired};
+use crate::sys::pins::Pinned;
 use crate::sys::{Disk, DiskFile, LogMap, OpenMode};
 
 /// Maps a segment for use: readable up to `end`, and writable behind it if it goes on being the active one.
@@ -65,12 +65,7 @@ fn missing(path: &Path, end: u64) -> Error {
 impl Log {
     /// Pins the segment of a place. `None` if there is no such segment (any more).
     #[inline]
-    pub(crate) fn pin(&self, place: Place) -> std::result::Result<Option<Pinned<'_>>, Fault> {
-        Ok(self.pins.pin(place.segment()))
-    }
-
-    /// Takes a segment's mapping away, if it has one, so that nobody can pin it any more.
-    pub(super) fn unmap(&self, slot: u32) -> Option<Retired> {
-        self.pins.retire(slot)
+    pub(crate) fn pin(&self, place: Place) -> Option<Pinned<'_>> {
+        self.pins.pin(place.segment())
     }
 }

@@ -382,7 +382,7 @@ impl Log {
             drop(writer);
             // Nothing was ever written to it, so nobody can have it pinned for longer than an instant; if
             // somebody does just now, the mapping is leaked.
-            if let Some(retired) = self.unmap(segment.slot) {
+            if let Some(retired) = self.pins.retire(segment.slot) {
                 _ = self.pins.reclaim(retired);
             }
             observe::unmapped(&segment.path, segment.capacity(), false);
@@ -528,7 +528,7 @@ impl Log {
     /// Unlinks a segment that holds no records and that no checkpoint names.
     pub(crate) fn forget(&self, sequence: u32) -> Result<()> {
         let Some(segment) = self.registry.lock().segments.remove(&sequence) else { return Ok(()) };
-        if let Some(retired) = self.unmap(segment.slot) {
+        if let Some(retired) = self.pins.retire(segment.slot) {
             _ = self.pins.reclaim(retired);
         }
         self.disk().unlink(&segment.path).context("unlink", &segment.path)?;

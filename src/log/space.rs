@@ -136,7 +136,7 @@ impl Log {
         self.outgoing.lock().unsynced = true;
         self.registry.lock().segments.remove(&segment.sequence);
         segment.close_file();
-        let retired = self.unmap(segment.slot).and_then(|retired| self.pins.reclaim(retired));
+        let retired = self.pins.retire(segment.slot).and_then(|retired| self.pins.reclaim(retired));
         observe::unmapped(&segment.path, segment.capacity(), retired.is_some());
         match retired {
             Some(retired) => self.outgoing.lock().retired.push((retired, segment.capacity())),

@@ -480,10 +480,8 @@ impl Core {
             Err(Some(why))
         };
         let start = Place::new(segment.slot, 0);
-        let pinned = match self.log.pin(start) {
-            Ok(Some(pinned)) => pinned,
-            Ok(None) => return failed(*self.log.invalid_record(start, Invalid::Beyond)),
-            Err(why) => return failed(*why),
+        let Some(pinned) = self.log.pin(start) else {
+            return failed(*self.log.invalid_record(start, Invalid::Beyond));
         };
         let mut items = Vec::with_capacity(records);
         // Marks and other records that need nothing done are not counted, but end the piece as well.

@@ -103,12 +103,7 @@ pub(crate) struct Counters {
 impl ReadHash for Core {
     fn hash_of(&self, slot: Slot) -> std::result::Result<Option<u64>, Fault> {
         let place = slot.place();
-        let pinned = match self.log.pin(place) {
-            Ok(Some(pinned)) => pinned,
-            Ok(None) => return Ok(None),
-            Err(error) if error.nature() == Nature::Damage => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let Some(pinned) = self.log.pin(place) else { return Ok(None) };
         let record = Record::at(&pinned, place.offset());
         let whole = record.ok().filter(|record| record.check(pinned.cookie(), place.offset()).is_ok());
         Ok(whole.map(|record| self.hasher.hash(record.key())))

@@ -60,7 +60,7 @@ impl Core {
         let slot = seen.slot;
         let place = slot.place();
         seen.pause();
-        let pinned = self.log.pin(place)?;
+        let pinned = self.log.pin(place);
         if !seen.is_unchanged() {
             return Ok(Probe::Changed);
         }

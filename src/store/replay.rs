@@ -206,7 +206,7 @@ impl Core {
         let table = &self.table;
         let pinned = self
             .log
-            .pin(op.place)?
+            .pin(op.place)
             .ok_or_else(|| Error::impossible(&self.path, "a segment of the tail that is not mapped"))?;
         let record: Record<'_> = self.log.record(&pinned, op.place)?;
         let guard = table.lock(op.hash);

@@ -130,14 +130,7 @@ impl Core {
                 Ok((_, Some(error))) | Err(error) => return Err(error),
             };
             // The pins are taken under the stripe: from here on the records cannot go away.
-            let mut pinned = Vec::with_capacity(slots.len());
-            for slot in slots {
-                match self.log.pin(slot.place()) {
-                    Ok(pin) => pinned.push((slot, pin)),
-                    Err(error) if is_lasting(&error) => damaged.push(*error),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            let pinned: Vec<_> = slots.into_iter().map(|slot| (slot, self.log.pin(slot.place()))).collect();
             (pinned, number, guard.growth, split_base)
         };
         let next = Range::of(number, growth.level_of(hash)).next;

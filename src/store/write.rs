@@ -305,7 +305,7 @@ impl Core {
     }
 
     fn stored_hit(&self, place: Place) -> Option<Hit<'_>> {
-        let pinned = self.log.pin(place).ok()??;
+        let pinned = self.log.pin(place)?;
         let header = Record::at(&pinned, place.offset()).ok()?.header;
         Some(Hit::new(Slot::new(Tag::of(0, 0), place), header, pinned))
     }

@@ -29,10 +29,10 @@ use self::salvage::Salvage;
 use self::source::Source;
 use self::target::Target;
 use super::sink::Sink;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::options::{Options, SyncPolicy};
 use crate::store::create::lock_path;
-use crate::sys::{Disk, LockMode, LockOutcome, PathKind, RealDisk};
+use crate::sys::{Disk, LockMode, LockOutcome, RealDisk};
 
 /// Builds a new store at `new_path` from whatever of the log of the store at `path` is valid. See
 /// [`repair_with`].
@@ -81,14 +81,7 @@ pub fn repair_disk(
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<RepairReport> {
     let (path, new_path) = (path.as_ref(), new_path.as_ref());
-    match disk.kind(path).context("look at", path)? {
-        PathKind::Missing => return Err(Error::NotFound { path: path.to_path_buf() }),
-        PathKind::Other => {
-            return Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() });
-        }
-        PathKind::Directory => {}
-    }
-    let anchored = disk.anchored(path).context("open", path)?;
+    let anchored = super::hold_directory(disk, path)?;
     let disk = anchored.as_deref().unwrap_or(disk);
     let mut report = RepairReport::default();
     let lock_file = lock_path(path);
