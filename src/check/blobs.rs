@@ -65,10 +65,9 @@ fn check_blob(
 ) -> Result<()> {
     let path = blob_path(dir, link.id);
     let at = |offset| Location { path: path.clone(), offset, page: referrer.page, slot: referrer.slot };
-    let input = match Input::open(disk, &path) {
+    let input = match Input::open(disk, &path)? {
         Ok(input) => input,
         Err(error) => {
-            sink.note("open", &path, &error);
             let missing = error.kind() == io::ErrorKind::NotFound;
             let kind = if missing { kind::BLOB_MISSING } else { kind::UNREADABLE };
             sink.damage(kind, at(None), format!("a blob of {} bytes", link.len), error);

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::kind;
-use super::sink::Sink;
+use super::sink::{Input, Sink};
 use super::slots::Entry;
 use crate::checksum::KeyHasher;
 use crate::error::Result;
 use crate::index::slot::Place;
 use crate::log::reader::key_at;
 use crate::log::segment::segment_path;
-use crate::sys::{Disk, DiskFile, OpenMode};
+use crate::sys::{Disk, DiskFile};
 
 /// Segment files that are kept open.
 const OPEN_MAX: usize = 64;
@@ -41,17 +41,21 @@ impl<'k> KeyReader<'k> {
         KeyReader { disk, dir, hasher, sequences, open: HashMap::new() }
     }
 
-    /// The key of the record at a place, unchecked.
-    pub(super) fn key(&mut self, place: Place) -> Option<Vec<u8>> {
+    /// The key of the record at a place, unchecked; `None` if nothing like a record is there.
+    ///
+    /// # Errors
+    /// An error of the moment.
+    pub(super) fn key(&mut self, place: Place) -> Result<Option<Vec<u8>>> {
         let slot = place.segment();
         if !self.open.contains_key(&slot) {
             if self.open.len() >= OPEN_MAX {
                 self.open.clear();
             }
-            let path = segment_path(self.dir, *self.sequences.get(&slot)?);
-            self.open.insert(slot, self.disk.open(&path, OpenMode::Read).ok()?);
+            let Some(&sequence) = self.sequences.get(&slot) else { return Ok(None) };
+            let Ok(input) = Input::open(self.disk, &segment_path(self.dir, sequence))? else { return Ok(None) };
+            self.open.insert(slot, input.file);
         }
-        key_at(&**self.open.get(&slot)?, place.offset())
+        Ok(self.open.get(&slot).and_then(|file| key_at(&**file, place.offset())))
     }
 
     /// Reports keys that are in two of a chain's slots.
@@ -65,7 +69,7 @@ impl<'k> KeyReader<'k> {
         for group in entries.chunk_by(|a, b| a.slot.tag() == b.slot.tag()).filter(|group| group.len() > 1) {
             let mut hashed = Vec::with_capacity(group.len());
             for entry in group {
-                if let Some(key) = self.key(entry.slot.place()) {
+                if let Some(key) = self.key(entry.slot.place())? {
                     sink.advance(key.len() as u64)?;
                     hashed.push((self.hasher.hash(&key), *entry));
                 }
@@ -75,7 +79,7 @@ impl<'k> KeyReader<'k> {
                 let [(hash, first), (other, second)] = pair else { continue };
                 let (a, b) = (first.slot.place(), second.slot.place());
                 // Two slots of one place are reported as such.
-                if hash != other || a == b || self.key(a) != self.key(b) {
+                if hash != other || a == b || self.key(a)? != self.key(b)? {
                     continue;
                 }
                 let found = format!("a key that is in page {} slot {}, too", first.spot.page(), first.spot.slot());

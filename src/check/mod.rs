@@ -109,7 +109,7 @@ fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> boo
     let locked = Locked::for_reading(disk, path)?;
     let disk = locked.disk(disk);
     let index_path = index_path(path);
-    let index = Input::open(disk, &index_path).context("open", &index_path)?;
+    let index = Input::open(disk, &index_path)?.context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;
     let mut sink = Sink::new("verify", progress);
     sink.expect(index.len);
@@ -212,7 +212,7 @@ impl Check<'_> {
         if primary.whole && overflow.whole && !walked.cut_short {
             unnamed.resolve(self.disk, &self.hasher, &segments.known, sink)?;
             unnamed.check_removed(self.disk, &self.hasher, &segments.known, &mut walk, sink)?;
-            unnamed.report(self.disk, &segments, self.state.meta.growth, &walked, sink);
+            unnamed.report(self.disk, &segments, self.state.meta.growth, &walked, sink)?;
         }
         if whole && walked.marked == 0 {
             segments.check_accounting(sink);

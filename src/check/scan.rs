@@ -41,10 +41,9 @@ impl Scan<'_, '_, '_, '_> {
         if !self.known.exists {
             return Ok(true);
         }
-        let input = match Input::open(disk, &self.known.path) {
+        let input = match Input::open(disk, &self.known.path)? {
             Ok(input) => input,
             Err(error) => {
-                self.sink.note("open", &self.known.path, &error);
                 self.sink.damage(kind::UNREADABLE, Location::file(&self.known.path), "a readable file", error);
                 self.known.set_damaged(u64::MAX);
                 return Ok(true);
@@ -93,6 +92,7 @@ impl Scan<'_, '_, '_, '_> {
     /// Reports the blocks that could not be read since the last call.
     fn unreadable(&mut self, source: &mut PreadSource) {
         for (at, error) in source.take_bad() {
+            self.sink.note("read", &self.known.path, &error);
             self.sink.unreadable(&self.known.path, at, &error);
             self.known.set_damaged(at + PAGE_BYTES as u64);
         }

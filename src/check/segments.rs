@@ -130,10 +130,9 @@ fn check_cut(dir: &Path, state: &State, sink: &mut Sink<'_>) {
 
 /// Checks a segment's file and header. False if there is no file.
 fn check_file(disk: &dyn Disk, path: &Path, entry: SegmentEntry, state: &State, sink: &mut Sink<'_>) -> Result<bool> {
-    let input = match Input::open(disk, path) {
+    let input = match Input::open(disk, path)? {
         Ok(input) => input,
         Err(error) => {
-            sink.note("open", path, &error);
             let missing = error.kind() == io::ErrorKind::NotFound;
             let kind = if missing { kind::SEGMENT_MISSING } else { kind::UNREADABLE };
             let expected = format!("segment {} with {} bytes of records", entry.sequence, entry.end);

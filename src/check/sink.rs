@@ -74,12 +74,11 @@ impl<'p> Sink<'p> {
         }
     }
 
-    /// Notes an error of opening, if it is one of the moment: a check that was short of descriptors or memory finds nothing
-    /// out, so it ends with that error and not with a finding.
+    /// Notes an error of the moment: a check that was short of descriptors or memory finds nothing out, so it ends with
+    /// that error and not with a finding.
     pub(super) fn note(&mut self, action: &'static str, path: &Path, error: &io::Error) {
-        if self.moment.is_none() && is_of_the_moment(error) {
-            let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-            self.moment = Some(Error::io(action, path, copy));
+        if self.moment.is_none() {
+            self.moment = of_the_moment(action, path, error).err();
         }
     }
 
@@ -147,11 +146,34 @@ pub(super) struct Input {
     pub(super) len: u64,
 }
 
+/// An error of the moment ends a check, because it says nothing about the file.
+///
+/// # Errors
+/// The error, if it is one of the moment.
+pub(super) fn of_the_moment(action: &'static str, path: &Path, error: &io::Error) -> Result<()> {
+    if !is_of_the_moment(error) {
+        return Ok(());
+    }
+    let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+    Err(Error::io(action, path, copy))
+}
+
 impl Input {
-    pub(super) fn open(disk: &dyn Disk, path: &Path) -> io::Result<Input> {
-        let file = disk.open(path, OpenMode::Read)?;
-        let len = file.len()?;
-        Ok(Input { file, path: path.to_path_buf(), len })
+    /// Opens a file. The inner error is what the file answers: it is missing, or not readable.
+    ///
+    /// # Errors
+    /// An error of the moment.
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<io::Result<Input>> {
+        let open = || {
+            let file = disk.open(path, OpenMode::Read)?;
+            let len = file.len()?;
+            Ok(Input { file, path: path.to_path_buf(), len })
+        };
+        let opened: io::Result<Input> = open();
+        if let Err(error) = &opened {
+            of_the_moment("open", path, error)?;
+        }
+        Ok(opened)
     }
 
     /// Fills the buffer. What lies beyond the file's end, and blocks that the device refuses, are zeroes; the
@@ -161,6 +183,7 @@ impl Input {
         let read = read_around(&*self.file, buffer, offset, &mut |at, error| bad.push((at, error)));
         buffer[read..].fill(0);
         for (at, error) in bad {
+            of_the_moment("read", &self.path, &error)?;
             sink.unreadable(&self.path, at, &error);
         }
         sink.advance(read as u64)

@@ -91,7 +91,7 @@ impl State {
         sink: &mut Sink<'_>,
     ) -> Result<Option<State>> {
         let mut header = headers.newest;
-        let journal = open_journal(disk, store, header, sink);
+        let journal = open_journal(disk, store, header, sink)?;
         let head = match &journal {
             Some(journal) => {
                 sink.advance(PAGE)?;
@@ -107,7 +107,7 @@ impl State {
         }
         let mut pages = Pages { index, journal: None, images: BTreeMap::new() };
         if let (Some(journal), Some(head)) = (&journal, head) {
-            check_head(journal, header, head, switching_to(disk, store, header), sink);
+            check_head(journal, header, head, switching_to(disk, store, header)?, sink);
             let next = head.generation == header.generation.saturating_add(1);
             if next && load_images(journal, head, &mut pages, sink)? {
                 header = IndexHeader { generation: head.generation, cut: head.cut, clean: false, ..header };
@@ -139,24 +139,23 @@ impl State {
     }
 }
 
-fn open_journal(disk: &dyn Disk, store: &Path, header: IndexHeader, sink: &mut Sink<'_>) -> Option<Journal> {
+fn open_journal(disk: &dyn Disk, store: &Path, header: IndexHeader, sink: &mut Sink<'_>) -> Result<Option<Journal>> {
     let path = journal_path(store);
-    match Input::open(disk, &path) {
-        Ok(input) => Some(Journal { file: input.file, path, uuid: header.uuid }),
+    match Input::open(disk, &path)? {
+        Ok(input) => Ok(Some(Journal { file: input.file, path, uuid: header.uuid })),
         Err(error) => {
-            sink.note("open", &path, &error);
             sink.damage(kind::JOURNAL_MISSING, Location::file(&path), "the growth journal", error);
-            None
+            Ok(None)
         }
     }
 }
 
 /// The generation of an index that an offline compaction was about to switch in: its journal comes first.
-fn switching_to(disk: &dyn Disk, store: &Path, header: IndexHeader) -> Option<u64> {
+fn switching_to(disk: &dyn Disk, store: &Path, header: IndexHeader) -> Result<Option<u64>> {
     let path = index_path(&store.join(COMPACTING));
-    let input = Input::open(disk, &path).ok()?;
-    let other = read_headers(&*input.file, &path, false).ok()?.newest;
-    (other.uuid == header.uuid).then_some(other.generation)
+    let Ok(input) = Input::open(disk, &path)? else { return Ok(None) };
+    let Ok(headers) = read_headers(&*input.file, &path, false) else { return Ok(None) };
+    Ok((headers.newest.uuid == header.uuid).then_some(headers.newest.generation))
 }
 
 /// The journal must be of the header's generation or the next one, or of the one that is being switched to.

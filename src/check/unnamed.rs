@@ -186,10 +186,10 @@ impl Unnamed {
         growth: Growth,
         walked: &Walked,
         sink: &mut Sink<'_>,
-    ) {
+    ) -> Result<()> {
         if walked.marked != walked.marked_places.len() as u64 {
             // More of them than are remembered, which are as many findings.
-            return;
+            return Ok(());
         }
         let marked: HashSet<Place> = walked.marked_places.iter().copied().collect();
         let hidden = segments.known.iter().filter_map(Known::damaged_to).max().unwrap_or_default();
@@ -204,7 +204,7 @@ impl Unnamed {
             if is_hidden {
                 continue;
             }
-            let key = Input::open(disk, &known.path).ok().and_then(|input| key_at(&*input.file, at));
+            let key = Input::open(disk, &known.path)?.ok().and_then(|input| key_at(&*input.file, at));
             let page = growth.page_of(put.hash);
             let expected = format!("a slot of page {page} that names the last record of key {}", shown(key));
             let found = "no slot: no reader finds the key (`tophash repair` saves it into a new store)";
@@ -214,6 +214,7 @@ impl Unnamed {
             let found = format!("{} more last records of keys that no slot names", self.left_uncounted);
             sink.damage(kind::RECORD_UNNAMED, Location::default(), "a slot for each", found);
         }
+        Ok(())
     }
 }
 
@@ -255,7 +256,7 @@ fn removed_in(
     walked?;
     let index = walk.state.pages.index.path.clone();
     for (slot, change) in suspects {
-        let key = walk.keys.key(slot.place());
+        let key = walk.keys.key(slot.place())?;
         let is_clear = change.position == cleared;
         if !is_clear && key.as_ref().is_none_or(|key| hasher.hash(key) != change.hash) {
             continue;
@@ -326,7 +327,7 @@ fn each_record(
         // Reported when the segment was checked.
         return Ok(());
     }
-    let input = Input::open(disk, &known.path).context("open", &known.path)?;
+    let input = Input::open(disk, &known.path)?.context("open", &known.path)?;
     let (end, salt) = (known.entry.end, known.entry.salt);
     let limit = end.min(input.len);
     let mut source = PreadSource::new(input.file, limit);
@@ -348,6 +349,8 @@ fn each_record(
             sink.advance(source.take_bytes_read())?;
         }
     }
-    source.take_bad();
+    for (_, error) in source.take_bad() {
+        sink.note("read", &known.path, &error);
+    }
     sink.advance(source.take_bytes_read())
 }

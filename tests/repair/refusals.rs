@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::stores::*;
 use crate::support::*;
+use crate::watch::{Short, Watched};
 use tophash::Error;
 
 /// Names in a directory.
@@ -95,4 +96,77 @@ fn an_abort_leaves_nothing() {
         assert_eq!(names(dir.path()), ["s"], "stopped at call {stop}");
     }
     assert!(calls > 5);
+}
+
+/// Numbers of calls to fail: about ten by scale, at most all.
+fn some_of(calls: u64) -> impl Iterator<Item = u64> {
+    let step = (calls / (10 * crate::common::scale() as u64)).max(1);
+    let first = crate::common::seed("calls that fail") % step;
+    (first..calls).step_by(step as usize)
+}
+
+/// A repair that was short of descriptors at the open of a segment took the segment for lost: the new store lacked its
+/// records, and the report said "nothing tells the salt of its records". No layer saw it, because none let a repair run
+/// short of anything. An error of the moment ends the repair, and nothing of it is left.
+#[test]
+fn a_moment_without_descriptors_or_memory_is_never_a_loss() {
+    for (history, without_index) in [(closed(), false), (killed(), false), (closed(), true), (killed(), true)] {
+        let (dir, files) = copy(history);
+        if without_index {
+            fs::remove_file(files.index()).unwrap();
+        }
+        let new = dir.path().join("new");
+        let attempt = |fails| {
+            let disk = Watched { short: Short::new(fails).into(), ..Watched::default() };
+            let report = tophash::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true);
+            (report, disk.short.calls())
+        };
+        let (report, calls) = attempt(0..0);
+        let whole = report.unwrap();
+        fs::remove_dir_all(&new).unwrap();
+        let mut refused = 0;
+        for call in some_of(calls) {
+            // Once, for some calls, until the end.
+            for last in [call, call + 5, u64::MAX] {
+                match attempt(call..last.saturating_add(1)).0 {
+                    Ok(report) => {
+                        let same = (report.keys, report.losses_total, report.lost_keys_total, report.torn_bytes);
+                        let expected = (whole.keys, whole.losses_total, whole.lost_keys_total, whole.torn_bytes);
+                        assert_eq!(same, expected, "calls {call} to {last}: {report:#?}");
+                        fs::remove_dir_all(&new).unwrap();
+                    }
+                    Err(Error::Io { source, .. }) if matches!(source.raw_os_error(), Some(12 | 24)) => refused += 1,
+                    Err(error) => panic!("calls {call} to {last}: {error}"),
+                }
+                assert_eq!(names(dir.path()), ["s"], "calls {call} to {last}");
+            }
+        }
+        assert!(refused > 0);
+    }
+}
+
+/// Verify reads a sector that it needs again as damaged when it was short of memory at the first try: so a check ends with
+/// the error, and never reports a finding for it.
+#[test]
+fn a_moment_without_descriptors_or_memory_is_never_a_finding() {
+    for history in [closed(), killed()] {
+        let (_dir, files) = copy(history);
+        let attempt = |fails| {
+            let disk = Watched { short: Short::new(fails).into(), ..Watched::default() };
+            (tophash::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
+        };
+        let (report, calls) = attempt(0..0);
+        assert_eq!(report.unwrap().findings_total, 0);
+        let mut refused = 0;
+        for call in some_of(calls) {
+            for last in [call, call + 5, u64::MAX] {
+                match attempt(call..last.saturating_add(1)).0 {
+                    Ok(report) => assert_eq!(report.findings_total, 0, "calls {call} to {last}: {report:#?}"),
+                    Err(Error::Io { source, .. }) if matches!(source.raw_os_error(), Some(12 | 24)) => refused += 1,
+                    Err(error) => panic!("calls {call} to {last}: {error}"),
+                }
+            }
+        }
+        assert!(refused > 0);
+    }
 }

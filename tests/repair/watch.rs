@@ -1,8 +1,10 @@
-//! The real disk, which refuses to be written to or mapped, and can have a block that cannot be read.
+//! The real disk, which refuses to be written to or mapped, can have a block that cannot be read, and can be short of
+//! descriptors and memory for a moment.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
 
@@ -10,24 +12,61 @@ use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, Open
 pub struct Watched {
     /// A file, and the number of its block of 4096 bytes that cannot be read.
     pub bad: Option<(PathBuf, u64)>,
+    pub short: Arc<Short>,
 }
+
+/// A lack of the moment: calls with these numbers fail.
+#[derive(Debug)]
+pub struct Short {
+    calls: AtomicU64,
+    fails: std::ops::Range<u64>,
+}
+
+impl Default for Short {
+    fn default() -> Self {
+        Short::new(0..0)
+    }
+}
+
+impl Short {
+    pub fn new(fails: std::ops::Range<u64>) -> Self {
+        Short { calls: AtomicU64::new(0), fails }
+    }
+
+    /// Calls up to now.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn call(&self, code: i32) -> io::Result<()> {
+        let fails = self.fails.contains(&self.calls.fetch_add(1, Ordering::Relaxed));
+        if fails { Err(io::Error::from_raw_os_error(code)) } else { Ok(()) }
+    }
+}
+
+/// Too many open files in this process; not enough memory.
+const EMFILE: i32 = 24;
+const ENOMEM: i32 = 12;
 
 #[derive(Debug)]
 struct WatchedFile {
     inner: Arc<dyn DiskFile>,
     bad: Option<u64>,
+    short: Arc<Short>,
 }
 
 impl Disk for Watched {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         assert_eq!(mode, OpenMode::Read, "{}", path.display());
+        self.short.call(EMFILE)?;
         let bad = self.bad.as_ref().filter(|(file, _)| file == path).map(|&(_, block)| block);
-        Ok(Arc::new(WatchedFile { inner: RealDisk.open(path, mode)?, bad }))
+        Ok(Arc::new(WatchedFile { inner: RealDisk.open(path, mode)?, bad, short: self.short.clone() }))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         panic!("create {}", path.display())
     }
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.short.call(EMFILE)?;
         RealDisk.read_dir(path)
     }
     fn kind(&self, path: &Path) -> io::Result<PathKind> {
@@ -56,6 +95,7 @@ impl Disk for Watched {
 
 impl DiskFile for WatchedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.short.call(ENOMEM)?;
         let touched = offset / 4096..(offset + buffer.len() as u64).div_ceil(4096);
         match self.bad {
             Some(block) if touched.contains(&block) => Err(io::Error::other("medium error")),

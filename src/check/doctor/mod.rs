@@ -100,7 +100,7 @@ fn diagnose(
     let locked = Locked::for_reading(disk, path)?;
     let disk = locked.disk(disk);
     let index_path = index_path(path);
-    let index = Input::open(disk, &index_path).context("open", &index_path)?;
+    let index = Input::open(disk, &index_path)?.context("open", &index_path)?;
     let headers = read_headers(&*index.file, &index_path, false)?;
     let mut sink = Sink::new("doctor", progress);
     let index_bytes = index.file.allocated().context("look at", &index_path)?;

@@ -192,7 +192,7 @@ fn durable(disk: &dyn Disk, source: &Source, parts: &[Part]) -> Result<Position>
     let last = parts.iter().rposition(|part| part.header.is_some()).unwrap_or(0);
     for part in parts.iter().skip(last) {
         let (Some(salt), Some(_)) = (part.salt, part.len) else { continue };
-        let Ok(input) = Input::open(disk, &part.path) else { continue };
+        let Ok(input) = Input::open(disk, &part.path)? else { continue };
         let mut reader = PreadSource::new(input.file, part.limit());
         let (claim, _) = reader.behind(SEGMENT_HEADER_BYTES, salt);
         durable = durable.max(claim.unwrap_or_default());

@@ -19,7 +19,7 @@ use super::plan::{Part, Plan};
 use super::report::{Loss, RepairReport};
 use super::target::Target;
 use super::value::{Fetched, blob};
-use crate::check::sink::{Input, Sink};
+use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::checksum::Uuid;
 use crate::error::Result;
 use crate::log::Position;
@@ -67,6 +67,8 @@ struct Cursor<'c> {
     wasted: u64,
     /// A loss before this point can have hidden the header of a batch that goes on here.
     maybe_in_batch: bool,
+    /// Records up to here belong to a batch that is known to be saved in part: no loss hides its header.
+    part_end: u64,
     /// Something was lost before this point, and nothing declares what follows durable.
     unconfirmed: bool,
     /// A block could not be read.
@@ -118,9 +120,10 @@ impl Salvage<'_, '_> {
         self.report
             .files_left_out
             .push(format!("{name}: behind the end of the log, and nothing says that it was durable"));
-        if let (Some(salt), Ok(input)) = (part.salt, Input::open(self.disk, &part.path)) {
+        if let Ok(input) = Input::open(self.disk, &part.path)? {
             let mut source = PreadSource::new(input.file, part.limit());
-            self.report.torn_bytes += source.behind(SEGMENT_HEADER_BYTES, salt).1;
+            // Whether the bytes are records does not matter, so neither does the salt.
+            self.report.torn_bytes += source.behind(SEGMENT_HEADER_BYTES, part.salt.unwrap_or_default()).1;
             self.sink.advance(source.take_bytes_read())?;
         }
         Ok(())
@@ -129,7 +132,10 @@ impl Salvage<'_, '_> {
     fn part(&mut self, part: &Part, is_last: bool) -> Result<()> {
         let begin = Position::new(part.sequence, SEGMENT_HEADER_BYTES);
         let acknowledged = begin < self.plan.durable;
-        let input = part.len.and_then(|_| Input::open(self.disk, &part.path).ok());
+        let input = match part.len {
+            Some(_) => Input::open(self.disk, &part.path)?.ok(),
+            None => None,
+        };
         let (Some(input), Some(salt)) = (input, part.salt) else {
             if !acknowledged && self.trusted {
                 self.ended = true;
@@ -161,6 +167,7 @@ impl Salvage<'_, '_> {
             salt,
             wasted: 0,
             maybe_in_batch: false,
+            part_end: 0,
             unconfirmed: false,
             unreadable: false,
         };
@@ -225,8 +232,9 @@ impl Salvage<'_, '_> {
                 let frame = record.frame();
                 return Ok(match self.batch(cursor, next, frame)? {
                     // Its records come one by one.
-                    Err(_) if self.is_durable(cursor, at) => {
+                    Err(refused) if self.is_durable(cursor, at) => {
                         self.report.batches_in_part += 1;
+                        cursor.part_end = refused.batch_end.unwrap_or(next);
                         Ok(next)
                     }
                     taken => taken,
@@ -347,6 +355,7 @@ impl Salvage<'_, '_> {
         };
         let mut reason = refused.why;
         for (at, error) in cursor.source.take_bad() {
+            of_the_moment("read", &cursor.path, &error)?;
             cursor.unreadable = true;
             reason = format!("the block at byte {at} cannot be read: {error}; {reason}");
         }
@@ -370,8 +379,8 @@ impl Salvage<'_, '_> {
         // A range can have held the header of a batch that goes on behind it. If it held more, a part of the batch
         // is lost; if not, a part of it is when the next loss comes.
         let single = self.lost_keys(cursor, at, next, refused.batch_end.is_some());
-        // Below what was durable that does not matter: each record of a batch counts there.
-        let hides_frame = !acknowledged && refused.batch_end.is_none() && !(single && next - at != FRAME_BYTES as u64);
+        let hides_frame =
+            refused.batch_end.is_none() && next > cursor.part_end && !(single && next - at != FRAME_BYTES as u64);
         let hides_more = hides_frame && next - at > FRAME_BYTES as u64 && self.is_member(cursor, next);
         self.report.batches_uncertain += u64::from(cursor.maybe_in_batch || hides_more);
         cursor.maybe_in_batch = hides_frame && !hides_more;

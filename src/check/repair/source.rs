@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::report::RepairReport;
-use crate::check::sink::{Input, Sink};
+use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::check::state::State;
 use crate::checkpoint::header::{Headers, read_headers};
 use crate::checkpoint::journal::{Journal, journal_path};
@@ -18,7 +18,7 @@ use crate::log::segment::{
     HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
 };
 use crate::store::create::{TEMPORARY, index_path, log_path};
-use crate::sys::{Disk, OpenMode, PathKind, read_up_to};
+use crate::sys::{Disk, PathKind, read_up_to};
 
 /// A segment file.
 #[derive(Debug)]
@@ -81,7 +81,11 @@ impl Source {
         }
         // The segments have to say whose they are.
         let (dir, files) = log_directory(disk, path, report)?;
-        let uuid = match common_uuid(&files).or_else(|| journal_uuid(disk, path)) {
+        let uuid = match common_uuid(&files) {
+            None => journal_uuid(disk, path)?,
+            found => found,
+        };
+        let uuid = match uuid {
             Some(uuid) => uuid,
             None => {
                 let reason = format!("{}; and there is no segment to save records from", report.index_problem);
@@ -105,7 +109,7 @@ fn has_any(files: &SegmentFiles, uuid: Uuid) -> bool {
 /// The header slots; else what is wrong with them.
 fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(Input, Headers), String>> {
     let index_path = index_path(path);
-    let index = match Input::open(disk, &index_path) {
+    let index = match Input::open(disk, &index_path)? {
         Ok(index) => index,
         Err(error) => return Ok(Err(Error::io("open", &index_path, error).to_string())),
     };
@@ -136,7 +140,10 @@ fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Res
     }
     if found.len() > 1 {
         for (bytes, _, files) in &mut found {
-            *bytes = files.values().map(|file| record_bytes(disk, file)).sum();
+            *bytes = 0;
+            for file in files.values() {
+                *bytes += record_bytes(disk, file)?;
+            }
         }
     }
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
@@ -152,15 +159,15 @@ fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Res
 }
 
 /// Bytes of the valid records at the front of a segment.
-fn record_bytes(disk: &dyn Disk, file: &SegmentFile) -> u64 {
-    let HeaderState::Valid(header) = file.header else { return 0 };
-    let Ok(input) = Input::open(disk, &file.path) else { return 0 };
+fn record_bytes(disk: &dyn Disk, file: &SegmentFile) -> Result<u64> {
+    let HeaderState::Valid(header) = file.header else { return Ok(0) };
+    let Ok(input) = Input::open(disk, &file.path)? else { return Ok(0) };
     let mut source = PreadSource::new(input.file, file.len);
     let mut at = SEGMENT_HEADER_BYTES;
     while let Ok(record) = source.record(at, file.len, header.salt) {
         at += record.header.total();
     }
-    at - SEGMENT_HEADER_BYTES
+    Ok(at - SEGMENT_HEADER_BYTES)
 }
 
 /// The headers of all segment files. A directory that does not exist has none.
@@ -176,12 +183,15 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
             continue;
         }
         // What cannot be opened or read has no header, and is told as such when its turn comes.
-        let Ok(file) = disk.open(&path, OpenMode::Read) else {
+        let Ok(input) = Input::open(disk, &path)? else {
             files.insert(sequence, SegmentFile { path, len: 0, header: HeaderState::Invalid });
             continue;
         };
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-        let read = read_up_to(&*file, &mut bytes, 0).unwrap_or(0);
+        let read = match read_up_to(&*input.file, &mut bytes, 0) {
+            Ok(read) => read,
+            Err(error) => of_the_moment("read", &path, &error).map(|()| 0)?,
+        };
         let mut header = SegmentHeader::decode(&bytes[..read]);
         if let HeaderState::Newer(found) = header {
             if SegmentHeader::is_sealed(&bytes) {
@@ -197,7 +207,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
         {
             header = HeaderState::Invalid;
         }
-        let len = file.len().context("look at", &path)?.min(Place::SEGMENT_BYTES_MAX);
+        let len = input.len.min(Place::SEGMENT_BYTES_MAX);
         files.insert(sequence, SegmentFile { path, len, header });
     }
     Ok(files)
@@ -215,7 +225,7 @@ fn common_uuid(files: &SegmentFiles) -> Option<Uuid> {
     counts.into_iter().max_by_key(|&(_, count)| count).map(|(uuid, _)| Uuid(uuid))
 }
 
-fn journal_uuid(disk: &dyn Disk, path: &Path) -> Option<Uuid> {
-    let file = disk.open(&journal_path(path), OpenMode::Read).ok()?;
-    Journal::uuid_of(&*file)
+fn journal_uuid(disk: &dyn Disk, path: &Path) -> Result<Option<Uuid>> {
+    let input = Input::open(disk, &journal_path(path))?;
+    Ok(input.ok().and_then(|input| Journal::uuid_of(&*input.file)))
 }

@@ -10,13 +10,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::report::{LostKey, RepairReport};
+use crate::check::sink::Input;
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Result};
 use crate::log::reader::key_at;
 use crate::options::Options;
 use crate::store::Store;
 use crate::store::create::sync_parent;
-use crate::sys::{Disk, OpenMode, PathKind};
+use crate::sys::{Disk, PathKind};
 
 /// Lost changes that are kept in mind; beyond this they are only counted.
 const LOST_MAX: usize = 1 << 20;
@@ -149,8 +150,8 @@ impl Target {
         let mut lost: Vec<Lost> = self.lost.drain().map(|(_, lost)| lost).collect();
         lost.sort_unstable_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
         for Lost { path, offset, reason, removal } in lost {
-            let file = old.open(&path, OpenMode::Read);
-            let key = file.ok().and_then(|file| key_at(&*file, offset)).unwrap_or_default();
+            let input = Input::open(old, &path)?;
+            let key = input.ok().and_then(|input| key_at(&*input.file, offset)).unwrap_or_default();
             let older_value_kept = self.store()?.contains_key(&key)?;
             if removal && !older_value_kept {
                 continue;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::check::sink::{Input, Sink};
+use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, Result};
 use crate::log::blob::{BLOB_HEADER_BYTES, blob_path, is_foreign};
@@ -34,7 +34,7 @@ pub(super) fn blob(
     let Some(link) = link else { return lost("its link to a blob makes no sense".into()) };
     let path = blob_path(dir, link.id);
     let name = path.display().to_string();
-    let input = match Input::open(disk, &path) {
+    let input = match Input::open(disk, &path)? {
         Ok(input) => input,
         Err(error) => return lost(format!("{name}, which holds its value: {error}")),
     };
@@ -55,7 +55,10 @@ pub(super) fn blob(
         let at = (BLOB_HEADER_BYTES + i * PIECE_BYTES) as u64;
         match read_up_to(&*input.file, piece, at) {
             Ok(read) => sink.advance(read as u64)?,
-            Err(error) => return lost(format!("{name}, which holds its value, cannot be read at byte {at}: {error}")),
+            Err(error) => {
+                of_the_moment("read", &path, &error)?;
+                return lost(format!("{name}, which holds its value, cannot be read at byte {at}: {error}"));
+            }
         }
     }
     let found = crc32(&value);
@@ -70,7 +73,10 @@ pub(super) fn long(input: &Input, header: Header, at: u64, salt: u64) -> Result<
     let Some(mut bytes) = memory(header.len()) else { return Err(out_of_memory(&input.path)) };
     let checked = match read_up_to(&*input.file, &mut bytes, at) {
         Ok(_) => Record::decode(&bytes).and_then(|record| record.check(salt, at)).map_err(|why| why.texts().1),
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            of_the_moment("read", &input.path, &error)?;
+            Err(error.to_string())
+        }
     };
     Ok(checked.map(|()| bytes.split_off(header.value_start())))
 }
