@@ -40,6 +40,14 @@ pub struct Case {
     pub lasts: Lasts,
 }
 
+impl Case {
+    /// Tells the cases of a script apart.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.at << 8 | (self.fault as u64) << 4 | self.lasts as u64
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tally {

@@ -270,10 +270,9 @@ impl World {
     }
 
     pub(crate) fn allocate(&mut self, node: NodeId, at: u64, len: u64) {
-        if self.faults.is_some() {
-            let pages = at / PAGE as u64..(at + len).div_ceil(PAGE as u64);
-            self.blocks.entry(node).or_default().extend(pages);
-        }
+        // Whether or not a call is to fail now: a later one may be.
+        let pages = at / PAGE as u64..(at + len).div_ceil(PAGE as u64);
+        self.blocks.entry(node).or_default().extend(pages);
         if self.file(node).len() < at + len {
             self.apply_untracked(node, ChangeKind::Len(at + len));
         }

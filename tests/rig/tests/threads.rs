@@ -7,7 +7,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tophash::PartPlan;
 use tophash_rig::parts::{Kind, Tally, leave, orders};
-use tophash_rig::{churn, crash, scale, scripts, seed};
+use tophash_rig::random::mix;
+use tophash_rig::{churn, crash, resources, scale, scripts, seed};
 
 /// **Recovery lost a quarter of acknowledged, synced records.** Each thread of a replay loaded the table's growth word itself
 /// and partitioned the tail with it. A thread that began late saw a table that the others had doubled meanwhile: some
@@ -110,4 +111,42 @@ fn histories_with_background_threads_agree_with_a_map() {
         started.elapsed()
     );
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
+}
+
+/// What a process lacks for a moment, at calls of the scripts that can meet it: once, for some steps, until the end.
+/// Nothing of it is permanent.
+///
+/// **A moment without descriptors, mappings or memory became permanent damage**: a table that grew marked records that it could
+/// not read just then as damaged for ever, and a checkpoint that met it while it freed space poisoned the store. No layer
+/// had a fault that passes: all were of the device, after which nothing is as before.
+#[test]
+fn nothing_of_a_moment_is_permanent() {
+    let (seed, scale, started) = (seed(), scale(), Instant::now());
+    let mut all = scripts::fixed();
+    all.extend(scripts::random(seed, 1));
+    let only = std::env::var("TOPHASH_TEST_SCRIPT").ok();
+    all.retain(|script| only.as_ref().is_none_or(|only| only == script.name));
+    let mut cases = Vec::new();
+    for script in &all {
+        let calls = resources::calls(script, seed).unwrap_or_else(|what| panic!("{}: {what}", script.name));
+        cases.extend(resources::cases(&calls).into_iter().map(|case| (script, case)));
+    }
+    // Some of them, other ones for each seed.
+    let (calls, most) = (cases.len(), if scale >= 10 { 1_500 * scale } else { 150 * scale });
+    cases.sort_by_cached_key(|(script, case)| mix(seed ^ mix(script.ops.len() as u64) ^ case.number()));
+    cases.truncate(most);
+    let total = Mutex::new(resources::Tally::default());
+    let violations = each(&cases, |(script, case)| {
+        let done = resources::run(script, seed, *case)?;
+        total.lock().add(&done);
+        Ok(())
+    });
+    let total = total.into_inner();
+    println!(
+        "faults, of the moment: {} cases of {calls}, {total}, seed: {seed}, scale: {scale} ({:.1?})",
+        cases.len(),
+        started.elapsed()
+    );
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
+    assert!(total.errors > 0 && total.repeated > 0, "too little was tested: {total}");
 }
