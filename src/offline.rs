@@ -407,7 +407,7 @@ fn shape(store: &Store) -> Result<Shape> {
         disk_bytes: store.disk_bytes()?,
         ..Shape::default()
     };
-    core.each_slot(&mut |slot: Slot| {
+    core.table.each_slot(&mut |slot: Slot| {
         let count = if slot.is_live() {
             &mut shape.live_slots
         } else if slot.is_empty_one() {

@@ -22,24 +22,24 @@ pub(crate) const OVERFLOW_MAX: usize = 128;
 
 /// A primary page and the overflow pages that continue it.
 pub(crate) struct Chain<'t> {
-    pub(crate) geometry: Geometry,
+    pub(super) geometry: Geometry,
     pub(crate) primary: PageSlot<'t>,
     /// Overflow pages in chain order, with their numbers in the overflow region. Empty almost always.
-    pub(crate) overflow: Vec<(u64, PageSlot<'t>)>,
+    pub(super) overflow: Vec<(u64, PageSlot<'t>)>,
 }
 
 /// A slot of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Spot {
+pub(super) struct Spot {
     /// 0 is the primary page, n the n-th overflow page.
-    pub(crate) page: usize,
-    pub(crate) bucket: usize,
-    pub(crate) slot: usize,
+    pub(super) page: usize,
+    pub(super) bucket: usize,
+    pub(super) slot: usize,
 }
 
 /// What a search found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found {
+pub(super) enum Found {
     /// The key's slot.
     Hit(Spot, Slot),
     /// The key is not there; the first empty slot of its path, if the path has one.
@@ -58,12 +58,12 @@ fn path(geometry: Geometry, home: usize, overflow: usize) -> impl Iterator<Item 
 
 impl<'t> Chain<'t> {
     /// A page of the chain: 0 is the primary page.
-    pub(crate) fn page(&self, page: usize) -> PageRef<'t> {
+    pub(super) fn page(&self, page: usize) -> PageRef<'t> {
         self.slot_of(page).page
     }
 
     /// A page of the chain, with its state.
-    pub(crate) fn slot_of(&self, page: usize) -> &PageSlot<'t> {
+    pub(super) fn slot_of(&self, page: usize) -> &PageSlot<'t> {
         match page {
             0 => &self.primary,
             n => &self.overflow[n - 1].1,
@@ -71,11 +71,11 @@ impl<'t> Chain<'t> {
     }
 
     /// All pages of the chain.
-    pub(crate) fn pages(&self) -> impl Iterator<Item = &PageSlot<'t>> {
+    pub(super) fn pages(&self) -> impl Iterator<Item = &PageSlot<'t>> {
         std::iter::once(&self.primary).chain(self.overflow.iter().map(|(_, page)| page))
     }
 
-    pub(crate) fn get(&self, spot: Spot) -> Slot {
+    pub(super) fn get(&self, spot: Spot) -> Slot {
         self.page(spot.page).bucket(spot.bucket).slot(spot.slot)
     }
 
@@ -85,7 +85,7 @@ impl<'t> Chain<'t> {
 
     /// Looks for a key. `is_match` is asked about each slot whose tag fits, and about marked slots of the
     /// same fingerprint if `marks`; it reads the key from the log.
-    pub(crate) fn find<E>(
+    pub(super) fn find<E>(
         &self,
         tag: Tag,
         marks: bool,
@@ -122,13 +122,13 @@ impl<'t> Chain<'t> {
     }
 
     /// The buckets of a tag's path, in order.
-    pub(crate) fn path_buckets(&self, tag: Tag) -> impl Iterator<Item = Bucket<'t>> {
+    pub(super) fn path_buckets(&self, tag: Tag) -> impl Iterator<Item = Bucket<'t>> {
         let home = tag.home(self.geometry.homes);
         path(self.geometry, home, self.overflow.len()).map(|(page, bucket)| self.page(page).bucket(bucket))
     }
 
     /// Publishes an entry in an empty slot. Returns true if the slot was a tombstone.
-    pub(crate) fn fill(&self, spot: Spot, slot: Slot) -> bool {
+    pub(super) fn fill(&self, spot: Spot, slot: Slot) -> bool {
         let was_tombstone = self.get(spot).is_empty_one();
         self.page(spot.page).count(1, -i32::from(was_tombstone), 0);
         self.set(spot, slot);
@@ -136,17 +136,17 @@ impl<'t> Chain<'t> {
     }
 
     /// Points an entry to a newer record.
-    pub(crate) fn replace(&self, spot: Spot, slot: Slot) {
+    pub(super) fn replace(&self, spot: Spot, slot: Slot) {
         self.set(spot, slot);
     }
 
     /// True if removing the entry can move others: then a move must have been begun.
-    pub(crate) fn must_move(&self, spot: Spot) -> bool {
+    pub(super) fn must_move(&self, spot: Spot) -> bool {
         !self.page(spot.page).bucket(spot.bucket).has_empty_rest()
     }
 
     /// Removes an entry and repairs the paths through its bucket. Returns the number of entries moved.
-    pub(crate) fn remove(&self, spot: Spot) -> u32 {
+    pub(super) fn remove(&self, spot: Spot) -> u32 {
         let mut hole = spot;
         let mut moves = 0;
         self.page(spot.page).count(-1, 0, 1);
@@ -181,7 +181,7 @@ impl<'t> Chain<'t> {
     }
 
     /// Removes an entry without repair (bulk removals; a rewrite of the page cleans up). Moves nothing.
-    pub(crate) fn remove_unrepaired(&self, spot: Spot) {
+    pub(super) fn remove_unrepaired(&self, spot: Spot) {
         let rest = self.page(spot.page).bucket(spot.bucket).has_empty_rest() || broken(Mutant::EmptyRestTooEarly);
         self.set(spot, if rest { Slot::EMPTY_REST } else { Slot::EMPTY_ONE });
         self.page(spot.page).count(-1, i32::from(!rest), 1);
@@ -237,7 +237,7 @@ impl<'t> Chain<'t> {
     }
 
     /// True if a tag's path has so many empty slots in the primary page.
-    pub(crate) fn has_empties(&self, tag: Tag, wanted: usize) -> bool {
+    pub(super) fn has_empties(&self, tag: Tag, wanted: usize) -> bool {
         let mut buckets = path(self.geometry, tag.home(self.geometry.homes), 0);
         let mut empties = 0;
         buckets.any(|(page, bucket)| {
@@ -247,7 +247,7 @@ impl<'t> Chain<'t> {
     }
 
     /// The empty slots of every bucket, for planning.
-    pub(crate) fn room(&self) -> Room {
+    pub(super) fn room(&self) -> Room {
         let buckets = self.geometry.homes + self.geometry.stash;
         let empty = |page: PageRef<'_>, bucket: usize| page.bucket(bucket).empties() as u8;
         let free = self.pages().map(|page| (0..buckets).map(|bucket| empty(page.page, bucket)).collect()).collect();
@@ -257,7 +257,7 @@ impl<'t> Chain<'t> {
 
 /// Empty slots of a chain that a plan has not yet given away.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(super) struct Room {
     geometry: Geometry,
     /// By page and bucket.
     free: Vec<Vec<u8>>,
@@ -265,7 +265,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// Gives away the first empty slot of a key's path; false if there is none.
-    pub(crate) fn take(&mut self, tag: Tag) -> bool {
+    pub(super) fn take(&mut self, tag: Tag) -> bool {
         let home = tag.home(self.geometry.homes);
         let slot = path(self.geometry, home, self.free.len() - 1).find(|&(page, bucket)| self.free[page][bucket] > 0);
         slot.inspect(|&(page, bucket)| self.free[page][bucket] -= 1).is_some()
@@ -310,7 +310,7 @@ impl Layout {
     }
 
     /// True if a marked entry was added.
-    pub(crate) fn has_marks(&self) -> bool {
+    pub(super) fn has_marks(&self) -> bool {
         self.pages.iter().any(|page| page.slots.iter().any(|slot| slot.is_marked()))
     }
 
@@ -330,7 +330,7 @@ impl Layout {
     }
 
     /// Writes the n-th page of the layout over a page: slots and counters.
-    pub(crate) fn write(&self, n: usize, page: PageRef<'_>) {
+    pub(super) fn write(&self, n: usize, page: PageRef<'_>) {
         let source = &self.pages[n];
         for (b, slots) in source.slots.chunks_exact(BUCKET_SLOTS).enumerate() {
             let bucket = page.bucket(b);

@@ -40,7 +40,7 @@ pub(crate) struct DirtySet {
 
 /// What became of pages that were to be given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GivenBack {
+pub(super) enum GivenBack {
     Done,
     /// One of them is in use.
     InUse,
@@ -79,7 +79,7 @@ fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>
 }
 
 impl DirtySet {
-    pub(crate) fn new(limit_pages: u64, half_full: Arc<Bell>) -> Self {
+    pub(super) fn new(limit_pages: u64, half_full: Arc<Bell>) -> Self {
         DirtySet {
             parity: AtomicBool::new(false),
             journal_pages: AtomicU64::new(0),
@@ -92,7 +92,7 @@ impl DirtySet {
     }
 
     /// Pages that may be dirty.
-    pub(crate) fn limit_pages(&self) -> u64 {
+    pub(super) fn limit_pages(&self) -> u64 {
         self.limit_pages
     }
 
@@ -103,7 +103,7 @@ impl DirtySet {
 
     /// True if the page is dirty in the current epoch: it may be changed without further ado.
     #[inline]
-    pub(crate) fn is_dirty(&self, page: &PageSlot<'_>) -> bool {
+    pub(super) fn is_dirty(&self, page: &PageSlot<'_>) -> bool {
         page.state.load().is_dirty(self.parity.load(Ordering::Relaxed))
     }
 
@@ -111,7 +111,7 @@ impl DirtySet {
     ///
     /// # Errors
     /// A [`Need`] if journal blocks, disk blocks or memory must be found first. Nothing has changed then.
-    pub(crate) fn mark(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+    pub(super) fn mark(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
         if self.is_dirty(page) {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl DirtySet {
     }
 
     /// Sets or clears the bit of a page in its group's bitmap; makes the bitmap page dirty.
-    pub(crate) fn set_used(&self, region: &Region, page: &PageSlot<'_>, used: bool) -> Result<(), Shortage> {
+    pub(super) fn set_used(&self, region: &Region, page: &PageSlot<'_>, used: bool) -> Result<(), Shortage> {
         let offset = u64::from(page.id.index) - page.group.bitmap_pages;
         if page.group.is_used(offset) == used {
             return Ok(());
@@ -138,14 +138,14 @@ impl DirtySet {
 
     /// Makes the bitmap page dirty that has a page's bit, so that [`set_used`](Self::set_used) cannot run short
     /// before the caller lets go of its stripe.
-    pub(crate) fn reserve_bit(&self, region: &Region, page: &PageSlot<'_>) -> Result<(), Shortage> {
+    pub(super) fn reserve_bit(&self, region: &Region, page: &PageSlot<'_>) -> Result<(), Shortage> {
         let bitmap = bitmap_of(region, page)?;
         self.mark(&bitmap)
     }
 
     /// Runs `give` for pages of which none is in use or dirty; none of them can become so meanwhile. If it says
     /// that their memory is gone too, they are no longer private then.
-    pub(crate) fn give_back<'t>(
+    pub(super) fn give_back<'t>(
         &self,
         pages: impl Iterator<Item = PageSlot<'t>>,
         give: impl FnOnce() -> std::io::Result<bool>,
@@ -168,7 +168,7 @@ impl DirtySet {
     }
 
     /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
-    pub(crate) fn mark_unbounded(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+    pub(super) fn mark_unbounded(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
         let mut inner = self.inner.lock();
         if self.is_dirty(page) { Ok(()) } else { self.push(&mut inner, page) }
     }

@@ -36,7 +36,7 @@ impl Table {
     }
 
     /// Adds the next group of a region.
-    pub(crate) fn add_group(&self, kind: RegionKind, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+    pub(super) fn add_group(&self, kind: RegionKind, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
         let region = self.region(kind);
         let number = region.groups().count();
         if number == GROUPS_MAX {

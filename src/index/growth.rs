@@ -36,7 +36,7 @@ impl Growth {
     }
 
     #[inline]
-    pub(crate) fn stripes_log2(self) -> u8 {
+    pub(super) fn stripes_log2(self) -> u8 {
         (self.0 >> 6 & 63) as u8
     }
 
@@ -72,7 +72,7 @@ impl Growth {
 
     /// The stripe of a hash or of a page: the same for all pages that the hash can belong to.
     #[inline]
-    pub(crate) fn stripe_of(self, hash: u64) -> usize {
+    pub(super) fn stripe_of(self, hash: u64) -> usize {
         (hash & ((1 << self.stripes_log2()) - 1)) as usize
     }
 
@@ -88,14 +88,14 @@ impl Growth {
 
     /// The same table, beginning to shrink: one level down, with every page divided. The stripes must not be
     /// more than the pages of that level.
-    pub(crate) fn shrinking(self) -> Self {
+    pub(super) fn shrinking(self) -> Self {
         let level = self.level() - 1;
         let word = Growth::resting(level, self.stripes_log2().min(level)).0;
         Growth(word | Self::RESIZING | Self::SHRINKING | 1 << (level + 16))
     }
 
     /// The same resize, the other way round.
-    pub(crate) fn turned(self) -> Self {
+    pub(super) fn turned(self) -> Self {
         Growth(self.0 ^ Self::SHRINKING)
     }
 
@@ -105,18 +105,18 @@ impl Growth {
     }
 
     /// The same table with one page less divided.
-    pub(crate) fn receded(self) -> Self {
+    pub(super) fn receded(self) -> Self {
         Growth(self.0 - (1 << 16))
     }
 
     /// True if the cursor has arrived where the resize leads.
-    pub(crate) fn is_complete(self) -> bool {
+    pub(super) fn is_complete(self) -> bool {
         let end = if self.is_shrinking() { 0 } else { 1 << self.level() };
         self.is_resizing() && self.cursor() == end
     }
 
     /// The table after the resize.
-    pub(crate) fn finished(self) -> Self {
+    pub(super) fn finished(self) -> Self {
         Growth::resting(self.level() + u8::from(!self.is_shrinking()), self.stripes_log2())
     }
 

@@ -3,6 +3,8 @@
 //! ```text
 //! table     addressing, stripes, growth word: the concurrent whole
 //! ├── lookup   reading without locks
+//! ├── edit     the one locked change
+//! ├── clear    emptying the whole
 //! ├── extend   new extents: groups of primary and overflow pages
 //! ├── split    evacuation of a page into two, rewrite in place
 //! ├── shrink   merging two pages into one, giving space back
@@ -17,8 +19,10 @@
 //! ```
 
 pub(crate) mod chain;
+mod clear;
 mod copies;
 pub(crate) mod dirty;
+pub(crate) mod edit;
 pub(crate) mod extend;
 pub(crate) mod growth;
 pub(crate) mod lookup;

@@ -83,28 +83,28 @@ pub(crate) struct Bucket<'a>(&'a [AtomicU64; BUCKET_SLOTS]);
 
 /// What a scan of a bucket for a tag found.
 #[derive(Clone, Copy)]
-pub(crate) struct BucketScan {
+pub(super) struct BucketScan {
     /// Bit i: slot i has the tag. Empty slots can be among them (tag zero).
-    pub(crate) matches: u32,
+    pub(super) matches: u32,
     /// The bucket has an `emptyRest` slot.
-    pub(crate) ends_path: bool,
+    pub(super) ends_path: bool,
 }
 
 impl<'a> Bucket<'a> {
     #[inline]
-    pub(crate) fn slot(self, i: usize) -> Slot {
+    pub(super) fn slot(self, i: usize) -> Slot {
         Slot::from_word(self.0[i].load(Ordering::Acquire))
     }
 
     /// Publishes a slot: what its record holds was written before.
     #[inline]
-    pub(crate) fn set(self, i: usize, slot: Slot) {
+    pub(super) fn set(self, i: usize, slot: Slot) {
         self.0[i].store(slot.word(), Ordering::Release);
     }
 
     /// Compares all eight slots with a tag, without branches.
     #[inline(always)]
-    pub(crate) fn scan(self, tag: Tag) -> BucketScan {
+    pub(super) fn scan(self, tag: Tag) -> BucketScan {
         let mut matches = 0u32;
         let mut ends_path = false;
         for i in 0..BUCKET_SLOTS {
@@ -116,12 +116,12 @@ impl<'a> Bucket<'a> {
     }
 
     /// The first empty slot, if any.
-    pub(crate) fn first_empty(self) -> Option<usize> {
+    pub(super) fn first_empty(self) -> Option<usize> {
         (0..BUCKET_SLOTS).find(|&i| self.slot(i).is_empty())
     }
 
     /// How many slots are empty.
-    pub(crate) fn empties(self) -> usize {
+    pub(super) fn empties(self) -> usize {
         self.slots().filter(|(_, slot)| slot.is_empty()).count()
     }
 
@@ -135,7 +135,7 @@ impl<'a> Bucket<'a> {
 
     /// The memory, for prefetching.
     #[inline]
-    pub(crate) fn line(self) -> &'a AtomicU64 {
+    pub(super) fn line(self) -> &'a AtomicU64 {
         &self.0[0]
     }
 }
@@ -170,7 +170,7 @@ impl<'a> PageRef<'a> {
     }
 
     /// The words of the page, for bitmap pages.
-    pub(crate) fn words(self) -> &'a [AtomicU64; PAGE_WORDS] {
+    pub(super) fn words(self) -> &'a [AtomicU64; PAGE_WORDS] {
         self.0
     }
 
@@ -191,7 +191,7 @@ impl<'a> PageRef<'a> {
     }
 
     /// Sets level and split base, which say what the slots' split bits mean.
-    pub(crate) fn set_level(self, level: u8, split_base: u8) {
+    pub(super) fn set_level(self, level: u8, split_base: u8) {
         let rest = self.word(3) & !0xffff;
         self.set_word(3, rest | u64::from(level) | u64::from(split_base) << 8);
     }
@@ -211,16 +211,16 @@ impl<'a> PageRef<'a> {
         (self.word(4) >> 16) as u16
     }
 
-    pub(crate) fn removals(self) -> u32 {
+    pub(super) fn removals(self) -> u32 {
         (self.word(4) >> 32) as u32
     }
 
-    pub(crate) fn set_counts(self, live: u16, tombstones: u16, removals: u32) {
+    pub(super) fn set_counts(self, live: u16, tombstones: u16, removals: u32) {
         self.set_word(4, u64::from(live) | u64::from(tombstones) << 16 | u64::from(removals) << 32);
     }
 
     /// Adds to the counters; they saturate rather than wrap, in case a file lies about them.
-    pub(crate) fn count(self, live: i32, tombstones: i32, removals: u32) {
+    pub(super) fn count(self, live: i32, tombstones: i32, removals: u32) {
         let add = |n: u16, by: i32| (i32::from(n) + by).clamp(0, i32::from(u16::MAX)) as u16;
         self.set_counts(
             add(self.live(), live),
@@ -235,16 +235,16 @@ impl<'a> PageRef<'a> {
         self.0[5].load(Ordering::Acquire).checked_sub(1)
     }
 
-    pub(crate) fn set_next(self, overflow: Option<u64>) {
+    pub(super) fn set_next(self, overflow: Option<u64>) {
         self.0[5].store(overflow.map_or(0, |o| o + 1), Ordering::Release);
     }
 
-    pub(crate) fn generation(self) -> u64 {
+    pub(super) fn generation(self) -> u64 {
         self.word(6)
     }
 
     /// Writes the header of an empty page. The slots are not touched.
-    pub(crate) fn init(self, kind: PageKind, number: u64, owner: u64, level: u8, split_base: u8, chain_position: u16) {
+    pub(super) fn init(self, kind: PageKind, number: u64, owner: u64, level: u8, split_base: u8, chain_position: u16) {
         self.set_word(0, u64::from(kind as u32) << 32);
         self.set_word(1, number);
         self.set_word(2, owner);
@@ -256,7 +256,7 @@ impl<'a> PageRef<'a> {
     }
 
     /// Makes every slot `emptyRest` and the counters zero.
-    pub(crate) fn clear_slots(self) {
+    pub(super) fn clear_slots(self) {
         for (i, word) in self.0.iter().enumerate().skip(BUCKET_SLOTS) {
             store_of_many(word, i, 0, Ordering::Release);
         }
@@ -264,31 +264,31 @@ impl<'a> PageRef<'a> {
     }
 
     /// True if every slot is `emptyRest`.
-    pub(crate) fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self.0[BUCKET_SLOTS..].iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
     }
 
     /// The kind that the header claims.
-    pub(crate) fn kind(self) -> u32 {
+    pub(super) fn kind(self) -> u32 {
         (self.word(0) >> 32) as u32
     }
 
     /// A copy of the bytes, as they would stand in the file.
-    pub(crate) fn image(self) -> PageImage {
+    pub(super) fn image(self) -> PageImage {
         let mut image = Box::new([0u8; PAGE_BYTES]);
         self.copy_to(&mut image);
         image
     }
 
     /// The same into memory that is there.
-    pub(crate) fn copy_to(self, image: &mut [u8; PAGE_BYTES]) {
+    pub(super) fn copy_to(self, image: &mut [u8; PAGE_BYTES]) {
         for (i, (bytes, word)) in image.chunks_exact_mut(8).zip(self.0).enumerate() {
             bytes.copy_from_slice(&load_of_many(word, i, Ordering::Relaxed).to_le_bytes());
         }
     }
 
     /// Overwrites the page with another one.
-    pub(crate) fn copy_from(self, other: PageRef<'_>) {
+    pub(super) fn copy_from(self, other: PageRef<'_>) {
         for (i, (word, other)) in self.0.iter().zip(other.0).enumerate() {
             store_of_many(word, i, load_of_many(other, i, Ordering::Relaxed), Ordering::Relaxed);
         }

@@ -33,12 +33,12 @@ impl Inner {
 }
 
 impl OverflowPool {
-    pub(crate) fn new(few_left: Arc<Bell>) -> Self {
+    pub(super) fn new(few_left: Arc<Bell>) -> Self {
         OverflowPool { inner: Mutex::default(), few_left }
     }
 
     /// Takes that many pages, or none.
-    pub(crate) fn take(&self, pages: usize) -> Option<Vec<u64>> {
+    pub(super) fn take(&self, pages: usize) -> Option<Vec<u64>> {
         if pages == 0 {
             return Some(Vec::new());
         }
@@ -67,7 +67,7 @@ impl OverflowPool {
     }
 
     /// True if it is time to add pages.
-    pub(crate) fn has_few(&self) -> bool {
+    pub(super) fn has_few(&self) -> bool {
         self.inner.lock().has_few()
     }
 }

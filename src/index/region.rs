@@ -28,7 +28,7 @@ pub(crate) const BITMAP_START: usize = 64;
 pub(crate) const BITMAP_BITS: u64 = BITMAP_WORDS as u64 * 64;
 /// Disk blocks are allocated for this many pages at a time: few, because each key of a table that was made large from the start
 /// comes to another chunk.
-pub(crate) const CHUNK_PAGES: u64 = 8;
+pub(super) const CHUNK_PAGES: u64 = 8;
 
 /// What is known about a page in memory, in one word that readers load once.
 ///
@@ -45,13 +45,13 @@ pub(crate) struct StateWord(u64);
 impl StateWord {
     /// The page's checksum was checked since the store was opened, or the page was made since.
     #[inline]
-    pub(crate) fn is_verified(self) -> bool {
+    pub(super) fn is_verified(self) -> bool {
         self.0 & PageState::VERIFIED != 0
     }
 
     /// The page holds marked slots.
     #[inline]
-    pub(crate) fn has_marks(self) -> bool {
+    pub(super) fn has_marks(self) -> bool {
         self.0 & PageState::MARKS != 0
     }
 
@@ -62,7 +62,7 @@ impl StateWord {
 
     /// Changed in the epoch of the given parity and not yet captured by a checkpoint.
     #[inline]
-    pub(crate) fn is_dirty(self, parity: bool) -> bool {
+    pub(super) fn is_dirty(self, parity: bool) -> bool {
         self.0 & PageState::dirty_flag(parity) != 0
     }
 
@@ -74,30 +74,30 @@ impl StateWord {
     /// The page's split base: what the split bits of its slots mean. Kept here so that a lookup need not
     /// touch the page's header line.
     #[inline]
-    pub(crate) fn split_base(self) -> u8 {
+    pub(super) fn split_base(self) -> u8 {
         (self.0 >> 8) as u8
     }
 
     /// Entries are being moved at this moment.
     #[inline]
-    pub(crate) fn is_moving(self) -> bool {
+    pub(super) fn is_moving(self) -> bool {
         self.0 & PageState::VERSION_ONE != 0
     }
 
     /// True if no entries were moved between the two loads.
     #[inline]
-    pub(crate) fn same_version(self, later: StateWord) -> bool {
+    pub(super) fn same_version(self, later: StateWord) -> bool {
         (self.0 ^ later.0) >> 32 == 0
     }
 }
 
 impl PageState {
     pub(crate) const VERIFIED: u64 = 1;
-    pub(crate) const MARKS: u64 = 1 << 3;
-    pub(crate) const PRIVATE: u64 = 1 << 4;
+    pub(super) const MARKS: u64 = 1 << 3;
+    pub(super) const PRIVATE: u64 = 1 << 4;
     const VERSION_ONE: u64 = 1 << 32;
 
-    pub(crate) fn dirty_flag(parity: bool) -> u64 {
+    pub(super) fn dirty_flag(parity: bool) -> u64 {
         if parity { 1 << 2 } else { 1 << 1 }
     }
 
@@ -110,26 +110,26 @@ impl PageState {
         self.0.fetch_or(flags, Ordering::AcqRel);
     }
 
-    pub(crate) fn unset(&self, flags: u64) {
+    pub(super) fn unset(&self, flags: u64) {
         self.0.fetch_and(!flags, Ordering::AcqRel);
     }
 
     /// Sets split base and flags if the state is still what it was when the page was read.
-    pub(crate) fn install(&self, seen: StateWord, split_base: u8, flags: u64) {
+    pub(super) fn install(&self, seen: StateWord, split_base: u8, flags: u64) {
         let word = seen.0 & !0xff00 | u64::from(split_base) << 8 | flags;
         // Losing means that somebody knows better.
         let _ = self.0.compare_exchange(seen.0, word, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Sets the split base. The caller holds the stripe, and the page has no entries or a move has begun.
-    pub(crate) fn set_split_base(&self, split_base: u8) {
+    pub(super) fn set_split_base(&self, split_base: u8) {
         let set = |word: u64| Some(word & !0xff00 | u64::from(split_base) << 8);
         // The closure never declines, so this cannot fail.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
     }
 
     /// Readers' misses do not count until [`end_move`](Self::end_move).
-    pub(crate) fn begin_move(&self) {
+    pub(super) fn begin_move(&self) {
         if broken(Mutant::NoVersions) {
             return;
         }
@@ -138,7 +138,7 @@ impl PageState {
     }
 
     /// Ends what [`begin_move`](Self::begin_move) began.
-    pub(crate) fn end_move(&self) {
+    pub(super) fn end_move(&self) {
         if broken(Mutant::NoVersions) {
             return;
         }
@@ -152,9 +152,9 @@ impl PageState {
 pub(crate) struct Group {
     map: IndexMap,
     /// Page number in the file of the extent's first page.
-    pub(crate) first: u64,
+    pub(super) first: u64,
     pub(crate) bitmap_pages: u64,
-    pub(crate) pages: u64,
+    pub(super) pages: u64,
     /// A word for each page, of memory that is zeroed by the system: a large table costs nothing here before it is used.
     states: IndexMap,
     /// Chunks of the extent whose blocks are known to be allocated.
@@ -254,7 +254,7 @@ impl Group {
     }
 
     /// Sets or clears the bit. Only the dirty set calls this: it has made the bitmap page dirty before.
-    pub(crate) fn set_used(&self, page: u64, used: bool) {
+    pub(super) fn set_used(&self, page: u64, used: bool) {
         if let Some((word, mask)) = self.bit(page) {
             if used {
                 word.fetch_or(mask, Ordering::AcqRel);
@@ -272,19 +272,19 @@ impl Group {
     }
 
     /// Notes that blocks for the position's chunk are allocated.
-    pub(crate) fn set_allocated(&self, index: u64) {
+    pub(super) fn set_allocated(&self, index: u64) {
         let chunk = index / CHUNK_PAGES;
         self.allocated[(chunk / 64) as usize].fetch_or(1 << (chunk % 64), Ordering::AcqRel);
     }
 
     /// The position's chunk has lost blocks.
-    pub(crate) fn forget_allocated(&self, index: u64) {
+    pub(super) fn forget_allocated(&self, index: u64) {
         let chunk = index / CHUNK_PAGES;
         self.allocated[(chunk / 64) as usize].fetch_and(!(1 << (chunk % 64)), Ordering::AcqRel);
     }
 
     /// The chunk of a position: first page in the file, and pages.
-    pub(crate) fn chunk(&self, index: u64) -> (u64, u64) {
+    pub(super) fn chunk(&self, index: u64) -> (u64, u64) {
         let first = index / CHUNK_PAGES * CHUNK_PAGES;
         (self.first + first, CHUNK_PAGES.min(self.bitmap_pages + self.pages - first))
     }
@@ -314,7 +314,7 @@ impl Region {
         Region { kind, base_log2, groups: [const { OnceLock::new() }; GROUPS_MAX] }
     }
 
-    pub(crate) fn base_log2(&self) -> u8 {
+    pub(super) fn base_log2(&self) -> u8 {
         self.base_log2
     }
 
@@ -336,7 +336,7 @@ impl Region {
     }
 
     #[inline]
-    pub(crate) fn group(&self, group: usize) -> Option<&Group> {
+    pub(super) fn group(&self, group: usize) -> Option<&Group> {
         self.groups.get(group)?.get()
     }
 
@@ -356,7 +356,7 @@ impl Region {
 
     /// A page by number; `None` if its group does not exist.
     #[inline]
-    pub(crate) fn page(&self, page: u64) -> Option<PageSlot<'_>> {
+    pub(super) fn page(&self, page: u64) -> Option<PageSlot<'_>> {
         let (g, offset) = self.locate(page);
         let group = self.group(g)?;
         let index = group.bitmap_pages + offset;
@@ -365,7 +365,7 @@ impl Region {
     }
 
     /// A page by its name.
-    pub(crate) fn by_id(&self, id: PageId) -> Option<PageSlot<'_>> {
+    pub(super) fn by_id(&self, id: PageId) -> Option<PageSlot<'_>> {
         let group = self.group(id.group as usize)?;
         let (page, state) = group.at(u64::from(id.index))?;
         Some(PageSlot { page, state, group, id })

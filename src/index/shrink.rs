@@ -39,7 +39,7 @@ const PAGE: u64 = PAGE_BYTES as u64;
 impl Table {
     /// Called after a removal with the stripe's new count: true if the table should shrink.
     #[inline]
-    pub(crate) fn is_sparse(&self, growth: Growth, stripe_count: i64) -> bool {
+    pub(super) fn is_sparse(&self, growth: Growth, stripe_count: i64) -> bool {
         if growth.is_resizing() || growth.level() <= self.tuning.level_min || stripe_count % 16 != 0 {
             return false;
         }
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// Merges the cursor's last divided page. Under the structure lock.
-    pub(crate) fn merge_page(&self, number: u64) -> Step<()> {
+    pub(super) fn merge_page(&self, number: u64) -> Step<()> {
         let guard = self.lock(number);
         let growth = guard.growth;
         debug_assert!(growth.is_shrinking() && growth.cursor() == number + 1, "{growth:?}");
@@ -148,7 +148,7 @@ impl Table {
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
         // Both bits were reserved: this cannot run short.
         emptied?;
-        ignore_shortage(unlinked)
+        Ok(ignore_shortage(unlinked)?)
     }
 
     /// Punches holes where pages are not in use, in the file and in memory. The caller has made a checkpoint

@@ -20,9 +20,9 @@ pub(crate) struct Slot(u64);
 
 impl Slot {
     /// Empty, and no live entry's path passes beyond this bucket.
-    pub(crate) const EMPTY_REST: Slot = Slot(0);
+    pub(super) const EMPTY_REST: Slot = Slot(0);
     /// Empty, but some entry's path may go on beyond this bucket (a tombstone).
-    pub(crate) const EMPTY_ONE: Slot = Slot(1);
+    pub(super) const EMPTY_ONE: Slot = Slot(1);
 
     const MARK: u64 = 1 << 39;
 
@@ -38,7 +38,7 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) fn word(self) -> u64 {
+    pub(super) fn word(self) -> u64 {
         self.0
     }
 
@@ -71,7 +71,7 @@ impl Slot {
     }
 
     /// The same slot, marked.
-    pub(crate) fn marked(self) -> Self {
+    pub(super) fn marked(self) -> Self {
         Slot(self.0 | Self::MARK)
     }
 
@@ -86,7 +86,7 @@ impl Slot {
     }
 
     /// The same entry with other split bits.
-    pub(crate) fn with_split(self, split: u8) -> Self {
+    pub(super) fn with_split(self, split: u8) -> Self {
         Slot(self.0 & !(0xff << 40) | u64::from(split) << 40)
     }
 }
@@ -129,7 +129,7 @@ impl Tag {
 
     /// The split bits.
     #[inline]
-    pub(crate) fn split(self) -> u8 {
+    pub(super) fn split(self) -> u8 {
         self.0 as u8
     }
 

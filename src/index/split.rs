@@ -18,7 +18,7 @@ use super::growth::Growth;
 use super::region::{PageSlot, PageState};
 use super::slot::Slot;
 use super::table::{Structure, Table};
-use super::{Need, Step};
+use super::{Need, Shortage, Step};
 use crate::error::Fault;
 use crate::mutant::{Mutant, broken, pause_if};
 use crate::observe;
@@ -168,11 +168,11 @@ impl Table {
         }
         guard.add_count(-(lost as i64));
         self.counters.splits.fetch_add(1, Ordering::Relaxed);
-        ignore_shortage(unlinked)
+        Ok(ignore_shortage(unlinked)?)
     }
 
     /// Links overflow pages until the chain has `pages` of them.
-    pub(crate) fn extend_chain<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, pages: usize) -> Step<()> {
+    pub(super) fn extend_chain<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, pages: usize) -> Step<()> {
         let missing = pages.saturating_sub(chain.overflow.len());
         let Some(free) = self.pool.take(missing) else { return Err(Need::Overflow { pages: missing as u64 }.into()) };
         let mut free = free.into_iter();
@@ -188,7 +188,7 @@ impl Table {
     /// Rewrites a chain in place: packed, without tombstones. The caller holds the stripe.
     ///
     /// A crash leaves the page of the last checkpoint; replay may or may not rewrite it.
-    pub(crate) fn rewrite(&self, chain: &mut Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
+    pub(super) fn rewrite(&self, chain: &mut Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
         let mut layout = Layout::new(self.geometry);
         chain.live_slots().into_iter().for_each(|slot| layout.place(slot));
         if layout.overflow_pages() > chain.overflow.len() {
@@ -202,17 +202,17 @@ impl Table {
         let unlinked = self.unlink_overflow(chain, layout.overflow_pages());
         chain.primary.state.end_move();
         self.counters.rewrites.fetch_add(1, Ordering::Relaxed);
-        ignore_shortage(unlinked)
+        Ok(ignore_shortage(unlinked)?)
     }
 
     /// True if so many of the page's slots are tombstones that a rewrite pays.
-    pub(crate) fn is_littered(&self, page: &PageSlot<'_>) -> bool {
+    pub(super) fn is_littered(&self, page: &PageSlot<'_>) -> bool {
         u64::from(page.page.tombstones()) * 1000
             > self.geometry.slots() as u64 * u64::from(self.tuning.rewrite_permille)
     }
 
     /// Unlinks the chain's empty overflow pages at its end, after a removal.
-    pub(crate) fn trim(&self, chain: &mut Chain<'_>) -> Step<()> {
+    pub(super) fn trim(&self, chain: &mut Chain<'_>) -> Result<(), Fault> {
         let buckets = self.geometry.homes + self.geometry.stash;
         let is_empty = |page: &PageSlot<'_>| {
             page.page.live() == 0
@@ -224,15 +224,15 @@ impl Table {
 }
 
 /// Giving an empty overflow page back is housekeeping: if it runs short of something, the page stays.
-pub(crate) fn ignore_shortage(step: Step<()>) -> Step<()> {
+pub(super) fn ignore_shortage(step: Step<()>) -> Result<(), Fault> {
     match step {
-        Err(super::Shortage::Need(_)) => Ok(()),
-        other => other,
+        Ok(()) | Err(Shortage::Need(_)) => Ok(()),
+        Err(Shortage::Error(error)) => Err(error),
     }
 }
 
 /// Writes a layout over a chain that has at least as many pages. A move has begun.
-pub(crate) fn write_chain(chain: &Chain<'_>, layout: &Layout, level: u8, split_base: u8, marks: bool) {
+pub(super) fn write_chain(chain: &Chain<'_>, layout: &Layout, level: u8, split_base: u8, marks: bool) {
     let used = layout.overflow_pages();
     for (n, page) in chain.pages().enumerate() {
         if n <= used {

@@ -12,15 +12,15 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
+use super::Step;
+use super::chain::{Chain, OVERFLOW_MAX};
 use super::dirty::DirtySet;
 use super::growth::Growth;
 use super::page::{Geometry, PageKind, image};
 use super::pool::OverflowPool;
 use super::region::{PageSlot, PageState, Region, RegionKind};
-use super::slot::Tag;
+use super::slot::{Slot, Tag};
 use super::split::SPLIT_BITS;
-use super::{Need, Step};
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::options::Tuning;
@@ -28,7 +28,7 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Bell, Mutex, MutexGuard, Ord
 use crate::sys::{Disk, DiskFile};
 
 /// The highest level of a table: the pages of each extent are numbered in 32 bits.
-pub(crate) const LEVEL_LIMIT: u8 = 31;
+pub(super) const LEVEL_LIMIT: u8 = 31;
 /// Entries that a store can hold: the log has 4 TiB, and a record of a key of its own takes 16 bytes.
 pub(crate) const RECORDS_MAX: u64 = 1 << 38;
 
@@ -76,23 +76,24 @@ pub(crate) struct Structure {
 pub(crate) struct Table {
     pub(crate) geometry: Geometry,
     pub(crate) tuning: Tuning,
-    pub(crate) uuid: Uuid,
+    pub(super) uuid: Uuid,
     /// The index file's path, for error messages.
     pub(crate) path: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
     /// `None` if nothing may be written.
-    pub(crate) file: Option<Arc<dyn DiskFile>>,
+    pub(super) file: Option<Arc<dyn DiskFile>>,
     growth: CachePadded<AtomicU64>,
-    pub(crate) primary: Region,
+    pub(super) primary: Region,
     pub(crate) overflow: Region,
     stripes: Box<[CachePadded<Stripe>]>,
     /// Odd while the count of entries is distributed anew: no sum counts then.
     spreads: AtomicU64,
     pub(crate) dirty: DirtySet,
     pub(crate) pool: OverflowPool,
+    growth_bell: Arc<Bell>,
     pub(crate) structure: Mutex<Structure>,
     /// Held while disk blocks of pages are allocated or given back.
-    pub(crate) blocks: Mutex<()>,
+    pub(super) blocks: Mutex<()>,
     /// The load has passed the threshold or is near it: growth should start or be prepared.
     pub(crate) growth_wanted: AtomicBool,
     /// There are so few entries that the table should shrink.
@@ -136,7 +137,7 @@ pub(crate) struct StripeGuard<'t> {
 impl StripeGuard<'_> {
     /// Adds to the number of entries. Plain load and store: the lock is held.
     #[inline]
-    pub(crate) fn add_count(&self, by: i64) -> i64 {
+    pub(super) fn add_count(&self, by: i64) -> i64 {
         let count = self.stripe.count.load(Ordering::Relaxed) + by;
         self.stripe.count.store(count, Ordering::Relaxed);
         if by > 0 {
@@ -168,7 +169,8 @@ impl Table {
             stripes,
             spreads: AtomicU64::new(0),
             dirty: DirtySet::new(parts.limit_pages, parts.checkpoint_bell),
-            pool: OverflowPool::new(parts.growth_bell),
+            pool: OverflowPool::new(parts.growth_bell.clone()),
+            growth_bell: parts.growth_bell,
             structure: Mutex::new(parts.structure),
             blocks: Mutex::new(()),
             growth_wanted: AtomicBool::new(false),
@@ -187,7 +189,7 @@ impl Table {
     }
 
     /// Publishes a growth word. The caller holds the structure lock and the stripes that the change concerns.
-    pub(crate) fn set_growth(&self, growth: Growth) {
+    pub(super) fn set_growth(&self, growth: Growth) {
         debug_assert!(growth.is_valid(), "{growth:?}");
         self.growth.store(growth.word(), Ordering::SeqCst);
     }
@@ -205,7 +207,7 @@ impl Table {
     }
 
     /// Locks a stripe by number. The caller checks `growth` against what the number was computed from.
-    pub(crate) fn lock_number(&self, stripe: usize) -> StripeGuard<'_> {
+    pub(super) fn lock_number(&self, stripe: usize) -> StripeGuard<'_> {
         let stripe: &Stripe = &self.stripes[stripe];
         let lock = crate::sync::lock_soon(&stripe.lock);
         StripeGuard { stripe, growth: self.growth(), _lock: lock }
@@ -242,7 +244,7 @@ impl Table {
 
     /// Distributes a count evenly, so that each stripe's count hints at the whole. The caller holds all
     /// stripes or owns the table.
-    pub(crate) fn spread_count(&self, stripes_log2: u8, records: i64) {
+    pub(super) fn spread_count(&self, stripes_log2: u8, records: i64) {
         let stripes = 1i64 << stripes_log2;
         self.spreads.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::Release);
@@ -272,8 +274,7 @@ impl Table {
     /// Called after an insert with the stripe's new count: true if growth should start, or is so near that its
     /// extent should be added.
     #[inline]
-    pub(crate) fn is_crowded(&self, guard: &StripeGuard<'_>, stripe_count: i64) -> bool {
-        let growth = guard.growth;
+    pub(super) fn is_crowded(&self, growth: Growth, stripe_count: i64) -> bool {
         if growth.is_resizing() && !growth.is_shrinking() {
             return false;
         }
@@ -286,6 +287,24 @@ impl Table {
         self.len() > threshold - threshold / EXTEND_AHEAD
     }
 
+    /// Growth should start: by the growth thread, or by the next change.
+    pub(super) fn want_growth(&self) {
+        self.growth_wanted.store(true, Ordering::Relaxed);
+        self.ring_growth();
+    }
+
+    /// The table should shrink: by the growth thread, or by the next change.
+    pub(super) fn want_shrink(&self) {
+        self.shrink_wanted.store(true, Ordering::Relaxed);
+        self.ring_growth();
+    }
+
+    fn ring_growth(&self) {
+        if self.tuning.background {
+            self.growth_bell.ring();
+        }
+    }
+
     /// True if the extent for the next growth is there: growth can start at once.
     pub(crate) fn is_extended(&self) -> bool {
         let growth = self.growth();
@@ -295,14 +314,14 @@ impl Table {
     }
 
     /// Damage in an index page.
-    pub(crate) fn damaged(&self, page: &PageSlot<'_>, what: &'static str, expected: String, found: String) -> Error {
+    pub(super) fn damaged(&self, page: &PageSlot<'_>, what: &'static str, expected: String, found: String) -> Error {
         Error::corrupt(what, Location::page(&self.path, page.number()), expected, found)
     }
 
     /// Checks a page that was not touched since the store was opened. Cheap afterwards. Call under the
     /// page's stripe, or repeat under it before believing an error: a writer may be making the page at this
     /// moment.
-    pub(crate) fn verify(&self, page: &PageSlot<'_>) -> Result<()> {
+    pub(super) fn verify(&self, page: &PageSlot<'_>) -> Result<()> {
         let seen = page.state.load();
         if seen.is_verified() {
             return Ok(());
@@ -360,11 +379,27 @@ impl Table {
     }
 
     /// The chain of a primary page, every page checked. The caller holds the stripe.
-    pub(crate) fn chain(&self, number: u64) -> Result<Chain<'_>> {
+    pub(super) fn chain(&self, number: u64) -> Result<Chain<'_>> {
         match self.readable_chain(number)? {
             (chain, None) => Ok(chain),
             (_, Some(error)) => Err(error),
         }
+    }
+
+    /// Calls `each` with every slot of every page in use.
+    ///
+    /// # Errors
+    /// `Corrupt` if a page is damaged.
+    pub(crate) fn each_slot(&self, each: &mut dyn FnMut(Slot)) -> Result<()> {
+        let buckets = self.geometry.homes + self.geometry.stash;
+        for number in 0..self.growth().pages() {
+            let guard = self.lock(number);
+            let chain = self.chain(guard.growth.page_of(number))?;
+            for page in chain.pages() {
+                (0..buckets).flat_map(|bucket| page.page.bucket(bucket).slots()).for_each(|(_, slot)| each(slot));
+            }
+        }
+        Ok(())
     }
 
     /// The chain up to its first damaged overflow page, and what is wrong with that.
@@ -411,7 +446,7 @@ impl Table {
     }
 
     /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
-    pub(crate) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
+    pub(super) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
         let is_fresh = !page.is_used();
         if !is_fresh && self.dirty.is_dirty(page) {
             return Ok(());
@@ -429,18 +464,18 @@ impl Table {
     }
 
     /// Makes all pages of a chain ready to be changed.
-    pub(crate) fn touch_chain(&self, chain: &Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
+    pub(super) fn touch_chain(&self, chain: &Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
         chain.pages().try_for_each(|page| self.touch(page, owner, growth))
     }
 
     /// The tag of a hash in a chain's page.
-    pub(crate) fn tag(chain: &Chain<'_>, hash: u64) -> Tag {
+    pub(super) fn tag(chain: &Chain<'_>, hash: u64) -> Tag {
         Tag::of(hash, chain.primary.state.load().split_base())
     }
 
     /// Takes an overflow page and links it to the end of the chain. The caller holds the stripe and has made
     /// the chain's pages dirty.
-    pub(crate) fn link_overflow<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, number: u64) -> Step<()> {
+    pub(super) fn link_overflow<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, number: u64) -> Step<()> {
         if chain.overflow.len() >= OVERFLOW_MAX {
             return Err(self.chain_full().into());
         }
@@ -459,7 +494,7 @@ impl Table {
     }
 
     /// The error for a chain that takes no further page.
-    pub(crate) fn chain_full(&self) -> Error {
+    pub(super) fn chain_full(&self) -> Error {
         Error::LimitReached {
             path: self.path.clone(),
             what: "overflow pages of one chain, while the table cannot grow",
@@ -469,7 +504,7 @@ impl Table {
     }
 
     /// Unlinks the chain's last overflow pages down to `keep` of them. They are empty, and a move has begun.
-    pub(crate) fn unlink_overflow(&self, chain: &mut Chain<'_>, keep: usize) -> Step<()> {
+    pub(super) fn unlink_overflow(&self, chain: &mut Chain<'_>, keep: usize) -> Step<()> {
         while chain.overflow.len() > keep {
             let Some((_, page)) = chain.overflow.last() else { break };
             // First the bitmap, which can run short of something; from then on nothing can fail.
@@ -479,25 +514,6 @@ impl Table {
             self.pool.give([number]);
         }
         Ok(())
-    }
-
-    /// An empty slot for a new key: the one that the search found, or the first slot of a new overflow page.
-    /// Changes nothing that a failure later on would have to undo: an empty overflow page is harmless.
-    pub(crate) fn room<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, found: Found) -> Step<Option<Spot>> {
-        match found {
-            Found::Hit(..) => Ok(None),
-            Found::Miss(Some(spot)) => Ok(Some(spot)),
-            Found::Miss(None) => {
-                let Some(pages) = self.pool.take(1) else { return Err(Need::Overflow { pages: 1 }.into()) };
-                let number = pages[0];
-                if let Err(shortage) = self.link_overflow(chain, owner, number) {
-                    self.pool.give(pages);
-                    return Err(shortage);
-                }
-                self.counters.into_new_overflow.fetch_add(1, Ordering::Relaxed);
-                Ok(Some(Spot { page: chain.overflow.len(), bucket: 0, slot: 0 }))
-            }
-        }
     }
 }
 

@@ -14,10 +14,9 @@
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::index::chain::{Chain, Found};
+use crate::index::edit::StripeSet;
 use crate::index::growth::Growth;
-use crate::index::slot::{Place, Slot, Tag};
-use crate::index::table::{StripeGuard, Table};
+use crate::index::slot::Place;
 use crate::index::{Again, Need, Shortage, Step};
 use crate::log::append::Appended;
 use crate::log::frame::{FRAME_BYTES_MAX, OwnSegment};
@@ -25,7 +24,6 @@ use crate::log::record::{BlobLink, Encoded, Entry, FRAME_BYTES, Kind};
 use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::Hit;
-use crate::sync::Ordering;
 
 /// After a batch of so many changes the log's space is looked at, however few bytes it has.
 const MANY: usize = 256;
@@ -211,21 +209,19 @@ impl Core {
 
     /// Steps 3 to 5, but for what is in its own segment already.
     fn apply_locked(&self, changes: &Changes<'_>, frame: Entry<'_>, own: &OwnSegment) -> Step<Appended> {
-        let table = &self.table;
-        let Some(guards) = self.lock_stripes(changes) else {
+        let hashes = changes.list.iter().map(|change| change.hash());
+        let Some(stripes) = self.table.lock_set(hashes) else {
             return Err(Need::Again(Again::StripesChanged).into());
         };
-        let growth = guards.first().map_or_else(|| table.growth(), |(_, guard)| guard.growth);
-        self.reserve_pages(changes, growth)?;
+        self.reserve_pages(changes, &stripes)?;
 
         // The records that are superseded, by the number of the change.
         let mut hits = Vec::new();
-        for (owner, first, page) in changes.by_page(growth) {
-            let chain = table.chain(owner)?;
-            let marks = chain.primary.state.load().has_marks();
+        for (owner, first, page) in changes.by_page(stripes.growth()) {
+            let edit = self.table.edit_page(&stripes, owner)?;
             for (number, change) in (first..).zip(page) {
-                let (tag, mut hit) = (Table::tag(&chain, change.hash()), None);
-                chain.find(tag, marks, |slot| self.is_key(changes.key(*change), slot, &mut hit))?;
+                let mut hit = None;
+                edit.find(change.hash(), |slot| self.is_key(changes.key(*change), slot, &mut hit))?;
                 hits.extend(hit.map(|hit| (number, hit)));
             }
         }
@@ -240,14 +236,10 @@ impl Core {
                 self.poison_if_unknown(error);
             }
         })?;
-        let published = self.publish(changes, hits, appended.place, &guards, growth);
-        published.inspect_err(|shortage| {
-            if let Shortage::Error(error) = shortage {
-                // Of whatever nature: the frame is in the log, and memory does not say what it says. Only a recovery
-                // can mend that.
-                self.poison(error);
-            }
-        })?;
+        let published = self.publish(changes, hits, appended.place, &stripes);
+        // An error of any nature poisons: the frame is in the log, and memory does not say what it says. Only a recovery
+        // can mend that.
+        published.inspect_err(|error| self.poison(error))?;
         Ok(appended)
     }
 
@@ -257,148 +249,56 @@ impl Core {
         changes: &Changes<'_>,
         hits: Vec<(usize, Hit<'_>)>,
         base: Place,
-        guards: &[(usize, StripeGuard<'_>)],
-        growth: Growth,
-    ) -> Step<()> {
+        stripes: &StripeSet<'_>,
+    ) -> Result<()> {
         let mut hits = hits.into_iter().peekable();
-        for (owner, first, page) in changes.by_page(growth) {
-            let mut chain = self.table.chain(owner)?;
-            let guard = guard_of(guards, growth.stripe_of(owner));
+        for (owner, first, page) in changes.by_page(stripes.growth()) {
+            let mut edit = self.table.edit_page(stripes, owner)?;
             for (number, &change) in (first..).zip(page) {
                 let place = Place::new(base.segment(), base.offset() + FRAME_BYTES as u64 + change.start());
                 let hit = hits.next_if(|&(of, _)| of == number).map(|(_, hit)| hit);
-                self.apply_change(changes, change, hit, place, &chain, guard)?;
+                let new = (!change.removes()).then_some(place);
+                edit.set(change.hash(), hit.as_ref().map(Hit::place), new)?;
+                if change.removes() {
+                    let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
+                    self.log.add_dead(place, bytes);
+                }
+                hit.iter().for_each(|hit| self.supersede(hit));
+                if let Some(link) = changes.link(change) {
+                    self.log.blobs.linked(link);
+                }
             }
-            if !chain.overflow.is_empty() {
-                chain.primary.state.begin_move();
-                let trimmed = self.table.trim(&mut chain);
-                chain.primary.state.end_move();
-                trimmed?;
-            }
+            edit.trim()?;
         }
         Ok(())
     }
 
     /// Everything that can run short, for all keys of a batch, before anything changes: journal blocks,
     /// memory, and an empty slot for every put, whether or not its key is there already.
-    fn reserve_pages(&self, changes: &Changes<'_>, growth: Growth) -> Step<()> {
+    fn reserve_pages(&self, changes: &Changes<'_>, stripes: &StripeSet<'_>) -> Step<()> {
         /// Changes whose pages are fetched ahead.
         const AHEAD: usize = 16;
         let table = &self.table;
         let mut missing: Vec<(u64, usize)> = Vec::new();
         let mut pages = 0;
-        for (owner, first, page) in changes.by_page(growth) {
+        for (owner, first, page) in changes.by_page(stripes.growth()) {
             for change in changes.list.iter().skip(first + AHEAD).take(page.len()) {
                 table.prefetch_for_change(change.hash());
             }
-            let chain = table.chain(owner)?;
-            let overflow = overflow_for(&chain, page);
+            let edit = table.edit_page(stripes, owner)?;
+            let puts = page.iter().filter(|change| !change.removes()).map(|change| change.hash());
+            let overflow = edit.missing_pages(puts);
             missing.push((owner, overflow));
             // Each page, and perhaps a bitmap page for each.
-            pages += 2 * (1 + chain.overflow.len() + overflow) as u64;
+            pages += 2 * (1 + edit.overflow_pages() + overflow) as u64;
         }
         if table.dirty.journal_pages() < pages {
             return Err(Need::Journal { pages, alone: pages }.into());
         }
-        let total = missing.iter().map(|&(_, overflow)| overflow).sum();
-        let Some(mut free) = table.pool.take(total) else {
-            return Err(Need::Overflow { pages: total as u64 }.into());
-        };
-        let linked = missing.iter().try_for_each(|&(owner, overflow)| -> Step<()> {
-            let mut chain = table.chain(owner)?;
-            table.touch_chain(&chain, owner, growth)?;
-            for _ in 0..overflow {
-                let Some(&page) = free.last() else {
-                    return Err(Error::impossible(&table.path, "fewer overflow pages than were taken").into());
-                };
-                table.link_overflow(&mut chain, owner, page)?;
-                free.pop();
-            }
-            Ok(())
-        });
-        // Pages that were linked before a shortage stay in their chains, empty; the next attempt counts them.
-        table.pool.give(free);
-        linked
-    }
-
-    /// Locks the stripes of all changes in ascending order; `None` if their number changed meanwhile.
-    fn lock_stripes(&self, changes: &Changes<'_>) -> Option<Vec<(usize, StripeGuard<'_>)>> {
-        let growth = self.table.growth();
-        let mut wanted = vec![false; 1 << growth.stripes_log2()];
-        changes.list.iter().for_each(|change| wanted[growth.stripe_of(change.hash())] = true);
-        let stripes = wanted.iter().enumerate().filter(|&(_, &wanted)| wanted);
-        let guards: Vec<_> = stripes.map(|(stripe, _)| (stripe, self.table.lock_number(stripe))).collect();
-        // With all of them held, the growth word that counts is the one of now: a cursor that moved while
-        // the locks were being taken concerns other stripes, or was seen by the guard taken last.
-        let now = self.table.growth();
-        (now.stripes_log2() == growth.stripes_log2()).then(|| {
-            guards
-                .into_iter()
-                .map(|(stripe, mut guard)| {
-                    guard.growth = now;
-                    (stripe, guard)
-                })
-                .collect()
+        let mut free = table.take_free_pages(missing.iter().map(|&(_, overflow)| overflow).sum())?;
+        missing.iter().try_for_each(|&(owner, overflow)| {
+            table.edit_page(stripes, owner)?.reserve_pages(overflow, &mut free.pages)
         })
-    }
-
-    /// Publishes one change of a batch. Everything it needs was found before.
-    fn apply_change(
-        &self,
-        changes: &Changes<'_>,
-        change: Change,
-        hit: Option<Hit<'_>>,
-        place: Place,
-        chain: &Chain<'_>,
-        guard: &StripeGuard<'_>,
-    ) -> Result<()> {
-        let table = &self.table;
-        let tag = Table::tag(chain, change.hash());
-        // Repairs of the changes before this one may have moved the entry: look for its place again.
-        let old = hit.as_ref().map(Hit::place);
-        let found = chain.find(tag, false, |slot| Ok::<_, Error>(Some(slot.place()) == old))?;
-        match (found, change.removes()) {
-            (Found::Hit(spot, _), true) => {
-                // No trimming: pages that are empty now may have been reserved for later changes.
-                chain.primary.state.begin_move();
-                let moves = chain.remove(spot);
-                chain.primary.state.end_move();
-                table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
-                let count = guard.add_count(-1);
-                if table.is_sparse(guard.growth, count) {
-                    self.want_shrink();
-                }
-            }
-            (Found::Hit(spot, _), false) => chain.replace(spot, Slot::new(tag, place)),
-            (Found::Miss(_), true) => {}
-            (Found::Miss(free), false) => {
-                let Some(spot) = free else {
-                    let (expected, found) = ("an empty slot, reserved for the batch".into(), "a full path".into());
-                    return Err(table.damaged(&chain.primary, "bucket page", expected, found));
-                };
-                if chain.fill(spot, Slot::new(tag, place)) {
-                    table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
-                }
-                let count = guard.add_count(1);
-                if table.is_crowded(guard, count) {
-                    self.want_growth();
-                }
-            }
-        }
-        if change.removes() {
-            let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
-            self.log.add_dead(place, bytes);
-        }
-        if let Some(hit) = hit {
-            self.log.add_dead(hit.place(), hit.header.total());
-            if let Some(link) = hit.blob() {
-                self.log.blobs.freed(link);
-            }
-        }
-        if let Some(link) = changes.link(change) {
-            self.log.blobs.linked(link);
-        }
-        Ok(())
     }
 }
 
@@ -409,24 +309,4 @@ fn keep_last(list: &mut Vec<Change>, records: &Encoded) {
         equal.sort_unstable_by(|a, b| key_of(records, *a).cmp(key_of(records, *b)).then(b.record.cmp(&a.record)));
     }
     list.dedup_by(|later, kept| later.reversed == kept.reversed && key_of(records, *later) == key_of(records, *kept));
-}
-
-/// Overflow pages that a chain needs so that every put finds an empty slot.
-fn overflow_for(chain: &Chain<'_>, page: &[Change]) -> usize {
-    /// Up to so many puts are worth a look at their paths, one by one.
-    const FEW: usize = 8;
-    let tags = || page.iter().filter(|change| !change.removes()).map(|change| Tag::of(change.hash(), 0));
-    let puts = tags().take(FEW + 1).count();
-    // Most often each path has enough empty slots near its beginning for all of them, and the rest of the page need not
-    // be read.
-    if puts <= FEW && tags().all(|tag| chain.has_empties(tag, puts)) {
-        return 0;
-    }
-    let mut room = chain.room();
-    tags().filter(|&tag| !room.take(tag)).count().div_ceil(chain.geometry.slots())
-}
-
-fn guard_of<'g, 't>(guards: &'g [(usize, StripeGuard<'t>)], stripe: usize) -> &'g StripeGuard<'t> {
-    let at = guards.partition_point(|(number, _)| *number < stripe);
-    &guards[at].1
 }

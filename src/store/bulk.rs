@@ -6,9 +6,8 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::index::chain::{Chain, Found, Spot};
-use crate::index::table::Table;
-use crate::index::{Need, Step};
+use crate::index::Step;
+use crate::index::edit::Sought;
 use crate::log::Position;
 use crate::log::append::Appended;
 use crate::log::blob::parse_blob_name;
@@ -48,50 +47,34 @@ impl Core {
     fn remove_run(&self, first: u64, keys: &[(u64, &[u8])], encoded: &mut Encoded) -> Step<(u64, usize)> {
         /// Bytes of one append: bounds the time under the stripe.
         const RUN_BYTES_MAX: u64 = 16 << 10;
-        let table = &self.table;
-        let guard = table.lock(first);
-        let owner = guard.growth.page_of(first);
-        let mut chain = table.chain(owner)?;
-        let marks = chain.primary.state.load().has_marks();
-        let mut found: Vec<(Spot, Hit<'_>)> = Vec::new();
+        let mut edit = self.table.edit(first)?;
+        let mut found: Vec<(Sought, Hit<'_>)> = Vec::new();
         let mut done = 0;
         encoded.clear();
         for &(hash, key) in keys {
-            if guard.growth.page_of(hash) != owner || encoded.len() > RUN_BYTES_MAX {
+            if !edit.covers(hash) || encoded.len() > RUN_BYTES_MAX {
                 break;
             }
             done += 1;
             let mut hit = None;
-            let search = chain.find(Table::tag(&chain, hash), marks, |slot| self.is_key(key, slot, &mut hit))?;
-            if let (Found::Hit(spot, _), Some(hit)) = (search, hit) {
+            let sought = edit.find(hash, |slot| self.is_key(key, slot, &mut hit))?;
+            if let Some(hit) = hit {
                 encoded.push(Kind::Remove, key, &[]);
-                found.push((spot, hit));
+                found.push((sought, hit));
             }
         }
         if found.is_empty() {
             return Ok((0, done));
         }
-        table.touch_chain(&chain, owner, guard.growth)?;
+        edit.reserve_removals()?;
         let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
+        let (entries, hits): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        edit.remove_many(&entries)?;
         self.log.add_dead(appended.place, encoded.len());
-        for (spot, hit) in &found {
-            chain.remove_unrepaired(*spot);
-            self.log.add_dead(hit.place(), hit.header.total());
-            if let Some(link) = hit.blob() {
-                self.log.blobs.freed(link);
-            }
-        }
-        let count = guard.add_count(-(found.len() as i64));
-        // Some of the counts passed by were multiples of sixteen.
-        if table.is_sparse(guard.growth, count / 16 * 16) {
-            self.want_shrink();
-        }
-        if chain.pages().any(|page| table.is_littered(page)) {
-            table.rewrite(&mut chain, owner, guard.growth)?;
-        }
-        drop(guard);
+        hits.iter().for_each(|hit| self.supersede(hit));
+        drop(edit);
         self.after_append(appended.end, appended.total, appended.running_low)?;
-        Ok((found.len() as u64, done))
+        Ok((hits.len() as u64, done))
     }
 
     /// Removes everything.
@@ -109,50 +92,23 @@ impl Core {
 
     /// Empties every page, under all stripes.
     pub(crate) fn clear_locked(&self, cause: Clear<'_>) -> Step<Option<Appended>> {
-        let table = &self.table;
-        let structure = table.structure.lock();
-        // Pages in use: whatever else the table once had may have been given back. They have their blocks.
-        let growth = table.growth();
-        let pages = growth.pages() + table.overflow.pages().saturating_sub(table.pool.len());
-        let bitmaps: u64 = [&table.primary, &table.overflow]
-            .iter()
-            .flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages))
-            .sum();
-        if table.dirty.journal_pages() < pages + bitmaps {
-            return Err(Need::Journal { pages: pages + bitmaps, alone: pages + bitmaps }.into());
-        }
-        let _lift = table.dirty.lift_limit();
-        let all = table.lock_all();
-        for number in 0..growth.pages() {
-            let chain = table.chain(number)?;
-            if chain.primary.is_used() {
-                table.touch_chain(&chain, number, growth)?;
-            }
-        }
-        // Under the stripes, so that no link is missed; a store without blobs does not come here.
-        let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
-        let (appended, until) = match cause {
-            Clear::Record(encoded) => {
-                let appended = self.log.append(encoded.singles(), 1, true)?;
-                (Some(appended), appended.end)
-            }
-            Clear::Replay { end, linked_later } => {
-                blobs.retain(|id| !linked_later.contains(id));
-                (None, end)
-            }
-        };
-        for number in 0..growth.pages() {
-            let mut chain = table.chain(number)?;
-            if chain.primary.is_used() {
-                empty_chain(table, &mut chain)?;
-            }
-        }
-        table.spread_count(growth.stripes_log2(), 0);
-        self.want_shrink();
+        let ((appended, until, blobs), emptied) = self.table.clear(|| {
+            // Under the stripes, so that no link is missed; a store without blobs lists no directory.
+            let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
+            Ok(match cause {
+                Clear::Record(encoded) => {
+                    let appended = self.log.append(encoded.singles(), 1, true)?;
+                    (Some(appended), appended.end, blobs)
+                }
+                Clear::Replay { end, linked_later } => {
+                    blobs.retain(|id| !linked_later.contains(id));
+                    (None, end, blobs)
+                }
+            })
+        })?;
         self.log.all_dead(until);
         self.log.blobs.free_all(&blobs);
-        drop(all);
-        drop(structure);
+        drop(emptied);
         Ok(appended)
     }
 
@@ -170,15 +126,4 @@ pub(crate) enum Clear<'a> {
     Record(&'a mut Encoded),
     /// A record says so: where it ends, and the blobs that records behind it link.
     Replay { end: Position, linked_later: &'a HashSet<u64> },
-}
-
-fn empty_chain(table: &Table, chain: &mut Chain<'_>) -> Step<()> {
-    chain.primary.state.begin_move();
-    for page in chain.pages() {
-        page.page.clear_slots();
-    }
-    let unlinked = table.trim(chain);
-    chain.primary.state.unset(crate::index::region::PageState::MARKS);
-    chain.primary.state.end_move();
-    unlinked
 }

@@ -22,10 +22,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Nature, Result};
 use crate::index::Step;
-use crate::index::chain::Found;
 use crate::index::lookup::{Probe, SeenSlot};
-use crate::index::slot::{Place, Slot};
-use crate::index::table::Table;
+use crate::index::slot::Place;
 use crate::log::record::{Encoded, Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
@@ -548,28 +546,23 @@ impl Core {
 
     /// Appends a live record again. Returns true if the log is running low.
     fn move_record(&self, record: &Record<'_>, hash: u64, place: Place, encoded: &mut Encoded) -> Step<bool> {
-        let table = &self.table;
-        let guard = table.lock(hash);
+        let mut edit = self.table.edit(hash)?;
         // Under the stripe: once poisoned, the index does not say any more what the log says.
         self.check_writable()?;
-        let owner = guard.growth.page_of(hash);
-        let chain = table.chain(owner)?;
-        let tag = Table::tag(&chain, hash);
-        let marks = chain.primary.state.load().has_marks();
-        let mut hit = None;
-        let found = if broken(Mutant::MovedBlindly) {
-            chain.find(tag, marks, |slot| self.is_key(record.key(), slot, &mut hit))?
+        let sought = if broken(Mutant::MovedBlindly) {
+            let mut hit = None;
+            edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?
         } else {
-            chain.find(tag, marks, |slot| Ok::<_, Error>(slot.place() == place))?
+            edit.find_place(hash, place)
         };
-        let Found::Hit(spot, slot) = found else { return Ok(false) };
+        let Some(slot) = sought.slot() else { return Ok(false) };
         if slot.is_marked() {
             // Unreadable when its page was split, readable now: which half it belongs to is still not known.
             return Err(self.log.invalid_record(place, Invalid::Header).into());
         }
-        table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
+        let reserved = edit.reserve_put(sought)?;
         let appended = self.log.append(encoded.singles(), 0, false)?;
-        chain.replace(spot, Slot::new(tag, appended.place));
+        edit.publish(reserved, appended.place)?;
         let bytes = record.header.total();
         self.log.add_dead(place, bytes);
         self.compaction.moved_records.fetch_add(1, Ordering::Relaxed);
@@ -579,13 +572,10 @@ impl Core {
 
     /// Appends a remove-record again, if its key is absent. Returns true if the log is running low.
     fn keep_removal(&self, record: &Record<'_>, hash: u64, encoded: &mut Encoded) -> Step<bool> {
-        let table = &self.table;
-        let guard = table.lock(hash);
+        let edit = self.table.edit(hash)?;
         self.check_writable()?;
-        let chain = table.chain(guard.growth.page_of(hash))?;
-        let marks = chain.primary.state.load().has_marks();
         let mut hit = None;
-        chain.find(Table::tag(&chain, hash), marks, |slot| self.is_key(record.key(), slot, &mut hit))?;
+        edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?;
         if hit.is_some() {
             // A later put, which a repair finds as well.
             return Ok(false);

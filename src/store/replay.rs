@@ -18,10 +18,7 @@ use std::collections::HashSet;
 use crate::checkpoint::tail::{Tail, TailOp, TailReader};
 use crate::error::{Error, Location, Result};
 use crate::index::Step;
-use crate::index::chain::Found;
 use crate::index::growth::Growth;
-use crate::index::slot::Slot;
-use crate::index::table::Table;
 use crate::log::Position;
 use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
 use crate::mutant::{Mutant, broken};
@@ -150,9 +147,8 @@ impl Core {
 
     /// True if a slot has the bits of the hash. No key is read. Nobody changes the table now.
     fn is_probable(&self, hash: u64) -> bool {
-        let Ok(chain) = self.table.chain(self.table.growth().page_of(hash)) else { return false };
-        let found = chain.find(Table::tag(&chain, hash), false, |_| Ok::<_, Error>(true));
-        matches!(found, Ok(Found::Hit(..)))
+        let Ok(edit) = self.table.edit(hash) else { return false };
+        edit.find(hash, |_| Ok::<_, Error>(true)).is_ok_and(|sought| sought.slot().is_some())
     }
 
     /// Step 3, for one thread. Returns the number of changes that it has applied.
@@ -203,48 +199,21 @@ impl Core {
     }
 
     fn replay_one(&self, op: &TailOp) -> Step<()> {
-        let table = &self.table;
         let pinned = self
             .log
             .pin(op.place)
             .ok_or_else(|| Error::impossible(&self.path, "a segment of the tail that is not mapped"))?;
         let record: Record<'_> = self.log.record(&pinned, op.place)?;
-        let guard = table.lock(op.hash);
-        let owner = guard.growth.page_of(op.hash);
-        let mut chain = table.chain(owner)?;
-        let marks = chain.primary.state.load().has_marks();
+        let mut edit = self.table.edit(op.hash)?;
         let mut previous: Option<Hit<'_>> = None;
         let key = record.key();
-        let found = chain.find(Table::tag(&chain, op.hash), marks, |slot| self.is_key(key, slot, &mut previous))?;
-        match (found, op.kind) {
-            (Found::Hit(spot, _), Kind::Remove) => {
-                table.touch_chain(&chain, owner, guard.growth)?;
-                chain.primary.state.begin_move();
-                chain.remove(spot);
-                let trimmed = table.trim(&mut chain);
-                chain.primary.state.end_move();
-                guard.add_count(-1);
-                trimmed?;
-            }
-            (Found::Miss(_), Kind::Remove) => {}
-            (Found::Hit(spot, _), _) => {
-                table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
-                chain.replace(spot, Slot::new(Table::tag(&chain, op.hash), op.place));
-            }
-            (Found::Miss(free), _) => {
-                match free {
-                    Some(spot) => table.touch(chain.slot_of(spot.page), owner, guard.growth)?,
-                    None => table.touch_chain(&chain, owner, guard.growth)?,
-                }
-                let spot = table
-                    .room(&mut chain, owner, found)?
-                    .ok_or_else(|| Error::impossible(&table.path, "no room for a key that is not there"))?;
-                chain.fill(spot, Slot::new(Table::tag(&chain, op.hash), op.place));
-                let count = guard.add_count(1);
-                if table.is_crowded(&guard, count) {
-                    table.growth_wanted.store(true, Ordering::Relaxed);
-                }
-            }
+        let sought = edit.find(op.hash, |slot| self.is_key(key, slot, &mut previous))?;
+        let reserved = match op.kind {
+            Kind::Remove => edit.reserve_removal(sought)?,
+            _ => Some(edit.reserve_put(sought)?),
+        };
+        if let Some(reserved) = reserved {
+            edit.publish(reserved, op.place)?;
         }
         let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
         let mut freed = None;

@@ -1,7 +1,6 @@
 //! Collecting [`Stats`].
 
 use crate::error::{IoContext, Result};
-use crate::index::slot::Slot;
 use crate::log::append::Appender;
 use crate::stats::{CheckpointStats, CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
 use crate::store::core::Core;
@@ -115,20 +114,6 @@ impl Core {
             helps: get(&own.helps),
             throttles: get(&own.throttles),
         }
-    }
-
-    /// Calls `each` with every slot of every page in use.
-    pub(crate) fn each_slot(&self, each: &mut dyn FnMut(Slot)) -> Result<()> {
-        let table = &self.table;
-        let buckets = table.geometry.homes + table.geometry.stash;
-        for number in 0..table.growth().pages() {
-            let guard = table.lock(number);
-            let chain = table.chain(guard.growth.page_of(number))?;
-            for page in chain.pages() {
-                (0..buckets).flat_map(|bucket| page.page.bucket(bucket).slots()).for_each(|(_, slot)| each(slot));
-            }
-        }
-        Ok(())
     }
 
     /// Bytes that the store occupies on the disk: its files, and unlinked ones that readers keep.

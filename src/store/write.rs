@@ -19,10 +19,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::error::{Error, Location, Result};
-use crate::index::chain::{Found, OVERFLOW_MAX};
+use crate::index::chain::OVERFLOW_MAX;
 use crate::index::lookup::{Probe, SeenSlot};
 use crate::index::slot::{Place, Slot, Tag};
-use crate::index::table::Table;
 use crate::index::{Again, Need, Step};
 use crate::log::append::Appended;
 use crate::log::blob::BlobMap;
@@ -31,7 +30,7 @@ use crate::observe::Timed;
 use crate::store::core::Core;
 use crate::store::read::{Fetched, Hit};
 use crate::store::value::Value;
-use crate::sync::{Ordering, thread_local};
+use crate::sync::thread_local;
 
 /// What a key is to become.
 #[derive(Clone, Copy)]
@@ -182,13 +181,9 @@ impl Core {
         link: Option<BlobLink>,
         attempt: &mut Attempt<'s>,
     ) -> Step<(Changed<'s>, Option<Appended>)> {
-        let table = &self.table;
-        let guard = table.lock(hash);
-        let owner = guard.growth.page_of(hash);
-        let mut chain = table.chain(owner)?;
-        let marks = chain.primary.state.load().has_marks();
+        let mut edit = self.table.edit(hash)?;
         let mut previous: Option<Hit<'s>> = None;
-        let found = chain.find(Table::tag(&chain, hash), marks, |slot| self.is_key(key, slot, &mut previous))?;
+        let sought = edit.find(hash, |slot| self.is_key(key, slot, &mut previous))?;
 
         let as_expected = match attempt.expect {
             Expect::Anything => true,
@@ -200,10 +195,8 @@ impl Core {
             let (previous_blob, stored, stored_blob) = (None, None, None);
             return Ok((Changed { previous, previous_blob, stored, stored_blob, done: as_expected }, None));
         }
-        let old_bytes = previous.as_ref().map_or(0, |hit| hit.header.total());
-        let old_blob = previous.as_ref().and_then(Hit::blob);
         let mut previous_blob = None;
-        if let Some(hit) = previous.as_ref().filter(|_| old_blob.is_some()) {
+        if let Some(hit) = previous.as_ref().filter(|hit| hit.header.kind == Kind::PutBlob) {
             match attempt.checked.take() {
                 Some((checked, map)) if checked.place() == hit.place() => previous_blob = Some(map),
                 _ => {
@@ -213,93 +206,29 @@ impl Core {
             }
         }
 
-        let (appended, stored) = match (found, removing) {
-            (Found::Hit(spot, _), true) => {
-                let repair = self.tuning.repair;
-                let moving = repair && (chain.must_move(spot) || !chain.overflow.is_empty());
-                if moving {
-                    table.touch_chain(&chain, owner, guard.growth)?;
-                } else {
-                    table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
-                }
-                let appended = self.log.append(encoded.singles(), 1, true)?;
-                if moving {
-                    chain.primary.state.begin_move();
-                    let moves = chain.remove(spot);
-                    let trimmed = table.trim(&mut chain);
-                    chain.primary.state.end_move();
-                    table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
-                    trimmed?;
-                } else if repair {
-                    chain.remove(spot);
-                } else {
-                    chain.remove_unrepaired(spot);
-                }
-                // A removal is dead weight from the start.
-                self.log.add_dead(appended.place, encoded.len());
-                let count = guard.add_count(-1);
-                if table.is_sparse(guard.growth, count) {
-                    self.want_shrink();
-                }
-                (appended, None)
-            }
-            (Found::Hit(spot, _), false) => {
-                table.touch(chain.slot_of(spot.page), owner, guard.growth)?;
-                let appended = self.log.append(encoded.singles(), 0, false)?;
-                chain.replace(spot, Slot::new(Table::tag(&chain, hash), appended.place));
-                (appended, Some(appended.place))
-            }
-            (Found::Miss(free), _) => {
-                let length = chain.overflow.len();
-                let is_long = free.is_none() && length as u32 >= self.tuning.chain_help;
-                // The longer the chain, the more its inserts do about it, before they make it longer still.
-                if is_long && attempt.helped <= length.max(1).ilog2() {
-                    attempt.helped += 1;
-                    drop(guard);
-                    // Growth that stands still keeps no change from being made, up to a point.
-                    if let Err(error) = self.retry(|| self.shorten_chains(EVACUATED << attempt.helped.min(6)))
-                        && length >= OVERFLOW_MAX
-                    {
-                        return Err(error.into());
-                    }
-                    return Err(Need::Again(Again::LongChain).into());
-                }
-                if free.is_none() && length >= OVERFLOW_MAX {
-                    return Err(table.chain_full().into());
-                }
-                match free {
-                    Some(spot) => table.touch(chain.slot_of(spot.page), owner, guard.growth)?,
-                    None => table.touch_chain(&chain, owner, guard.growth)?,
-                }
-                let Some(spot) = table.room(&mut chain, owner, found)? else {
-                    return Err(Error::impossible(&table.path, "no room for a key that is not there").into());
-                };
-                let appended = self.log.append(encoded.singles(), 0, false)?;
-                let into_tombstone = chain.fill(spot, Slot::new(Table::tag(&chain, hash), appended.place));
-                if into_tombstone {
-                    table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
-                }
-                let count = guard.add_count(1);
-                if table.is_crowded(&guard, count) {
-                    self.want_growth();
-                }
-                (appended, Some(appended.place))
-            }
-        };
-        if let Some(hit) = &previous {
-            self.log.add_dead(hit.place(), old_bytes);
+        if sought.is_full() && self.is_to_help_first(edit.overflow_pages(), attempt) {
+            let length = edit.overflow_pages();
+            drop(edit);
+            self.help_with_long_chain(length, attempt)?;
+            return Err(Need::Again(Again::LongChain).into());
         }
+
+        let reserved = if removing { edit.reserve_removal(sought)? } else { Some(edit.reserve_put(sought)?) };
+        let Some(reserved) = reserved else {
+            return Err(Error::impossible(&self.path, "a removal of a key that was found and is not there").into());
+        };
+        let appended = self.log.append(encoded.singles(), u64::from(removing), removing)?;
+        edit.publish(reserved, appended.place)?;
+        if removing {
+            // A removal is dead weight from the start.
+            self.log.add_dead(appended.place, encoded.len());
+        }
+        previous.iter().for_each(|hit| self.supersede(hit));
         if let Some(link) = link {
             self.log.blobs.linked(link);
         }
-        if let Some(link) = old_blob {
-            self.log.blobs.freed(link);
-        }
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
-        let stored = match stored.filter(|_| attempt.want_stored) {
-            Some(place) => self.stored_hit(place),
-            None => None,
-        };
+        let stored = if attempt.want_stored && !removing { self.stored_hit(appended.place) } else { None };
         let stored_blob = attempt.stored_blob.take();
         Ok((Changed { previous, previous_blob, stored, stored_blob, done: true }, Some(appended)))
     }
@@ -336,19 +265,27 @@ impl Core {
         Ok(is_key)
     }
 
-    /// Growth should start: by the background thread, or by the next change.
-    pub(crate) fn want_growth(&self) {
-        self.table.growth_wanted.store(true, Ordering::Relaxed);
-        if self.tuning.background {
-            self.wake.growth.ring();
+    /// What a published change leaves behind: the space of the record before it, and its blob.
+    pub(crate) fn supersede(&self, old: &Hit<'_>) {
+        self.log.add_dead(old.place(), old.header.total());
+        if let Some(link) = old.blob() {
+            self.log.blobs.freed(link);
         }
     }
 
-    /// The table should shrink: by the background thread, or by the next change.
-    pub(crate) fn want_shrink(&self) {
-        self.table.shrink_wanted.store(true, Ordering::Relaxed);
-        if self.tuning.background {
-            self.wake.growth.ring();
+    /// True if an insert that would make a chain longer does something about growth before. The longer the chain, the
+    /// more often.
+    fn is_to_help_first(&self, length: usize, attempt: &Attempt<'_>) -> bool {
+        length as u32 >= self.tuning.chain_help && attempt.helped <= length.max(1).ilog2()
+    }
+
+    /// Growth that stands still keeps no change from being made, up to a point.
+    #[cold]
+    fn help_with_long_chain(&self, length: usize, attempt: &mut Attempt<'_>) -> Result<()> {
+        attempt.helped += 1;
+        match self.retry(|| self.shorten_chains(EVACUATED << attempt.helped.min(6))) {
+            Err(error) if length >= OVERFLOW_MAX || !error.can_wait() => Err(error),
+            _ => Ok(()),
         }
     }
 
