@@ -42,23 +42,31 @@
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("tophash supports 64-bit little-endian Linux only");
 
+mod address;
+mod background;
 mod batch;
 mod check;
 mod checkpoint;
 mod checksum;
+mod compaction;
+mod engine;
 mod error;
-mod index;
+mod layout;
 mod log;
 #[doc(hidden)]
 pub mod mutant;
+mod need;
 mod observe;
-mod offline;
 mod options;
+mod recovery;
 mod stats;
 mod store;
 mod sync;
 #[doc(hidden)]
 pub mod sys;
+mod table;
+mod tuning;
+mod value;
 
 pub use batch::Batch;
 pub use check::{
@@ -68,20 +76,23 @@ pub use check::{
 pub use check::{Finding, Loss, LostKey, RepairReport, Report, repair, repair_with, verify, verify_with};
 #[doc(hidden)]
 pub use check::{doctor_disk, repair_disk, verify_disk};
+#[doc(hidden)]
+pub use compaction::offline::compact_disk;
+pub use compaction::offline::{OfflineReport, Shape, compact, compact_skipping_damaged, compact_with};
+pub use engine::scan::Entries;
 pub use error::{Error, Location, Result};
-#[doc(hidden)]
-pub use offline::compact_disk;
-pub use offline::{OfflineReport, Shape, compact, compact_skipping_damaged, compact_with};
-#[doc(hidden)]
-pub use options::Tuning;
-pub use options::{Options, SyncPolicy};
+pub use options::Options;
 pub use stats::{
     CheckpointStats, CommitStats, CompactionReport, CompactionStats, IndexStats, LogStats, RecoveryStats, Stats,
     WaitStats,
 };
-pub use store::{Entries, Entry, Store, Value};
+pub use store::Store;
 #[doc(hidden)]
 pub use sync::{PartOrder, PartPlan};
+pub use tuning::SyncPolicy;
+#[doc(hidden)]
+pub use tuning::Tuning;
+pub use value::{Entry, Value};
 
 /// The code in README.md, compiled and run with the other documentation tests.
 #[cfg(doctest)]

@@ -1,101 +1,16 @@
 //! How a store is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checksum::Uuid;
 use crate::error::{Error, Result};
-use crate::index::table::RECORDS_MAX;
-use crate::store::Store;
-use crate::sync::PartPlan;
 use crate::sys::{Disk, RealDisk};
+use crate::table::load::RECORDS_MAX;
+use crate::tuning::{SyncPolicy, Tuning};
 
-/// When writes are made safe against power loss. (Against the death of the process every write is safe as
-/// soon as the call returns, whatever the policy.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SyncPolicy {
-    /// Every writing call returns after its record is durable. Concurrent writers share one fdatasync.
-    Always,
-    /// A background thread syncs at this interval while there is something to sync. Power loss can take the
-    /// writes of the last interval; what is left is a prefix of the writes.
-    Every(Duration),
-    /// Only [`Store::sync`], [`Store::checkpoint`], automatic checkpoints and [`Store::close`] sync.
-    Manual,
-}
-
-impl Default for SyncPolicy {
-    /// `Every(100 ms)`.
-    fn default() -> Self {
-        SyncPolicy::Every(Duration::from_millis(100))
-    }
-}
-
-/// Constants that tests make tiny, so that growth, overflow, segment switches and checkpoints happen all the
-/// time. Not part of the public interface: no promise covers them.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy)]
-pub struct Tuning {
-    /// log2 of the number of primary pages of a new store.
-    pub level_min: u8,
-    /// Home buckets of a page, at least 2.
-    pub home_buckets: u8,
-    /// Stash buckets of a page; with the home buckets at most 63.
-    pub stash_buckets: u8,
-    /// Growth starts when the live slots exceed this many thousandths of all primary slots.
-    pub grow_permille: u32,
-    /// The table shrinks when fewer live slots than this many thousandths of the slots of half its pages are
-    /// left; 0 for never.
-    pub shrink_permille: u32,
-    /// log2 of the number of overflow pages in the first overflow group.
-    pub overflow_log2_min: u8,
-    /// An insert that finds a chain of this many overflow pages full helps growth along.
-    pub chain_help: u32,
-    /// Tombstones of a page (in thousandths of its slots) past which it is rewritten in place.
-    pub rewrite_permille: u32,
-    /// False: removals leave tombstones where they are, as in Go's map. To show what path repair is good for.
-    pub repair: bool,
-    /// Values larger than this go to a blob file of their own.
-    pub blob_bytes_min: u64,
-    /// Frames of that many bytes and more are written to the file of the active segment, not through its mapping.
-    pub written_bytes_min: u64,
-    /// False: no background threads; whatever they would do happens in the calls that need it.
-    pub background: bool,
-    /// log2 of the largest number of lock stripes.
-    pub stripes_log2_max: u8,
-    /// Log bytes that only removals may use while no further segment can be prepared.
-    pub reserve_bytes: u64,
-    /// Hash key of a new store, for reproducible tests; random if none.
-    pub hash_key: Option<(u64, u64)>,
-    /// Parts in which a recovery replays the log's tail, and when each begins.
-    pub parts: PartPlan,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Tuning {
-            level_min: 4,
-            home_buckets: 60,
-            stash_buckets: 3,
-            grow_permille: 820,
-            shrink_permille: 410,
-            overflow_log2_min: 4,
-            chain_help: 2,
-            rewrite_permille: 125,
-            repair: true,
-            blob_bytes_min: 256 << 10,
-            written_bytes_min: 32 << 10,
-            background: true,
-            stripes_log2_max: 10,
-            reserve_bytes: 32 << 10,
-            hash_key: None,
-            parts: PartPlan::default(),
-        }
-    }
-}
-
-/// A builder for [`Store`].
+/// A builder for [`Store`](crate::Store).
 ///
 /// ```
 /// # fn main() -> tophash::Result<()> {
@@ -187,7 +102,7 @@ impl Options {
 
     /// Sizes the table of a *new* store for this many entries, so that it does not grow while it is filled.
     /// Costs no journal and hardly any disk before use: the pages are holes in the file. No effect on an
-    /// existing store (see [`Store::reserve`]).
+    /// existing store (see [`Store::reserve`](crate::Store::reserve)).
     #[must_use]
     pub fn capacity(mut self, entries: u64) -> Self {
         self.capacity = entries;
@@ -295,23 +210,7 @@ impl Options {
         self
     }
 
-    /// Opens the store, creating or recovering it as need be.
-    ///
-    /// A clean open reads a few pages; after a crash the log's tail since the last checkpoint is replayed. After a clean
-    /// open the files stay as they were closed until the store is marked as in use: by a background thread soon, or by the
-    /// first change.
-    ///
-    /// # Errors
-    /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotAStore`],
-    /// [`Error::NewerFormat`], [`Error::WrongStore`], [`Error::Corrupt`], [`Error::LostData`],
-    /// [`Error::InvalidOption`], [`Error::DiskFull`], [`Error::Io`]. After an error nothing was changed,
-    /// except that an interrupted recovery may have been carried further.
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
-        self.validate()?;
-        Store::open_with(path.as_ref(), self)
-    }
-
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         fn invalid(option: &'static str, value: impl ToString, reason: &'static str) -> Result<()> {
             Err(Error::InvalidOption { option, value: value.to_string(), reason })
         }

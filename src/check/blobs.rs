@@ -10,7 +10,8 @@ use super::sink::{Input, Sink};
 use super::state::State;
 use crate::checkpoint::header::FIRST_META_PAGE;
 use crate::error::{Location, Result};
-use crate::log::blob::{BLOB_HEADER_BYTES, blob_path, header_matches};
+use crate::layout::blob_path;
+use crate::log::blob::{BLOB_HEADER_BYTES, header_matches};
 use crate::log::record::BlobLink;
 use crate::sys::Disk;
 

@@ -11,14 +11,15 @@ use super::kind;
 use super::sink::Sink;
 use super::slots::{Entry, LiveSlot, Spot};
 use super::state::{PAGE, State};
+use crate::address::Place;
 use crate::error::Location;
-use crate::index::growth::Growth;
-use crate::index::page::{BUCKET_SLOTS, BUCKETS, PAGE_WORDS, PageRef};
-use crate::index::slot::{Place, Slot};
-use crate::index::split::SPLIT_BITS;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sync::AtomicU64;
 use crate::sys::PAGE_BYTES;
+use crate::table::growth::Growth;
+use crate::table::page::{BUCKET_SLOTS, BUCKETS, PAGE_WORDS, PageRef};
+use crate::table::slot::Slot;
+use crate::table::split::SPLIT_BITS;
 
 /// Entries of a chain that are compared with one another. No chain is that long, unless made so on purpose.
 const ENTRIES_MAX: usize = 1 << 20;

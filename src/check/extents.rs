@@ -7,9 +7,9 @@ use super::sink::Sink;
 use super::state::{PAGE, State};
 use crate::checkpoint::meta::check_page;
 use crate::error::{Location, Result};
-use crate::index::page::{PageImage, PageKind};
-use crate::index::region::{BITMAP_BITS, BITMAP_WORDS, GroupShape, Region, RegionKind};
 use crate::sys::PAGE_BYTES;
+use crate::table::page::{PageImage, PageKind};
+use crate::table::region::{BITMAP_BITS, BITMAP_WORDS, GroupShape, Region, RegionKind};
 
 /// Where the words of a bitmap page begin that hold bits.
 const BITS_START: usize = PAGE_BYTES - 8 * BITMAP_WORDS;

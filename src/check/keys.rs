@@ -11,11 +11,11 @@ use std::sync::Arc;
 use super::kind;
 use super::sink::{Input, Sink};
 use super::slots::Entry;
+use crate::address::Place;
 use crate::checksum::KeyHasher;
 use crate::error::Result;
-use crate::index::slot::Place;
+use crate::layout::segment_path;
 use crate::log::reader::key_at;
-use crate::log::segment::segment_path;
 use crate::sys::{Disk, DiskFile};
 
 /// Segment files that are kept open.

@@ -9,7 +9,7 @@
 //! 4. **scan**: every segment from its first record to its end, with the slots that point there beside;
 //!    **records** compares each live slot with its record's key.
 //!    **unnamed**: the last put of each key has a slot.
-//! 5. The log's tail, as an open would read it (checkpoint/tail.rs). **blobs**: linked ones and leftovers.
+//! 5. The log's tail, as an open would read it (recovery/tail.rs). **blobs**: linked ones and leftovers.
 //!
 //! Memory is bounded whatever the files say: slots are checked in passes if there are many, findings beyond a
 //! thousand are only counted, records and blobs are read in pieces.
@@ -55,14 +55,14 @@ use self::slots::{Collector, LiveSlot, SLOTS_MAX};
 use self::state::State;
 use self::unnamed::Unnamed;
 use self::walk::{Walk, Walked};
+use crate::address::Place;
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
-use crate::checkpoint::tail::{Tail, TailAccess, TailSource};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
-use crate::index::slot::Place;
-use crate::log::blob::parse_blob_name;
+use crate::layout::{COMPACTING, TEMPORARY, index_path, lock_path, log_path, parse_blob_name};
 use crate::log::record::BlobLink;
-use crate::store::create::{COMPACTING, TEMPORARY, check_vacant, index_path, lock_path, log_path};
+use crate::recovery::create::check_vacant;
+use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::sync::AtomicU64;
 use crate::sys::{Disk, LockGuard, LockMode, LockOutcome, PathKind, RealDisk};
 

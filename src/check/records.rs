@@ -6,9 +6,9 @@ use super::kind;
 use super::sink::Sink;
 use super::slots::{LiveSlot, Spot};
 use crate::checksum::KeyHasher;
-use crate::index::growth::Growth;
-use crate::index::slot::Tag;
 use crate::log::record::{BlobLink, Kind, Record};
+use crate::table::growth::Growth;
+use crate::table::slot::Tag;
 
 /// A live record's link to a blob.
 #[derive(Clone, Copy, Debug)]

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use super::kind;
 use super::sink::{Input, Sink};
 use super::state::State;
+use crate::address::Place;
+use crate::address::Position;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::{Location, Result};
-use crate::index::slot::Place;
-use crate::log::Position;
-use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, segment_path};
+use crate::layout::segment_path;
+use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader};
 use crate::sys::Disk;
 
 /// A segment, and how far its records have been read.

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::state::PAGE;
+use crate::address::Place;
 use crate::error::Location;
-use crate::index::page::BUCKET_SLOTS;
-use crate::index::slot::{Place, Slot};
+use crate::table::page::BUCKET_SLOTS;
+use crate::table::slot::Slot;
 
 /// Slots in memory at a time: 24 bytes each.
 pub(super) const SLOTS_MAX: usize = 4 << 20;
@@ -149,7 +150,7 @@ fn place_of(stretch: usize) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::slot::Tag;
+    use crate::table::slot::Tag;
 
     fn slot(i: u64, segment: u32, offset: u64) -> LiveSlot {
         LiveSlot::new(Slot::new(Tag::of(i, 0), Place::new(segment, offset)), Spot::new(i, 7), 9, 3)

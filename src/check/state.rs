@@ -1,5 +1,5 @@
 //! Which checkpoint counts: header slots, journal, meta data. The counterpart of the first steps of an open
-//! (store/open.rs), which changes nothing and reports what an open puts up with.
+//! (recovery/open.rs), which changes nothing and reports what an open puts up with.
 //!
 //! A journal that is complete for the generation after the header's counts as if it had been applied. A block
 //! that an interrupted write can have left (a header slot or a journal head, all of whose constant bytes are
@@ -11,12 +11,12 @@ use std::path::Path;
 use super::kind;
 use super::sink::{Input, Sink};
 use crate::checkpoint::header::{FIRST_META_PAGE, Headers, IndexHeader, read_headers};
-use crate::checkpoint::journal::{Journal, JournalHead, journal_path};
+use crate::checkpoint::journal::{Journal, JournalHead};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::error::{Location, Result};
-use crate::index::page::{PageImage, image};
-use crate::store::create::{COMPACTING, index_path};
+use crate::layout::{COMPACTING, index_path, journal_path};
 use crate::sys::{Disk, PAGE_BYTES};
+use crate::table::page::{PageImage, image};
 
 /// The page size as files count.
 pub(super) const PAGE: u64 = PAGE_BYTES as u64;

@@ -20,15 +20,16 @@ use super::segments::{Known, Segments};
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
 use super::walk::{Walk, Walked};
+use crate::address::Place;
+use crate::address::Position;
 use crate::checksum::KeyHasher;
 use crate::error::{IoContext, Location, Result};
-use crate::index::growth::Growth;
-use crate::index::slot::{Place, Tag};
-use crate::log::Position;
 use crate::log::reader::{PreadSource, RecordSource, key_at};
 use crate::log::record::{ALIGN, Kind};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::Disk;
+use crate::table::growth::Growth;
+use crate::table::slot::Tag;
 
 /// Puts that nothing explains and that are kept; the rest is counted.
 const LEFT_MAX: usize = 1 << 20;

@@ -15,10 +15,10 @@ use super::kind;
 use super::sink::Sink;
 use super::slots::LiveSlot;
 use super::state::{PAGE, State};
+use crate::address::Place;
 use crate::error::{Location, Result};
-use crate::index::page::{PAGE_HEADER_BYTES, PageKind, image};
-use crate::index::slot::Place;
 use crate::sys::PAGE_BYTES;
+use crate::table::page::{PAGE_HEADER_BYTES, PageKind, image};
 
 /// Pages read at a time.
 const RUN_PAGES: u64 = 64;
@@ -164,7 +164,7 @@ impl Walk<'_> {
         link: u64,
         walked: &mut Walked,
         sink: &mut Sink<'_>,
-    ) -> Result<Option<crate::index::page::PageImage>> {
+    ) -> Result<Option<crate::table::page::PageImage>> {
         let location = Location { offset: Some(from * PAGE + 40), ..Location::page(self.index_path(), from) };
         let Some((extent, offset)) = self.overflow.locate(link) else {
             sink.damage(kind::CHAIN_LINK, location, "an overflow page that exists", format!("overflow page {link}"));

@@ -23,12 +23,12 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::address::Position;
 use crate::checksum::{HASH_SIPHASH13, Uuid, crc32};
 use crate::error::{Error, IoContext, Location, REPAIR_HINT, Result};
-use crate::index::page::Geometry;
-use crate::log::Position;
 use crate::mutant::{Mutant, broken};
 use crate::sys::{DiskFile, PAGE_BYTES, read_up_to, write_all_at};
+use crate::table::page::Geometry;
 
 pub(crate) const MAGIC: [u8; 8] = *b"tophash1";
 /// The format that this build writes, and the newest that it reads.

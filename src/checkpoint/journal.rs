@@ -18,16 +18,16 @@
 //!
 //! The file's blocks are allocated before a page may become dirty, so writing it cannot run out of space.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::header::FIRST_META_PAGE;
+use crate::address::Position;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
-use crate::index::page::image;
-use crate::log::Position;
 use crate::mutant::{Mutant, broken};
 use crate::sys::{DiskFile, PAGE_BYTES, Paced, read_up_to, write_all_at};
+use crate::table::page::image;
 
 pub(crate) const HEAD_MAGIC: [u8; 8] = *b"tophJNL1";
 const TRAILER_MAGIC: [u8; 8] = *b"tophJEND";
@@ -319,16 +319,14 @@ impl JournalWriter<'_> {
     }
 }
 
-/// The name of the journal in a store's directory.
-pub(crate) fn journal_path(store: &Path) -> PathBuf {
-    store.join("journal")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::index::page::PageKind;
+    use crate::layout::journal_path;
     use crate::sys::{Disk, OpenMode, RealDisk};
+    use crate::table::page::PageKind;
 
     fn journal(dir: &Path) -> Journal {
         let path = journal_path(dir);

@@ -17,16 +17,16 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 use super::header::{FIRST_META_PAGE, IndexHeader};
+use crate::address::Place;
+use crate::address::Position;
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
-use crate::index::growth::Growth;
-use crate::index::page::{BUCKET_SLOTS, PageImage, PageKind, image};
-use crate::index::region::{GROUPS_MAX, Region, RegionKind};
-use crate::index::slot::Place;
-use crate::log::Position;
 use crate::log::blob::{BlobSnapshot, FREED_MAX};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
+use crate::table::growth::Growth;
+use crate::table::page::{BUCKET_SLOTS, PageImage, PageKind, image};
+use crate::table::region::{GROUPS_MAX, Region, RegionKind};
 
 /// Pages kept for meta data: enough for all segments and as many blob ids as can wait.
 pub(crate) const META_PAGES: u64 = 128;

@@ -14,15 +14,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Position;
 use super::frame::write_below_mapping;
 use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::segments::{Log, Prepared};
+use crate::address::Place;
+use crate::address::Position;
 use crate::error::{Error, IoContext};
-use crate::index::slot::Place;
-use crate::index::{Again, Need, Step};
 use crate::mutant::{Mutant, broken};
+use crate::need::{Again, Need, Step};
 use crate::sync::{Instant, Ordering};
 use crate::sys::{LogMap, LogWriter};
 

@@ -22,13 +22,14 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::record::BlobLink;
 use super::segments::Log;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
+use crate::layout::blob_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
@@ -230,18 +231,6 @@ impl Blobs {
     }
 }
 
-/// The file of a blob.
-pub(crate) fn blob_path(dir: &Path, id: u64) -> PathBuf {
-    dir.join(format!("{id:016x}.blob"))
-}
-
-/// The id in a blob's file name.
-pub(crate) fn parse_blob_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".blob")?;
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (digits.len() == 16 && digits.bytes().all(hex)).then(|| u64::from_str_radix(digits, 16).ok())?
-}
-
 fn encode_header(uuid: Uuid, link: BlobLink) -> [u8; BLOB_HEADER_BYTES] {
     let mut bytes = [0; BLOB_HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
@@ -398,16 +387,6 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_round_trip() {
-        let path = blob_path(Path::new("log-1"), 0xabc);
-        assert_eq!(path, Path::new("log-1/0000000000000abc.blob"));
-        assert_eq!(parse_blob_name("0000000000000abc.blob"), Some(0xabc));
-        for name in ["abc.blob", "0000000000000ABC.blob", "0000000000000abc.log"] {
-            assert_eq!(parse_blob_name(name), None, "{name}");
-        }
-    }
 
     #[test]
     fn a_header_belongs_to_one_link() {

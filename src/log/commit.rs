@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Position;
 use super::segments::Log;
+use crate::address::Position;
 use crate::error::Error;
 use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};

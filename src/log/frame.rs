@@ -23,11 +23,11 @@ use std::path::Path;
 use super::record::{Entry, MARK_BYTES};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::segments::{Log, Made, Prepared};
+use crate::address::Place;
 use crate::error::{IoContext, Result};
-use crate::index::slot::Place;
 use crate::mutant::{Mutant, broken};
-use crate::options::SyncPolicy;
 use crate::sys::{DiskFile, write_all_at, write_mapped_all_at};
+use crate::tuning::SyncPolicy;
 
 /// Bytes of one write. The page cache keeps the file in pieces of that size, if it can, and maps it by huge pages then.
 const PIECE_BYTES: usize = 4 << 20;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::segments::Log;
+use crate::address::Place;
 use crate::error::{Error, IoContext, Location, Result};
-use crate::index::slot::Place;
 use crate::sys::pins::Pinned;
 use crate::sys::{Disk, DiskFile, LogMap, OpenMode};
 

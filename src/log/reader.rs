@@ -7,9 +7,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Position;
 use super::record::{CRC_BYTES, HEADER_BYTES_MAX, Header, Invalid, KEY_BYTES_MAX, MARK_BYTES, Record, highest_mark};
 use super::segment::SEGMENT_HEADER_BYTES;
+use crate::address::Position;
 use crate::sys::{DiskFile, LogMap, PAGE_BYTES, read_around, read_up_to};
 
 /// Bytes that are read at a time.

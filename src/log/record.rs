@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use super::Position;
+use crate::address::Position;
 use crate::checksum::{crc32, place_mask};
 use crate::error::{Error, Result};
 use crate::sys::LogMap;

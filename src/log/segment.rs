@@ -19,12 +19,12 @@
 //! The header is written when the segment becomes the active one; before that the file is all zeroes. A file
 //! takes records only after its size and its directory entry are durable.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Position;
+use crate::address::Place;
+use crate::address::Position;
 use crate::checksum::{Uuid, crc32};
-use crate::index::slot::Place;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::DiskFile;
 
@@ -168,17 +168,6 @@ impl SegmentHeader {
             bulk: word(72) >> 32 & 2 != 0,
         })
     }
-}
-
-/// The file of a segment.
-pub(crate) fn segment_path(dir: &Path, sequence: u32) -> PathBuf {
-    dir.join(format!("{sequence:08}.log"))
-}
-
-/// The sequence in a segment's file name.
-pub(crate) fn parse_segment_name(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".log")?;
-    (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
 /// A segment that holds records.
@@ -357,16 +346,5 @@ mod tests {
         }
         assert_eq!(SegmentHeader::decode(&[0; 200]), HeaderState::Unused);
         assert_eq!(SegmentHeader::decode(&bytes[..100]), HeaderState::Invalid);
-    }
-
-    #[test]
-    fn names_round_trip() {
-        let path = segment_path(Path::new("log-1"), 42);
-        assert_eq!(path, Path::new("log-1/00000042.log"));
-        assert_eq!(parse_segment_name("00000042.log"), Some(42));
-        assert_eq!(parse_segment_name("4294967295.log"), Some(u32::MAX));
-        for name in ["42.log", "00000042.blob", "0000004x.log", "99999999999.log", ".log"] {
-            assert_eq!(parse_segment_name(name), None, "{name}");
-        }
     }
 }

@@ -18,22 +18,24 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::Position;
 use super::append::Appender;
 use super::blob::Blobs;
 use super::commit::Commit;
 use super::record::{Invalid, Record};
-use super::segment::{SEGMENT_HEADER_BYTES, Segment, segment_path};
+use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::space::Outgoing;
+use crate::address::Place;
+use crate::address::Position;
 use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
-use crate::index::slot::{Place, Slot};
+use crate::layout::segment_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
-use crate::options::{SyncPolicy, Tuning};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
+use crate::table::slot::Slot;
+use crate::tuning::{SyncPolicy, Tuning};
 
 /// The smallest and the largest segment that the store chooses by itself.
 const SEGMENT_BYTES_FIRST: u64 = 256 << 10;

@@ -16,9 +16,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
+use crate::address::Position;
 use crate::error::{Error, IoContext, Result};
 use crate::observe;
 use crate::sync::Ordering;

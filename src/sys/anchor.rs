@@ -13,113 +13,19 @@
 //! * Other paths (the new store of a repair) are resolved as ever.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::retry_on_intr;
 
 use super::access::{self, Access};
-use super::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, OpenMode, PathKind, mapping, real};
+use super::at::At;
+use super::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, OpenMode, PathKind, file, mapping};
 use crate::mutant::{Mutant, broken};
 use crate::sync::Mutex;
-
-/// The directory in which a name was to be found or made has been removed. Inside an [`io::Error`].
-#[derive(Debug)]
-pub(crate) struct Removed;
-
-impl fmt::Display for Removed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the directory was removed")
-    }
-}
-
-impl std::error::Error for Removed {}
-
-/// A name, and the directory from which it is resolved.
-#[derive(Debug)]
-pub(super) struct At<'p> {
-    /// `None`: the working directory, for a path that belongs to no store that is open.
-    dir: Option<Arc<OwnedFd>>,
-    name: &'p Path,
-}
-
-impl<'p> At<'p> {
-    /// A path, resolved by the system.
-    pub(super) fn path(path: &'p Path) -> Self {
-        At { dir: None, name: path }
-    }
-
-    fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_ref().map_or(CWD, |dir| dir.as_fd())
-    }
-
-    /// Calls the system with the directory and the name.
-    fn call<T>(&self, mut call: impl FnMut(BorrowedFd<'_>, &Path) -> rustix::io::Result<T>) -> io::Result<T> {
-        retry_on_intr(|| call(self.dir(), self.name)).map_err(|error| self.explain(error))
-    }
-
-    /// Tells a name that is not there from a directory that is no more.
-    fn explain(&self, error: Errno) -> io::Error {
-        match &self.dir {
-            Some(dir) if error == Errno::NOENT && is_removed(dir) => io::Error::other(Removed),
-            _ => error.into(),
-        }
-    }
-
-    /// Opens what the name stands for. The flags say how; the mode counts if it is made.
-    pub(super) fn open(&self, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        self.call(|dir, name| rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, mode))
-    }
-
-    /// Opens a directory, for syncing it and for finding names in it.
-    pub(super) fn open_dir(&self, flags: OFlags) -> io::Result<OwnedFd> {
-        self.open(OFlags::RDONLY | OFlags::DIRECTORY | flags, Mode::empty())
-    }
-
-    /// What the name itself stands for, a symbolic link not followed. `None` if there is nothing.
-    pub(super) fn look(&self) -> io::Result<Option<Stat>> {
-        self.stat(AtFlags::SYMLINK_NOFOLLOW)
-    }
-
-    fn stat(&self, flags: AtFlags) -> io::Result<Option<Stat>> {
-        match retry_on_intr(|| rustix::fs::statat(self.dir(), self.name, flags)) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn kind(&self, flags: AtFlags) -> io::Result<PathKind> {
-        Ok(match self.stat(flags)? {
-            None => PathKind::Missing,
-            Some(stat) if access::is_dir(&stat) => PathKind::Directory,
-            Some(_) => PathKind::Other,
-        })
-    }
-
-    pub(super) fn make_dir(&self, mode: Mode) -> io::Result<()> {
-        self.call(|dir, name| rustix::fs::mkdirat(dir, name, mode))
-    }
-
-    /// Removes a file's name.
-    pub(super) fn unlink(&self) -> io::Result<()> {
-        self.remove(AtFlags::empty())
-    }
-
-    fn remove(&self, flags: AtFlags) -> io::Result<()> {
-        // The plain error: a name that is no more was removed, whoever did it.
-        Ok(retry_on_intr(|| rustix::fs::unlinkat(self.dir(), self.name, flags))?)
-    }
-}
-
-/// True if a directory has no name any more.
-fn is_removed(dir: &OwnedFd) -> bool {
-    rustix::fs::fstat(dir).is_ok_and(|stat| stat.st_nlink == 0)
-}
 
 /// The descriptors of a store's directories.
 #[derive(Debug)]
@@ -136,7 +42,7 @@ struct Anchor {
 impl Anchor {
     fn new(home: &Path) -> io::Result<Self> {
         let dir = Arc::new(At::path(home).open_dir(OFlags::empty())?);
-        let parent = At { dir: Some(Arc::clone(&dir)), name: Path::new("..") };
+        let parent = At::new(Arc::clone(&dir), Path::new(".."));
         let parent = parent.open_dir(OFlags::empty()).ok().map(Arc::new);
         Ok(Anchor { home: home.to_path_buf(), dir, parent, inner: Mutex::default() })
     }
@@ -149,7 +55,7 @@ impl Anchor {
         if let Some(known) = self.inner.lock().get(relative) {
             return Ok(Arc::clone(known));
         }
-        let opened = Arc::new(At { dir: Some(Arc::clone(&self.dir)), name: relative }.open_dir(OFlags::empty())?);
+        let opened = Arc::new(At::new(Arc::clone(&self.dir), relative).open_dir(OFlags::empty())?);
         Ok(Arc::clone(self.inner.lock().entry(relative.to_path_buf()).or_insert(opened)))
     }
 
@@ -183,9 +89,9 @@ impl AnchoredDisk {
     fn at<'p>(&self, path: &'p Path) -> io::Result<At<'p>> {
         let Some((anchor, relative)) = self.inside(path) else { return Ok(At::path(path)) };
         let (Some(name), Some(dir)) = (relative.file_name(), relative.parent()) else {
-            return Ok(At { dir: Some(Arc::clone(&anchor.dir)), name: Path::new(".") });
+            return Ok(At::new(Arc::clone(&anchor.dir), Path::new(".")));
         };
-        Ok(At { dir: Some(anchor.directory(dir)?), name: Path::new(name) })
+        Ok(At::new(anchor.directory(dir)?, Path::new(name)))
     }
 
     /// The same for calls to which a directory that is not there is a name that is not there.
@@ -229,7 +135,7 @@ impl Disk for AnchoredDisk {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let at = self.at(path)?;
-        real::file(match mode {
+        file::file(match mode {
             OpenMode::Read => access::open_file(&at, false)?,
             OpenMode::Write => access::open_file(&at, true)?,
             OpenMode::CreateNew => access::create_file(&at, self.access)?,
@@ -280,7 +186,7 @@ impl Disk for AnchoredDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (old, new) = (self.at(from)?, self.at(to)?);
-        old.call(|dir, name| rustix::fs::renameat(dir, name, new.dir(), new.name))?;
+        old.call(|dir, name| rustix::fs::renameat(dir, name, new.dir(), new.name()))?;
         self.forget(from);
         self.forget(to);
         Ok(())
@@ -308,7 +214,7 @@ impl Disk for AnchoredDisk {
     fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let directory = self.directory(parent)?;
-        real::lock(&self.at(path)?, directory, mode, self.access)
+        file::lock(&self.at(path)?, directory, mode, self.access)
     }
 
     fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {

@@ -13,7 +13,9 @@
 
 mod access;
 mod anchor;
+mod at;
 mod buffer;
+mod file;
 mod fork;
 mod limits;
 mod locks;
@@ -29,7 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use access::Access;
-pub(crate) use anchor::Removed;
+pub(crate) use at::Removed;
 pub(crate) use buffer::PageBuffer;
 pub(crate) use fork::ForkGuard;
 pub(crate) use limits::memory_limit;

@@ -8,10 +8,10 @@ use crate::check::sink::Sink;
 use crate::check::state::State;
 use crate::check::walk::is_bucket_page;
 use crate::error::Result;
-use crate::index::chain::Layout;
-use crate::index::page::{BUCKET_SLOTS, BUCKETS, PAGE_HEADER_BYTES};
-use crate::index::slot::Slot;
 use crate::sys::PAGE_BYTES;
+use crate::table::chain::Layout;
+use crate::table::page::{BUCKET_SLOTS, BUCKETS, PAGE_HEADER_BYTES};
+use crate::table::slot::Slot;
 
 /// Pages read at a time.
 const RUN_PAGES: u64 = 64;

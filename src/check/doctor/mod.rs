@@ -26,19 +26,18 @@ use super::sink::{Input, Sink};
 use super::state::{PAGE, State};
 use super::{Locked, extents};
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
-use crate::checkpoint::journal::journal_path;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::compaction::offline::FILL_PERMILLE;
 use crate::error::{Error, IoContext, Location, Result};
-use crate::index::region::BITMAP_BITS;
-use crate::index::table::level_for;
-use crate::log::blob::parse_blob_name;
-use crate::log::segment::{SEGMENT_HEADER_BYTES, parse_segment_name};
-use crate::offline::FILL_PERMILLE;
-use crate::options::{Options, Tuning};
+use crate::layout::{index_path, journal_path, log_path, parse_blob_name, parse_segment_name};
+use crate::log::segment::SEGMENT_HEADER_BYTES;
+use crate::options::Options;
 use crate::store::Store;
-use crate::store::create::{index_path, log_path};
 use crate::sync::Ordering;
 use crate::sys::{Disk, OpenMode, RealDisk};
+use crate::table::load::level_for;
+use crate::table::region::BITMAP_BITS;
+use crate::tuning::Tuning;
 
 /// Diagnoses the store at a path. See [`doctor_with`].
 ///

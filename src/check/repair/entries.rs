@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
+use crate::address::Place;
 use crate::check::chain::PageMemory;
 use crate::check::extents;
 use crate::check::keys::KeyReader;
@@ -13,7 +14,6 @@ use crate::check::state::State;
 use crate::check::walk::Walk;
 use crate::checksum::KeyHasher;
 use crate::error::Result;
-use crate::index::slot::Place;
 use crate::sys::Disk;
 
 /// Counts the entries whose records lie in lost ranges (sequence, from, to). `None` if a part of the index cannot

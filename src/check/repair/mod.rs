@@ -30,9 +30,10 @@ use self::source::Source;
 use self::target::Target;
 use super::sink::Sink;
 use crate::error::{Error, Result};
-use crate::options::{Options, SyncPolicy};
-use crate::store::create::lock_path;
+use crate::layout::lock_path;
+use crate::options::Options;
 use crate::sys::{Disk, LockMode, LockOutcome, RealDisk};
+use crate::tuning::SyncPolicy;
 
 /// Builds a new store at `new_path` from whatever of the log of the store at `path` is valid. See
 /// [`repair_with`].

@@ -15,13 +15,14 @@ use std::path::PathBuf;
 
 use super::report::RepairReport;
 use super::source::{SegmentFile, Source};
+use crate::address::Place;
+use crate::address::Position;
 use crate::check::sink::Input;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::Result;
-use crate::index::slot::Place;
-use crate::log::Position;
+use crate::layout::segment_path;
 use crate::log::reader::{PreadSource, RecordSource};
-use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::sys::Disk;
 
 /// One segment of the log.

@@ -19,13 +19,14 @@ use super::plan::{Part, Plan};
 use super::report::{Loss, RepairReport};
 use super::target::Target;
 use super::value::{Fetched, blob};
+use crate::address::Position;
 use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::checksum::Uuid;
 use crate::error::Result;
-use crate::log::Position;
+use crate::layout::segment_path;
 use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::record::{ALIGN, BlobLink, FRAME_BYTES, Invalid, Kind};
-use crate::log::segment::{SEGMENT_HEADER_BYTES, segment_path};
+use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::Disk;
 
 /// Losses that are listed; the rest is counted.

@@ -5,19 +5,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::report::RepairReport;
+use crate::address::Place;
+use crate::address::Position;
 use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::check::state::State;
 use crate::checkpoint::header::{Headers, read_headers};
-use crate::checkpoint::journal::{Journal, journal_path};
+use crate::checkpoint::journal::Journal;
 use crate::checksum::Uuid;
 use crate::error::{Error, IoContext, REPAIR_HINT, Result};
-use crate::index::slot::Place;
-use crate::log::Position;
+use crate::layout::{TEMPORARY, index_path, journal_path, log_path, parse_log_name, parse_segment_name, segment_path};
 use crate::log::reader::{PreadSource, RecordSource};
-use crate::log::segment::{
-    HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, parse_segment_name, segment_path,
-};
-use crate::store::create::{TEMPORARY, index_path, log_path};
+use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader};
 use crate::sys::{Disk, PathKind, read_up_to};
 
 /// A segment file.
@@ -130,7 +128,7 @@ fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(In
 fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Result<(PathBuf, SegmentFiles)> {
     let mut found: Vec<(u64, PathBuf, SegmentFiles)> = Vec::new();
     for name in disk.read_dir(path).context("list", path)? {
-        let is_ours = name.strip_prefix("log-").and_then(|id| id.parse::<u64>().ok()).is_some();
+        let is_ours = parse_log_name(&name).is_some();
         let dir = path.join(&name);
         if !is_ours || disk.kind(&dir).context("look at", &dir)? != PathKind::Directory {
             continue;

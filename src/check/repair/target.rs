@@ -15,8 +15,8 @@ use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Result};
 use crate::log::reader::key_at;
 use crate::options::Options;
+use crate::recovery::create::sync_parent;
 use crate::store::Store;
-use crate::store::create::sync_parent;
 use crate::sys::{Disk, PathKind};
 
 /// Lost changes that are kept in mind; beyond this they are only counted.

@@ -1,0 +1,371 @@
+//! Running a checkpoint.
+//!
+//! 0. The log is synced, if much of it is not: step 2 will be short, and with it the time in which writers copy pages.
+//!    Memory for the images is found. *Error:* nothing has happened; the next call begins anew.
+//! 1. **Cut.** All stripes are held for an instant, so that exactly the records below the cut are in the
+//!    index. The dirty set is frozen; from here a writer copies a frozen page aside before it changes it. Growth
+//!    word, extents, segments, blobs and counts are noted with it. Then the first pages are copied, as many as may be in
+//!    memory at a time. *Crash:* nothing has been written.
+//! 2. The log is synced up to the cut. *Crash:* as before the checkpoint.
+//! 3. The images of the frozen pages go into the journal; fsync. *Crash before it is complete:* the old
+//!    generation stands, replay starts at the old cut. *After:* recovery does 4 and 5 again.
+//! 4. The same images are written in place, in ascending order; fsync. *Crash:* recovery does it again.
+//! 5. The other header slot gets generation and cut; fsync. *Crash:* the new generation stands.
+//! 6. What the old generation needed is let go: blobs are unlinked, evacuated segments that the new one does
+//!    not name are freed (log/space.rs), clean private pages are dropped if memory is short. *Crash:* the
+//!    checkpoint names the blobs that are still to be unlinked; segments that it does not name are unlinked.
+//!
+//! An I/O error in steps 2 to 5 poisons the store: what is on disk is unknown, recovery sorts it out. Step 6 comes after
+//! everything is durable. An error there poisons nothing and fails nothing: what could not be let go is known on, and a
+//! later checkpoint tries again (`Stats` counts such errors).
+
+use crate::address::Position;
+use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::journal::JournalHead;
+use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::engine::{CheckpointState, Core, Files};
+use crate::error::{IoContext, Result};
+use crate::layout::COMPACTING;
+use crate::log::segment::Segment;
+use crate::mutant::{Mutant, broken};
+use crate::observe::{self, Timed};
+use crate::sync::{Instant, MutexGuard, Ordering};
+use crate::sys::{DiskFile, PAGE_BYTES, Paced, PageBuffer, write_all_at};
+use crate::table::Table;
+use crate::table::page::{PageImage, image};
+use crate::table::region::{PageId, PageSlot, RegionKind};
+
+/// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page
+/// cache, and changing one page of them later would cost more.
+const RUN_PAGES: usize = 4;
+
+/// Page images that are captured before the first of them is written. As long as a frozen page is not captured, whoever
+/// changes it must copy it aside first, and the disk takes far longer than copies.
+const CAPTURED_PAGES: usize = 8192;
+/// After so many images the memory for copies is looked after.
+const PROVIDED_EVERY: usize = 64;
+/// With more bytes of log than that to sync, the log is synced before the cut as well.
+const LATE_SYNC_BYTES: u64 = 1 << 20;
+
+/// What the cut froze.
+struct Cut<'t> {
+    position: Position,
+    total: u64,
+    frozen: Frozen<'t>,
+    meta: Meta,
+    /// Sequences of the segments that this checkpoint names no more.
+    excluded: Vec<u32>,
+}
+
+/// The frozen pages, which become images in the order of their numbers.
+struct Frozen<'t> {
+    table: &'t Table,
+    /// Nothing was dirty at all.
+    is_empty: bool,
+    pages: std::vec::IntoIter<PageSlot<'t>>,
+    images: PageBuffer,
+    /// Images that were passed on.
+    passed: usize,
+}
+
+impl<'t> Frozen<'t> {
+    /// `images` has room for some of the pages at least.
+    fn new(table: &'t Table, ids: &[PageId], images: PageBuffer) -> Self {
+        let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
+        pages.sort_unstable_by_key(PageSlot::number);
+        let mut frozen = Frozen { table, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
+        frozen.capture();
+        frozen
+    }
+
+    /// Captures some more.
+    fn capture(&mut self) {
+        self.passed = 0;
+        self.images.clear();
+        for page in self.pages.by_ref().take(self.images.room()) {
+            let mut bytes = [0; PAGE_BYTES];
+            // A page that was made ready for an entry which then went elsewhere is still a hole.
+            if self.table.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
+                self.images.push(&bytes);
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
+        while self.passed == self.images.len() && self.pages.len() > 0 {
+            self.capture();
+        }
+        if self.passed.is_multiple_of(PROVIDED_EVERY) && self.pages.len() > 0 {
+            // Only to be fast.
+            let _ = self.table.dirty.provide_copies(&*self.table.disk);
+        }
+        self.passed += 1;
+        self.images.get_mut(self.passed - 1)
+    }
+
+    /// True if there is only one more.
+    fn is_last(&self) -> bool {
+        self.passed + 1 == self.images.len() && self.pages.len() == 0
+    }
+}
+
+impl Core {
+    /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
+    pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let before = self.counters.checkpoints.load(Ordering::Relaxed);
+        let mut state = self.checkpoint.lock();
+        self.check_writable()?;
+        // Whoever waited for a checkpoint that began after its call needs no other one. One that was under way
+        // may have been cut before.
+        if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
+            return Ok(());
+        }
+        let _span = observe::checkpoint(&self.path);
+        let timer = self.observer.time(Timed::Checkpoint);
+        let in_order = broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING);
+        if !in_order && self.log.unsynced_bytes() > LATE_SYNC_BYTES {
+            self.sync_to(self.log.tail())?;
+        }
+        // Only to be fast.
+        let _ = self.table.dirty.provide_copies(self.log.disk());
+        // More can become dirty until the cut. They are captured in several turns then.
+        let room = (self.table.dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
+        let images = PageBuffer::new(room).context("reserve memory for pages of", &self.table.path)?;
+        let result = self.checkpoint_steps(files, &mut state, images, clean);
+        self.table.dirty.release_copies();
+        // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
+        let Some(excluded) = result.inspect_err(|error| self.poison(error))? else {
+            timer.cancel();
+            return Ok(());
+        };
+        // Still as the one checkpoint: a page that another one has captured and not yet written in place is
+        // clean by its flags, and the file does not hold its bytes.
+        let freed = self.let_go(files, &excluded);
+        timer.done();
+        observe::checkpointed(&self.path, state.header.generation, freed, clean);
+        Ok(())
+    }
+
+    /// Step 6. Returns the number of freed segments.
+    fn let_go(&self, files: &Files, excluded: &[u32]) -> u64 {
+        let blobs = self.log.unlink_dying_blobs();
+        let (freed, segments) = self.log.free(excluded);
+        self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
+        self.drop_clean_pages();
+        let pages = self.give_back_space(files);
+        let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
+        let put_off = errors.inspect(|error| observe::put_off(&self.path, &error.to_string())).count() as u64;
+        self.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
+        self.compaction.note_freeing(put_off == 0);
+        freed
+    }
+
+    /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
+    fn give_back_space(&self, files: &Files) -> Result<()> {
+        if self.table.gives_back.swap(false, Ordering::AcqRel) {
+            let given = self.table.give_back();
+            let pages = given.inspect_err(|_| self.table.gives_back.store(true, Ordering::Release))?;
+            observe::pages_given_back(&self.path, pages);
+            self.table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
+        }
+        let _one = files.extending.lock();
+        let wanted = self.journal_pages_wanted();
+        // None of its images is needed any more.
+        if self.table.dirty.journal_pages() / 4 > wanted && self.table.dirty.shrink_journal(wanted) {
+            files.journal.empty()?;
+            files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
+        }
+        Ok(())
+    }
+
+    /// Steps 1 to 5. Returns the segments that the checkpoint does not name any more; `None` if there was nothing to write.
+    fn checkpoint_steps(
+        &self,
+        files: &Files,
+        state: &mut MutexGuard<'_, CheckpointState>,
+        images: PageBuffer,
+        clean: bool,
+    ) -> Result<Option<Vec<u32>>> {
+        let mut cut = self.cut(images);
+        self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
+        let nothing_new = cut.frozen.is_empty
+            && cut.position == state.header.cut
+            && cut.meta.blobs.dying.is_empty()
+            && cut.excluded.is_empty();
+        if nothing_new && !clean {
+            return Ok(None);
+        }
+        if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
+            self.log.sync_to(cut.position)?;
+        }
+        if broken(Mutant::FreedTooEarly) {
+            self.log.free(&cut.excluded).1?;
+        }
+        let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
+        if !nothing_new {
+            header.generation += 1;
+            header.cut = cut.position;
+            let head = self.write_journal(files, state, &mut cut, header.generation)?;
+            if broken(Mutant::HeaderBeforePages) {
+                header.write(&*files.index, &files.index_path)?;
+            }
+            apply_journal(files, head)?;
+            self.counters.images.fetch_add(head.images, Ordering::Relaxed);
+        }
+        header.write(&*files.index, &files.index_path)?;
+        state.header = header;
+        self.generation.store(header.generation, Ordering::Relaxed);
+        self.total_at_cut.store(cut.total, Ordering::Relaxed);
+        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(cut.excluded))
+    }
+
+    /// Step 1.
+    fn cut(&self, images: PageBuffer) -> Cut<'_> {
+        let structure = self.table.structure.lock();
+        let started = Instant::now();
+        let timer = self.observer.time(Timed::Cut);
+        let all = self.table.lock_all();
+        let (position, total) = self
+            .log
+            .appender
+            .lock()
+            .as_ref()
+            .map_or_else(|| (Position::default(), 0), |appender| (appender.position(), appender.total()));
+        let pages = self.table.dirty.freeze();
+        let excluded = self.log.excluded(position);
+        let mut segments = Vec::new();
+        let next_sequence = {
+            let registry = self.log.registry.lock();
+            let named = registry.segments.values().filter(|segment| !excluded.contains(&segment.sequence));
+            segments.extend(named.map(|segment| self.segment_entry(segment, position)));
+            registry.next_sequence
+        };
+        // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
+        debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == position.sequence()));
+        let meta = Meta {
+            growth: self.table.growth(),
+            records: self.table.len(),
+            end_page: structure.end_page,
+            floor: structure.floor,
+            next_sequence,
+            primary_extents: structure.primary_extents.clone(),
+            overflow_extents: structure.overflow_extents.clone(),
+            segments,
+            blobs: self.log.blobs.freeze(),
+        };
+        drop(all);
+        timer.done();
+        let nanos = started.elapsed().as_nanos() as u64;
+        observe::cut(&self.path, pages.len(), nanos);
+        self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
+        drop(structure);
+        let frozen = Frozen::new(&self.table, &pages, images);
+        Cut { position, total, frozen, meta, excluded }
+    }
+
+    fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {
+        SegmentEntry {
+            sequence: segment.sequence,
+            slot: segment.slot,
+            salt: segment.salt,
+            capacity: segment.capacity(),
+            end: segment.end().unwrap_or(cut.offset()),
+            dead: self.log.dead(segment.slot),
+            removals: segment.removals.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Step 3.
+    fn write_journal(
+        &self,
+        files: &Files,
+        state: &mut MutexGuard<'_, CheckpointState>,
+        cut: &mut Cut<'_>,
+        generation: u64,
+    ) -> Result<JournalHead> {
+        let mut writer = files.journal.begin(generation);
+        // The meta pages come first in the file. Only those that say something new are written.
+        let mut meta_pages = cut.meta.pages();
+        for (i, page) in meta_pages.iter_mut().enumerate() {
+            let known = state.meta_pages.get(i).is_some_and(|known| same_content(known, page));
+            if !known {
+                writer.push(page)?;
+            }
+        }
+        state.meta_pages = meta_pages;
+        loop {
+            let is_last = cut.frozen.is_last();
+            let Some(bytes) = cut.frozen.next() else { break };
+            if is_last && broken(Mutant::PageLeftOut) {
+                continue;
+            }
+            if is_last && broken(Mutant::PageOutsideJournal) {
+                image::seal(bytes, state.header.uuid, generation);
+                write_images(&*files.index, &[*bytes]).context("write pages of", &files.index_path)?;
+                continue;
+            }
+            writer.push(bytes)?;
+        }
+        let (images, growth) = (writer.images(), cut.meta.growth.word());
+        writer.finish(cut.position, growth)?;
+        Ok(JournalHead { generation, cut: cut.position, images, growth })
+    }
+
+    /// Drops clean private pages while there are more of them than the memory limit allows.
+    fn drop_clean_pages(&self) {
+        let dirty = &self.table.dirty;
+        if dirty.private_pages() <= self.limit_pages {
+            return;
+        }
+        for kind in [RegionKind::Primary, RegionKind::Overflow] {
+            let region = self.table.region(kind);
+            for (_, group) in region.groups() {
+                for (index, _) in group.states().iter().enumerate().skip(group.bitmap_pages as usize) {
+                    if dirty.private_pages() <= self.limit_pages / 2 {
+                        return;
+                    }
+                    let Some((page, state)) = group.at(index as u64) else { continue };
+                    if !state.load().is_private() || state.load().is_dirty_at_all() {
+                        continue;
+                    }
+                    let id = PageId { region: kind, group: 0, index: index as u32 };
+                    let slot = PageSlot { page, state, group, id };
+                    // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
+                    // the page meanwhile: that takes the dirty set's lock, which `release` holds.
+                    dirty.release(&slot, || group.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
+                }
+            }
+        }
+    }
+}
+
+/// True if two meta pages say the same, whichever checkpoint wrote them.
+fn same_content(a: &PageImage, b: &PageImage) -> bool {
+    a[4..48] == b[4..48] && a[56..] == b[56..]
+}
+
+/// Steps 4: writes the images of a complete journal in place.
+pub(crate) fn apply_journal(files: &Files, head: JournalHead) -> Result<()> {
+    let mut paced = Paced::new(&*files.index);
+    files.journal.for_each_run(head, |images| {
+        write_images(&*files.index, images).context("write pages of", &files.index_path)?;
+        paced.wrote(images.as_flattened().len() as u64).context("sync", &files.index_path)?;
+        Ok(true)
+    })?;
+    if broken(Mutant::PagesNotSynced) {
+        return Ok(());
+    }
+    files.index.sync_all().context("sync", &files.index_path)
+}
+
+fn write_images(index: &dyn DiskFile, images: &[[u8; PAGE_BYTES]]) -> std::io::Result<()> {
+    let adjacent = |a: &[u8; PAGE_BYTES], b: &[u8; PAGE_BYTES]| image::number(a) + 1 == image::number(b);
+    for run in images.chunk_by(adjacent) {
+        for piece in run.chunks(RUN_PAGES) {
+            write_all_at(index, piece.as_flattened(), image::number(&piece[0]) * PAGE_BYTES as u64)?;
+        }
+    }
+    Ok(())
+}

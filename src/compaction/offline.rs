@@ -1,0 +1,448 @@
+//! Offline compaction: the store is written anew beside itself, and switched in by one rename.
+//!
+//! 1. The store is checked by pread, as [`verify`](crate::verify()) does, so that neither rot nor a bad sector is met
+//!    half-way. It is locked, opened (recovered, if need be) and checkpointed. *Crash:* as at any open.
+//! 2. A new log directory, and a new index and journal under `compact.tmp/`, are filled with the live records in
+//!    the order of the pages: a table sized for its content, no tombstones, no overflow pages, no dead bytes.
+//!    The new index has the old one's identity and a generation at least two higher, so that the old journal
+//!    explains nothing in it. *Crash:* what the old header does not name is garbage, which the next writable open
+//!    removes.
+//! 3. All is synced. If it is not smaller than before, it is removed again.
+//! 4. The new journal is renamed over the old one; fsync of the directory. *Crash:* a journal of another
+//!    generation than the old index's, which was closed cleanly, so that it needs none.
+//! 5. The new index is renamed over the old one; fsync of the directory. *Crash before this is durable:* the old
+//!    store or the new one, whole.
+//! 6. The old log directory is removed. *Crash:* garbage, as in 2.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::{Finding, verify_disk};
+use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::journal::Journal;
+use crate::error::{Error, IoContext, Location, Result};
+use crate::layout::{COMPACTING, index_path, journal_path, log_path};
+use crate::mutant::{Mutant, broken};
+use crate::options::{Options, Origin};
+use crate::recovery::create::remove_garbage;
+use crate::store::Store;
+use crate::sync::Instant;
+use crate::sys::{Access, Disk, OpenMode, PAGE_BYTES, RealDisk};
+use crate::table::slot::Slot;
+use crate::tuning::{SyncPolicy, Tuning};
+
+/// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
+/// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
+pub(crate) const FILL_PERMILLE: u64 = 740;
+/// Damaged records that are listed.
+const SKIPPED_MAX: usize = 1000;
+/// Records between two calls of the progress function.
+const TELL: u64 = 1 << 14;
+
+/// A store's shape: what its slots and files hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Shape {
+    /// Records in the store.
+    pub records: u64,
+    /// Primary pages of the table.
+    pub pages: u64,
+    /// Overflow pages in use.
+    pub overflow_pages: u64,
+    /// Slots that hold an entry.
+    pub live_slots: u64,
+    /// Tombstones: empty slots whose path goes on.
+    pub empty_one_slots: u64,
+    /// Empty slots whose path ends there.
+    pub empty_rest_slots: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Bytes of records in them, dead ones included.
+    pub log_bytes: u64,
+    /// Bytes of dead records, removals and log overhead.
+    pub dead_bytes: u64,
+    /// Bytes of values in files of their own.
+    pub blob_bytes: u64,
+    /// Disk blocks of all files, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// What [`compact`] did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OfflineReport {
+    /// The store before.
+    pub before: Shape,
+    /// The store after; in a dry run, an estimate.
+    pub after: Shape,
+    /// True if nothing was changed because that was asked for.
+    pub dry_run: bool,
+    /// False if nothing was changed because there was nothing to gain.
+    pub switched: bool,
+    /// Damaged records and values that were left out, up to a bound: file, offset, and the key where that can be read.
+    pub skipped: Vec<String>,
+    /// All of them.
+    pub skipped_total: u64,
+    /// Time taken, in nanoseconds.
+    pub nanos: u64,
+}
+
+impl OfflineReport {
+    fn skip(&mut self, error: &Error) {
+        self.skipped_total += 1;
+        if self.skipped.len() < SKIPPED_MAX {
+            self.skipped.push(error.to_string());
+        }
+    }
+}
+
+/// What to do about damaged records and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damaged {
+    Refuse,
+    Skip,
+}
+
+impl Damaged {
+    /// True if a finding of the check need not end the compaction. Keys that the index hides would be lost for good,
+    /// where a repair finds them; and a block that the device refuses would end the process.
+    fn passes(self, finding: &Finding) -> bool {
+        let of_records = ["log-record", "frame", "unreadable-at-split"].contains(&finding.kind.as_str());
+        let of_values = ["blob-missing", "blob-length", "blob-header", "blob-checksum"];
+        finding.harmless || self == Damaged::Skip && (of_records || of_values.contains(&finding.kind.as_str()))
+    }
+}
+
+/// Compacts the store at a path. See [`compact_with`].
+///
+/// # Errors
+/// As [`compact_with`].
+pub fn compact(path: impl AsRef<Path>) -> Result<OfflineReport> {
+    compact_with(path, false, &mut |_, _| true)
+}
+
+/// Writes the store at a path anew: a table sized for its content without tombstones and overflow pages, a log
+/// without dead records, in the order of the table. Nobody may have the store open meanwhile. (A store in use
+/// keeps its size within bounds by itself; [`Store::compact`] forces that. This gets the last few percent, and
+/// the fastest scans.)
+///
+/// Needs as much free disk space as the store's live records take. The old store stays whole until the new one
+/// is switched in by one rename: after a crash there is one of the two. `dry_run` only tells what would be
+/// gained. `progress` is told (work done, work in all) and ends the call by returning false; the store is as it
+/// was then. If the result would not be smaller, nothing is changed.
+///
+/// # Errors
+/// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair())), [`Error::Locked`],
+/// [`Error::DiskFull`], [`Error::Aborted`], and those of [`Options::open`].
+pub fn compact_with(
+    path: impl AsRef<Path>,
+    dry_run: bool,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<OfflineReport> {
+    compact_disk(&Options::new().disk(Arc::new(RealDisk)), path.as_ref(), dry_run, progress)
+}
+
+/// As [`compact_with`], for a store of which records or values are damaged: they are left out, and the report names
+/// them. They are gone for good then: try [`repair`](crate::repair()) first, which makes a new store and leaves the old
+/// one as it is.
+///
+/// # Errors
+/// As [`compact_with`]. [`Error::Corrupt`] remains for damage of the index, because it hides keys that a repair saves,
+/// and for blocks that the device refuses to read.
+pub fn compact_skipping_damaged(
+    path: impl AsRef<Path>,
+    dry_run: bool,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<OfflineReport> {
+    let options = Options::new().disk(Arc::new(RealDisk));
+    run(&options, path.as_ref(), dry_run, Damaged::Skip, progress)
+}
+
+/// Compacts a store on the disk that the options name. See [`compact_with`].
+///
+/// # Errors
+/// As [`compact_with`].
+#[doc(hidden)]
+pub fn compact_disk(
+    options: &Options,
+    path: &Path,
+    dry_run: bool,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<OfflineReport> {
+    run(options, path, dry_run, Damaged::Refuse, progress)
+}
+
+fn run(
+    options: &Options,
+    path: &Path,
+    dry_run: bool,
+    damaged: Damaged,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<OfflineReport> {
+    let started = Instant::now();
+    let disk = &*options.disk;
+    let mut work = Work { progress, done: 0, all: 1 };
+    work.check(disk, path, damaged)?;
+
+    let tuning = Tuning { background: false, shrink_permille: 0, ..options.tuning };
+    let options = options.clone().create(false).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY).tuning(tuning);
+    // A dry run changes nothing, not even what a recovery would.
+    let old = options.clone().read_only(dry_run).open(path)?;
+    // From here on the store is the one that is open, whatever its path leads to.
+    let disk = &old.core().log.config.disk;
+    // Nobody but the owner has to get to unfinished files.
+    let disk = disk.with_access(Access::default()).unwrap_or_else(|| Arc::clone(disk));
+    let path = old.core().path.clone();
+    let (disk, path, options) = (&*disk, &*path, options.disk(Arc::clone(&disk)));
+    if !dry_run {
+        old.checkpoint()?;
+    }
+    let before = shape(&old)?;
+    let mut report = OfflineReport { before, dry_run, ..OfflineReport::default() };
+    if dry_run {
+        report.after = estimate(&old, &report.before);
+        if damaged == Damaged::Skip {
+            old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
+        }
+    } else {
+        let header = old.core().header();
+        let build = Build { disk, path, header, options: &options };
+        match build.fill(&old, damaged, &mut report, &mut work) {
+            Ok(after) if after.disk_bytes < report.before.disk_bytes => {
+                build.switch(old)?;
+                report.after = after;
+                report.switched = true;
+            }
+            Ok(_) => {
+                remove_garbage(disk, path, header.log_dir)?;
+                report.after = report.before.clone();
+                (report.skipped, report.skipped_total) = (Vec::new(), 0);
+            }
+            Err(error) => {
+                // What cannot be removed now is removed by the next open.
+                let _ = remove_garbage(disk, path, header.log_dir);
+                return Err(error);
+            }
+        }
+    }
+    report.nanos = started.elapsed().as_nanos() as u64;
+    Ok(report)
+}
+
+/// Tells how far the work has come.
+struct Work<'w> {
+    progress: &'w mut dyn FnMut(u64, u64) -> bool,
+    done: u64,
+    all: u64,
+}
+
+impl Work<'_> {
+    fn tell(&mut self) -> Result<()> {
+        if (self.progress)(self.done.min(self.all), self.all) {
+            return Ok(());
+        }
+        Err(Error::Aborted { what: "compaction" })
+    }
+
+    /// Step 1: the check counts as the first half of the work.
+    fn check(&mut self, disk: &dyn Disk, path: &Path, damaged: Damaged) -> Result<()> {
+        let mut all = 0;
+        let report = verify_disk(disk, path, &mut |done, of| {
+            all = of;
+            (self.progress)(done, 2 * of)
+        })?;
+        if let Some(finding) = report.findings.iter().find(|finding| !damaged.passes(finding)) {
+            let location = Location {
+                path: PathBuf::from(&finding.path),
+                offset: finding.offset,
+                page: finding.page,
+                slot: finding.slot,
+            };
+            return Err(Error::corrupt("store", location, &finding.expected, &finding.found));
+        }
+        (self.done, self.all) = (all, 2 * all.max(1));
+        Ok(())
+    }
+}
+
+/// The new store while it is made.
+struct Build<'b> {
+    disk: &'b dyn Disk,
+    path: &'b Path,
+    /// The old store's header.
+    header: IndexHeader,
+    options: &'b Options,
+}
+
+impl Build<'_> {
+    fn log_dir(&self) -> u64 {
+        self.header.log_dir + 1
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.path.join(COMPACTING)
+    }
+
+    /// Steps 2 and 3.
+    fn fill(&self, old: &Store, damaged: Damaged, report: &mut OfflineReport, work: &mut Work<'_>) -> Result<Shape> {
+        remove_garbage(self.disk, self.path, self.header.log_dir)?;
+        // Fails if something of that name is left that is not ours.
+        self.disk.create_dir(&self.directory()).context("create", &self.directory())?;
+        let IndexHeader { uuid, hash_key, generation, geometry, overflow_log2, .. } = self.header;
+        let origin = Origin {
+            uuid,
+            hash_key,
+            generation: generation + 2,
+            log_dir: self.log_dir(),
+            home: self.path.to_path_buf(),
+        };
+        let tuning = Tuning {
+            home_buckets: geometry.homes as u8,
+            stash_buckets: geometry.stash as u8,
+            overflow_log2_min: overflow_log2,
+            ..self.options.tuning
+        };
+        let records = old.len();
+        let grow = u64::from(tuning.grow_permille.clamp(1, 1000));
+        let capacity = if grow > FILL_PERMILLE { records * grow / FILL_PERMILLE } else { records };
+        let new = self.options.clone().create(true).create_new(true).tuning(tuning).capacity(capacity).origin(origin);
+        let new = new.open(self.directory())?;
+        let (start, all) = (work.done, work.all);
+        for (n, entry) in (0..).zip(old.iter()) {
+            match entry {
+                Ok(entry) => _ = new.insert(entry.key(), entry.value())?,
+                Err(error) if damaged == Damaged::Skip && error.is_corruption() => report.skip(&error),
+                Err(error) => return Err(error),
+            }
+            if n % TELL == 0 {
+                work.done = start + (all - start) * n / records.max(1);
+                work.tell()?;
+            }
+        }
+        // An entry whose record was unreadable when its page was split is in two pages, and not counted.
+        if new.len() > records || new.len() + report.skipped_total < records {
+            let location = Location::file(&index_path(self.path));
+            return Err(Error::corrupt("store", location, format!("{records} records"), new.len()));
+        }
+        let mut after = shape(&new)?;
+        while after.overflow_pages > 0 {
+            // Too full after all: the next size.
+            new.core().double()?;
+            after = shape(&new)?;
+        }
+        work.tell()?;
+        new.core().give_up_reserve();
+        let tail = new.core().log_end();
+        new.close()?;
+        if let Some((path, end)) = tail {
+            let file = self.disk.open(&path, OpenMode::Write).context("open", &path)?;
+            file.set_len(end.next_multiple_of(PAGE_BYTES as u64)).context("shorten", &path)?;
+            if !broken(Mutant::SwitchedBeforeSync) {
+                file.sync_all().context("sync", &path)?;
+            }
+        }
+        // No image in the journal is needed any more, and it must stay complete; it gets its length when the store is opened.
+        let journal = journal_path(&self.directory());
+        let file = self.disk.open(&journal, OpenMode::Write).context("open", &journal)?;
+        if let Some(uuid) = Journal::uuid_of(&*file) {
+            Journal { file: Arc::clone(&file), path: journal.clone(), uuid }.empty()?;
+        }
+        file.set_len(2 * PAGE_BYTES as u64).context("shorten", &journal)?;
+        file.sync_all().context("sync", &journal)?;
+        after.disk_bytes = self.disk_bytes()?;
+        for directory in [self.directory(), log_path(self.path, self.log_dir())] {
+            for name in self.disk.read_dir(&directory).context("list", &directory)? {
+                let path = directory.join(name);
+                self.disk.copy_owner(&index_path(self.path), &path).context("set owner and mode of", &path)?;
+            }
+        }
+        let old_log = log_path(self.path, self.header.log_dir);
+        let new_log = log_path(self.path, self.log_dir());
+        self.disk.copy_owner(&old_log, &new_log).context("set owner and mode of", &new_log)?;
+        self.disk.sync_dir(self.path).context("sync", self.path)?;
+        Ok(after)
+    }
+
+    /// Disk blocks of the new store's files.
+    fn disk_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for directory in [self.directory(), log_path(self.path, self.log_dir())] {
+            for name in self.disk.read_dir(&directory).context("list", &directory)? {
+                let path = directory.join(name);
+                let file = self.disk.open(&path, OpenMode::Read).context("open", &path)?;
+                bytes += file.allocated().context("look at", &path)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Steps 4 to 6. The old store is locked until they are done, and writes nothing any more.
+    fn switch(&self, old: Store) -> Result<()> {
+        old.core().forbid_changes("it was compacted");
+        for (from, to) in [
+            (journal_path(&self.directory()), journal_path(self.path)),
+            (index_path(&self.directory()), index_path(self.path)),
+        ] {
+            self.disk.rename(&from, &to).context("rename to", &to)?;
+            self.disk.sync_dir(self.path).context("sync", self.path)?;
+        }
+        remove_garbage(self.disk, self.path, self.log_dir())?;
+        drop(old);
+        Ok(())
+    }
+}
+
+/// The shape of an open store that nobody changes.
+fn shape(store: &Store) -> Result<Shape> {
+    let core = store.core();
+    let stats = store.stats();
+    let mut shape = Shape {
+        records: stats.records,
+        pages: stats.index.pages,
+        overflow_pages: stats.index.overflow_pages,
+        segments: stats.log.segments,
+        log_bytes: stats.log.bytes,
+        dead_bytes: stats.log.dead_bytes,
+        blob_bytes: stats.log.blob_bytes,
+        disk_bytes: store.disk_bytes()?,
+        ..Shape::default()
+    };
+    core.table.each_slot(&mut |slot: Slot| {
+        let count = if slot.is_live() {
+            &mut shape.live_slots
+        } else if slot.is_empty_one() {
+            &mut shape.empty_one_slots
+        } else {
+            &mut shape.empty_rest_slots
+        };
+        *count += 1;
+    })?;
+    Ok(shape)
+}
+
+/// What a compaction would leave.
+fn estimate(store: &Store, before: &Shape) -> Shape {
+    let table = &store.core().table;
+    let grow = u64::from(table.tuning.grow_permille.clamp(1, 1000));
+    let capacity = if grow > FILL_PERMILLE { before.records * grow / FILL_PERMILLE } else { before.records };
+    let pages = 1u64 << table.level_for(capacity);
+    let live = before.log_bytes - before.dead_bytes;
+    let page = PAGE_BYTES as u64;
+    // Headers, meta pages and the smallest journal are the same few hundred kilobytes everywhere.
+    let fixed = 400 << 10;
+    Shape {
+        records: before.records,
+        pages,
+        overflow_pages: 0,
+        live_slots: before.live_slots,
+        empty_one_slots: 0,
+        empty_rest_slots: (pages * table.geometry.slots() as u64).saturating_sub(before.live_slots),
+        segments: before.segments.min(live / (256 << 10) + 1),
+        log_bytes: live,
+        dead_bytes: 0,
+        blob_bytes: before.blob_bytes,
+        disk_bytes: (live + before.blob_bytes + pages * page + fixed).min(before.disk_bytes),
+    }
+}

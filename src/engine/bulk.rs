@@ -1,0 +1,129 @@
+//! Changing many keys: bulk removal, clear.
+//!
+//! **Clearing** appends one record under all stripes and empties every page in memory. *Crash before the
+//! record is in the log:* everything is there. *After:* nothing is; replay clears again.
+
+use std::collections::HashSet;
+
+use crate::address::Position;
+use crate::engine::Core;
+use crate::engine::read::Hit;
+use crate::engine::write::with_encoded;
+use crate::error::{Error, Result};
+use crate::layout::parse_blob_name;
+use crate::log::append::Appended;
+use crate::log::record::{Encoded, Kind, check_key};
+use crate::need::Step;
+use crate::observe::Timed;
+use crate::table::edit::Sought;
+
+impl Core {
+    /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
+    pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
+        self.check_writable()?;
+        let _timer = self.observer.time(Timed::Batch);
+        let growth = self.table.growth();
+        let mut hashed = Vec::with_capacity(keys.len());
+        for key in keys {
+            check_key(key.as_ref())?;
+            hashed.push((self.hasher.hash(key.as_ref()), key.as_ref()));
+        }
+        hashed.sort_unstable_by_key(|&(hash, key)| (growth.page_of(hash), hash, key));
+        hashed.dedup();
+        let mut removed = 0;
+        let mut rest = &hashed[..];
+        while let Some(&(first, _)) = rest.first() {
+            self.help_growth(first)?;
+            let (count, keys_done) = with_encoded(|encoded| self.retry(|| self.remove_run(first, rest, encoded)))?;
+            removed += count;
+            rest = &rest[keys_done..];
+        }
+        self.after_many()?;
+        Ok(removed)
+    }
+
+    /// Removes the keys at the front of `keys` that belong to the page of `first`. Returns the number removed
+    /// and the number of keys dealt with.
+    fn remove_run(&self, first: u64, keys: &[(u64, &[u8])], encoded: &mut Encoded) -> Step<(u64, usize)> {
+        /// Bytes of one append: bounds the time under the stripe.
+        const RUN_BYTES_MAX: u64 = 16 << 10;
+        let mut edit = self.table.edit(first)?;
+        let mut found: Vec<(Sought, Hit<'_>)> = Vec::new();
+        let mut done = 0;
+        encoded.clear();
+        for &(hash, key) in keys {
+            if !edit.covers(hash) || encoded.len() > RUN_BYTES_MAX {
+                break;
+            }
+            done += 1;
+            let mut hit = None;
+            let sought = edit.find(hash, |slot| self.is_key(key, slot, &mut hit))?;
+            if let Some(hit) = hit {
+                encoded.push(Kind::Remove, key, &[]);
+                found.push((sought, hit));
+            }
+        }
+        if found.is_empty() {
+            return Ok((0, done));
+        }
+        edit.reserve_removals()?;
+        let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
+        let (entries, hits): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        edit.remove_many(&entries)?;
+        self.log.add_dead(appended.place, encoded.len());
+        hits.iter().for_each(|hit| self.supersede(hit));
+        drop(edit);
+        self.after_append(appended.end, appended.total, appended.running_low)?;
+        Ok((hits.len() as u64, done))
+    }
+
+    /// Removes everything.
+    pub(crate) fn clear(&self) -> Result<()> {
+        self.check_writable()?;
+        let appended = with_encoded(|encoded| {
+            encoded.push(Kind::Clear, &[], &[]);
+            self.retry(|| self.clear_locked(Clear::Record(encoded)))
+        })?;
+        if let Some(appended) = appended {
+            self.after_append(appended.end, appended.total, appended.running_low)?;
+        }
+        self.after_many()
+    }
+
+    /// Empties every page, under all stripes.
+    pub(crate) fn clear_locked(&self, cause: Clear<'_>) -> Step<Option<Appended>> {
+        let ((appended, until, blobs), emptied) = self.table.clear(|| {
+            // Under the stripes, so that no link is missed; a store without blobs lists no directory.
+            let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
+            Ok(match cause {
+                Clear::Record(encoded) => {
+                    let appended = self.log.append(encoded.singles(), 1, true)?;
+                    (Some(appended), appended.end, blobs)
+                }
+                Clear::Replay { end, linked_later } => {
+                    blobs.retain(|id| !linked_later.contains(id));
+                    (None, end, blobs)
+                }
+            })
+        })?;
+        self.log.all_dead(until);
+        self.log.blobs.free_all(&blobs);
+        drop(emptied);
+        Ok(appended)
+    }
+
+    /// Ids of all blob files.
+    fn blob_ids(&self) -> Result<Vec<u64>> {
+        let dir = self.log.dir();
+        let names = self.log.config.disk.read_dir(dir).map_err(|error| Error::io("list", dir, error))?;
+        Ok(names.iter().filter_map(|name| parse_blob_name(name)).collect())
+    }
+}
+
+/// Why everything is removed.
+pub(crate) enum Clear<'a> {
+    /// Somebody wants it: this is the record.
+    Record(&'a mut Encoded),
+    /// A record says so: where it ends, and the blobs that records behind it link.
+    Replay { end: Position, linked_later: &'a HashSet<u64> },
+}

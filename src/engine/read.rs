@@ -1,0 +1,173 @@
+//! Reading: from a key to a pinned record.
+
+use std::sync::Arc;
+
+use crate::address::Place;
+use crate::engine::Core;
+use crate::error::{Error, Fault, Location};
+use crate::log::blob::BlobMap;
+use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
+use crate::sys::pins::Pinned;
+use crate::table::lookup::{Probe, SeenSlot};
+use crate::table::slot::Slot;
+use crate::value::{Bytes, Value};
+
+type Result<T> = std::result::Result<T, Fault>;
+
+/// A live record, pinned.
+pub(crate) struct Hit<'s> {
+    pub(crate) slot: Slot,
+    pub(crate) header: Header,
+    pinned: Pinned<'s>,
+}
+
+impl<'s> Hit<'s> {
+    pub(crate) fn new(slot: Slot, header: Header, pinned: Pinned<'s>) -> Self {
+        Hit { slot, header, pinned }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.slot.place()
+    }
+
+    /// A copy of the key.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        Record::at(&self.pinned, self.place().offset()).map_or_else(|_| Vec::new(), |record| record.key().to_vec())
+    }
+
+    /// The link, if the value is in a blob file.
+    pub(crate) fn blob(&self) -> Option<BlobLink> {
+        if self.header.kind != Kind::PutBlob {
+            return None;
+        }
+        let record = Record::at(&self.pinned, self.place().offset()).ok()?;
+        BlobLink::decode(record.value())
+    }
+}
+
+/// What became of a record's value.
+pub(crate) enum Fetched<'s> {
+    Bytes(Bytes<'s>),
+    /// The blob file is gone: the record has been superseded since it was read. It is still pinned, so that its place
+    /// stands for it.
+    Gone(Hit<'s>),
+}
+
+impl Core {
+    /// Decides whether a slot is the key's: pins its segment, looks at the slot again, compares the key, and
+    /// checks the record. If it is the key's, `hit` is set.
+    #[inline(always)]
+    pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>, hit: &mut Option<Hit<'s>>) -> Result<Probe> {
+        let slot = seen.slot;
+        let place = slot.place();
+        seen.pause();
+        let pinned = self.log.pin(place);
+        if !seen.is_unchanged() {
+            return Ok(Probe::Changed);
+        }
+        let Some(pinned) = pinned else { return Err(self.log.invalid_record(place, Invalid::Beyond)) };
+        let invalid = |why| self.log.invalid_record(place, why);
+        let record = Record::at(&pinned, place.offset()).map_err(invalid)?;
+        let is_key = record.key() == key;
+        if self.verify_reads || !is_key {
+            // A rotten key must not read as "absent", so another key's record is checked as well.
+            record.check(pinned.cookie(), place.offset()).map_err(invalid)?;
+        }
+        if !is_key {
+            return Ok(Probe::Other);
+        }
+        if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
+            return Err(invalid(Invalid::Header));
+        }
+        let header = record.header;
+        *hit = Some(Hit { slot, header, pinned });
+        Ok(Probe::Hit)
+    }
+
+    /// The record of a key.
+    #[inline(always)]
+    pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
+        self.check_readable()?;
+        let mut hit = None;
+        self.table.lookup(hash, |seen| self.probe(key, seen, &mut hit))?;
+        Ok(hit)
+    }
+
+    /// The value of a record.
+    #[inline(always)]
+    pub(crate) fn fetch<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
+        if hit.header.kind == Kind::PutBlob {
+            return self.fetch_blob(hit);
+        }
+        let start = hit.place().offset() + hit.header.value_start() as u64;
+        let len = hit.header.len() - hit.header.value_start();
+        let place = hit.place();
+        let bytes = hit.pinned.into_bytes(start, len as u64);
+        bytes
+            .map(|bytes| Fetched::Bytes(Bytes::Log(bytes)))
+            .ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))
+    }
+
+    #[cold]
+    fn fetch_blob<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
+        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
+        let Some(map) = self.log.map_blob(link)? else { return Ok(Fetched::Gone(hit)) };
+        self.log.check_blob(link, &map)?;
+        Ok(Fetched::Bytes(self.blob_bytes(hit, map)?))
+    }
+
+    /// The value in a blob, which the record of `hit` links.
+    pub(crate) fn blob_bytes<'s>(&'s self, hit: Hit<'s>, map: Arc<BlobMap>) -> Result<Bytes<'s>> {
+        let (place, len) = (hit.place(), hit.header.len() as u64);
+        let link = hit.pinned.into_bytes(place.offset(), len);
+        let link = link.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+        Ok(Bytes::Blob { _link: link, map })
+    }
+
+    /// The error for a link whose blob file does not exist.
+    #[cold]
+    pub(crate) fn missing_blob(&self, place: Place) -> Fault {
+        let location = Location::at(&self.log.path_of_slot(place.segment()), place.offset());
+        Box::new(Error::corrupt("blob", location, "the blob file that the record links", "no such file"))
+    }
+
+    /// The value of a key, with its place.
+    #[inline]
+    pub(crate) fn get_placed(&self, key: &[u8], hash: u64) -> Result<Option<(Place, Value<'_>)>> {
+        let mut previous: Option<Hit<'_>> = None;
+        loop {
+            let Some(hit) = self.find(key, hash)? else { return Ok(None) };
+            let place = hit.place();
+            match self.fetch(hit)? {
+                Fetched::Bytes(bytes) => return Ok(Some((place, Value(bytes)))),
+                // A blob can be unlinked between the two looks, if the key has changed meanwhile; if it has
+                // not, the file is missing.
+                Fetched::Gone(hit) if previous.is_none_or(|before| before.place() != place) => previous = Some(hit),
+                Fetched::Gone(_) => return Err(self.missing_blob(place)),
+            }
+        }
+    }
+
+    /// The values of many keys. Each stage touches memory that the stage before has asked for.
+    pub(crate) fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
+        /// Keys in flight: enough to keep the memory busy, few enough to stay in the cache.
+        const GROUP: usize = 32;
+        let mut values = Vec::with_capacity(keys.len());
+        let mut hashes = [0; GROUP];
+        for group in keys.chunks(GROUP) {
+            for (hash, key) in hashes.iter_mut().zip(group) {
+                *hash = self.hasher.hash(key.as_ref());
+                self.table.prefetch(*hash);
+            }
+            for &hash in &hashes[..group.len()] {
+                if let Some(slot) = self.table.guess(hash) {
+                    self.log.prefetch(slot);
+                }
+            }
+            for (&hash, key) in hashes.iter().zip(group) {
+                values.push(self.get_placed(key.as_ref(), hash)?.map(|(_, value)| value));
+            }
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,345 @@
+//! Changing one key.
+//!
+//! **The steps of a change**
+//!
+//! 1. Values too large for a segment are written to a blob file and synced. The record is encoded. Growth, if
+//!    under way, is helped along by one page. No lock is held.
+//! 2. The key's stripe is locked and the key looked up. If it is not as the caller expects, nothing happens.
+//! 3. Everything that can run short is found: the pages become dirty (journal blocks, disk blocks, memory),
+//!    an overflow page is linked if the path is full. On a shortage all locks are released, the shortage is
+//!    mended, and everything starts again.
+//! 4. The record is appended to the log. *From here on the change survives the death of the process.*
+//! 5. The slot is published: readers see it. Removals repair the paths.
+//! 6. The stripe is unlocked. With `SyncPolicy::Always`, the call waits until its record is durable.
+//!
+//! A crash before 4 leaves the old value, after 4 the new one; power loss may leave either until the record
+//! is durable, and never a mixture.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::address::Place;
+use crate::engine::Core;
+use crate::engine::read::{Fetched, Hit};
+use crate::error::{Error, Location, Result};
+use crate::log::append::Appended;
+use crate::log::blob::BlobMap;
+use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
+use crate::need::{Again, Need, Step};
+use crate::observe::Timed;
+use crate::sync::thread_local;
+use crate::table::chain::OVERFLOW_MAX;
+use crate::table::lookup::{Probe, SeenSlot};
+use crate::table::slot::{Slot, Tag};
+use crate::value::Value;
+
+/// What a key is to become.
+#[derive(Clone, Copy)]
+pub(crate) enum New<'a> {
+    Put(&'a [u8]),
+    Remove,
+}
+
+/// What the key must be at this moment, or nothing is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Anything,
+    Absent,
+    /// The record at this place. The caller keeps it pinned, so the place cannot have been recycled.
+    At(Place),
+}
+
+/// What came of a change.
+pub(crate) struct Changed<'s> {
+    /// The record that was there before.
+    pub(crate) previous: Option<Hit<'s>>,
+    /// Its value, if that is a blob: mapped before it could be unlinked.
+    pub(crate) previous_blob: Option<Arc<BlobMap>>,
+    /// The record that is there now, if the caller wanted it and the key was not removed.
+    pub(crate) stored: Option<Hit<'s>>,
+    /// Its value, if that is a blob: mapped before anybody could supersede it.
+    pub(crate) stored_blob: Option<Arc<BlobMap>>,
+    /// False if the key was not as expected: nothing has changed, and `previous` is what is there.
+    pub(crate) done: bool,
+}
+
+/// What a change carries from one attempt to the next.
+struct Attempt<'s> {
+    expect: Expect,
+    want_stored: bool,
+    /// How often growth was helped along because the key's chain is long.
+    helped: u32,
+    /// The previous value is this blob, which must be checked before it is superseded.
+    unchecked: Option<Hit<'s>>,
+    /// A blob that was checked, and the record that links it: pinned, so its place cannot have been recycled.
+    checked: Option<(Hit<'s>, Arc<BlobMap>)>,
+    /// The new value, if it is a blob and the caller wants it back.
+    stored_blob: Option<Arc<BlobMap>>,
+}
+
+thread_local! {
+    /// The record being encoded by this thread: no allocation per write.
+    static ENCODED: Cell<Encoded> = Cell::default();
+}
+
+/// Bytes that a thread's buffer keeps. What a large batch took is given back.
+const ENCODED_BYTES_KEPT: usize = 1 << 20;
+
+/// Lends the thread's buffer.
+pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
+    // There is none in a thread that ends, where a destructor makes a change, and in a change inside another one.
+    let mut encoded = ENCODED.try_with(Cell::take).unwrap_or_default();
+    encoded.clear();
+    let result = work(&mut encoded);
+    if encoded.capacity() <= ENCODED_BYTES_KEPT {
+        // As above.
+        let _ = ENCODED.try_with(|cell| cell.set(encoded));
+    }
+    result
+}
+
+/// Pages that an insert evacuates for a long chain at first, times two.
+const EVACUATED: usize = 4;
+
+impl Core {
+    /// Changes a key if it is as expected.
+    #[inline]
+    pub(crate) fn change<'s>(
+        &'s self,
+        key: &[u8],
+        hash: u64,
+        new: New<'_>,
+        expect: Expect,
+        want_stored: bool,
+    ) -> Result<Changed<'s>> {
+        self.check_writable()?;
+        check_key(key)?;
+        let _timer = self.observer.sample(Timed::Change);
+        // On its way while the record is encoded.
+        self.table.prefetch_for_change(hash);
+        let mut link = None;
+        let result = with_encoded(|encoded| {
+            match new {
+                New::Put(value) => {
+                    check_value(value)?;
+                    if value.len() as u64 > self.blob_threshold() {
+                        let blob = self.new_blob(value)?;
+                        encoded.push(Kind::PutBlob, key, &blob.encode());
+                        link = Some(blob);
+                    } else {
+                        encoded.push(Kind::Put, key, value);
+                    }
+                }
+                New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
+            }
+            let stored_blob = match link.filter(|_| want_stored) {
+                Some(link) => self.log.map_blob(link)?,
+                None => None,
+            };
+            let mut attempt = Attempt { expect, want_stored, helped: 0, unchecked: None, checked: None, stored_blob };
+            self.help_growth(hash)?;
+            self.retry(|| {
+                self.check_previous_blob(&mut attempt)?;
+                self.change_locked(key, hash, encoded, link, &mut attempt)
+            })
+        });
+        if let Some(blob) = link
+            && !matches!(&result, Ok((Changed { done: true, .. }, _)))
+        {
+            self.log.give_up_blob(blob);
+        }
+        let (changed, appended) = result?;
+        if let Some(appended) = appended {
+            self.after_append(appended.end, appended.total, appended.running_low)?;
+        }
+        if changed.done && changed.previous_blob.is_some() {
+            self.mind_freed_blobs()?;
+        }
+        Ok(changed)
+    }
+
+    /// Values longer than this go to a blob file.
+    pub(crate) fn blob_threshold(&self) -> u64 {
+        let limit = self.tuning.blob_bytes_min;
+        self.log.config.segment_bytes.map_or(limit, |segment| limit.min(segment / 4))
+    }
+
+    /// Writes a value into a blob. If far too much of what was freed waits for a checkpoint, that comes first.
+    pub(crate) fn new_blob(&self, value: &[u8]) -> Result<BlobLink> {
+        if self.log.blobs.is_crowded() || self.log.blobs.waiting().1 > 2 * self.freed_blobs_max() {
+            // Once: what cannot be unlinked at this moment is no reason to refuse the value.
+            self.satisfy(Need::BlobList)?;
+        }
+        self.with_space(|| self.log.write_blob(value))
+    }
+
+    /// Steps 2 to 5.
+    fn change_locked<'s>(
+        &'s self,
+        key: &[u8],
+        hash: u64,
+        encoded: &mut Encoded,
+        link: Option<BlobLink>,
+        attempt: &mut Attempt<'s>,
+    ) -> Step<(Changed<'s>, Option<Appended>)> {
+        let mut edit = self.table.edit(hash)?;
+        let mut previous: Option<Hit<'s>> = None;
+        let sought = edit.find(hash, |slot| self.is_key(key, slot, &mut previous))?;
+
+        let as_expected = match attempt.expect {
+            Expect::Anything => true,
+            Expect::Absent => previous.is_none(),
+            Expect::At(place) => previous.as_ref().is_some_and(|hit| hit.place() == place),
+        };
+        let removing = encoded_removes(encoded);
+        if !as_expected || (removing && previous.is_none()) {
+            let (previous_blob, stored, stored_blob) = (None, None, None);
+            return Ok((Changed { previous, previous_blob, stored, stored_blob, done: as_expected }, None));
+        }
+        let mut previous_blob = None;
+        if let Some(hit) = previous.as_ref().filter(|hit| hit.header.kind == Kind::PutBlob) {
+            match attempt.checked.take() {
+                Some((checked, map)) if checked.place() == hit.place() => previous_blob = Some(map),
+                _ => {
+                    attempt.unchecked = previous;
+                    return Err(Need::Again(Again::BlobUnchecked).into());
+                }
+            }
+        }
+
+        if sought.is_full() && self.is_to_help_first(edit.overflow_pages(), attempt) {
+            let length = edit.overflow_pages();
+            drop(edit);
+            self.help_with_long_chain(length, attempt)?;
+            return Err(Need::Again(Again::LongChain).into());
+        }
+
+        let reserved = if removing { edit.reserve_removal(sought)? } else { Some(edit.reserve_put(sought)?) };
+        let Some(reserved) = reserved else {
+            return Err(Error::impossible(&self.path, "a removal of a key that was found and is not there").into());
+        };
+        let appended = self.log.append(encoded.singles(), u64::from(removing), removing)?;
+        edit.publish(reserved, appended.place)?;
+        if removing {
+            // A removal is dead weight from the start.
+            self.log.add_dead(appended.place, encoded.len());
+        }
+        previous.iter().for_each(|hit| self.supersede(hit));
+        if let Some(link) = link {
+            self.log.blobs.linked(link);
+        }
+        // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
+        let stored = if attempt.want_stored && !removing { self.stored_hit(appended.place) } else { None };
+        let stored_blob = attempt.stored_blob.take();
+        Ok((Changed { previous, previous_blob, stored, stored_blob, done: true }, Some(appended)))
+    }
+
+    fn stored_hit(&self, place: Place) -> Option<Hit<'_>> {
+        let pinned = self.log.pin(place)?;
+        let header = Record::at(&pinned, place.offset()).ok()?.header;
+        Some(Hit::new(Slot::new(Tag::of(0, 0), place), header, pinned))
+    }
+
+    /// Maps and checks the blob that the last attempt found as the previous value, with no lock held: it is
+    /// returned to the caller, and a damaged one must be reported before anything changes.
+    fn check_previous_blob<'s>(&'s self, attempt: &mut Attempt<'s>) -> Result<()> {
+        let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
+        let Some(link) = hit.blob() else { return Ok(()) };
+        // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
+        if let Some(map) = self.log.map_blob(link)? {
+            self.log.check_blob(link, &map)?;
+            attempt.checked = Some((hit, map));
+        } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.place() == hit.place()) {
+            return Err(self.missing_blob(hit.place()).into());
+        }
+        Ok(())
+    }
+
+    /// Asks about a slot under the stripe; keeps the hit.
+    pub(crate) fn is_key<'s>(&'s self, key: &[u8], slot: Slot, hit: &mut Option<Hit<'s>>) -> Result<bool> {
+        let is_key = self.probe(key, SeenSlot::held(slot), hit)? == Probe::Hit;
+        if let Some(found) = hit.as_ref().filter(|_| is_key && slot.is_marked()) {
+            // Its twin in the other half of an earlier split cannot be told from it.
+            let location = Location::at(&self.log.path_of_slot(found.place().segment()), found.place().offset());
+            return Err(Error::corrupt("record", location, "readable when its page was split", "unreadable then"));
+        }
+        Ok(is_key)
+    }
+
+    /// What a published change leaves behind: the space of the record before it, and its blob.
+    pub(crate) fn supersede(&self, old: &Hit<'_>) {
+        self.log.add_dead(old.place(), old.header.total());
+        if let Some(link) = old.blob() {
+            self.log.blobs.freed(link);
+        }
+    }
+
+    /// True if an insert that would make a chain longer does something about growth before. The longer the chain, the
+    /// more often.
+    fn is_to_help_first(&self, length: usize, attempt: &Attempt<'_>) -> bool {
+        length as u32 >= self.tuning.chain_help && attempt.helped <= length.max(1).ilog2()
+    }
+
+    /// Growth that stands still keeps no change from being made, up to a point.
+    #[cold]
+    fn help_with_long_chain(&self, length: usize, attempt: &mut Attempt<'_>) -> Result<()> {
+        attempt.helped += 1;
+        match self.retry(|| self.shorten_chains(EVACUATED << attempt.helped.min(6))) {
+            Err(error) if length >= OVERFLOW_MAX || !error.can_wait() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// An insert met a long chain: growth is moved along, or begun.
+    #[cold]
+    fn shorten_chains(&self, pages: usize) -> Step<()> {
+        if self.table.growth().is_shrinking()
+            && let Some(mut structure) = self.table.structure.try_lock()
+        {
+            self.table.turn_round(&mut structure);
+        }
+        if self.table.growth().is_resizing() {
+            self.table.help_growth(pages, self)?;
+            return Ok(());
+        }
+        let growth = self.table.growth();
+        let crowded = self.table.len() > self.table.threshold(growth.level()) / 2;
+        if crowded
+            && let Some(mut structure) = self.table.structure.try_lock()
+            && !self.table.growth().is_resizing()
+        {
+            self.table.begin_growth(&mut structure)?;
+        }
+        Ok(())
+    }
+
+    /// The value that a change has just stored.
+    pub(crate) fn stored_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
+        let Some(hit) = changed.stored else { return Ok(None) };
+        if let Some(map) = changed.stored_blob {
+            return Ok(Some(Value(self.blob_bytes(hit, map)?)));
+        }
+        match self.fetch(hit)? {
+            Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
+            Fetched::Gone(_) => Ok(None),
+        }
+    }
+
+    /// The value that was there before a change, or that stood in its way.
+    pub(crate) fn previous_value<'s>(&'s self, changed: Changed<'s>) -> Result<Option<Value<'s>>> {
+        let Some(hit) = changed.previous else { return Ok(None) };
+        if let Some(map) = changed.previous_blob {
+            return Ok(Some(Value(self.blob_bytes(hit, map)?)));
+        }
+        let place = hit.place();
+        match self.fetch(hit)? {
+            Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
+            Fetched::Gone(_) => Err(self.missing_blob(place).into()),
+        }
+    }
+}
+
+/// True if the encoded record is a removal.
+fn encoded_removes(encoded: &Encoded) -> bool {
+    encoded.singles().first_kind() == Some(Kind::Remove)
+}

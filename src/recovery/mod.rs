@@ -1,0 +1,17 @@
+//! From files to a store: creating it, opening it, and recovering it after a crash.
+//!
+//! ```text
+//! open         looks at header, journal and tail
+//! ├── open_table   the index, from the pages of the last checkpoint
+//! ├── create       a new store's files
+//! ├── tail         the records after the last checkpoint, and where the log ends
+//! ├── replay       the tail into the index
+//! └── recover      makes what was found durable before anything is trusted
+//! ```
+
+pub(crate) mod create;
+pub(crate) mod open;
+mod open_table;
+mod recover;
+pub(crate) mod replay;
+pub(crate) mod tail;

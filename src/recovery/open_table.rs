@@ -1,0 +1,146 @@
+//! Opening a store: the table (open.rs, step 3).
+//!
+//! What shows the file is one mapping, of which each extent is a part, and so is the memory that notes what the pages are
+//! like: a mapping for each extent would take longer than all the rest of an open. Nothing but the bitmaps is read.
+
+use std::sync::Arc;
+
+use super::open::{Opening, PAGE};
+use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::meta::{Meta, check_page};
+use crate::error::{Error, IoContext, Location, Result};
+use crate::observe;
+use crate::sys::IndexMap;
+use crate::table::Table;
+use crate::table::page::{PageImage, PageKind};
+use crate::table::region::{BITMAP_START, Group, GroupShape, PageState, RegionKind};
+
+/// An extent of the table.
+#[derive(Clone, Copy)]
+struct Extent {
+    kind: RegionKind,
+    /// Its number in the region.
+    number: usize,
+    /// Its first page in the file.
+    first: u64,
+    shape: GroupShape,
+    /// The file is long enough.
+    in_file: bool,
+}
+
+impl Opening<'_> {
+    /// True if an extent beyond the end of the file can be one that the journal's checkpoint has added: no more
+    /// than a doubling of what there is.
+    fn overlay_reaches(&self, shape: GroupShape, len: u64) -> bool {
+        !self.overlay.is_empty() && shape.total() <= 2 * (len / PAGE + self.overlay.len() as u64)
+    }
+
+    /// The bitmap pages of an extent, checked.
+    fn bitmaps(&self, header: &IndexHeader, first: u64, shape: GroupShape) -> Result<Vec<PageImage>> {
+        let bitmap = |number| {
+            let page = self.read_page(number)?;
+            check_page(&self.index_path, header.uuid, header.generation, number, PageKind::Bitmap, &page)?;
+            Ok(page)
+        };
+        (first..first + shape.bitmap_pages).map(bitmap).collect()
+    }
+
+    /// The extents of the table, each of which can be where the meta data say that it is.
+    fn extents(&self, table: &Table, meta: &Meta, len: u64) -> Result<Vec<Extent>> {
+        let of = |kind, firsts: &[u64]| -> Result<Vec<Extent>> {
+            let extent = |(number, &first): (usize, &u64)| {
+                let shape = table.region(kind).shape(number);
+                let bytes = shape.total().checked_mul(PAGE);
+                let end = bytes.zip(first.checked_mul(PAGE)).and_then(|(bytes, start)| start.checked_add(bytes));
+                let in_file = end.is_some_and(|end| end <= len);
+                if !(in_file || self.options.read_only && self.overlay_reaches(shape, len)) {
+                    let location = Location::file(&self.index_path);
+                    let expected = format!("{} pages from page {first} on", shape.total());
+                    return Err(Error::corrupt("index file", location, expected, format!("{len} bytes")));
+                }
+                Ok(Extent { kind, number, first, shape, in_file })
+            };
+            firsts.iter().enumerate().map(extent).collect()
+        };
+        let mut extents = of(RegionKind::Primary, &meta.primary_extents)?;
+        extents.extend(of(RegionKind::Overflow, &meta.overflow_extents)?);
+        Ok(extents)
+    }
+
+    /// Step 3, the table. What shows the file is one mapping, and so is the memory that notes what the pages are like: a
+    /// mapping for each extent would take longer than all the rest.
+    pub(super) fn map_table(&self, table: &Table, header: &IndexHeader, meta: &Meta) -> Result<()> {
+        let len = self.index.len().context("look at", &self.index_path)?;
+        let extents = self.extents(table, meta, len)?;
+        let states = self.options.disk.map_anonymous(extents.iter().map(|extent| extent.shape.state_bytes()).sum());
+        let states = Arc::new(states.context("reserve memory for the pages of", &self.index_path)?);
+        let mut states_used = 0;
+        let mut file = None;
+        for extent in extents {
+            let bytes = extent.shape.state_bytes();
+            let states = IndexMap::part(&states, states_used, bytes);
+            states_used += bytes;
+            self.map_extent(table, header, &extent, states, &mut file, len)?;
+        }
+        Ok(())
+    }
+
+    /// `file` is the mapping of the whole file, once there is one.
+    fn map_extent(
+        &self,
+        table: &Table,
+        header: &IndexHeader,
+        extent: &Extent,
+        states: IndexMap,
+        file: &mut Option<Arc<IndexMap>>,
+        len: u64,
+    ) -> Result<()> {
+        let Extent { kind, number, first, shape, in_file } = *extent;
+        let region = table.region(kind);
+        let bytes = (shape.total() * PAGE) as usize;
+        let bitmaps = self.bitmaps(header, first, shape)?;
+        // No page of it was ever written, as in a table that was made large from the start.
+        let is_unused = bitmaps.iter().all(|page| page[BITMAP_START..].iter().all(|&byte| byte == 0));
+        let shows_file = in_file && (self.options.read_only || !is_unused);
+        let map = if shows_file {
+            let whole = match file {
+                Some(whole) => whole,
+                None => {
+                    file.insert(Arc::new(self.index.map_private(0, len as usize).context("map", &self.index_path)?))
+                }
+            };
+            IndexMap::part(whole, (first * PAGE) as usize, bytes)
+        } else if in_file {
+            table.map_unused(&*self.index, first, shape.total())?
+        } else {
+            let reserved = self.options.disk.map_anonymous(bytes);
+            reserved.context("reserve memory for pages of", &self.index_path)?
+        };
+        observe::mapped(&self.index_path, first * PAGE, bytes as u64);
+        let group = region.install(number, Group::new(shape, first, map, states, self.options.read_only));
+        for (index, bitmap) in bitmaps.iter().enumerate() {
+            let Some((page, state)) = group.at(index as u64) else { continue };
+            if !shows_file || self.overlay.contains_key(&(first + index as u64)) {
+                page.load(bitmap);
+            }
+            state.set(PageState::VERIFIED);
+        }
+        let others = if self.overlay.is_empty() && in_file { 0 } else { shape.total() };
+        for index in shape.bitmap_pages..others {
+            let Some((page, _)) = group.at(index) else { continue };
+            let number = first + index;
+            if let Some(image) = self.overlay.get(&number) {
+                page.load(image);
+            } else if !in_file && number * PAGE < len {
+                page.load(&*self.read_page(number)?);
+            }
+        }
+        if kind == RegionKind::Overflow {
+            let before = region.pages() - shape.pages;
+            let free = (0..shape.pages).rev().filter(|&page| !group.is_used(page));
+            table.pool.give(free.map(|page| before + page));
+            table.pool.set_all(region.pages());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! Recovery: what an open does with the log, once the table stands as the last checkpoint left it (open.rs, steps 1 to 3).
+//!
+//! 4. The segments are opened, the tail of the log is read (recovery/tail.rs), and whatever refuses the open does so
+//!    before anything is changed.
+//! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. Segments past the end X are
+//!    unlinked; the tail is written again and synced from the last claim on.
+//! 6. The header is written again, "not clean", and synced, the slot that was read first, before anything can be
+//!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
+//!    are never valid again.
+//! 7. The tail is replayed into the index (replay.rs). What nothing names any more is unlinked.
+//! 8. Segments with few records are put together when there are many, because each unclean end leaves one.
+//!
+//! A crash in any step: the next open does the same again, from the same header. The directory entries are durable
+//! since step 0 (open.rs), so nothing that this removes is needed by an older header. A read-only open does 4 and 7 in
+//! private memory and leaves the disk alone. The time goes with the tail, not with the store (benches/recovery.rs).
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::create::{JOURNAL_PAGES, remove_garbage};
+use crate::address::Position;
+use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
+use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::engine::{CheckpointState, Core};
+use crate::error::{Error, IoContext, Location, Result};
+use crate::layout::{parse_segment_name, segment_path};
+use crate::log::append::Appender;
+use crate::log::mapped::{map_segment, segment_len};
+use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::mutant::{Mutant, broken};
+use crate::observe;
+use crate::recovery::tail::{Tail, TailAccess, TailSource};
+use crate::stats::RecoveryStats;
+use crate::sync::Ordering;
+use crate::sys::{Disk, LogWriter, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
+use crate::tuning::SyncPolicy;
+
+/// The page size as files count.
+const PAGE: u64 = PAGE_BYTES as u64;
+
+impl Core {
+    /// Steps 4 to 8. `other_invalid`: the header's other slot cannot be read.
+    pub(super) fn recover(
+        &self,
+        disk: &dyn Disk,
+        header: IndexHeader,
+        other_invalid: bool,
+        stats: &mut RecoveryStats,
+    ) -> Result<()> {
+        let meta = self.checkpoint.lock().opened.clone();
+        if disk.kind_of_name(self.log.dir()).context("look at", self.log.dir())? == PathKind::Other {
+            let location = Location::file(self.log.dir());
+            return Err(Error::corrupt("log directory", location, "a directory", "a symbolic link or a file"));
+        }
+        let source = TailSource {
+            disk,
+            dir: self.log.dir(),
+            uuid: header.uuid,
+            known: &meta.segments,
+            cut: header.cut,
+            clean: header.clean,
+            access: TailAccess::Map,
+        };
+        let tail = source.read()?;
+        let writable = self.files.is_some();
+        // Clean means: closed cleanly, and nothing was written since.
+        let clean = header.clean && tail.end == header.cut;
+        stats.was_unclean = !clean;
+        stats.discarded_bytes = tail.discarded_bytes;
+        stats.replayed_records = tail.changes as u64;
+
+        self.adopt_known(disk, &meta.segments, header.cut)?;
+        for found in &tail.segments {
+            // Refused before anything is changed.
+            segment_len(disk, &found.path, found.end)?;
+        }
+        if writable {
+            self.allocate_reserve()?;
+            self.discard(disk, &tail.discard)?;
+            if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
+                self.rewrite_tail(disk, &tail, header.cut)?;
+            }
+        }
+        self.adopt_tail(disk, &tail, (clean || broken(Mutant::NoFreshSegment)) && writable)?;
+        {
+            let mut registry = self.log.registry.lock();
+            registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
+        }
+        if writable {
+            self.write_in_use(&mut self.checkpoint.lock(), other_invalid)?;
+            if self.log.appender.lock().is_some() {
+                self.log.commit.set_durable(tail.end);
+            } else {
+                self.fresh_segment(&tail, header.cut)?;
+            }
+        }
+        stats.replayed_bytes = self.replay(&tail, header.cut)?;
+        if writable {
+            remove_garbage(disk, &self.path, header.log_dir)?;
+            self.unlink_orphan_blobs(&meta, &tail)?;
+            self.checkpoint_due.store(self.checkpoint_interval(), Ordering::Relaxed);
+            if stats.replayed_bytes > self.checkpoint_interval() / 2 {
+                self.checkpoint_due.store(0, Ordering::Relaxed);
+            }
+            match self.bound_segments() {
+                // There are fewer segments than the limit, and the next open tries again.
+                Err(Error::DiskFull { .. }) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 6: the header says that the store is in use, in both of its slots.
+    ///
+    /// 1. The slot that was read as the newest is written again. After a failed fsync the page cache can show it while the
+    ///    disk has an older header there, or a torn one. *Crash:* the other slot is valid, and the journal leads from it
+    ///    to this generation.
+    /// 2. The other slot is written. *Crash:* the first one is on the disk for certain.
+    ///
+    /// If the other slot is invalid, it is written first: it was torn by an open that had made sure of this one.
+    fn write_in_use(&self, state: &mut CheckpointState, other_invalid: bool) -> Result<()> {
+        let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
+        if state.header.clean && broken(Mutant::AppendedUnmarked) {
+            return Ok(());
+        }
+        // An even step leads to the same slot, an odd one to the other.
+        let steps: &[u64] = match other_invalid {
+            _ if broken(Mutant::OtherSlotFirst) => &[1],
+            true => &[1, 1],
+            false => &[2, 1],
+        };
+        for step in steps {
+            let serial = state.header.serial + step;
+            state.header = IndexHeader { serial, clean: false, ..state.header };
+            state.header.write(&*files.index, &files.index_path)?;
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint writes besides bucket pages has its blocks from the start, in the journal and in the
+    /// index, and so have the images that the journal's length promises: the length may be there without them.
+    fn allocate_reserve(&self) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let _one = files.extending.lock();
+        let meta_room = Meta::pages_for(self.log.slots_used() + 1).max(files.meta_room.load(Ordering::Acquire));
+        let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
+        files.journal.allocate(capacity)?;
+        let index = (FIRST_META_PAGE + meta_room) * PAGE;
+        files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
+        files.meta_room.store(meta_room, Ordering::Release);
+        self.table.dirty.set_journal_pages(capacity - meta_room);
+        Ok(())
+    }
+
+    /// Segments before the cut's: sealed, as the checkpoint says.
+    fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Position) -> Result<()> {
+        for entry in known.iter().filter(|entry| entry.sequence != cut.sequence()) {
+            let path = segment_path(self.log.dir(), entry.sequence);
+            let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
+            // No more can be dead than there is, whatever the checkpoint says.
+            self.log.set_dead(entry.slot, entry.dead.min(entry.end));
+            let identity = (entry.sequence, entry.slot, entry.salt);
+            let segment = Segment::new(identity, path, len, Some(entry.end), None);
+            segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
+            observe::mapped(&segment.path, 0, segment.capacity());
+            self.log.pins.install(entry.slot, Arc::new(map));
+            self.log.adopt(Arc::new(segment));
+        }
+        Ok(())
+    }
+
+    /// The cut's segment and those after it. The last one goes on being written if the end was clean.
+    fn adopt_tail(&self, disk: &dyn Disk, tail: &Tail, go_on: bool) -> Result<()> {
+        let opened = self.checkpoint.lock().opened.segments.clone();
+        for (i, found) in tail.segments.iter().enumerate() {
+            let taken = self.log.registry.lock().segments.values().any(|segment| segment.slot == found.slot);
+            if taken {
+                let expected = "a segment slot of its own";
+                return Err(Error::corrupt("segment header", Location::at(&found.path, 72), expected, found.slot));
+            }
+            let active = go_on && i + 1 == tail.segments.len();
+            let (map, len, file) = map_segment(disk, &found.path, found.salt, found.end, active)?;
+            let known = opened.iter().find(|entry| entry.sequence == found.sequence);
+            let dead = known.map_or(0, |entry| entry.dead).saturating_add(found.overhead);
+            self.log.set_dead(found.slot, dead.min(found.end));
+            let identity = (found.sequence, found.slot, found.salt);
+            let end = (!active).then_some(found.end);
+            let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
+            let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals).min(found.end);
+            segment.set_removals(removals, self.log.dead(found.slot));
+            let segment = Arc::new(segment);
+            observe::mapped(&segment.path, 0, segment.capacity());
+            if active {
+                let unsuited = found.bulk && self.sync != SyncPolicy::Manual;
+                self.log.unsuited.store(unsuited, Ordering::Relaxed);
+                let writer = LogWriter::new(map);
+                self.log.pins.install(found.slot, Arc::clone(writer.map()));
+                *self.log.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, tail.end));
+            } else {
+                self.log.pins.install(found.slot, Arc::new(map));
+            }
+            self.log.adopt(segment);
+        }
+        Ok(())
+    }
+
+    /// Seal, first part: nothing past X remains, nor anything that compaction has freed. The oldest goes first:
+    /// a remove-record must not go before what it removes.
+    fn discard(&self, disk: &dyn Disk, files: &[PathBuf]) -> Result<()> {
+        let mut files = files.to_vec();
+        // By sequence, which has more than eight digits some day.
+        files.sort_unstable_by_key(|path| {
+            path.file_name().and_then(|name| name.to_str()).and_then(parse_segment_name).unwrap_or(u32::MAX)
+        });
+        for path in files {
+            disk.unlink(&path).context("unlink", &path)?;
+            disk.sync_dir(self.log.dir()).context("sync", self.log.dir())?;
+        }
+        Ok(())
+    }
+
+    /// Seal, second part: what was read must be on the disk, not in the page cache only. The unused rest of
+    /// the last segment is given back.
+    fn rewrite_tail(&self, disk: &dyn Disk, tail: &Tail, cut: Position) -> Result<()> {
+        let from = tail.claim.max(cut).min(tail.end);
+        let last = tail.segments.last().map(|segment| segment.sequence);
+        for segment in tail.segments.iter().filter(|segment| segment.sequence >= from.sequence()) {
+            let path = &segment.path;
+            let file = disk.open(path, OpenMode::Write).context("open", path)?;
+            let mut at = if segment.sequence == from.sequence() { from.offset() } else { 0 };
+            let mut buffer = vec![0; segment.end.saturating_sub(at).min(1 << 20) as usize];
+            while at < segment.end {
+                let piece = &mut buffer[..(segment.end - at).min(1 << 20) as usize];
+                read_exact_at(&*file, piece, at).context("read", path)?;
+                write_all_at(&*file, piece, at).context("write", path)?;
+                at += piece.len() as u64;
+            }
+            if Some(segment.sequence) == last {
+                let kept = segment.end.next_multiple_of(PAGE);
+                if file.len().context("look at", path)? > kept {
+                    file.set_len(kept).context("shorten", path)?;
+                }
+            }
+            file.sync_all().context("sync", path)?;
+        }
+        Ok(())
+    }
+
+    /// Seal, third part: a fresh segment that names its predecessor and its end. An empty last segment is
+    /// replaced by it, so that a crash loop does not eat the disk; what is durable ends with its predecessor then, for
+    /// nobody may be told of a position in a file that is gone.
+    fn fresh_segment(&self, tail: &Tail, cut: Position) -> Result<()> {
+        let mut predecessor = (tail.end.sequence(), tail.end.offset());
+        if let Some(last) = tail.segments.last() {
+            let known = self.checkpoint.lock().opened.segments.iter().any(|entry| entry.sequence == last.sequence);
+            if !known && last.end == SEGMENT_HEADER_BYTES {
+                predecessor = (last.predecessor, last.predecessor_end);
+                self.log.forget(last.sequence)?;
+            }
+        }
+        let start = |sequence| if sequence == cut.sequence() { cut.offset() } else { 0 };
+        let bytes = tail.segments.iter().map(|segment| segment.end.saturating_sub(start(segment.sequence))).sum();
+        let durable = Position::new(predecessor.0, predecessor.1);
+        self.log.commit.set_durable(durable);
+        self.log.provide_after_recovery(bytes)?;
+        if let Some(next) = self.log.take_prepared(0) {
+            self.log.activate(next, predecessor, durable);
+        }
+        Ok(())
+    }
+
+    /// Unlinks blobs that no record links: written when the process died, or listed as dying.
+    fn unlink_orphan_blobs(&self, meta: &Meta, tail: &Tail) -> Result<()> {
+        let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
+        let mut orphans = Vec::new();
+        for &id in &tail.blobs {
+            let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);
+            if meta.blobs.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
+                orphans.push(id);
+            }
+            self.log.blobs.seen(id);
+        }
+        self.log.unlink_orphans(&orphans);
+        Ok(())
+    }
+}

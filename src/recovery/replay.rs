@@ -1,0 +1,231 @@
+//! Replaying the log's tail into the index.
+//!
+//! Changes of one key are applied in log order; changes of different keys commute. The tail is replayed in pieces:
+//!
+//! 1. A piece of changes is read from the mapped log (recovery/tail.rs has validated it). It ends at a clear-record at
+//!    the latest, and its size follows from `memory_bytes`.
+//! 2. The table is sized for the piece, by one thread: the keys that are new are estimated.
+//! 3. The piece is divided among threads by hash bits that no size of the table changes, so the changes of one key stay
+//!    with one thread. Each thread sorts its part by page, stably, and prefetches the pages and records that follow. The
+//!    table neither grows nor shrinks meanwhile.
+//! 4. The changes that the threads made are counted. A number other than the piece's refuses the open.
+//! 5. A clear-record is a barrier: it is applied after the piece that it ends.
+//!
+//! An estimate that falls short costs overflow pages, which growth after the open takes back.
+
+use std::collections::HashSet;
+
+use crate::address::Position;
+use crate::engine::Core;
+use crate::engine::bulk::Clear;
+use crate::engine::read::Hit;
+use crate::error::{Error, Location, Result};
+use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
+use crate::mutant::{Mutant, broken};
+use crate::need::Step;
+use crate::recovery::tail::{Tail, TailOp, TailReader};
+use crate::sync::{Ordering, in_parallel, parts};
+use crate::table::growth::Growth;
+
+/// Changes replayed at a time: the least and the most.
+const PIECE_CHANGES: (usize, usize) = (1 << 12, 1 << 20);
+/// Memory for a change of a piece: the change, its place in the order of its thread, and what growing vectors waste.
+const BYTES_PER_CHANGE: u64 = 64;
+/// The part of `memory_bytes` that a piece may take.
+const PIECE_SHARE: u64 = 8;
+/// How far ahead pages and records are prefetched.
+const AHEAD: usize = 12;
+/// Pages that are made ready at once.
+const POPULATED_PAGES: u64 = 64;
+/// Fewer changes than that are replayed by one thread.
+const PARALLEL_MIN: usize = 10_000;
+/// Threads that replay at the most.
+const PARTS_MAX: usize = 8;
+/// Keys that are looked up to estimate how many of a piece's keys are new.
+const SAMPLES: usize = 4096;
+
+/// The part that replays the changes of a hash. It depends on the hash alone: a table of any size, and one that is being
+/// resized, has the same parts. Pages are chosen by the low bits, so parts of a power of two share no page.
+fn part_of(hash: u64, parts: usize) -> usize {
+    ((u64::from((hash as u32).reverse_bits()) * parts as u64) >> 32) as usize
+}
+
+impl Core {
+    /// Replays a tail. Returns the number of log bytes that it covers.
+    pub(crate) fn replay(&self, tail: &Tail, cut: Position) -> Result<u64> {
+        // Waiting for a checkpoint would be waiting for ourselves.
+        self.recovering.store(true, Ordering::Relaxed);
+        let lift = self.table.dirty.lift_limit();
+        let memory = self.limit_pages.saturating_mul(crate::sys::PAGE_BYTES as u64);
+        let most = usize::try_from(memory / PIECE_SHARE / BYTES_PER_CHANGE).unwrap_or(usize::MAX);
+        let most = most.clamp(PIECE_CHANGES.0, PIECE_CHANGES.1);
+        let mut reader = TailReader::new(&self.log, &self.hasher, tail, cut);
+        let mut piece = Vec::new();
+        let mut done = 0;
+        while reader.read(most, &mut piece)? {
+            done += piece.len();
+            let clear = piece.pop_if(|last| last.kind == Kind::Clear);
+            self.replay_piece(&piece)?;
+            if let Some(op) = clear {
+                let later = tail.linked.iter().filter(|&&(op, _)| op >= done).map(|(_, link)| link.id);
+                self.replay_clear(tail, &op, &later.collect())?;
+            }
+        }
+        self.check_replayed("the log's tail", tail.changes, done)?;
+        drop(lift);
+        self.recovering.store(false, Ordering::Relaxed);
+        let bytes = tail.segments.iter().map(|segment| {
+            let from = if segment.sequence == cut.sequence() { cut.offset() } else { 0 };
+            segment.end.saturating_sub(from)
+        });
+        Ok(bytes.sum())
+    }
+
+    /// A change that is left out would be lost for good with the next checkpoint.
+    fn check_replayed(&self, what: &str, expected: usize, found: usize) -> Result<()> {
+        if expected == found {
+            return Ok(());
+        }
+        let location = Location::file(self.log.dir());
+        let expected = format!("{expected} changes of {what} applied");
+        Err(Error::corrupt("replay", location, expected, format!("{found}")))
+    }
+
+    /// Steps 2 to 4.
+    fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
+        self.size_for(piece)?;
+        let plan = self.tuning.parts;
+        let parts = match plan.parts {
+            0 if self.tuning.background && piece.len() >= PARALLEL_MIN => parts().min(PARTS_MAX),
+            0 => 1,
+            wanted => wanted,
+        };
+        // Read once, for all threads.
+        let growth = self.table.growth();
+        let results = in_parallel(parts, plan.order, |part| self.replay_part(piece, growth, part, parts));
+        let mut done = 0;
+        for result in results {
+            done += result?;
+        }
+        self.check_replayed("a piece of the log's tail", piece.len(), done)
+    }
+
+    /// Step 2. Growth that cannot be had now is no error of the open: paths become longer.
+    fn size_for(&self, piece: &[TailOp]) -> Result<()> {
+        let wanted = self.table.len().saturating_add(self.estimate_new(piece));
+        match self.grow_for(wanted) {
+            Err(Error::DiskFull { .. } | Error::LimitReached { .. } | Error::Corrupt { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// About how many keys of a piece are not in the table: the distinct ones, by linear counting, less those of which a
+    /// sample finds the hash.
+    fn estimate_new(&self, piece: &[TailOp]) -> u64 {
+        let is_put = |op: &&TailOp| matches!(op.kind, Kind::Put | Kind::PutBlob);
+        let puts = piece.iter().filter(is_put).count();
+        if puts == 0 {
+            return 0;
+        }
+        let bits = (puts * 8).next_power_of_two().max(1 << 10);
+        let mut seen = vec![0_u64; bits / 64];
+        let (mut looked_up, mut new) = (0_u64, 0_u64);
+        let step = puts.div_ceil(SAMPLES);
+        for (i, op) in piece.iter().filter(is_put).enumerate() {
+            // Not the low bits, which the table's pages are chosen by.
+            let bit = (op.hash >> 24) as usize & (bits - 1);
+            seen[bit / 64] |= 1 << (bit % 64);
+            if i % step == 0 {
+                looked_up += 1;
+                new += u64::from(!self.is_probable(op.hash));
+            }
+        }
+        let zeroes: u64 = seen.iter().map(|word| u64::from(word.count_zeros())).sum();
+        let distinct = bits as f64 * (bits as f64 / zeroes.max(1) as f64).ln();
+        (distinct * new as f64 / looked_up.max(1) as f64).ceil() as u64
+    }
+
+    /// True if a slot has the bits of the hash. No key is read. Nobody changes the table now.
+    fn is_probable(&self, hash: u64) -> bool {
+        let Ok(edit) = self.table.edit(hash) else { return false };
+        edit.find(hash, |_| Ok::<_, Error>(true)).is_ok_and(|sought| sought.slot().is_some())
+    }
+
+    /// Step 3, for one thread. Returns the number of changes that it has applied.
+    fn replay_part(&self, piece: &[TailOp], growth: Growth, part: usize, parts: usize) -> Result<usize> {
+        let moment = if broken(Mutant::PartitionedByTheMoment) { self.table.len() } else { 0 };
+        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash ^ moment, parts) == part);
+        // The second member keeps changes of one key in their order.
+        let mut order: Vec<(u64, u32)> = own.map(|(i, op)| (growth.page_of(op.hash), i as u32)).collect();
+        order.sort_unstable();
+        let ahead = |by: usize| order.get(by).map(|&(_, i)| &piece[i as usize]);
+        let mut populated = 0;
+        for (at, &(_, i)) in order.iter().enumerate() {
+            while populated <= at + AHEAD && populated < order.len() {
+                populated += self.populate_for(&order[populated..]);
+            }
+            if let Some(ahead) = ahead(at + AHEAD) {
+                self.table.prefetch(ahead.hash);
+                self.log.pins.prefetch(ahead.place.segment(), ahead.place.offset());
+            }
+            if let Some(slot) = ahead(at + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
+                self.log.prefetch(slot);
+            }
+            self.retry(|| self.replay_one(&piece[i as usize]))?;
+        }
+        Ok(order.len())
+    }
+
+    /// Gets the next pages ready for changes, if most of some neighbours will be changed. Returns the number of changes
+    /// to which that applies.
+    fn populate_for(&self, order: &[(u64, u32)]) -> usize {
+        let Some(&(page, _)) = order.first() else { return 0 };
+        let first = page / POPULATED_PAGES * POPULATED_PAGES;
+        let changes = order.partition_point(|&(page, _)| page < first + POPULATED_PAGES);
+        let pages = order[..changes].chunk_by(|one, other| one.0 == other.0).count() as u64;
+        if pages * 4 >= POPULATED_PAGES * 3 {
+            self.table.populate(first, POPULATED_PAGES);
+        }
+        changes
+    }
+
+    fn replay_clear(&self, tail: &Tail, op: &TailOp, linked_later: &HashSet<u64>) -> Result<()> {
+        let segment = tail.segments.iter().find(|segment| segment.slot == op.place.segment());
+        let (sequence, overhead) = segment.map_or((0, 0), |segment| (segment.sequence, segment.overhead_since_clear));
+        let end = Position::new(sequence, op.place.offset() + CLEAR_BYTES);
+        self.retry(|| self.clear_locked(Clear::Replay { end, linked_later }).map(|_| ()))?;
+        self.log.add_dead(op.place, overhead);
+        Ok(())
+    }
+
+    fn replay_one(&self, op: &TailOp) -> Step<()> {
+        let pinned = self
+            .log
+            .pin(op.place)
+            .ok_or_else(|| Error::impossible(&self.path, "a segment of the tail that is not mapped"))?;
+        let record: Record<'_> = self.log.record(&pinned, op.place)?;
+        let mut edit = self.table.edit(op.hash)?;
+        let mut previous: Option<Hit<'_>> = None;
+        let key = record.key();
+        let sought = edit.find(op.hash, |slot| self.is_key(key, slot, &mut previous))?;
+        let reserved = match op.kind {
+            Kind::Remove => edit.reserve_removal(sought)?,
+            _ => Some(edit.reserve_put(sought)?),
+        };
+        if let Some(reserved) = reserved {
+            edit.publish(reserved, op.place)?;
+        }
+        let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
+        let mut freed = None;
+        if let Some(hit) = previous {
+            self.log.add_dead(hit.place(), hit.header.total());
+            freed = hit.blob();
+        }
+        // A record that compaction has moved links the blob that the record before it did.
+        if freed.map(|link| link.id) != linked.map(|link| link.id) {
+            freed.into_iter().for_each(|link| self.log.blobs.freed(link));
+            linked.into_iter().for_each(|link| self.log.blobs.linked(link));
+        }
+        Ok(())
+    }
+}

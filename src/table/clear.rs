@@ -1,0 +1,68 @@
+//! Emptying the whole table.
+//!
+//! 1. The structure and all stripes are locked, and every page in use becomes dirty.
+//! 2. The caller appends its record. *From here on nothing is there.*
+//! 3. The pages are emptied in memory, and readers see it.
+
+use super::chain::Chain;
+use super::region::PageState;
+use super::stripes::AllStripes;
+use super::{Structure, Table};
+use crate::error::Fault;
+use crate::need::{Need, Step};
+use crate::sync::MutexGuard;
+
+/// An empty table, whose stripes are held.
+pub(crate) struct Emptied<'t> {
+    _all: AllStripes<'t>,
+    _structure: MutexGuard<'t, Structure>,
+}
+
+impl Table {
+    /// Removes every entry. `append` is called when nothing can run short any more.
+    ///
+    /// # Errors
+    /// A [`Need`]; those of `append`. No entry is removed then.
+    pub(crate) fn clear<T>(&self, append: impl FnOnce() -> Step<T>) -> Step<(T, Emptied<'_>)> {
+        let structure = self.structure.lock();
+        // Pages in use: whatever else the table once had may have been given back. They have their blocks.
+        let growth = self.growth();
+        let pages = growth.pages() + self.overflow.pages().saturating_sub(self.pool.len());
+        let bitmaps: u64 = [&self.primary, &self.overflow]
+            .iter()
+            .flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages))
+            .sum();
+        if self.dirty.journal_pages() < pages + bitmaps {
+            return Err(Need::Journal { pages: pages + bitmaps, alone: pages + bitmaps }.into());
+        }
+        let _lift = self.dirty.lift_limit();
+        let all = self.lock_all();
+        for number in 0..growth.pages() {
+            let chain = self.chain(number)?;
+            if chain.primary.is_used() {
+                self.touch_chain(&chain, number, growth)?;
+            }
+        }
+        let appended = append()?;
+        for number in 0..growth.pages() {
+            let mut chain = self.chain(number)?;
+            if chain.primary.is_used() {
+                self.empty_chain(&mut chain)?;
+            }
+        }
+        self.spread_count(growth.stripes_log2(), 0);
+        self.want_shrink();
+        Ok((appended, Emptied { _all: all, _structure: structure }))
+    }
+
+    fn empty_chain(&self, chain: &mut Chain<'_>) -> Result<(), Fault> {
+        chain.primary.state.begin_move();
+        for page in chain.pages() {
+            page.page.clear_slots();
+        }
+        let trimmed = self.trim(chain);
+        chain.primary.state.unset(PageState::MARKS);
+        chain.primary.state.end_move();
+        trimmed
+    }
+}

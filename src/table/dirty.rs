@@ -1,0 +1,330 @@
+//! The set of pages that the next checkpoint must write, and the frozen set of the one under way.
+//!
+//! Time is cut into epochs, of which two matter: the current one (parity p) and the frozen one (parity !p).
+//! A page is *dirty in p* if it changed since the last cut, and *dirty in !p* while the checkpoint under way
+//! still has to capture it. Whoever is about to change a page calls [`DirtySet::mark`] first: if the page is
+//! frozen and not yet captured, its frozen image is copied aside. So the checkpoint sees exactly the bytes
+//! that stood in memory at the cut.
+//!
+//! A page becomes dirty only after its block in the journal is there (`journal_pages`), so that a checkpoint
+//! can always run, full disk or not. All changes of the dirty flags happen under one lock; a writer takes it
+//! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
+
+use std::io;
+use std::sync::Arc;
+
+use super::copies::{self, Copies};
+use super::region::{PageId, PageSlot, PageState, Region};
+use crate::error::Error;
+use crate::need::{Need, Shortage};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Bell, Mutex, Ordering, lock_soon};
+use crate::sys::{Disk, PAGE_BYTES};
+
+#[derive(Debug)]
+pub(crate) struct DirtySet {
+    /// Parity of the current epoch. Changes with all stripes held only, so that a writer under a stripe sees
+    /// a stable value.
+    parity: AtomicBool,
+    /// Page images that the journal has blocks for.
+    journal_pages: AtomicU64,
+    /// Dirty pages and copies beyond which writers wait for a checkpoint.
+    limit_pages: u64,
+    /// Operations to which the limit does not apply.
+    exempt: AtomicU32,
+    /// Pages with a private copy in memory.
+    private_pages: AtomicU64,
+    inner: Mutex<Inner>,
+    /// Rung when half of the limit is reached: it is time for a checkpoint.
+    half_full: Arc<Bell>,
+}
+
+/// What became of pages that were to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenBack {
+    Done,
+    /// One of them is in use.
+    InUse,
+    /// None is in use, but the file does not say so yet: the next checkpoint will.
+    NotYet,
+}
+
+/// While it lives, the memory limit does not apply.
+#[derive(Debug)]
+pub(crate) struct LimitLift<'d> {
+    exempt: &'d AtomicU32,
+}
+
+impl Drop for LimitLift<'_> {
+    fn drop(&mut self) {
+        self.exempt.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Pages dirty in the current epoch.
+    current: Vec<PageId>,
+    /// Pages of the frozen set that are not yet captured nor copied aside.
+    frozen_left: u64,
+    /// Frozen images that writers copied aside.
+    copies: Copies,
+}
+
+/// The bitmap page that has a page's bit.
+fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>, Shortage> {
+    let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+    let id = PageId { index: (offset / super::region::BITMAP_BITS) as u32, ..page.id };
+    let missing = || Error::impossible(std::path::Path::new("index"), "an extent without its bitmap page");
+    Ok(region.by_id(id).ok_or_else(missing)?)
+}
+
+impl DirtySet {
+    pub(super) fn new(limit_pages: u64, half_full: Arc<Bell>) -> Self {
+        DirtySet {
+            parity: AtomicBool::new(false),
+            journal_pages: AtomicU64::new(0),
+            limit_pages,
+            exempt: AtomicU32::new(0),
+            private_pages: AtomicU64::new(0),
+            inner: Mutex::new(Inner::default()),
+            half_full,
+        }
+    }
+
+    /// Pages that may be dirty.
+    pub(super) fn limit_pages(&self) -> u64 {
+        self.limit_pages
+    }
+
+    /// True if so many pages are dirty that it is time for a checkpoint.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.len() > self.limit_pages / 2
+    }
+
+    /// True if the page is dirty in the current epoch: it may be changed without further ado.
+    #[inline]
+    pub(super) fn is_dirty(&self, page: &PageSlot<'_>) -> bool {
+        page.state.load().is_dirty(self.parity.load(Ordering::Relaxed))
+    }
+
+    /// Makes a page dirty, so that the caller may change it. The caller holds the page's stripe.
+    ///
+    /// # Errors
+    /// A [`Need`] if journal blocks, disk blocks or memory must be found first. Nothing has changed then.
+    pub(super) fn mark(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        if self.is_dirty(page) {
+            return Ok(());
+        }
+        let mut inner = lock_soon(&self.inner);
+        self.admit(&inner, 1)?;
+        self.mark_locked(&mut inner, page)
+    }
+
+    /// Sets or clears the bit of a page in its group's bitmap; makes the bitmap page dirty.
+    pub(super) fn set_used(&self, region: &Region, page: &PageSlot<'_>, used: bool) -> Result<(), Shortage> {
+        let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+        if page.group.is_used(offset) == used {
+            return Ok(());
+        }
+        let bitmap = bitmap_of(region, page)?;
+        let mut inner = self.inner.lock();
+        if !self.is_dirty(&bitmap) {
+            self.admit(&inner, 1)?;
+            self.mark_locked(&mut inner, &bitmap)?;
+        }
+        page.group.set_used(offset, used);
+        Ok(())
+    }
+
+    /// Makes the bitmap page dirty that has a page's bit, so that [`set_used`](Self::set_used) cannot run short
+    /// before the caller lets go of its stripe.
+    pub(super) fn reserve_bit(&self, region: &Region, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        let bitmap = bitmap_of(region, page)?;
+        self.mark(&bitmap)
+    }
+
+    /// Runs `give` for pages of which none is in use or dirty; none of them can become so meanwhile. If it says
+    /// that their memory is gone too, they are no longer private then.
+    pub(super) fn give_back<'t>(
+        &self,
+        pages: impl Iterator<Item = PageSlot<'t>>,
+        give: impl FnOnce() -> std::io::Result<bool>,
+    ) -> std::io::Result<GivenBack> {
+        let _inner = self.inner.lock();
+        let pages: Vec<PageSlot<'t>> = pages.collect();
+        if pages.iter().any(PageSlot::is_used) {
+            return Ok(GivenBack::InUse);
+        }
+        if pages.iter().any(|page| page.state.load().is_dirty_at_all()) {
+            return Ok(GivenBack::NotYet);
+        }
+        if give()? {
+            for page in pages.iter().filter(|page| page.state.load().is_private()) {
+                page.state.unset(PageState::PRIVATE);
+                self.private_pages.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        Ok(GivenBack::Done)
+    }
+
+    /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
+    pub(super) fn mark_unbounded(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        let mut inner = self.inner.lock();
+        if self.is_dirty(page) { Ok(()) } else { self.push(&mut inner, page) }
+    }
+
+    fn admit(&self, inner: &Inner, pages: u64) -> Result<(), Need> {
+        let dirty = inner.current.len() as u64 + pages;
+        let journal = self.journal_pages.load(Ordering::Acquire);
+        if dirty > journal {
+            return Err(Need::Journal { pages: dirty, alone: pages });
+        }
+        let limited = self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
+        if limited && dirty + inner.copies.len() > self.limit_pages {
+            return Err(Need::Checkpoint);
+        }
+        Ok(())
+    }
+
+    fn mark_locked(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        // Bitmap pages have their blocks from the start, and a page in use got them before it could be used. So what
+        // was given back beside it need not be allocated again, for which there may be no space now.
+        let index = u64::from(page.id.index);
+        let has_blocks = index < page.group.bitmap_pages || page.is_used();
+        if !has_blocks && !page.group.is_allocated(index) {
+            return Err(Need::IndexBlocks(page.id).into());
+        }
+        self.push(inner, page)
+    }
+
+    fn push(&self, inner: &mut Inner, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        let parity = self.parity.load(Ordering::Relaxed);
+        let state = page.state.load();
+        if state.is_dirty(!parity) {
+            if !inner.copies.put(page) {
+                return Err(Need::Copies.into());
+            }
+            inner.frozen_left -= 1;
+            page.state.unset(PageState::dirty_flag(!parity));
+        }
+        if !state.is_private() {
+            self.private_pages.fetch_add(1, Ordering::Relaxed);
+        }
+        page.state.set(PageState::dirty_flag(parity) | PageState::PRIVATE);
+        inner.current.push(page.id);
+        // This very page makes it more than half.
+        if inner.current.len() as u64 == self.limit_pages / 2 + 1 {
+            self.half_full.ring();
+        }
+        Ok(())
+    }
+
+    /// Memory for some copies, for a writer who found none.
+    pub(crate) fn add_copies(&self, disk: &dyn Disk) -> io::Result<()> {
+        // A batch begins again each time: it must not be often.
+        let frozen = self.inner.lock().frozen_left;
+        let slab = copies::slab(disk, frozen)?;
+        self.inner.lock().copies.add(slab);
+        Ok(())
+    }
+
+    /// Memory for as many copies as will probably be made, faulted in. For whoever runs the checkpoint, before the cut and
+    /// while frozen pages are left. Nobody waits for it.
+    pub(crate) fn provide_copies(&self, disk: &dyn Disk) -> io::Result<()> {
+        loop {
+            let missing = {
+                let inner = self.inner.lock();
+                let left = if inner.frozen_left > 0 { inner.frozen_left } else { inner.current.len() as u64 };
+                inner.copies.missing(left)
+            };
+            if missing == 0 {
+                return Ok(());
+            }
+            let slab = copies::slab(disk, missing)?;
+            // Only advice.
+            let _ = slab.populate(0, slab.words().len() * 8);
+            self.inner.lock().copies.add(slab);
+        }
+    }
+
+    /// The checkpoint is done: the memory of copies goes back, but for what the next one needs at once.
+    pub(crate) fn release_copies(&self) {
+        let slabs = self.inner.lock().copies.finish();
+        drop(slabs);
+    }
+
+    /// The cut: the current set becomes the frozen one. The caller holds all stripes, and no other
+    /// checkpoint is under way.
+    pub(crate) fn freeze(&self) -> Vec<PageId> {
+        let mut inner = self.inner.lock();
+        debug_assert!(inner.copies.len() == 0 && inner.frozen_left == 0);
+        // As many are to be expected again: no writer shall wait while it is made larger.
+        let next = Vec::with_capacity(inner.current.len());
+        let frozen = std::mem::replace(&mut inner.current, next);
+        inner.frozen_left = frozen.len() as u64;
+        self.parity.store(!self.parity.load(Ordering::Relaxed), Ordering::Relaxed);
+        frozen
+    }
+
+    /// Writes the image that a page of the frozen set had at the cut to `image`. Each page can be captured once; false if
+    /// it was.
+    pub(crate) fn capture(&self, page: &PageSlot<'_>, image: &mut [u8; PAGE_BYTES]) -> bool {
+        let mut inner = self.inner.lock();
+        let frozen = !self.parity.load(Ordering::Relaxed);
+        if page.state.load().is_dirty(frozen) {
+            page.page.copy_to(image);
+            page.state.unset(PageState::dirty_flag(frozen));
+            inner.frozen_left -= 1;
+            return true;
+        }
+        inner.copies.take(page.id, image)
+    }
+
+    /// Calls `drop_copy` for the page if it is clean and private, and notes that it is no longer private. The
+    /// page cannot become dirty meanwhile.
+    pub(crate) fn release(&self, page: &PageSlot<'_>, drop_copy: impl FnOnce() -> bool) -> bool {
+        let _inner = self.inner.lock();
+        let state = page.state.load();
+        if !state.is_private() || state.is_dirty_at_all() || !drop_copy() {
+            return false;
+        }
+        page.state.unset(PageState::PRIVATE);
+        self.private_pages.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Page images that the journal has room for.
+    pub(crate) fn journal_pages(&self) -> u64 {
+        self.journal_pages.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_journal_pages(&self, pages: u64) {
+        self.journal_pages.store(pages, Ordering::Release);
+    }
+
+    /// The journal gets shorter: false if more pages are dirty than it would have room for.
+    pub(crate) fn shrink_journal(&self, pages: u64) -> bool {
+        let inner = self.inner.lock();
+        let fits = inner.current.len() as u64 <= pages;
+        if fits {
+            self.journal_pages.store(pages, Ordering::Release);
+        }
+        fits
+    }
+
+    /// Lifts the memory limit while the guard lives: for recovery, which must not wait for checkpoints, and
+    /// for single operations that are larger than the limit.
+    pub(crate) fn lift_limit(&self) -> LimitLift<'_> {
+        self.exempt.fetch_add(1, Ordering::Relaxed);
+        LimitLift { exempt: &self.exempt }
+    }
+
+    /// Pages dirty in the current epoch.
+    pub(crate) fn len(&self) -> u64 {
+        self.inner.lock().current.len() as u64
+    }
+
+    pub(crate) fn private_pages(&self) -> u64 {
+        self.private_pages.load(Ordering::Relaxed)
+    }
+}

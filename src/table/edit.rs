@@ -1,0 +1,400 @@
+//! The one locked change of the table: every call that changes entries stands on it.
+//!
+//! 1. [`Table::edit`] locks the stripe of a hash, and checks the pages of its chain. A batch locks the stripes of all its
+//!    keys with [`Table::lock_set`], and edits page after page.
+//! 2. [`Edit::find`] looks for a key. The caller compares keys, because the table does not know the log.
+//! 3. [`Edit::reserve_put`], [`Edit::reserve_removal`] or [`Edit::reserve_pages`] finds everything that can run short:
+//!    pages become dirty (journal blocks, disk blocks, memory), and a full path gets an overflow page. On a shortage the
+//!    caller drops the edit, finds what is missing, and starts again. Nothing has changed then, because an empty overflow
+//!    page is harmless.
+//! 4. The caller appends the record to the log. *From here on the change survives the death of the process.*
+//! 5. [`Edit::publish`] changes the slot, and readers see it. It runs short of nothing, counts the entry, and asks for
+//!    growth or shrinking where the count says so.
+//! 6. Dropping the edit unlocks the stripe.
+
+use std::borrow::Borrow;
+
+use super::Table;
+use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
+use super::growth::Growth;
+use super::slot::{Slot, Tag};
+use super::split::ignore_shortage;
+use super::stripes::StripeGuard;
+use crate::address::Place;
+use crate::error::{Error, Result};
+use crate::need::{Need, Step};
+use crate::sync::Ordering;
+
+/// A page whose stripe is held. `G` is the guard of the stripe, or a reference to it.
+pub(crate) struct Edit<'t, G> {
+    table: &'t Table,
+    guard: G,
+    /// The table's size and state while the stripe is held.
+    growth: Growth,
+    owner: u64,
+    chain: Chain<'t>,
+}
+
+/// What [`Edit::find`] has found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sought {
+    hash: u64,
+    found: Found,
+}
+
+impl Sought {
+    /// The entry's slot, if the key is there.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        match self.found {
+            Found::Hit(_, slot) => Some(slot),
+            Found::Miss(_) => None,
+        }
+    }
+
+    /// True if a put of the key would make its chain longer.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found == Found::Miss(None)
+    }
+}
+
+/// A change that lacks nothing but its record.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Reserved {
+    hash: u64,
+    change: Change,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Replace(Spot),
+    Fill(Spot),
+    Remove { spot: Spot, moving: bool },
+}
+
+/// The stripes of several hashes, held.
+pub(crate) struct StripeSet<'t> {
+    growth: Growth,
+    /// In ascending order.
+    guards: Vec<(usize, StripeGuard<'t>)>,
+}
+
+impl<'t> StripeSet<'t> {
+    pub(crate) fn growth(&self) -> Growth {
+        self.growth
+    }
+}
+
+impl Table {
+    /// Locks the stripe of a hash for a change of the hash's page.
+    ///
+    /// # Errors
+    /// `Corrupt` if a page of the chain is damaged.
+    #[inline]
+    pub(crate) fn edit(&self, hash: u64) -> Result<Edit<'_, StripeGuard<'_>>> {
+        let guard = self.lock(hash);
+        let growth = guard.growth;
+        let owner = growth.page_of(hash);
+        Ok(Edit { table: self, guard, growth, owner, chain: self.chain(owner)? })
+    }
+
+    /// The same for the page `owner`, whose stripe is held already.
+    ///
+    /// # Errors
+    /// As for [`edit`](Self::edit).
+    pub(crate) fn edit_page<'t, 's>(
+        &'t self,
+        stripes: &'s StripeSet<'t>,
+        owner: u64,
+    ) -> Result<Edit<'t, &'s StripeGuard<'t>>> {
+        let growth = stripes.growth;
+        let wanted = growth.stripe_of(owner);
+        let at = stripes.guards.partition_point(|(stripe, _)| *stripe < wanted);
+        let held = stripes.guards.get(at).filter(|(stripe, _)| *stripe == wanted);
+        let (_, guard) = held.ok_or_else(|| Error::impossible(&self.path, "an edit of a page whose stripe is free"))?;
+        Ok(Edit { table: self, guard, growth, owner, chain: self.chain(owner)? })
+    }
+
+    /// Locks the stripes of some hashes in ascending order. `None` if the number of stripes changed meanwhile.
+    pub(crate) fn lock_set(&self, hashes: impl Iterator<Item = u64>) -> Option<StripeSet<'_>> {
+        let before = self.growth();
+        let mut wanted = vec![false; 1 << before.stripes_log2()];
+        hashes.for_each(|hash| wanted[before.stripe_of(hash)] = true);
+        let stripes = wanted.iter().enumerate().filter(|&(_, &wanted)| wanted);
+        let guards = stripes.map(|(stripe, _)| (stripe, self.lock_number(stripe))).collect();
+        // With all of them held, the growth word of now counts: a cursor that moved while the locks were being taken
+        // concerns other stripes, or was seen by the guard taken last.
+        let growth = self.growth();
+        (growth.stripes_log2() == before.stripes_log2()).then_some(StripeSet { growth, guards })
+    }
+}
+
+impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
+    /// Looks for a key. `is_match` is asked about each slot whose tag fits.
+    ///
+    /// # Errors
+    /// Those of `is_match`.
+    pub(crate) fn find<E>(
+        &self,
+        hash: u64,
+        is_match: impl FnMut(Slot) -> std::result::Result<bool, E>,
+    ) -> std::result::Result<Sought, E> {
+        let marks = self.chain.primary.state.load().has_marks();
+        Ok(Sought { hash, found: self.chain.find(self.tag(hash), marks, is_match)? })
+    }
+
+    /// Looks for the entry that points to a record.
+    pub(crate) fn find_place(&self, hash: u64, place: Place) -> Sought {
+        let found: std::result::Result<_, std::convert::Infallible> = self.find(hash, |slot| Ok(slot.place() == place));
+        match found {
+            Ok(sought) => sought,
+            Err(never) => match never {},
+        }
+    }
+
+    /// True if keys of the hash are in this page.
+    pub(crate) fn covers(&self, hash: u64) -> bool {
+        self.growth.page_of(hash) == self.owner
+    }
+
+    /// Overflow pages of the chain.
+    pub(crate) fn overflow_pages(&self) -> usize {
+        self.chain.overflow.len()
+    }
+
+    fn tag(&self, hash: u64) -> Tag {
+        Table::tag(&self.chain, hash)
+    }
+
+    fn touch(&self, page: usize) -> Step<()> {
+        self.table.touch(self.chain.slot_of(page), self.owner, self.growth)
+    }
+
+    fn touch_all(&self) -> Step<()> {
+        self.table.touch_chain(&self.chain, self.owner, self.growth)
+    }
+
+    /// Finds all that putting the key can run short of.
+    ///
+    /// # Errors
+    /// A [`Need`]; `LimitReached` if the chain takes no further page.
+    #[inline]
+    pub(crate) fn reserve_put(&mut self, sought: Sought) -> Step<Reserved> {
+        let change = match sought.found {
+            Found::Hit(spot, _) => {
+                self.touch(spot.page)?;
+                Change::Replace(spot)
+            }
+            Found::Miss(Some(spot)) => {
+                self.touch(spot.page)?;
+                Change::Fill(spot)
+            }
+            Found::Miss(None) => Change::Fill(self.lengthen()?),
+        };
+        Ok(Reserved { hash: sought.hash, change })
+    }
+
+    /// The first slot of a new overflow page.
+    #[cold]
+    fn lengthen(&mut self) -> Step<Spot> {
+        if self.chain.overflow.len() >= OVERFLOW_MAX {
+            return Err(self.table.chain_full().into());
+        }
+        self.touch_all()?;
+        let pages = self.chain.overflow.len() + 1;
+        self.table.extend_chain(&mut self.chain, self.owner, pages)?;
+        self.table.counters.into_new_overflow.fetch_add(1, Ordering::Relaxed);
+        Ok(Spot { page: pages, bucket: 0, slot: 0 })
+    }
+
+    /// Finds all that removing the key can run short of. `None` if it is not there.
+    ///
+    /// # Errors
+    /// A [`Need`].
+    pub(crate) fn reserve_removal(&mut self, sought: Sought) -> Step<Option<Reserved>> {
+        let Found::Hit(spot, _) = sought.found else { return Ok(None) };
+        // Other entries can be moved, or a page given back.
+        let moving = self.table.tuning.repair && (self.chain.must_move(spot) || !self.chain.overflow.is_empty());
+        if moving {
+            self.touch_all()?;
+        } else {
+            self.touch(spot.page)?;
+        }
+        Ok(Some(Reserved { hash: sought.hash, change: Change::Remove { spot, moving } }))
+    }
+
+    /// Publishes a change whose record is in the log. `place` is that of the record.
+    ///
+    /// # Errors
+    /// `Corrupt` if something is found that cannot be; the change is made then.
+    #[inline]
+    pub(crate) fn publish(&mut self, reserved: Reserved, place: Place) -> Result<()> {
+        match reserved.change {
+            Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), place)),
+            Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), place)),
+            Change::Remove { spot, moving: true } => {
+                self.remove_moving(spot);
+                return self.trim();
+            }
+            Change::Remove { spot, moving: false } if self.table.tuning.repair => {
+                self.chain.remove(spot);
+                self.count_removed(1);
+            }
+            Change::Remove { spot, moving: false } => {
+                self.chain.remove_unrepaired(spot);
+                self.count_removed(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&self, spot: Spot, slot: Slot) {
+        if self.chain.fill(spot, slot) {
+            self.table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
+        }
+        let guard = self.guard.borrow();
+        let count = guard.add_count(1);
+        if self.table.is_crowded(self.growth, count) {
+            self.table.want_growth();
+        }
+    }
+
+    fn remove_moving(&self, spot: Spot) {
+        self.chain.primary.state.begin_move();
+        let moves = self.chain.remove(spot);
+        self.chain.primary.state.end_move();
+        self.table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
+        self.count_removed(1);
+    }
+
+    fn count_removed(&self, removed: usize) {
+        let count = self.guard.borrow().add_count(-(removed as i64));
+        // The exact sum is taken at multiples of sixteen, of which several removals may have passed by one.
+        let hint = if removed > 1 { count / 16 * 16 } else { count };
+        if self.table.is_sparse(self.growth, hint) {
+            self.table.want_shrink();
+        }
+    }
+
+    /// Gives empty overflow pages at the chain's end back.
+    ///
+    /// # Errors
+    /// `Corrupt` if something is found that cannot be. A page for which something is short stays.
+    pub(crate) fn trim(&mut self) -> Result<()> {
+        if self.chain.overflow.is_empty() {
+            return Ok(());
+        }
+        self.chain.primary.state.begin_move();
+        let trimmed = self.table.trim(&mut self.chain);
+        self.chain.primary.state.end_move();
+        Ok(trimmed?)
+    }
+}
+
+/// Many changes of one page.
+impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
+    /// Finds all that removing any keys of the page can run short of.
+    ///
+    /// # Errors
+    /// A [`Need`].
+    pub(crate) fn reserve_removals(&self) -> Step<()> {
+        self.touch_all()
+    }
+
+    /// Removes entries without repairing their paths, and rewrites the page if it is littered with tombstones.
+    /// [`reserve_removals`](Self::reserve_removals) has found what that takes.
+    ///
+    /// # Errors
+    /// `Corrupt` if something is found that cannot be; the entries are removed then.
+    pub(crate) fn remove_many(&mut self, entries: &[Sought]) -> Result<()> {
+        for sought in entries {
+            if let Found::Hit(spot, _) = sought.found {
+                self.chain.remove_unrepaired(spot);
+            }
+        }
+        self.count_removed(entries.len());
+        if self.chain.pages().any(|page| self.table.is_littered(page)) {
+            // All pages are dirty: this runs short of nothing.
+            ignore_shortage(self.table.rewrite(&mut self.chain, self.owner, self.growth))?;
+        }
+        Ok(())
+    }
+
+    /// Overflow pages that are missing for an empty slot for each of the hashes, whether or not its key is there.
+    pub(crate) fn missing_pages(&self, puts: impl Iterator<Item = u64> + Clone) -> usize {
+        /// Up to so many puts are worth a look at their paths, one by one.
+        const FEW: usize = 8;
+        let mut tags = puts.map(|hash| Tag::of(hash, 0));
+        let count = tags.clone().take(FEW + 1).count();
+        // Most often each path has enough empty slots near its beginning for all of them, and the rest of the page need
+        // not be read.
+        if count <= FEW && tags.clone().all(|tag| self.chain.has_empties(tag, count)) {
+            return 0;
+        }
+        let mut room = self.chain.room();
+        tags.by_ref().filter(|&tag| !room.take(tag)).count().div_ceil(self.chain.geometry.slots())
+    }
+
+    /// Finds all that changes of the page can run short of: its pages become dirty, and some of `free` are linked. What was
+    /// linked before a shortage stays in the chain, empty, so the next attempt counts it.
+    ///
+    /// # Errors
+    /// A [`Need`].
+    pub(crate) fn reserve_pages(&mut self, missing: usize, free: &mut Vec<u64>) -> Step<()> {
+        self.touch_all()?;
+        for _ in 0..missing {
+            let none = || Error::impossible(&self.table.path, "fewer overflow pages than were taken");
+            let &page = free.last().ok_or_else(none)?;
+            self.table.link_overflow(&mut self.chain, self.owner, page)?;
+            free.pop();
+        }
+        Ok(())
+    }
+
+    /// Makes a key's entry point to `new`, or removes it. `old` is the record that it points to now.
+    /// [`reserve_pages`](Self::reserve_pages) has found what that takes. The caller trims the chain in the end, because
+    /// empty pages may be meant for later changes.
+    ///
+    /// # Errors
+    /// `Corrupt` if there is no empty slot.
+    pub(crate) fn set(&mut self, hash: u64, old: Option<Place>, new: Option<Place>) -> Result<()> {
+        // Repairs of earlier changes may have moved the entry: it is looked for again.
+        let found = self.chain.find(self.tag(hash), false, |slot| Ok::<_, Error>(Some(slot.place()) == old))?;
+        match (found, new) {
+            (Found::Hit(spot, _), None) => self.remove_moving(spot),
+            (Found::Hit(spot, _), Some(place)) => self.chain.replace(spot, Slot::new(self.tag(hash), place)),
+            (Found::Miss(_), None) => {}
+            (Found::Miss(Some(spot)), Some(place)) => self.fill(spot, Slot::new(self.tag(hash), place)),
+            (Found::Miss(None), Some(_)) => {
+                let (expected, found) = ("an empty slot, reserved for the batch".into(), "a full path".into());
+                return Err(self.table.damaged(&self.chain.primary, "bucket page", expected, found));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Overflow pages for several chains, taken from the pool until they are linked.
+pub(crate) struct FreePages<'t> {
+    table: &'t Table,
+    pub(crate) pages: Vec<u64>,
+}
+
+impl Drop for FreePages<'_> {
+    fn drop(&mut self) {
+        self.table.pool.give(std::mem::take(&mut self.pages));
+    }
+}
+
+impl Table {
+    /// Takes overflow pages. What is not linked when they are dropped goes back.
+    ///
+    /// # Errors
+    /// [`Need::Overflow`].
+    pub(crate) fn take_free_pages(&self, pages: usize) -> Step<FreePages<'_>> {
+        match self.pool.take(pages) {
+            Some(pages) => Ok(FreePages { table: self, pages }),
+            None => Err(Need::Overflow { pages: pages as u64 }.into()),
+        }
+    }
+}

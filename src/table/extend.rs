@@ -1,0 +1,260 @@
+//! New extents: groups of primary and overflow pages, in the file and in memory.
+//!
+//! A group is added under the structure lock, outside all stripes:
+//!
+//! 1. The file is extended; blocks are allocated for the bitmap pages. *Crash:* the file is longer than the
+//!    last checkpoint says; the next extent is laid over the same place.
+//! 2. Memory is mapped for the extent, its bitmap pages are made there and marked dirty.
+//! 3. The group is published. *Crash before the next checkpoint:* as in 1; replay adds the group again.
+//! 4. Blocks for the bucket pages are allocated a chunk at a time, in the background ahead of the writers or by the
+//!    writer that is about to change the first page of a chunk.
+
+use super::load::LEVEL_LIMIT;
+use super::page::PageKind;
+use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
+use super::{Structure, Table};
+use crate::error::{Error, IoContext, Result};
+use crate::need::{Need, Step};
+use crate::observe;
+use crate::sync::{MutexGuard, Ordering};
+use crate::sys::{DiskFile, IndexMap, PAGE_BYTES};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+/// Pages of a new overflow extent that get their blocks at once.
+const FIRST_PAGES: u64 = 256;
+
+impl Table {
+    pub(crate) fn region(&self, kind: RegionKind) -> &Region {
+        match kind {
+            RegionKind::Primary => &self.primary,
+            RegionKind::Overflow => &self.overflow,
+        }
+    }
+
+    /// A page by its name.
+    pub(crate) fn by_id(&self, id: PageId) -> Option<PageSlot<'_>> {
+        self.region(id.region).by_id(id)
+    }
+
+    /// Adds the next group of a region.
+    pub(super) fn add_group(&self, kind: RegionKind, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+        let region = self.region(kind);
+        let number = region.groups().count();
+        if number == GROUPS_MAX {
+            return Err(Error::LimitReached {
+                path: self.path.clone(),
+                what: "index extents",
+                limit: GROUPS_MAX as u64,
+                remedy: "split the store",
+            }
+            .into());
+        }
+        let shape = region.shape(number);
+        let alone = shape.bitmap_pages + 1;
+        let pages = self.dirty.len() + alone;
+        if self.dirty.journal_pages() < pages {
+            return Err(Need::Journal { pages, alone }.into());
+        }
+        let first = structure.end_page;
+        let map = self.new_extent(first, shape)?;
+        let states = self.disk.map_anonymous(shape.state_bytes());
+        let states = states.context("reserve memory for the pages of", &self.path)?;
+        let group = region.install(number, Group::new(shape, first, map, states, self.file.is_none()));
+        for index in (0..shape.bitmap_pages).step_by(CHUNK_PAGES as usize) {
+            group.set_allocated(index);
+        }
+        structure.end_page += shape.total();
+        match kind {
+            RegionKind::Primary => structure.primary_extents.push(first),
+            RegionKind::Overflow => structure.overflow_extents.push(first),
+        }
+        for state in group.states() {
+            state.set(PageState::VERIFIED);
+        }
+        for index in 0..shape.bitmap_pages as u32 {
+            let id = PageId { region: kind, group: number as u8, index };
+            let page = region
+                .by_id(id)
+                .ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
+            page.page.init(PageKind::Bitmap, page.number(), u64::from(index), 0, 0, 0);
+            self.dirty.mark_unbounded(&page)?;
+        }
+        if kind == RegionKind::Overflow {
+            let first = region.pages() - shape.pages;
+            self.pool.give((first..region.pages()).rev());
+            self.pool.set_all(region.pages());
+        }
+        Ok(())
+    }
+
+    fn new_extent(&self, first: u64, shape: GroupShape) -> Result<IndexMap> {
+        let bytes = shape.total() * PAGE;
+        let Some(file) = &self.file else {
+            return self.disk.map_anonymous(bytes as usize).context("reserve memory for pages of", &self.path);
+        };
+        let end = (first + shape.total()) * PAGE;
+        if file.len().context("look at", &self.path)? < end {
+            file.set_len(end).context("extend", &self.path)?;
+        }
+        let bitmaps = shape.bitmap_pages.next_multiple_of(CHUNK_PAGES).min(shape.total());
+        file.allocate(first * PAGE, bitmaps * PAGE).context("allocate blocks of", &self.path)?;
+        let map = self.map_unused(&**file, first, shape.total())?;
+        observe::mapped(&self.path, first * PAGE, bytes);
+        Ok(map)
+    }
+
+    /// Memory for an extent of which no page was ever written. A small one is anonymous, in huge pages: each first store to a
+    /// page is cheap. One that would take more than half of the memory that pages may take shows the file instead: only
+    /// pages that were changed take memory, and what is clean can be given back page by page.
+    pub(crate) fn map_unused(&self, file: &dyn DiskFile, first: u64, pages: u64) -> Result<IndexMap> {
+        let (offset, bytes) = (first * PAGE, (pages * PAGE) as usize);
+        let map = if self.is_small(pages) { file.map_fresh(offset, bytes) } else { file.map_private(offset, bytes) };
+        map.context("map", &self.path)
+    }
+
+    /// True if so many pages may all be in memory.
+    fn is_small(&self, pages: u64) -> bool {
+        pages <= self.dirty.limit_pages() / 2
+    }
+
+    /// Allocates the disk blocks around a page.
+    pub(crate) fn allocate_blocks(&self, id: PageId) -> Result<()> {
+        let Some(page) = self.by_id(id) else { return Ok(()) };
+        let _one = self.blocks.lock();
+        let index = u64::from(id.index);
+        if let Some(file) = &self.file {
+            let (first, pages) = page.group.chunk(index);
+            file.allocate(first * PAGE, pages * PAGE).context("allocate blocks of", &self.path)?;
+        }
+        page.group.set_allocated(index);
+        Ok(())
+    }
+
+    /// Makes sure that so many overflow pages are free.
+    pub(crate) fn provide_overflow(&self, pages: u64) -> Step<()> {
+        let mut structure = self.structure.lock();
+        while self.pool.len() < pages {
+            self.add_group(RegionKind::Overflow, &mut structure)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to grow, if the load asks for it and growth is not under way.
+    ///
+    /// 1. The extent for pages `2^L..2^(L+1)` is added, unless it is there.
+    /// 2. The growth word says "growing, 0 evacuated": no hash changes its page yet.
+    pub(crate) fn start_growth(&self) -> Step<()> {
+        self.start_growth_under(&mut self.structure.lock())
+    }
+
+    /// The same, unless somebody else is at the structure: a change does not wait for whoever adds an extent.
+    pub(crate) fn try_start_growth(&self) -> Step<()> {
+        match self.structure.try_lock() {
+            Some(mut structure) => self.start_growth_under(&mut structure),
+            None => Ok(()),
+        }
+    }
+
+    fn start_growth_under(&self, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+        self.growth_wanted.store(false, Ordering::Relaxed);
+        let growth = self.growth();
+        let threshold = self.threshold(growth.level());
+        if growth.is_shrinking() && self.len() > threshold - threshold / 8 {
+            self.turn_round(structure);
+        }
+        let wanted = !growth.is_resizing() && self.len() > threshold;
+        if wanted {
+            let begun = self.begin_growth(structure);
+            if begun.is_err() {
+                self.growth_wanted.store(true, Ordering::Relaxed);
+            }
+            return begun;
+        }
+        Ok(())
+    }
+
+    /// Adds the extent for the next growth, if it is not there, and faults its memory in, so that neither the
+    /// start of growth nor the first entry of a page has to.
+    pub(crate) fn prepare_growth(&self) -> Step<()> {
+        let group = {
+            let mut structure = self.structure.lock();
+            let growth = self.growth();
+            if growth.is_resizing() || self.primary.pages() >= 2 << growth.level() {
+                return Ok(());
+            }
+            self.add_group(RegionKind::Primary, &mut structure)?;
+            let added = self.primary.groups().last();
+            // Before anybody can begin to grow into it. Whoever finds no block says so.
+            let _ = added.map(|(_, group)| self.allocate_from(group, u64::MAX));
+            added
+        };
+        if let Some((_, group)) = group.filter(|(_, group)| self.is_small(group.pages)) {
+            // Only advice: it works without.
+            let _ = group.map().populate(0, ((group.bitmap_pages + group.pages) * PAGE) as usize);
+        }
+        Ok(())
+    }
+
+    /// Adds overflow pages before the last ones are taken, so that no change has to. Called in the background.
+    pub(crate) fn prepare_overflow(&self) -> Step<()> {
+        if !self.pool.has_few() {
+            return Ok(());
+        }
+        let mut structure = self.structure.lock();
+        self.add_group(RegionKind::Overflow, &mut structure)?;
+        let added = self.overflow.groups().last();
+        // The first blocks only: how many pages will be needed nobody knows. Whoever finds no block says so.
+        let _ = added.map(|(_, group)| self.allocate_from(group, FIRST_PAGES));
+        Ok(())
+    }
+
+    /// Allocates disk blocks for the pages that growth fills, as far as they were not there when the extent was added.
+    /// Called in the background while the table grows.
+    pub(crate) fn allocate_ahead(&self) -> Result<()> {
+        let growth = self.growth();
+        let number = (growth.level() + 1).saturating_sub(self.primary.base_log2());
+        let Some(group) = self.primary.group(number.into()).filter(|_| !growth.is_shrinking()) else { return Ok(()) };
+        self.allocate_from(group, u64::MAX)
+    }
+
+    /// Allocates disk blocks for the first pages of an extent.
+    fn allocate_from(&self, group: &Group, pages: u64) -> Result<()> {
+        /// Chunks allocated by one call.
+        const CHUNKS: u64 = 512;
+        let Some(file) = &self.file else { return Ok(()) };
+        let total = (group.bitmap_pages + group.pages).min(pages);
+        let mut index = 0;
+        while index < total {
+            let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
+            let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
+            let _one = self.blocks.lock();
+            if chunks.clone().any(|index| !group.is_allocated(index)) {
+                let first = (group.first + index) * PAGE;
+                file.allocate(first, pages * PAGE).context("allocate blocks of", &self.path)?;
+                chunks.for_each(|index| group.set_allocated(index));
+            }
+            index += pages;
+        }
+        Ok(())
+    }
+
+    /// The unconditional part of [`start_growth`](Self::start_growth).
+    pub(crate) fn begin_growth(&self, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+        let growth = self.growth();
+        if growth.level() >= LEVEL_LIMIT {
+            return Err(Error::LimitReached {
+                path: self.path.clone(),
+                what: "primary pages",
+                limit: 1 << LEVEL_LIMIT,
+                remedy: "split the store",
+            }
+            .into());
+        }
+        while self.primary.pages() < 2 << growth.level() {
+            self.add_group(RegionKind::Primary, structure)?;
+        }
+        self.set_growth(growth.started());
+        observe::growth_begun(&self.path, growth.level());
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! How full the table is: when it grows, when it shrinks, and how much it can hold.
+
+use super::Table;
+use super::growth::Growth;
+use super::page::Geometry;
+use crate::sync::Ordering;
+use crate::tuning::Tuning;
+
+/// The highest level of a table: the pages of each extent are numbered in 32 bits.
+pub(super) const LEVEL_LIMIT: u8 = 31;
+/// Entries that a store can hold: the log has 4 TiB, and a record of a key of its own takes 16 bytes.
+pub(crate) const RECORDS_MAX: u64 = 1 << 38;
+
+/// The extent for the next growth is added this fraction of the threshold before growth starts.
+const EXTEND_AHEAD: u64 = 12;
+
+impl Table {
+    /// Entries at which growth starts.
+    pub(crate) fn threshold(&self, level: u8) -> u64 {
+        threshold(self.geometry, &self.tuning, level)
+    }
+
+    /// Entries that the table can have room for.
+    pub(crate) fn records_max(&self) -> u64 {
+        self.threshold(LEVEL_LIMIT).min(RECORDS_MAX)
+    }
+
+    /// The level at which that many entries fit without growth.
+    pub(crate) fn level_for(&self, records: u64) -> u8 {
+        level_for(self.geometry, &self.tuning, records)
+    }
+
+    /// Called after an insert with the stripe's new count: true if growth should start, or is so near that its
+    /// extent should be added.
+    #[inline]
+    pub(super) fn is_crowded(&self, growth: Growth, stripe_count: i64) -> bool {
+        if growth.is_resizing() && !growth.is_shrinking() {
+            return false;
+        }
+        let threshold = self.threshold(growth.level());
+        // The stripe's share hints at the whole; the exact sum is taken only near the threshold.
+        let hint = (stripe_count.max(0) as u64) << growth.stripes_log2();
+        if hint < threshold - threshold / 8 || (growth.stripes_log2() > 4 && stripe_count % 16 != 0) {
+            return false;
+        }
+        self.len() > threshold - threshold / EXTEND_AHEAD
+    }
+
+    /// Growth should start: by the growth thread, or by the next change.
+    pub(super) fn want_growth(&self) {
+        self.growth_wanted.store(true, Ordering::Relaxed);
+        self.ring_growth();
+    }
+
+    /// The table should shrink: by the growth thread, or by the next change.
+    pub(super) fn want_shrink(&self) {
+        self.shrink_wanted.store(true, Ordering::Relaxed);
+        self.ring_growth();
+    }
+
+    fn ring_growth(&self) {
+        if self.tuning.background {
+            self.growth_bell.ring();
+        }
+    }
+
+    /// True if the extent for the next growth is there: growth can start at once.
+    pub(crate) fn is_extended(&self) -> bool {
+        let growth = self.growth();
+        // Group k + 1 holds the pages from 2^(base + k) on.
+        let group = (growth.level() + 1).saturating_sub(self.primary.base_log2());
+        self.primary.group(group.into()).is_some()
+    }
+}
+
+/// Entries of a table at which it grows. Cannot overflow: 504 slots, level 38, factor 1000 are below 2^57.
+fn threshold(geometry: Geometry, tuning: &Tuning, level: u8) -> u64 {
+    ((geometry.slots() as u64) << level) * u64::from(tuning.grow_permille.min(1000)) / 1000
+}
+
+/// The level of a table in which `records` entries fit without growth.
+pub(crate) fn level_for(geometry: Geometry, tuning: &Tuning, records: u64) -> u8 {
+    (tuning.level_min..LEVEL_LIMIT)
+        .find(|&level| threshold(geometry, tuning, level) >= records)
+        .unwrap_or(LEVEL_LIMIT.max(tuning.level_min))
+}

@@ -1,0 +1,381 @@
+//! The index: from hashes to places in the log.
+//!
+//! ```text
+//! table     addressing, stripes, growth word: the concurrent whole
+//! ├── lookup   reading without locks
+//! ├── edit     the one locked change
+//! ├── clear    emptying the whole
+//! ├── extend   new extents: groups of primary and overflow pages
+//! ├── split    evacuation of a page into two, rewrite in place
+//! ├── shrink   merging two pages into one, giving space back
+//! ├── pool     free overflow pages
+//! ├── growth   the growth word
+//! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
+//! ├── dirty    what the next checkpoint must write
+//! ├── copies   frozen pages that writers set aside
+//! ├── region   pages by number
+//! ├── page     one page
+//! └── slot     one slot
+//! ```
+
+pub(crate) mod chain;
+mod clear;
+mod copies;
+pub(crate) mod dirty;
+pub(crate) mod edit;
+pub(crate) mod extend;
+pub(crate) mod growth;
+pub(crate) mod load;
+pub(crate) mod lookup;
+pub(crate) mod page;
+pub(crate) mod pool;
+pub(crate) mod region;
+pub(crate) mod shrink;
+pub(crate) mod slot;
+pub(crate) mod split;
+pub(crate) mod stripes;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::checksum::Uuid;
+use crate::error::{Error, Location, Result};
+use crate::need::Step;
+use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
+use crate::sys::{Disk, DiskFile};
+use crate::tuning::Tuning;
+use chain::{Chain, OVERFLOW_MAX};
+use dirty::DirtySet;
+use growth::Growth;
+use page::{Geometry, PageKind, image};
+use pool::OverflowPool;
+use region::{PageSlot, PageState, Region, RegionKind};
+use slot::{Slot, Tag};
+use split::SPLIT_BITS;
+use stripes::Stripes;
+
+/// Counters that [`IndexStats`](crate::IndexStats) reports.
+#[derive(Debug, Default)]
+pub(crate) struct IndexCounters {
+    pub(crate) growths: AtomicU64,
+    pub(crate) splits: AtomicU64,
+    pub(crate) shrinks: AtomicU64,
+    pub(crate) merges: AtomicU64,
+    pub(crate) given_back: AtomicU64,
+    pub(crate) refills: AtomicU64,
+    pub(crate) rewrites: AtomicU64,
+    pub(crate) repairs: AtomicU64,
+    pub(crate) into_empty_one: AtomicU64,
+    pub(crate) into_new_overflow: AtomicU64,
+    pub(crate) reader_locks: AtomicU64,
+}
+
+/// What changes when the table gets a new extent or begins or ends to grow.
+#[derive(Debug)]
+pub(crate) struct Structure {
+    /// The first page of the index file that no extent uses.
+    pub(crate) end_page: u64,
+    /// First pages of the extents, by group.
+    pub(crate) primary_extents: Vec<u64>,
+    pub(crate) overflow_extents: Vec<u64>,
+    /// Records that the table must have room for before it may shrink.
+    pub(crate) floor: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) geometry: Geometry,
+    pub(crate) tuning: Tuning,
+    pub(super) uuid: Uuid,
+    /// The index file's path, for error messages.
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// `None` if nothing may be written.
+    pub(super) file: Option<Arc<dyn DiskFile>>,
+    growth: CachePadded<AtomicU64>,
+    pub(super) primary: Region,
+    pub(crate) overflow: Region,
+    stripes: Stripes,
+    pub(crate) dirty: DirtySet,
+    pub(crate) pool: OverflowPool,
+    growth_bell: Arc<Bell>,
+    pub(crate) structure: Mutex<Structure>,
+    /// Held while disk blocks of pages are allocated or given back.
+    pub(super) blocks: Mutex<()>,
+    /// The load has passed the threshold or is near it: growth should start or be prepared.
+    pub(crate) growth_wanted: AtomicBool,
+    /// There are so few entries that the table should shrink.
+    pub(crate) shrink_wanted: AtomicBool,
+    /// Pages may have gone out of use: the next checkpoint gives their space back.
+    pub(crate) gives_back: AtomicBool,
+    pub(crate) counters: IndexCounters,
+    /// No page of the file can be of a later generation than this before it is touched.
+    opened_generation: u64,
+}
+
+/// What it takes to make a table.
+#[derive(Debug)]
+pub(crate) struct TableParts {
+    pub(crate) geometry: Geometry,
+    pub(crate) tuning: Tuning,
+    pub(crate) uuid: Uuid,
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
+    pub(crate) growth: Growth,
+    pub(crate) primary_base_log2: u8,
+    pub(crate) overflow_base_log2: u8,
+    pub(crate) structure: Structure,
+    pub(crate) records: u64,
+    pub(crate) limit_pages: u64,
+    /// The generation that the store was opened with.
+    pub(crate) generation: u64,
+    /// Rung when overflow pages run out, and when much is dirty.
+    pub(crate) growth_bell: Arc<Bell>,
+    pub(crate) checkpoint_bell: Arc<Bell>,
+}
+
+impl Table {
+    pub(crate) fn new(parts: TableParts) -> Self {
+        let table = Table {
+            geometry: parts.geometry,
+            tuning: parts.tuning,
+            uuid: parts.uuid,
+            path: parts.path,
+            disk: parts.disk,
+            file: parts.file,
+            growth: CachePadded::new(AtomicU64::new(parts.growth.word())),
+            primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
+            overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
+            stripes: Stripes::new(parts.tuning.stripes_log2_max),
+            dirty: DirtySet::new(parts.limit_pages, parts.checkpoint_bell),
+            pool: OverflowPool::new(parts.growth_bell.clone()),
+            growth_bell: parts.growth_bell,
+            structure: Mutex::new(parts.structure),
+            blocks: Mutex::new(()),
+            growth_wanted: AtomicBool::new(false),
+            shrink_wanted: AtomicBool::new(false),
+            gives_back: AtomicBool::new(true),
+            counters: IndexCounters::default(),
+            opened_generation: parts.generation,
+        };
+        table.spread_count(parts.growth.stripes_log2(), parts.records as i64);
+        table
+    }
+
+    #[inline]
+    pub(crate) fn growth(&self) -> Growth {
+        Growth::from_word(self.growth.load(Ordering::Acquire))
+    }
+
+    /// Publishes a growth word. The caller holds the structure lock and the stripes that the change concerns.
+    pub(super) fn set_growth(&self, growth: Growth) {
+        debug_assert!(growth.is_valid(), "{growth:?}");
+        self.growth.store(growth.word(), Ordering::SeqCst);
+    }
+
+    /// Damage in an index page.
+    pub(super) fn damaged(&self, page: &PageSlot<'_>, what: &'static str, expected: String, found: String) -> Error {
+        Error::corrupt(what, Location::page(&self.path, page.number()), expected, found)
+    }
+
+    /// Checks a page that was not touched since the store was opened. Cheap afterwards. Call under the
+    /// page's stripe, or repeat under it before believing an error: a writer may be making the page at this
+    /// moment.
+    pub(super) fn verify(&self, page: &PageSlot<'_>) -> Result<()> {
+        let seen = page.state.load();
+        if seen.is_verified() {
+            return Ok(());
+        }
+        if !page.is_used() {
+            // A primary page that is not in use is a hole or an empty page; a free overflow page has no meaning.
+            if page.id.region == RegionKind::Primary && !page.page.is_empty() {
+                return Err(self.damaged(page, "bucket page", "no entry (not in use)".into(), "other bytes".into()));
+            }
+            page.state.install(seen, seen.split_base(), PageState::VERIFIED);
+            return Ok(());
+        }
+        let bytes = page.page.image();
+        let (found, expected) = image::checksums(&bytes, self.uuid, page.number());
+        if found != expected {
+            let text = |crc: u32| format!("crc {crc:#010x}");
+            return Err(self.damaged(page, "bucket page", text(expected), text(found)));
+        }
+        if page.page.kind() != PageKind::Bucket as u32 {
+            return Err(self.damaged(page, "bucket page", "a bucket page".into(), "another kind of page".into()));
+        }
+        if page.page.generation() > self.opened_generation {
+            let expected = format!("generation {} or older", self.opened_generation);
+            return Err(self.damaged(page, "bucket page", expected, format!("generation {}", page.page.generation())));
+        }
+        let (level, split_base) = (image::level(&bytes), image::split_base(&bytes));
+        let fields_fit = image::number(&bytes) == page.number()
+            && level <= Growth::LEVEL_MAX
+            && split_base <= level
+            && level - split_base <= SPLIT_BITS;
+        if !fields_fit {
+            let expected = format!("number {}, split base at most {SPLIT_BITS} below the level", page.number());
+            let found = format!("number {}, level {level}, split base {split_base}", image::number(&bytes));
+            return Err(self.damaged(page, "bucket page", expected, found));
+        }
+        let marks = if self.has_marks(page) { PageState::MARKS } else { 0 };
+        // If the state has changed since it was loaded, a writer has verified the page and may have split it
+        // since: what was read here is old then.
+        page.state.install(seen, split_base, PageState::VERIFIED | marks);
+        Ok(())
+    }
+
+    fn has_marks(&self, page: &PageSlot<'_>) -> bool {
+        let buckets = self.geometry.homes + self.geometry.stash;
+        (0..buckets).flat_map(|b| page.page.bucket(b).slots()).any(|(_, slot)| slot.is_marked())
+    }
+
+    /// A primary page that the growth word leads to.
+    #[inline]
+    pub(crate) fn primary_page(&self, page: u64) -> Result<PageSlot<'_>> {
+        self.primary.page(page).ok_or_else(|| {
+            let location = Location::file(&self.path);
+            Error::corrupt("growth state", location, format!("at most {} pages", self.primary.pages()), page)
+        })
+    }
+
+    /// The chain of a primary page, every page checked. The caller holds the stripe.
+    pub(super) fn chain(&self, number: u64) -> Result<Chain<'_>> {
+        match self.readable_chain(number)? {
+            (chain, None) => Ok(chain),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Calls `each` with every slot of every page in use.
+    ///
+    /// # Errors
+    /// `Corrupt` if a page is damaged.
+    pub(crate) fn each_slot(&self, each: &mut dyn FnMut(Slot)) -> Result<()> {
+        let buckets = self.geometry.homes + self.geometry.stash;
+        for number in 0..self.growth().pages() {
+            let guard = self.lock(number);
+            let chain = self.chain(guard.growth.page_of(number))?;
+            for page in chain.pages() {
+                (0..buckets).flat_map(|bucket| page.page.bucket(bucket).slots()).for_each(|(_, slot)| each(slot));
+            }
+        }
+        Ok(())
+    }
+
+    /// The chain up to its first damaged overflow page, and what is wrong with that.
+    pub(crate) fn readable_chain(&self, number: u64) -> Result<(Chain<'_>, Option<Error>)> {
+        let primary = self.primary_page(number)?;
+        self.verify(&primary)?;
+        let mut chain = Chain { geometry: self.geometry, primary, overflow: Vec::new() };
+        let followed = self.follow(&mut chain, number);
+        Ok((chain, followed.err()))
+    }
+
+    /// Adds the overflow pages of a chain.
+    fn follow<'t>(&'t self, chain: &mut Chain<'t>, number: u64) -> Result<()> {
+        let mut next = chain.primary.page.next();
+        while let Some(overflow) = next {
+            let last = chain.overflow.last().map_or(&chain.primary, |(_, page)| page);
+            let Some(page) = self.overflow.page(overflow) else {
+                let expected = format!("an overflow page below {}", self.overflow.pages());
+                return Err(self.damaged(last, "overflow link", expected, overflow.to_string()));
+            };
+            self.verify(&page)?;
+            if !page.is_used() {
+                return Err(self.damaged(&page, "overflow page", "a page in use".into(), "a free one".into()));
+            }
+            if page.state.load().has_marks() {
+                // Lookups ask the primary page only.
+                chain.primary.state.set(PageState::MARKS);
+            }
+            let expected = (number, chain.overflow.len() + 1);
+            let found = (page.page.owner(), usize::from(page.page.chain_position()));
+            if chain.overflow.len() >= OVERFLOW_MAX {
+                let expected = format!("at most {OVERFLOW_MAX} overflow pages in a chain");
+                return Err(self.damaged(&page, "overflow page", expected, "a further one".into()));
+            }
+            // Owner and position make a cycle or a cross-link impossible to follow: each page has one place.
+            if found != expected {
+                let text = |(owner, position)| format!("owner {owner}, chain position {position}");
+                return Err(self.damaged(&page, "overflow page", text(expected), text(found)));
+            }
+            next = page.page.next();
+            chain.overflow.push((overflow, page));
+        }
+        Ok(())
+    }
+
+    /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
+    pub(super) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
+        let is_fresh = !page.is_used();
+        if !is_fresh && self.dirty.is_dirty(page) {
+            return Ok(());
+        }
+        self.dirty.mark(page)?;
+        // Also when the page was dirty already: an earlier attempt can have run short in the middle of this.
+        if is_fresh {
+            self.dirty.set_used(&self.primary, page, true)?;
+            let level = growth.level_of(owner);
+            page.page.init(PageKind::Bucket, page.number(), owner, level, level, 0);
+            page.state.set_split_base(level);
+            page.state.set(PageState::VERIFIED);
+        }
+        Ok(())
+    }
+
+    /// Makes all pages of a chain ready to be changed.
+    pub(super) fn touch_chain(&self, chain: &Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
+        chain.pages().try_for_each(|page| self.touch(page, owner, growth))
+    }
+
+    /// The tag of a hash in a chain's page.
+    pub(super) fn tag(chain: &Chain<'_>, hash: u64) -> Tag {
+        Tag::of(hash, chain.primary.state.load().split_base())
+    }
+
+    /// Takes an overflow page and links it to the end of the chain. The caller holds the stripe and has made
+    /// the chain's pages dirty.
+    pub(super) fn link_overflow<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, number: u64) -> Step<()> {
+        if chain.overflow.len() >= OVERFLOW_MAX {
+            return Err(self.chain_full().into());
+        }
+        let missing = || Error::impossible(&self.path, "a free overflow page that no extent has");
+        let page = self.overflow.page(number).ok_or_else(missing)?;
+        self.dirty.mark(&page)?;
+        self.dirty.set_used(&self.overflow, &page, true)?;
+        let (level, split_base) = (chain.primary.page.level(), chain.primary.page.split_base());
+        let position = chain.overflow.len() as u16 + 1;
+        page.page.init(PageKind::Bucket, page.number(), owner, level, split_base, position);
+        page.page.clear_slots();
+        page.state.set(PageState::VERIFIED);
+        chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(Some(number));
+        chain.overflow.push((number, page));
+        Ok(())
+    }
+
+    /// The error for a chain that takes no further page.
+    pub(super) fn chain_full(&self) -> Error {
+        Error::LimitReached {
+            path: self.path.clone(),
+            what: "overflow pages of one chain, while the table cannot grow",
+            limit: OVERFLOW_MAX as u64,
+            remedy: "free some disk space; if `tophash verify` reports a damaged page, save the store with `tophash repair STORE NEW`",
+        }
+    }
+
+    /// Unlinks the chain's last overflow pages down to `keep` of them. They are empty, and a move has begun.
+    pub(super) fn unlink_overflow(&self, chain: &mut Chain<'_>, keep: usize) -> Step<()> {
+        while chain.overflow.len() > keep {
+            let Some((_, page)) = chain.overflow.last() else { break };
+            // First the bitmap, which can run short of something; from then on nothing can fail.
+            self.dirty.set_used(&self.overflow, page, false)?;
+            let (number, _) = chain.overflow.pop().unwrap_or((0, chain.primary));
+            chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(None);
+            self.pool.give([number]);
+        }
+        Ok(())
+    }
+}

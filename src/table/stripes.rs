@@ -1,0 +1,127 @@
+//! Stripes: the locks of writers, and the count of entries, which they share.
+//!
+//!  A writer locks the stripe of its hash and then reads the growth word; page and chain stay put
+//! until it unlocks, because a page is split under the stripe of its hashes, which both halves share. The
+//! number of stripes never exceeds the number of primary pages; it changes with all stripes held only.
+//!
+//! **Order of locks.** structure → stripes in ascending order → log append → leaves (dirty set, pool). No
+//! lock is held across a wait.
+
+use crossbeam_utils::CachePadded;
+
+use super::Table;
+use super::growth::Growth;
+use crate::sync::{AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering, fence};
+
+#[derive(Debug, Default)]
+struct Stripe {
+    lock: Mutex<()>,
+    /// Entries of the stripe's pages; only the sum over all stripes is exact. Changes under `lock`.
+    count: AtomicI64,
+    /// Entries ever inserted under this stripe; changes under `lock`.
+    inserts: AtomicU64,
+}
+
+/// The stripes of a table.
+#[derive(Debug)]
+pub(super) struct Stripes {
+    all: Box<[CachePadded<Stripe>]>,
+    /// Odd while the count of entries is distributed anew: no sum counts then.
+    spreads: AtomicU64,
+}
+
+impl Stripes {
+    pub(super) fn new(log2_max: u8) -> Self {
+        let all = (0..1usize << log2_max).map(|_| CachePadded::new(Stripe::default())).collect();
+        Stripes { all, spreads: AtomicU64::new(0) }
+    }
+}
+
+/// A held stripe. While it lives, the pages of its hashes keep their entries in place.
+pub(crate) struct StripeGuard<'t> {
+    stripe: &'t Stripe,
+    pub(crate) growth: Growth,
+    _lock: MutexGuard<'t, ()>,
+}
+
+impl StripeGuard<'_> {
+    /// Adds to the number of entries. Plain load and store: the lock is held.
+    #[inline]
+    pub(super) fn add_count(&self, by: i64) -> i64 {
+        let count = self.stripe.count.load(Ordering::Relaxed) + by;
+        self.stripe.count.store(count, Ordering::Relaxed);
+        if by > 0 {
+            self.stripe.inserts.store(self.stripe.inserts.load(Ordering::Relaxed) + by as u64, Ordering::Relaxed);
+        }
+        count
+    }
+}
+
+/// All stripes, held for a change of the whole table.
+pub(crate) struct AllStripes<'t> {
+    _locks: Vec<MutexGuard<'t, ()>>,
+}
+
+impl Table {
+    /// Locks the stripe of a hash.
+    #[inline]
+    pub(crate) fn lock(&self, hash: u64) -> StripeGuard<'_> {
+        loop {
+            let stripe = self.growth().stripe_of(hash);
+            let guard = self.lock_number(stripe);
+            if guard.growth.stripe_of(hash) == stripe {
+                return guard;
+            }
+        }
+    }
+
+    /// Locks a stripe by number. The caller checks `growth` against what the number was computed from.
+    pub(super) fn lock_number(&self, stripe: usize) -> StripeGuard<'_> {
+        let stripe: &Stripe = &self.stripes.all[stripe];
+        let lock = crate::sync::lock_soon(&stripe.lock);
+        StripeGuard { stripe, growth: self.growth(), _lock: lock }
+    }
+
+    /// Locks all stripes, in order. The caller holds the structure lock, so their number is stable.
+    pub(crate) fn lock_all(&self) -> AllStripes<'_> {
+        let stripes = 1usize << self.growth().stripes_log2();
+        AllStripes { _locks: self.stripes.all[..stripes].iter().map(|stripe| stripe.lock.lock()).collect() }
+    }
+
+    /// Takes every stripe once, one after the other: whoever held one before has let go of it since.
+    pub(crate) fn pass_all_stripes(&self) {
+        self.stripes.all.iter().for_each(|stripe| drop(stripe.lock.lock()));
+    }
+
+    /// Entries in the table.
+    pub(crate) fn len(&self) -> u64 {
+        loop {
+            let before = self.stripes.spreads.load(Ordering::Acquire);
+            let sum: i64 = self.stripes.all.iter().map(|stripe| stripe.count.load(Ordering::Relaxed)).sum();
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.stripes.spreads.load(Ordering::Relaxed) == before {
+                return u64::try_from(sum).unwrap_or(0);
+            }
+            crate::sync::yield_now();
+        }
+    }
+
+    /// Entries inserted since the table was made.
+    pub(crate) fn inserts(&self) -> u64 {
+        self.stripes.all.iter().map(|stripe| stripe.inserts.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Distributes a count evenly, so that each stripe's count hints at the whole. The caller holds all
+    /// stripes or owns the table.
+    pub(super) fn spread_count(&self, stripes_log2: u8, records: i64) {
+        let stripes = 1i64 << stripes_log2;
+        self.stripes.spreads.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (i, stripe) in self.stripes.all.iter().enumerate() {
+            let i = i as i64;
+            let count = if i < stripes { records / stripes + i64::from(i < records % stripes) } else { 0 };
+            stripe.count.store(count, Ordering::Relaxed);
+        }
+        self.stripes.spreads.fetch_add(1, Ordering::Release);
+    }
+}
