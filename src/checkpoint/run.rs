@@ -149,7 +149,7 @@ impl Core {
 
     /// Step 6. Returns the number of freed segments.
     fn let_go(&self, files: &Files, excluded: &[u32]) -> u64 {
-        let blobs = self.log.unlink_dying_blobs();
+        let blobs = self.log.blobs.unlink_dying();
         let (freed, segments) = self.log.free(excluded);
         self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
         self.drop_clean_pages();

@@ -17,7 +17,7 @@ use crate::batch::Batch;
 use crate::engine::Core;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
-use crate::log::append::Appended;
+use crate::log::appender::Appended;
 use crate::log::frame::{FRAME_BYTES_MAX, OwnSegment};
 use crate::log::record::{BlobLink, Encoded, Entry, FRAME_BYTES, Kind};
 use crate::need::{Again, Need, Shortage, Step};
@@ -117,7 +117,7 @@ impl Core {
                 if many { self.after_many() } else { self.mind_freed_blobs() }
             }
             Err(error) => {
-                links.into_iter().for_each(|(_, link)| self.log.give_up_blob(link));
+                links.into_iter().for_each(|(_, link)| self.log.blobs.give_up(link));
                 Err(error)
             }
         }

@@ -11,7 +11,7 @@ use crate::engine::read::Hit;
 use crate::engine::write::with_encoded;
 use crate::error::{Error, Result};
 use crate::layout::parse_blob_name;
-use crate::log::append::Appended;
+use crate::log::appender::Appended;
 use crate::log::record::{Encoded, Kind, check_key};
 use crate::need::Step;
 use crate::observe::Timed;

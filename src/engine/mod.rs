@@ -125,7 +125,7 @@ impl ReadHash for Core {
     }
 
     fn prefetch(&self, slot: Slot) {
-        self.log.prefetch(slot);
+        self.log.prefetch(slot.place());
     }
 }
 

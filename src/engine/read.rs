@@ -111,9 +111,14 @@ impl Core {
     #[cold]
     fn fetch_blob<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
         let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
-        let Some(map) = self.log.map_blob(link)? else { return Ok(Fetched::Gone(hit)) };
-        self.log.check_blob(link, &map)?;
+        let Some(map) = self.log.blobs.map(link)? else { return Ok(Fetched::Gone(hit)) };
+        self.check_blob(link, &map)?;
         Ok(Fetched::Bytes(self.blob_bytes(hit, map)?))
+    }
+
+    /// With verified reads: compares a mapped blob's checksum with its link.
+    pub(crate) fn check_blob(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
+        if self.verify_reads { Ok(self.log.blobs.check(link, map)?) } else { Ok(()) }
     }
 
     /// The value in a blob, which the record of `hit` links.
@@ -161,7 +166,7 @@ impl Core {
             }
             for &hash in &hashes[..group.len()] {
                 if let Some(slot) = self.table.guess(hash) {
-                    self.log.prefetch(slot);
+                    self.log.prefetch(slot.place());
                 }
             }
             for (&hash, key) in hashes.iter().zip(group) {

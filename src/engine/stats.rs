@@ -2,7 +2,7 @@
 
 use crate::engine::Core;
 use crate::error::{IoContext, Result};
-use crate::log::append::Appender;
+use crate::log::appender::Appender;
 use crate::stats::{CheckpointStats, CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
@@ -28,7 +28,10 @@ impl Core {
                 put_off: get(&counters.put_off),
                 journal_bytes: self.files.as_ref().map_or(0, |_| journal_pages * PAGE_BYTES as u64),
             },
-            commit: CommitStats { syncs: get(&self.log.commit.syncs), waiters: get(&self.log.commit.waiters) },
+            commit: {
+                let (syncs, waiters) = self.log.commit.counts();
+                CommitStats { syncs, waiters }
+            },
             waits: WaitStats {
                 segment: get(&counters.segment_waits),
                 journal: get(&counters.journal_waits),

@@ -22,7 +22,7 @@ use crate::address::Place;
 use crate::engine::Core;
 use crate::engine::read::{Fetched, Hit};
 use crate::error::{Error, Location, Result};
-use crate::log::append::Appended;
+use crate::log::appender::Appended;
 use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
 use crate::need::{Again, Need, Step};
@@ -133,7 +133,7 @@ impl Core {
                 New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
             }
             let stored_blob = match link.filter(|_| want_stored) {
-                Some(link) => self.log.map_blob(link)?,
+                Some(link) => self.log.blobs.map(link)?,
                 None => None,
             };
             let mut attempt = Attempt { expect, want_stored, helped: 0, unchecked: None, checked: None, stored_blob };
@@ -146,7 +146,7 @@ impl Core {
         if let Some(blob) = link
             && !matches!(&result, Ok((Changed { done: true, .. }, _)))
         {
-            self.log.give_up_blob(blob);
+            self.log.blobs.give_up(blob);
         }
         let (changed, appended) = result?;
         if let Some(appended) = appended {
@@ -170,7 +170,7 @@ impl Core {
             // Once: what cannot be unlinked at this moment is no reason to refuse the value.
             self.satisfy(Need::BlobList)?;
         }
-        self.with_space(|| self.log.write_blob(value))
+        self.with_space(|| self.log.blobs.write(value))
     }
 
     /// Steps 2 to 5.
@@ -246,8 +246,8 @@ impl Core {
         let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
         let Some(link) = hit.blob() else { return Ok(()) };
         // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
-        if let Some(map) = self.log.map_blob(link)? {
-            self.log.check_blob(link, &map)?;
+        if let Some(map) = self.log.blobs.map(link)? {
+            self.check_blob(link, &map)?;
             attempt.checked = Some((hit, map));
         } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.place() == hit.place()) {
             return Err(self.missing_blob(hit.place()).into());

@@ -12,91 +12,18 @@
 //! *Switch:* the new segment's header names the old one's end; without it, replay ends with the old segment.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::appender::{Appended, Appender, Prepared};
 use super::frame::write_below_mapping;
 use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
-use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
-use super::segments::{Log, Prepared};
+use super::segment::{SEGMENT_HEADER_BYTES, Segment};
+use super::segments::Log;
 use crate::address::Place;
 use crate::address::Position;
 use crate::error::{Error, IoContext};
 use crate::mutant::{Mutant, broken};
 use crate::need::{Again, Need, Step};
-use crate::sync::{Instant, Ordering};
-use crate::sys::{LogMap, LogWriter};
-
-/// The active segment and its writer.
-#[derive(Debug)]
-pub(crate) struct Appender {
-    pub(crate) segment: Arc<Segment>,
-    writer: LogWriter,
-    /// The claim of the last mark or segment header.
-    marked: Position,
-    /// Bytes appended since the store was opened.
-    total: u64,
-    /// When the segment became the active one.
-    since: Instant,
-    /// The segment before was full in a hurry: two are prepared ahead.
-    hurried: bool,
-}
-
-/// A segment that is full before this has passed was written in a hurry, and so was one that was written at this rate.
-const HURRY: Duration = Duration::from_millis(500);
-const HURRY_BYTES_PER_SECOND: f64 = 64e6;
-
-/// Where a record or frame was put.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Appended {
-    pub(crate) place: Place,
-    /// The first position after it.
-    pub(crate) end: Position,
-    /// Bytes appended since the store was opened.
-    pub(crate) total: u64,
-    /// The next segment should be prepared.
-    pub(crate) running_low: bool,
-}
-
-impl Appender {
-    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Position) -> Self {
-        Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
-    }
-
-    /// The position of the next record.
-    pub(crate) fn position(&self) -> Position {
-        Position::new(self.segment.sequence, self.writer.position())
-    }
-
-    /// Bytes appended since the store was opened.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// True if the segment before was full in a hurry.
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.hurried
-    }
-
-    /// Nobody is in a hurry any more.
-    pub(crate) fn slow_down(&mut self) {
-        self.hurried = false;
-    }
-
-    /// The mapping, and where the next record goes.
-    pub(crate) fn ahead(&self) -> (Arc<LogMap>, u64) {
-        (Arc::clone(self.writer.map()), self.writer.position())
-    }
-
-    /// Bytes left in the segment.
-    pub(crate) fn room(&self) -> u64 {
-        self.writer.room()
-    }
-
-    /// How many segments should be prepared: one when half of this one is used, two in a hurry.
-    pub(crate) fn segments_ahead(&self) -> u32 {
-        if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
-    }
-}
+use crate::sync::Ordering;
 
 impl Log {
     /// Appends records.
@@ -249,10 +176,8 @@ impl Log {
         let end = appender.writer.position();
         let claim = self.commit.durable();
         let predecessor = Arc::clone(&appender.segment);
-        let (total, taken) = (appender.total, appender.since.elapsed());
-        let hurried = taken < HURRY || end as f64 > HURRY_BYTES_PER_SECOND * taken.as_secs_f64();
-        *appender = Appender { total, hurried, ..Appender::new(Arc::clone(&segment), writer, claim) };
-        appender.write_header(self, predecessor.sequence, end, claim);
+        appender.go_on_in(Arc::clone(&segment), writer, claim);
+        appender.write_header(self.config.uuid, predecessor.sequence, end, claim);
         predecessor.seal(end);
         self.registry.lock().segments.insert(segment.sequence, segment);
     }
@@ -262,27 +187,8 @@ impl Log {
     pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), claim: Position) {
         let Prepared { segment, writer, .. } = next;
         let mut appender = Appender::new(Arc::clone(&segment), writer, claim);
-        appender.write_header(self, predecessor.0, predecessor.1, claim);
+        appender.write_header(self.config.uuid, predecessor.0, predecessor.1, claim);
         self.registry.lock().segments.insert(segment.sequence, segment);
         *self.appender.lock() = Some(appender);
-    }
-}
-
-impl Appender {
-    fn write_header(&mut self, log: &Log, predecessor: u32, predecessor_end: u64, claim: Position) {
-        debug_assert_eq!(self.writer.position(), 0);
-        let header = SegmentHeader {
-            uuid: log.config.uuid,
-            sequence: self.segment.sequence,
-            salt: self.segment.salt,
-            predecessor,
-            predecessor_end,
-            claim,
-            slot: self.segment.slot,
-            bulk: self.segment.bulk,
-        };
-        self.writer.put(&header.encode());
-        debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);
-        self.writer.publish();
     }
 }

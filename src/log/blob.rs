@@ -22,18 +22,17 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::BlobLink;
-use super::segments::Log;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::blob_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
-use crate::sys::{DiskFile, LogMap, OpenMode, write_all_at};
+use crate::sys::{Disk, DiskFile, LogMap, OpenMode, write_all_at};
 
 /// Bytes before the value.
 pub(crate) const BLOB_HEADER_BYTES: usize = 64;
@@ -43,8 +42,12 @@ const VERSION: u32 = 1;
 pub(crate) const FREED_MAX: usize = 8192;
 
 /// The blobs of a log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Blobs {
+    disk: Arc<dyn Disk>,
+    /// The log's directory, and the store that it belongs to.
+    dir: PathBuf,
+    uuid: Uuid,
     state: Mutex<BlobState>,
     mapped: Mapped,
     count: AtomicI64,
@@ -140,8 +143,11 @@ pub(crate) struct BlobSnapshot {
 }
 
 impl Blobs {
-    pub(crate) fn restore(snapshot: &BlobSnapshot) -> Self {
+    pub(crate) fn restore(disk: Arc<dyn Disk>, dir: PathBuf, uuid: Uuid, snapshot: &BlobSnapshot) -> Self {
         Blobs {
+            disk,
+            dir,
+            uuid,
             state: Mutex::new(BlobState { next_id: snapshot.next_id.max(1), ..BlobState::default() }),
             mapped: Mapped::default(),
             count: AtomicI64::new(snapshot.count as i64),
@@ -217,11 +223,6 @@ impl Blobs {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// These could not be unlinked when the store was opened.
-    fn unlink_later(&self, ids: &[u64]) {
-        self.state.lock().freed.extend(ids.iter().map(|&id| Freed { id, len: 0 }));
-    }
-
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed).max(0) as u64
     }
@@ -256,47 +257,48 @@ pub(crate) fn is_foreign(header: &[u8; BLOB_HEADER_BYTES], uuid: Uuid) -> bool {
     header[..8] == MAGIC && header[12..16] == crc32(&without_crc).to_le_bytes() && header[16..32] != uuid.0
 }
 
-impl Log {
+/// The files.
+impl Blobs {
     /// Writes a value into a blob file and makes it durable. To be linked or given up.
-    pub(crate) fn write_blob(&self, value: &[u8]) -> Result<BlobLink> {
+    pub(crate) fn write(&self, value: &[u8]) -> Result<BlobLink> {
         let id = {
-            let mut state = self.blobs.state.lock();
+            let mut state = self.state.lock();
             let id = state.next_id.max(1);
             state.next_id = id.saturating_add(1);
             state.in_flight.insert(id);
             id
         };
         let link = BlobLink { id, len: value.len() as u64, crc: crc32(value) };
-        let path = blob_path(self.dir(), id);
-        let file = self.config.disk.open(&path, OpenMode::CreateNew).context("create", &path).inspect_err(|_| {
+        let path = blob_path(&self.dir, id);
+        let file = self.disk.open(&path, OpenMode::CreateNew).context("create", &path).inspect_err(|_| {
             // There is no file of this call's making. The id is not given out again in this run.
-            self.blobs.state.lock().in_flight.remove(&id);
+            self.state.lock().in_flight.remove(&id);
         })?;
-        let written = self.write_blob_file(&*file, &path, link, value);
+        let written = self.write_file(&*file, &path, link, value);
         if written.is_err() {
-            self.give_up_blob(link);
+            self.give_up(link);
         }
         written.map(|()| link)
     }
 
-    fn write_blob_file(&self, file: &dyn DiskFile, path: &Path, link: BlobLink, value: &[u8]) -> Result<()> {
-        let disk = &self.config.disk;
+    fn write_file(&self, file: &dyn DiskFile, path: &Path, link: BlobLink, value: &[u8]) -> Result<()> {
+        let disk = &self.disk;
         let bytes = (BLOB_HEADER_BYTES + value.len()) as u64;
         file.allocate(0, bytes).context("allocate blocks of", path)?;
-        write_all_at(file, &encode_header(self.config.uuid, link), 0).context("write", path)?;
+        write_all_at(file, &encode_header(self.uuid, link), 0).context("write", path)?;
         write_all_at(file, value, BLOB_HEADER_BYTES as u64).context("write", path)?;
         if broken(Mutant::BlobNotSynced) {
             return Ok(());
         }
         file.sync_all().context("sync", path)?;
-        disk.sync_dir(self.dir()).context("sync", self.dir())
+        disk.sync_dir(&self.dir).context("sync", &self.dir)
     }
 
     /// Removes a blob that was never linked.
-    pub(crate) fn give_up_blob(&self, link: BlobLink) {
+    pub(crate) fn give_up(&self, link: BlobLink) {
         // If this fails the file is an orphan, which the next recovery unlinks: the id is still in flight.
-        if self.config.disk.unlink(&blob_path(self.dir(), link.id)).is_ok() {
-            self.blobs.state.lock().in_flight.remove(&link.id);
+        if self.disk.unlink(&blob_path(&self.dir, link.id)).is_ok() {
+            self.state.lock().in_flight.remove(&link.id);
         }
     }
 
@@ -304,12 +306,12 @@ impl Log {
     ///
     /// # Errors
     /// `Corrupt` if the file is not the blob that the link names.
-    pub(crate) fn map_blob(&self, link: BlobLink) -> Result<Option<Arc<BlobMap>>> {
+    pub(crate) fn map(&self, link: BlobLink) -> Result<Option<Arc<BlobMap>>> {
         let bytes = BLOB_HEADER_BYTES as u64 + link.len;
         // Before the file is opened: if it is unlinked from here on, that is noted.
-        let counted = Counted::new(&self.blobs.mapped, link.id, bytes);
-        let path = blob_path(self.dir(), link.id);
-        let file = match self.config.disk.open(&path, OpenMode::Read) {
+        let counted = Counted::new(&self.mapped, link.id, bytes);
+        let path = blob_path(&self.dir, link.id);
+        let file = match self.disk.open(&path, OpenMode::Read) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("open", &path, e)),
@@ -325,7 +327,7 @@ impl Log {
         }
         let map = file.map_log(bytes as usize, bytes, false).context("map", &path)?;
         let header = map.read(0, BLOB_HEADER_BYTES as u64).unwrap_or(&[]);
-        if !header_matches(header, self.config.uuid, link) {
+        if !header_matches(header, self.uuid, link) {
             let expected = format!("the header of blob {:#x}", link.id);
             return Err(Error::corrupt("blob", Location::at(&path, 0), expected, "other bytes"));
         }
@@ -333,17 +335,17 @@ impl Log {
         Ok(Some(Arc::new(BlobMap { map, _counted: counted })))
     }
 
-    /// With verified reads: compares a mapped blob's checksum with its link.
-    pub(crate) fn check_blob(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
-        if !self.config.verify_reads {
-            return Ok(());
-        }
+    /// Compares a mapped blob's checksum with its link.
+    ///
+    /// # Errors
+    /// `Corrupt` if they differ.
+    pub(crate) fn check(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
         let found = crc32(map.value());
         if found == link.crc {
             return Ok(());
         }
         let text = |crc: u32| format!("crc {crc:#010x}");
-        let location = Location::at(&blob_path(self.dir(), link.id), BLOB_HEADER_BYTES as u64);
+        let location = Location::at(&blob_path(&self.dir, link.id), BLOB_HEADER_BYTES as u64);
         Err(Error::corrupt("blob", location, text(link.crc), text(found)))
     }
 
@@ -352,35 +354,35 @@ impl Log {
     /// # Errors
     /// If one of them cannot be unlinked, or the directory cannot be synced: all stay listed, and are unlinked with the
     /// next checkpoint.
-    pub(crate) fn unlink_dying_blobs(&self) -> Result<()> {
-        let dying: Vec<u64> = self.blobs.state.lock().dying.iter().map(|blob| blob.id).collect();
-        self.unlink_blobs(&dying)?;
-        self.blobs.state.lock().dying.clear();
+    pub(crate) fn unlink_dying(&self) -> Result<()> {
+        let dying: Vec<u64> = self.state.lock().dying.iter().map(|blob| blob.id).collect();
+        self.unlink(&dying)?;
+        self.state.lock().dying.clear();
         Ok(())
     }
 
     /// Unlinks blobs that a recovery found unlinked by any record. What cannot be unlinked now is unlinked with a later
     /// checkpoint.
     pub(crate) fn unlink_orphans(&self, ids: &[u64]) {
-        if let Err(error) = self.unlink_blobs(ids) {
-            observe::put_off(self.dir(), &error.to_string());
-            self.blobs.unlink_later(ids);
+        if let Err(error) = self.unlink(ids) {
+            observe::put_off(&self.dir, &error.to_string());
+            self.state.lock().freed.extend(ids.iter().map(|&id| Freed { id, len: 0 }));
         }
     }
 
     /// Unlinks blobs, whether they exist or not.
-    fn unlink_blobs(&self, ids: &[u64]) -> Result<()> {
+    fn unlink(&self, ids: &[u64]) -> Result<()> {
         for &id in ids {
-            let path = blob_path(self.dir(), id);
-            match self.config.disk.unlink(&path) {
+            let path = blob_path(&self.dir, id);
+            match self.disk.unlink(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("unlink", &path, e)),
                 _ => {}
             }
-            if let Some(mapped) = self.blobs.mapped.lock().get_mut(&id) {
+            if let Some(mapped) = self.mapped.lock().get_mut(&id) {
                 mapped.unlinked = true;
             }
         }
-        if ids.is_empty() { Ok(()) } else { self.config.disk.sync_dir(self.dir()).context("sync", self.dir()) }
+        if ids.is_empty() { Ok(()) } else { self.disk.sync_dir(&self.dir).context("sync", &self.dir) }
     }
 }
 
@@ -399,7 +401,8 @@ mod tests {
 
     #[test]
     fn freed_blobs_die_only_after_a_cut() {
-        let blobs = Blobs::default();
+        let blobs =
+            Blobs::restore(Arc::new(crate::sys::RealDisk), PathBuf::new(), Uuid([0; 16]), &BlobSnapshot::default());
         let link = BlobLink { id: 9, len: 100, crc: 0 };
         blobs.linked(link);
         assert_eq!((blobs.count(), blobs.bytes()), (1, 100));

@@ -10,10 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::segments::Log;
 use crate::address::Position;
 use crate::error::Error;
-use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};
 
 /// How long a leader waits for company at most, however long a sync takes.
@@ -27,8 +25,8 @@ pub(crate) struct Commit {
     done: Condvar,
     /// Callers that have come since the last round began: none of its syncs covers them for sure.
     arrived: AtomicU32,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) waiters: AtomicU64,
+    syncs: AtomicU64,
+    waiters: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +58,11 @@ impl Commit {
         Position::from_raw(self.durable.load(Ordering::Acquire))
     }
 
+    /// Rounds of syncing, and calls that waited for one.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.syncs.load(Ordering::Relaxed), self.waiters.load(Ordering::Relaxed))
+    }
+
     /// Notes what recovery found or made durable.
     pub(crate) fn set_durable(&self, position: Position) {
         self.durable.fetch_max(position.raw(), Ordering::AcqRel);
@@ -83,28 +86,28 @@ impl Drop for Abandoned<'_> {
     }
 }
 
-impl Log {
-    /// Bytes behind the last position that is known to be durable; more than there are if that is in another segment.
-    pub(crate) fn unsynced_bytes(&self) -> u64 {
-        self.tail().raw().saturating_sub(self.commit.durable().raw())
-    }
-
-    /// Returns when everything below `target` is durable.
+impl Commit {
+    /// Returns when everything below `target` is durable. `round` syncs all that is not, and returns the position up to
+    /// which it did.
     ///
     /// # Errors
     /// `Io` if a sync failed, for every caller whose position it should have covered. What is on disk is then
     /// unknown: the caller poisons the store.
-    pub(crate) fn sync_to(&self, target: Position) -> Result<(), Error> {
-        let commit = &self.commit;
-        if commit.durable() >= target {
+    pub(super) fn sync_to(
+        &self,
+        target: Position,
+        dir: &Path,
+        round: impl FnOnce() -> Result<Position, (PathBuf, io::Error)>,
+    ) -> Result<(), Error> {
+        if self.durable() >= target {
             return Ok(());
         }
-        commit.arrived.fetch_add(1, Ordering::Release);
-        commit.waiters.fetch_add(1, Ordering::Relaxed);
+        self.arrived.fetch_add(1, Ordering::Release);
+        self.waiters.fetch_add(1, Ordering::Relaxed);
         let (company, gather) = {
-            let mut leader = commit.leader.lock();
+            let mut leader = self.leader.lock();
             loop {
-                if commit.durable() >= target {
+                if self.durable() >= target {
                     return Ok(());
                 }
                 if let Some((path, kind, text)) = &leader.failed {
@@ -115,29 +118,30 @@ impl Log {
                     leader.syncing = true;
                     break (leader.company, leader.gather);
                 }
-                commit.done.wait(&mut leader);
+                self.done.wait(&mut leader);
             }
         };
         if company > 1 {
             let begun = Instant::now();
-            while commit.arrived.load(Ordering::Relaxed) < company && begun.elapsed() < gather {
+            while self.arrived.load(Ordering::Relaxed) < company && begun.elapsed() < gather {
                 crate::sync::yield_now();
             }
         }
         // Whoever is counted here has appended already, so this round covers it.
-        let served = commit.arrived.swap(0, Ordering::AcqRel);
+        let served = self.arrived.swap(0, Ordering::AcqRel);
         let started = Instant::now();
-        let abandoned = Abandoned { commit, dir: self.dir() };
-        let round = self.sync_round();
+        let abandoned = Abandoned { commit: self, dir };
+        let round = round();
         std::mem::forget(abandoned);
         let gather = (started.elapsed() / 2).min(GATHER_MAX);
-        let mut leader = commit.leader.lock();
+        let mut leader = self.leader.lock();
         leader.syncing = false;
         leader.gather = gather;
-        leader.company = served + commit.arrived.load(Ordering::Relaxed);
+        leader.company = served + self.arrived.load(Ordering::Relaxed);
         let result = match round {
             Ok(end) => {
-                commit.set_durable(end);
+                self.syncs.fetch_add(1, Ordering::Relaxed);
+                self.set_durable(end);
                 Ok(())
             }
             Err((path, source)) => {
@@ -145,27 +149,7 @@ impl Log {
                 Err(Error::Io { action: "sync", path, source })
             }
         };
-        commit.done.notify_all();
+        self.done.notify_all();
         result
-    }
-
-    /// Syncs all segments with unsynced records, in order; returns the position that is durable now.
-    fn sync_round(&self) -> Result<Position, (PathBuf, io::Error)> {
-        let end = self.tail();
-        let from = self.commit.durable().sequence();
-        let unsynced: Vec<_> =
-            self.registry.lock().segments.range(from..=end.sequence()).map(|(_, segment)| segment.clone()).collect();
-        for segment in unsynced {
-            if broken(Mutant::OnlyLastSegmentSynced) && segment.sequence < end.sequence() {
-                continue;
-            }
-            let Some(file) = segment.file() else { continue };
-            file.sync_data().map_err(|error| (segment.path.clone(), error))?;
-            if segment.sequence < end.sequence() {
-                segment.close_file();
-            }
-        }
-        self.commit.syncs.fetch_add(1, Ordering::Relaxed);
-        Ok(end)
     }
 }

@@ -20,9 +20,10 @@
 use std::io;
 use std::path::Path;
 
+use super::appender::Prepared;
 use super::record::{Entry, MARK_BYTES};
 use super::segment::SEGMENT_HEADER_BYTES;
-use super::segments::{Log, Made, Prepared};
+use super::segments::{Log, Made};
 use crate::address::Place;
 use crate::error::{IoContext, Result};
 use crate::mutant::{Mutant, broken};

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! store of segments (segments.rs): which exist, their mappings, preparing the next one
+//! ├── appender the active segment and its writer
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── frame    a segment of its own for a large frame
 //! ├── space    live and dead bytes, freeing segments
 //! ├── commit   group commit: one fdatasync for all who wait
+//! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header
 //! └── record   one record: header, checksum, limits
 //! ```
 
-pub(crate) mod append;
+mod append;
+pub(crate) mod appender;
 pub(crate) mod blob;
 pub(crate) mod commit;
 pub(crate) mod frame;
@@ -22,3 +25,4 @@ pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod segments;
 pub(crate) mod space;
+mod sync;

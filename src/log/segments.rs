@@ -18,12 +18,11 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::append::Appender;
-use super::blob::Blobs;
+use super::appender::{Appender, Prepared};
+use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
-use super::space::Outgoing;
 use crate::address::Place;
 use crate::address::Position;
 use crate::checksum::Uuid;
@@ -32,9 +31,8 @@ use crate::layout::segment_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
-use crate::sys::pins::{PinTable, Pinned};
+use crate::sys::pins::{PinTable, Pinned, Retired};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
-use crate::table::slot::Slot;
 use crate::tuning::{SyncPolicy, Tuning};
 
 /// The smallest and the largest segment that the store chooses by itself.
@@ -59,23 +57,6 @@ pub(crate) struct LogConfig {
     pub(crate) sync: SyncPolicy,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) tuning: Tuning,
-    pub(crate) verify_reads: bool,
-}
-
-/// A segment that waits to become the active one.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) writer: LogWriter,
-    /// It was made for a frame, which it holds already (frame.rs): nothing else may go into it before.
-    pub(crate) has_frame: bool,
-}
-
-impl Prepared {
-    /// True if records or a frame of so many bytes can go into it.
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
-        !self.has_frame && self.writer.room() >= bytes + SEGMENT_HEADER_BYTES
-    }
 }
 
 /// A segment's file, and how it was made.
@@ -96,6 +77,15 @@ pub(crate) struct Registry {
     pub(crate) next_sequence: u32,
 }
 
+/// Segments on their way out.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    /// Mappings that readers still had pinned when their segments were freed, with the files' sizes.
+    pub(super) retired: Vec<(Retired, u64)>,
+    /// A file was unlinked, and the directory is not synced since.
+    pub(super) unsynced: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) config: LogConfig,
@@ -111,7 +101,7 @@ pub(crate) struct Log {
     prepared_count: AtomicU32,
     /// Held while a segment is prepared: one at a time.
     pub(super) preparing: Mutex<()>,
-    pub(crate) outgoing: Mutex<Outgoing>,
+    pub(super) outgoing: Mutex<Outgoing>,
     /// The active segment was prepared for another sync policy.
     pub(crate) unsuited: AtomicBool,
     pub(crate) commit: Commit,
@@ -119,7 +109,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(config: LogConfig, blobs: Blobs, next_sequence: u32) -> Self {
+    pub(crate) fn new(config: LogConfig, blobs: &BlobSnapshot, next_sequence: u32) -> Self {
         Log {
             pins: PinTable::new(Place::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Place::SEGMENTS),
@@ -135,7 +125,7 @@ impl Log {
             outgoing: Mutex::default(),
             unsuited: AtomicBool::new(false),
             commit: Commit::new(),
-            blobs,
+            blobs: Blobs::restore(Arc::clone(&config.disk), config.dir.clone(), config.uuid, blobs),
             config,
         }
     }
@@ -204,10 +194,10 @@ impl Log {
         Ok(record)
     }
 
-    /// Fetches the first cache lines of a slot's record.
+    /// Fetches the first cache lines of a record.
     #[inline]
-    pub(crate) fn prefetch(&self, slot: Slot) {
-        self.pins.prefetch(slot.place().segment(), slot.place().offset());
+    pub(crate) fn prefetch(&self, place: Place) {
+        self.pins.prefetch(place.segment(), place.offset());
     }
 
     /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused. Where records

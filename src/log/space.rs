@@ -22,20 +22,10 @@ use crate::address::Position;
 use crate::error::{Error, IoContext, Result};
 use crate::observe;
 use crate::sync::Ordering;
-use crate::sys::pins::Retired;
 use crate::sys::{OpenMode, PAGE_BYTES};
 
 /// An unwritten end is given back if it is more than this part of its file.
 const END_SHARE: u64 = 16;
-
-/// Segments on their way out.
-#[derive(Debug, Default)]
-pub(crate) struct Outgoing {
-    /// Mappings that readers still had pinned when their segments were freed, with the files' sizes.
-    retired: Vec<(Retired, u64)>,
-    /// A file was unlinked, and the directory is not synced since.
-    unsynced: bool,
-}
 
 /// Sums over all segments that hold records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,6 @@ use crate::compaction::state::Compaction;
 use crate::engine::{CheckpointState, Core, Counters, Files};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{index_path, journal_path, lock_path, log_path};
-use crate::log::blob::Blobs;
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Observer};
@@ -332,9 +331,8 @@ impl<'o> Opening<'o> {
                 sync: options.sync,
                 segment_bytes: options.segment_bytes,
                 tuning: options.tuning,
-                verify_reads: options.verify_reads,
             },
-            Blobs::restore(&meta.blobs),
+            &meta.blobs,
             meta.next_sequence,
         );
         let Some(lock) = self.lock.take() else {

@@ -25,7 +25,7 @@ use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::engine::{CheckpointState, Core};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{parse_segment_name, segment_path};
-use crate::log::append::Appender;
+use crate::log::appender::Appender;
 use crate::log::mapped::{map_segment, segment_len};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::mutant::{Mutant, broken};
@@ -282,7 +282,7 @@ impl Core {
             }
             self.log.blobs.seen(id);
         }
-        self.log.unlink_orphans(&orphans);
+        self.log.blobs.unlink_orphans(&orphans);
         Ok(())
     }
 }

@@ -166,10 +166,10 @@ impl Core {
             }
             if let Some(ahead) = ahead(at + AHEAD) {
                 self.table.prefetch(ahead.hash);
-                self.log.pins.prefetch(ahead.place.segment(), ahead.place.offset());
+                self.log.prefetch(ahead.place);
             }
             if let Some(slot) = ahead(at + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
-                self.log.prefetch(slot);
+                self.log.prefetch(slot.place());
             }
             self.retry(|| self.replay_one(&piece[i as usize]))?;
         }

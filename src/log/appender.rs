@@ -1,0 +1,125 @@
+//! The active segment, and those that wait to become it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use crate::address::{Place, Position};
+use crate::checksum::Uuid;
+use crate::sync::Instant;
+use crate::sys::{LogMap, LogWriter};
+
+/// The active segment and its writer.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    pub(crate) segment: Arc<Segment>,
+    pub(super) writer: LogWriter,
+    /// The claim of the last mark or segment header.
+    pub(super) marked: Position,
+    /// Bytes appended since the store was opened.
+    pub(super) total: u64,
+    /// When the segment became the active one.
+    since: Instant,
+    /// The segment before was full in a hurry: two are prepared ahead.
+    hurried: bool,
+}
+
+/// A segment that is full before this has passed was written in a hurry, and so was one that was written at this rate.
+const HURRY: Duration = Duration::from_millis(500);
+const HURRY_BYTES_PER_SECOND: f64 = 64e6;
+
+/// Where a record or frame was put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) place: Place,
+    /// The first position after it.
+    pub(crate) end: Position,
+    /// Bytes appended since the store was opened.
+    pub(crate) total: u64,
+    /// The next segment should be prepared.
+    pub(crate) running_low: bool,
+}
+
+impl Appender {
+    /// Goes on in the next segment. The rate at which this one was filled says how many are prepared ahead.
+    pub(super) fn go_on_in(&mut self, segment: Arc<Segment>, writer: LogWriter, marked: Position) {
+        let (total, taken) = (self.total, self.since.elapsed());
+        let rate = self.writer.position() as f64 / taken.as_secs_f64();
+        let hurried = taken < HURRY || rate > HURRY_BYTES_PER_SECOND;
+        *self = Appender { total, hurried, ..Appender::new(segment, writer, marked) };
+    }
+
+    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Position) -> Self {
+        Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
+    }
+
+    /// The position of the next record.
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.segment.sequence, self.writer.position())
+    }
+
+    /// Bytes appended since the store was opened.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// True if the segment before was full in a hurry.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
+    /// Nobody is in a hurry any more.
+    pub(crate) fn slow_down(&mut self) {
+        self.hurried = false;
+    }
+
+    /// The mapping, and where the next record goes.
+    pub(crate) fn ahead(&self) -> (Arc<LogMap>, u64) {
+        (Arc::clone(self.writer.map()), self.writer.position())
+    }
+
+    /// Bytes left in the segment.
+    pub(crate) fn room(&self) -> u64 {
+        self.writer.room()
+    }
+
+    /// How many segments should be prepared: one when half of this one is used, two in a hurry.
+    pub(crate) fn segments_ahead(&self) -> u32 {
+        if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
+    }
+}
+
+impl Appender {
+    pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, claim: Position) {
+        debug_assert_eq!(self.writer.position(), 0);
+        let header = SegmentHeader {
+            uuid,
+            sequence: self.segment.sequence,
+            salt: self.segment.salt,
+            predecessor,
+            predecessor_end,
+            claim,
+            slot: self.segment.slot,
+            bulk: self.segment.bulk,
+        };
+        self.writer.put(&header.encode());
+        debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);
+        self.writer.publish();
+    }
+}
+
+/// A segment that waits to become the active one.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) writer: LogWriter,
+    /// It was made for a frame, which it holds already (frame.rs): nothing else may go into it before.
+    pub(crate) has_frame: bool,
+}
+
+impl Prepared {
+    /// True if records or a frame of so many bytes can go into it.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        !self.has_frame && self.writer.room() >= bytes + SEGMENT_HEADER_BYTES
+    }
+}

@@ -1,0 +1,44 @@
+//! Making records durable: which files a round of group commit (commit.rs) syncs.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::segments::Log;
+use crate::address::Position;
+use crate::error::Result;
+use crate::mutant::{Mutant, broken};
+
+impl Log {
+    /// Bytes behind the last position that is known to be durable; more than there are if that is in another segment.
+    pub(crate) fn unsynced_bytes(&self) -> u64 {
+        self.tail().raw().saturating_sub(self.commit.durable().raw())
+    }
+
+    /// Returns when everything below `target` is durable.
+    ///
+    /// # Errors
+    /// `Io` if a sync failed, for every caller whose position it should have covered. What is on disk is then
+    /// unknown: the caller poisons the store.
+    pub(crate) fn sync_to(&self, target: Position) -> Result<()> {
+        self.commit.sync_to(target, self.dir(), || self.sync_round())
+    }
+
+    /// Syncs all segments with unsynced records, in order; returns the position that is durable now.
+    fn sync_round(&self) -> std::result::Result<Position, (PathBuf, io::Error)> {
+        let end = self.tail();
+        let from = self.commit.durable().sequence();
+        let unsynced: Vec<_> =
+            self.registry.lock().segments.range(from..=end.sequence()).map(|(_, segment)| segment.clone()).collect();
+        for segment in unsynced {
+            if broken(Mutant::OnlyLastSegmentSynced) && segment.sequence < end.sequence() {
+                continue;
+            }
+            let Some(file) = segment.file() else { continue };
+            file.sync_data().map_err(|error| (segment.path.clone(), error))?;
+            if segment.sequence < end.sequence() {
+                segment.close_file();
+            }
+        }
+        Ok(end)
+    }
+}
