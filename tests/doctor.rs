@@ -264,7 +264,7 @@ fn an_unclean_end_and_damage_are_said() {
     assert!(d.slots.live < whole.slots.live);
 }
 
-/// A store that no checkpoint was made of: the diagnosis counted no record, took all of the log for spare files, and
+/// A store that no checkpoint was made of: the diagnosis counted no record, took all of the log for prepared files, and
 /// said that compaction would give it back.
 #[test]
 fn the_tail_of_a_store_that_was_not_closed_counts() {
@@ -295,7 +295,7 @@ fn the_tail_of_a_store_that_was_not_closed_counts() {
     std::fs::write(&segment, bytes).unwrap();
     let d = tophash::doctor(&copy).unwrap();
     assert!(d.tail_problem.is_some() && !d.log_is_current() && d.reclaimable.bytes() == 0, "{d:?}");
-    assert!(d.advice.iter().all(|advice| advice.rule == "not-closed"), "{:?}", d.advice);
+    assert!(d.advice.iter().all(|advice| advice.rule == "tail-unreadable"), "{:?}", d.advice);
 }
 
 #[test]

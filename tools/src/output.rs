@@ -107,6 +107,24 @@ pub fn duration(nanos: u64) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
+/// A time in seconds since 1970, as a date and a time of day in UTC.
+pub fn date(seconds: u64) -> String {
+    let (mut days, minutes) = (seconds / 86_400, seconds / 60 % 1440);
+    let leap = |year: u64| u64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+    let mut year = 1970;
+    while days >= 365 + leap(year) {
+        days -= 365 + leap(year);
+        year += 1;
+    }
+    let lengths = [31, 28 + leap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    format!("{year}-{:02}-{:02} {:02}:{:02} UTC", month + 1, days + 1, minutes / 60, minutes % 60)
+}
+
 /// How many per second, as a whole number; 0 where no time passed.
 pub fn per_second(amount: u64, time: Duration) -> u64 {
     let seconds = time.as_secs_f64();
@@ -121,6 +139,13 @@ mod tests {
     fn durations_keep_three_digits() {
         let shown: Vec<_> = [0, 999, 1_000, 12_345, 123_456, 9_996_000, 1_500_000_000].map(duration).into();
         assert_eq!(shown, ["0 ns", "999 ns", "1.00 us", "12.3 us", "123 us", "10.0 ms", "1.50 s"]);
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let shown: Vec<_> = [0, 951_782_399, 951_782_400, 1_735_689_599, 4_102_444_800].map(date).into();
+        let days = ["1970-01-01 00:00", "2000-02-28 23:59", "2000-02-29 00:00", "2024-12-31 23:59", "2100-01-01 00:00"];
+        assert_eq!(shown, days.map(|day| format!("{day} UTC")));
     }
 
     #[test]

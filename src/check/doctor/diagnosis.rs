@@ -71,6 +71,8 @@ pub struct Advice {
 pub struct Diagnosis {
     /// What should be looked at, the worst first.
     pub advice: Vec<Advice>,
+    /// The store's uuid.
+    pub uuid: String,
     /// Generation of the checkpoint that the figures are of.
     pub generation: u64,
     /// True if the store was closed cleanly: then the figures are all there is.
@@ -291,9 +293,9 @@ pub struct LogFigures {
     /// Remove- and clear-records, which are part of the dead ones.
     pub removals: u64,
     /// Files that no checkpoint names: prepared segments, what was written since, and emptied ones not yet unlinked.
-    pub spare_files: u64,
+    pub other_files: u64,
     /// Their bytes on the disk.
-    pub spare_bytes: u64,
+    pub other_bytes: u64,
 }
 
 /// One segment.
@@ -335,7 +337,7 @@ pub struct DiskBytes {
     pub index: u64,
     /// The growth journal.
     pub journal: u64,
-    /// Segments, spare ones included.
+    /// Segments, prepared ones included.
     pub log: u64,
     /// Blobs.
     pub blobs: u64,
@@ -354,7 +356,7 @@ impl DiskBytes {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Reclaimable {
-    /// Disk blocks of the log beyond what the live records need: dead records, spare files, what is not written.
+    /// Disk blocks of the log beyond what the live records need: dead records, prepared files, unwritten ends.
     pub log_bytes: u64,
     /// Disk blocks of the index beyond what the records need in a fresh one.
     pub index_bytes: u64,

@@ -113,6 +113,7 @@ fn diagnose(
     let dir = log_path(path, state.header.log_dir);
     diagnosis.disk.index = index_bytes;
     diagnosis.disk.journal = allocated(disk, &journal_path(path));
+    diagnosis.uuid = state.header.uuid.to_string();
     diagnosis.generation = state.header.generation;
     diagnosis.clean = state.header.clean;
     note_table(&state, &mut diagnosis);
@@ -192,6 +193,7 @@ fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFig
     to.table.level_needed = level_needed(state, stats.records);
     to.tail_records = stats.recovery.replayed_records;
     to.tail_bytes = stats.recovery.replayed_bytes;
+    to.blobs.count = stats.log.blobs;
     to.blobs.bytes = stats.log.blob_bytes;
     let log = &store.core().log;
     let figures = log.segments().into_iter().map(|segment| {
@@ -222,8 +224,8 @@ fn note_log(disk: &dyn Disk, dir: &Path, segments: Vec<SegmentFigures>, to: &mut
         } else if let Some(sequence) = parse_segment_name(&name) {
             to.disk.log += bytes;
             if !to.segments.iter().any(|segment| segment.sequence == u64::from(sequence)) {
-                to.log.spare_files += 1;
-                to.log.spare_bytes += bytes;
+                to.log.other_files += 1;
+                to.log.other_bytes += bytes;
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Rule {
 }
 
 /// Log segments that a store may have beyond its bound, whatever is dead in them.
-const SEGMENTS_SPARED: u64 = 4;
+const SEGMENTS_TOLERATED: u64 = 4;
 /// Space that is not worth a word.
 const SMALL_BYTES: u64 = 1 << 20;
 
@@ -67,34 +67,40 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "not-closed",
         levels: &[(Info, 1.0)],
-        measure: |d| Some(f64::from(u8::from(!d.clean))),
-        finding: |d| match &d.tail_problem {
-            None if d.tail_records == 0 => {
-                "the store was not closed cleanly; nothing follows the last checkpoint".into()
+        measure: |d| Some(f64::from(u8::from(!d.clean && d.log_is_current()))),
+        finding: |d| {
+            if d.tail_records == 0 {
+                return "the store was not closed; nothing follows its last checkpoint".into();
             }
-            None => format!(
-                "the store was not closed cleanly: {} behind the last checkpoint; the figures of pages and slots are of the \
-                 last checkpoint",
-                things(d.tail_records, "change")
-            ),
-            Some(why) => format!(
-                "the store was not closed cleanly, and what follows the last checkpoint could not be read ({why}): all \
-                 figures are of the last checkpoint"
-            ),
+            format!("the store was not closed: {} its last checkpoint", follow(d.tail_records))
         },
-        reason: "nothing is advised from figures that are not current",
+        reason: "the next open reads these changes again; the figures of the index are those of the last checkpoint, and \
+                 nothing is advised from them",
         action: "open and close the store, then ask again; `Store::checkpoint` before a copy is taken",
+    },
+    Rule {
+        name: "tail-unreadable",
+        levels: &[(Critical, 1.0)],
+        measure: |d| Some(f64::from(u8::from(!d.log_is_current()))),
+        finding: |d| {
+            let why = d.tail_problem.as_deref().unwrap_or_default();
+            format!("the changes after the last checkpoint could not be read: {why}")
+        },
+        reason: "an open meets the same error; all figures are those of the last checkpoint, and nothing is advised from \
+                 them",
+        action: "`tophash verify STORE` lists all damage; restore the store from a copy, or let `tophash repair STORE NEW` \
+                 make a new one of what is valid",
     },
     Rule {
         name: "dead-log",
         levels: &[(Warning, 0.40), (Critical, 0.75)],
-        measure: |d| (d.log.dead_bytes > spared(d)).then(|| share(d.log.dead_bytes, d.log.bytes)),
+        measure: |d| (d.log.dead_bytes > tolerated(d)).then(|| share(d.log.dead_bytes, d.log.bytes)),
         finding: |d| {
             format!(
-                "{} of the log's {} are dead ({})",
+                "{} of the log is dead: {} of {} hold what was replaced or removed",
+                percent(d.log.dead_bytes, d.log.bytes),
                 size(d.log.dead_bytes),
-                size(d.log.bytes),
-                percent(d.log.dead_bytes, d.log.bytes)
+                size(d.log.bytes)
             )
         },
         reason: "the default bound of the log is 1.5 times its live bytes, which is a third dead, and a few segments",
@@ -104,22 +110,16 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "empty-segments",
         levels: &[(Info, 2.0), (Warning, 16.0)],
-        measure: |d| (d.log.dead_bytes > spared(d)).then(|| mostly_dead(d).count() as f64),
-        finding: |d| format!("{} are dead to nine tenths or more", things(mostly_dead(d).count(), "sealed segment")),
+        measure: |d| (d.log.dead_bytes > tolerated(d)).then(|| mostly_dead(d).count() as f64),
+        finding: |d| format!("next to nothing is live in {} of the log", things(mostly_dead(d).count(), "segment")),
         reason: "emptying them costs hardly any copying: compaction is off, or has not kept up with the writers",
-        action: "`Store::compact`, or a finite `Options::log_ratio`; `Value`s that are held for long keep segments, too",
+        action: "`tophash compact STORE`, `Store::compact` while it is open, or a finite `Options::log_ratio`; `Value`s that are held for long keep segments, too",
     },
     Rule {
         name: "remove-records",
         levels: &[(Info, 1.0), (Warning, 10.0)],
-        measure: |d| (d.log.bytes > spared(d)).then(|| d.log.removals as f64 / d.records.max(1) as f64),
-        finding: |d| {
-            format!(
-                "the log keeps {} for {}",
-                things(d.log.removals, "remove-record"),
-                things(d.records, "live record")
-            )
-        },
+        measure: |d| (d.log.bytes > tolerated(d)).then(|| d.log.removals as f64 / d.records.max(1) as f64),
+        finding: |d| format!("the log keeps {} for {}", removals(d.log.removals), things(d.records, "live record")),
         reason: "a remove-record stays as long as an older put of its key may exist",
         action: "`tophash compact STORE` drops them all; online compaction does as it gets to the oldest segments",
     },
@@ -137,7 +137,7 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(share(d.slots.empty_one, d.slots.all())),
         finding: |d| {
             format!(
-                "{} of {} are tombstones ({})",
+                "tombstones of removed keys take {} of {} in the index ({})",
                 count(d.slots.empty_one),
                 slots(d.slots.all()),
                 percent(d.slots.empty_one, d.slots.all())
@@ -153,9 +153,9 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(share(d.pseudo_full_pages, d.table.pages_in_use)),
         finding: |d| {
             format!(
-                "{} hold few live slots and tombstones in more than a quarter of their room, and were not rewritten for \
-                 as many removals",
-                things(d.pseudo_full_pages, "page")
+                "few live keys and many tombstones lie in {} of the index ({}), not rewritten for as many removals",
+                things(d.pseudo_full_pages, "page"),
+                percent(d.pseudo_full_pages, d.table.pages_in_use)
             )
         },
         reason: "such a page costs lookups as much as a full one and gives its room back to nobody",
@@ -168,11 +168,11 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| (d.table.pages_in_use > 0).then(|| d.absent_mean / d.absent_expected.max(1.0)),
         finding: |d| {
             format!(
-                "a lookup of an absent key reads {:.2} buckets on average; {:.2} would do at this load",
+                "a lookup of an absent key reads {:.2} cache lines on average; {:.2} would do at this load",
                 d.absent_mean, d.absent_expected
             )
         },
-        reason: "each bucket is a cache line; tombstones and chains keep lookups from ending early",
+        reason: "tombstones and chains keep lookups from ending early",
         action: "`tophash compact STORE`; online, growth and `Store::shrink_to_fit` rewrite the pages that they pass",
     },
     Rule {
@@ -181,10 +181,10 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(share(d.records, d.table.slots)),
         finding: |d| {
             format!(
-                "{} in {} of primary pages ({})",
-                count(d.records),
-                slots(d.table.slots),
-                percent(d.records, d.table.slots)
+                "the index is {} full: {} in {}",
+                percent(d.records, d.table.slots),
+                things(d.records, "record"),
+                slots(d.table.slots)
             )
         },
         reason: "growth begins at 82 %; a table that is fuller has not been able to grow",
@@ -196,10 +196,10 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(share(chained(d), d.table.pages_in_use)),
         finding: |d| {
             format!(
-                "{} go on in overflow pages ({}), the longest chain in {}",
-                things(chained(d), "page"),
+                "{} of the index's pages in use ({}) go on in overflow pages; the longest chain has {}",
                 percent(chained(d), d.table.pages_in_use),
-                count(d.chain_longest)
+                count(chained(d)),
+                things(d.chain_longest, "overflow page")
             )
         },
         reason: "just before growth about one page in nine has an overflow page; more means that growth is behind, or tombstones",
@@ -246,9 +246,9 @@ pub(super) const RULES: &[Rule] = &[
         },
         finding: |d| {
             format!(
-                "{} have {} where {} would do",
-                things(d.records, "record"),
+                "the index has {} for {}, where {} would do",
                 things(d.table.pages, "page"),
+                things(d.records, "record"),
                 count(1 << d.table.level_needed.min(63))
             )
         },
@@ -264,7 +264,7 @@ pub(super) const RULES: &[Rule] = &[
             Some(f64::from(kept.saturating_sub(d.table.level_needed)))
         },
         finding: |d| {
-            format!("room for {} is reserved, {} are there", things(d.table.floor, "record"), count(d.records))
+            format!("room for {} is reserved; the store has {}", things(d.table.floor, "record"), count(d.records))
         },
         reason: "the table does not shrink below what `Store::reserve` or `Options::capacity` asked for",
         action: "`Store::shrink_to_fit` gives the room back, if it is not needed any more",
@@ -302,7 +302,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "compaction-pays",
         levels: &[(Info, 0.30), (Warning, 0.60)],
         measure: |d| {
-            let floor = SMALL_BYTES + spared(d);
+            let floor = SMALL_BYTES + tolerated(d);
             (d.reclaimable.bytes() > floor).then(|| share(d.reclaimable.bytes(), d.disk.all()))
         },
         finding: |d| {
@@ -315,8 +315,8 @@ pub(super) const RULES: &[Rule] = &[
                 size(d.reclaimable.journal_bytes)
             )
         },
-        reason: "what is dead, spare or too large takes room on the disk and in the page cache",
-        action: "`tophash compact STORE --dry-run`, then without; `Store::compact` and `Store::shrink_to_fit` online",
+        reason: "what is dead, unused or too large takes room on the disk and in the page cache",
+        action: "`tophash compact STORE` (with `--dry-run` it only counts); `Store::compact` and `Store::shrink_to_fit` online",
     },
     Rule {
         name: "poisoned",
@@ -365,7 +365,8 @@ pub(super) const RULES: &[Rule] = &[
         levels: &[(Info, 0.10), (Warning, 0.30)],
         measure: |d| {
             let stats = d.stats.as_ref()?;
-            (stats.compaction.pinned_bytes > spared(d)).then(|| share(stats.compaction.pinned_bytes, stats.log.bytes))
+            (stats.compaction.pinned_bytes > tolerated(d))
+                .then(|| share(stats.compaction.pinned_bytes, stats.log.bytes))
         },
         finding: |d| {
             let bytes = d.stats.as_ref().map_or(0, |s| s.compaction.pinned_bytes);
@@ -430,8 +431,8 @@ impl Rule {
 }
 
 /// Bytes of a few segments: what a log may have over its bound at any time.
-fn spared(d: &Diagnosis) -> u64 {
-    SEGMENTS_SPARED * d.segments.iter().map(|segment| segment.capacity).max().unwrap_or(0)
+fn tolerated(d: &Diagnosis) -> u64 {
+    SEGMENTS_TOLERATED * d.segments.iter().map(|segment| segment.capacity).max().unwrap_or(0)
 }
 
 /// Sealed segments of which next to nothing is live.
@@ -475,6 +476,15 @@ fn count(number: u64) -> String {
 fn things(number: impl TryInto<u64>, what: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// `1 change follows`, `2 changes follow`.
+fn follow(changes: u64) -> String {
+    format!("{} follow{}", things(changes, "change"), if changes == 1 { "s" } else { "" })
+}
+
+fn removals(number: u64) -> String {
+    format!("{} record{} of removals", count(number), if number == 1 { "" } else { "s" })
 }
 
 fn slots(number: u64) -> String {

@@ -63,6 +63,12 @@ fn rules_speak_at_their_thresholds() {
     let cases: &[Case] = &[
         ("unreadable-entries", &[0, 1], |d, n| d.slots.marked = n, &[NONE, CRITICAL]),
         ("not-closed", &[0, 1], |d, n| d.clean = n == 0, &[NONE, INFO]),
+        (
+            "tail-unreadable",
+            &[0, 1],
+            |d, n| (d.clean, d.tail_problem) = (false, (n == 1).then(|| "EIO".into())),
+            &[NONE, CRITICAL],
+        ),
         // Of 1000 MiB. Four segments' worth is no reason to speak.
         (
             "dead-log",

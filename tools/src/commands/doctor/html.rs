@@ -1,370 +1,276 @@
-//! The diagnosis as one page that loads nothing: to be looked at, and attached to an incident.
+//! The diagnosis as one page that loads nothing. It answers in the order in which an operator asks: which store, is it
+//! well, where did the disk go, how full and how fast. The rest is folded. A fact stands once: a figure that a finding
+//! states has no tile.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use tophash::{Advice, Diagnosis, Stats};
+use tophash::{Advice, Diagnosis, Level, Tuning};
 
-use super::{action, charts, percent, step_name};
-use crate::output::{count, size};
+use super::circumstances::Circumstances;
+use super::markup::{capital, code, escape};
+use super::{action, charts, details, percent, space};
+use crate::output::{count, records, size, some};
 
 const STYLE: &str = include_str!("style.css");
-/// Columns of the picture of the segments; with more segments, one stands for several.
-const COLUMNS: usize = 160;
+/// Log files that a store may have.
+const SEGMENTS_MAX: u64 = 4096;
 
 /// The page.
-pub fn page(store: &Path, d: &Diagnosis) -> String {
-    let name = escape(&store.display().to_string());
+pub fn page(at: &Circumstances, d: &Diagnosis) -> String {
+    let name = at.path.file_name().map_or_else(|| at.path.to_string_lossy(), |name| name.to_string_lossy());
+    let name = escape(&name);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{name}: tophash doctor</title>\n<style>\n{STYLE}</style></head>\n<body>\n<h1>{name}</h1>\n"
+         <title>{name}: tophash doctor</title>\n<style>\n{STYLE}</style></head>\n<body>\n<header><h1>{name}</h1>\n"
     );
-    let _ = writeln!(
-        page,
-        "<p class=\"dim\">tophash doctor {}, checkpoint {}{}</p>",
-        env!("CARGO_PKG_VERSION"),
-        count(d.generation),
-        if d.clean { "" } else { ", not closed cleanly" }
-    );
+    which(&mut page, at, d);
+    page.push_str("</header>\n<main>\n");
+    verdict(&mut page, at, d);
+    disk(&mut page, d);
     tiles(&mut page, d);
-    page.push_str("<h2>Findings</h2>\n");
-    if d.advice.is_empty() {
-        page.push_str("<div class=\"advice good\">No rule has anything to say about this store.</div>\n");
-    }
-    d.advice.iter().for_each(|advice| finding(&mut page, store, advice));
-    table_section(&mut page, d);
-    log_section(&mut page, d);
-    if let Some(stats) = &d.stats {
-        stats_section(&mut page, stats);
-    }
-    page.push_str("</body></html>\n");
+    details::all(&mut page, d);
+    page.push_str("</main>\n</body></html>\n");
     page
 }
 
-fn tiles(page: &mut String, d: &Diagnosis) {
-    let state = match (d.table.growing, d.table.shrinking) {
-        (true, _) => "growing",
-        (_, true) => "shrinking",
-        _ => "at rest",
-    };
-    let tiles = [
-        ("records", count(d.records)),
-        ("of the slots live", percent(d.records, d.table.slots)),
-        ("tombstones", percent(d.slots.empty_one, d.slots.all())),
-        ("buckets for an absent key", format!("{:.2}", d.absent_mean)),
-        ("of the log dead", percent(d.log.dead_bytes, d.log.bytes)),
-        ("on the disk", size(d.disk.all())),
-        ("compaction returns", size(d.reclaimable.bytes())),
-        ("the table is", state.to_string()),
+/// Which store it is, and of when the figures are.
+fn which(page: &mut String, at: &Circumstances, d: &Diagnosis) {
+    let facts = [
+        ("Path", at.path.to_string_lossy().into_owned()),
+        ("Store", d.uuid.clone()),
+        ("Host", at.host.clone()),
+        ("Date", format!("{}, by tophash {}", at.date, env!("CARGO_PKG_VERSION"))),
+        ("State", state(d)),
     ];
-    page.push_str("<div class=\"tiles\">");
-    for (name, value) in tiles {
-        let _ = write!(page, "<div class=\"tile\"><b>{value}</b><span class=\"dim\">{name}</span></div>");
+    page.push_str("<dl>");
+    for (name, fact) in facts {
+        let _ = write!(page, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(&fact));
     }
-    page.push_str("</div>\n");
+    page.push_str("</dl>\n");
 }
 
-fn finding(page: &mut String, store: &Path, advice: &Advice) {
-    let _ = writeln!(
+/// Closed or not, and which figures are current.
+fn state(d: &Diagnosis) -> String {
+    if d.clean {
+        return "closed; all figures are current".into();
+    }
+    let checkpoint = format!("checkpoint {}", count(d.generation));
+    if !d.log_is_current() {
+        return format!("not closed; all figures are those of {checkpoint}, later changes are not counted");
+    }
+    if d.index_is_current() {
+        return format!("not closed; nothing was changed after {checkpoint}, all figures are current");
+    }
+    format!(
+        "not closed; records and log are current with {} ({}) after {checkpoint}, the index is as of {checkpoint}",
+        some(d.tail_records, "change"),
+        size(d.tail_bytes),
+    )
+}
+
+/// Is the store well? The worst finding first, with the command that mends it.
+fn verdict(page: &mut String, at: &Circumstances, d: &Diagnosis) {
+    let findings = d.advice.split_first().filter(|(worst, _)| worst.level > Level::Info);
+    let Some((worst, others)) = findings else {
+        let _ = write!(
+            page,
+            "<section class=\"verdict good\"><h2><span class=\"level\">Healthy</span> No rule finds anything that needs \
+             doing.</h2></section>\n"
+        );
+        section(page, at, "Good to know", d.advice.iter());
+        return;
+    };
+    // The advice of an error that a finding quotes does not belong into the one sentence.
+    let (finding, more) = worst.finding.split_once("; ").unwrap_or((&worst.finding, ""));
+    let _ = write!(
         page,
-        "<div class=\"advice {0}\"><p><span class=\"level\">{0}</span><span class=\"name\">{1}</span></p>\
-         <p>{2}.</p><p class=\"dim\">Why it matters: {3}.</p><p>What to do: {4}.</p></div>",
-        advice.level,
-        escape(&advice.rule),
-        code(&capital(&advice.finding)),
-        code(&advice.reason),
-        code(&action(store, advice)),
+        "<section class=\"verdict {0}\"><h2><span class=\"level\">{0}</span> {1}.</h2>",
+        worst.level,
+        code(&capital(finding)),
     );
+    if !more.is_empty() {
+        let _ = write!(page, "<p class=\"dim\">{}.</p>", code(&capital(more)));
+    }
+    let todo = action(&at.path, worst);
+    let mend = command(&todo);
+    let _ = match mend {
+        Some(command) if command.starts_with("tophash verify") => {
+            write!(page, "<p>First see how far it goes:</p><pre><code>{}</code></pre>", escape(command))
+        }
+        Some(command) => write!(page, "<p>To mend it:</p><pre><code>{}</code></pre>", escape(command)),
+        None => write!(page, "<p>To do: {}.</p>", code(&todo)),
+    };
+    let _ = write!(
+        page,
+        "<details><summary>Why it matters, and all ways to mend it</summary><p>{}.</p><p>{}.</p></details>",
+        code(&capital(&worst.reason)),
+        code(&capital(&todo)),
+    );
+    let same = |advice: &&Advice| mend.is_some() && command(&action(&at.path, advice)) == mend;
+    let number = others.iter().filter(same).count() as u64;
+    if number > 0 {
+        let title = format!("The same command mends {}", some(number, "more finding"));
+        let _ = write!(page, "<details><summary>{title}</summary>");
+        list(page, at, others.iter().filter(same));
+        page.push_str("</details>");
+    }
+    page.push_str("</section>\n");
+    section(page, at, "Other findings", others.iter().filter(|advice| !same(advice)));
 }
 
-fn table_section(page: &mut String, d: &Diagnosis) {
-    let table = &d.table;
-    page.push_str("<h2>The table</h2>\n");
-    let mut facts = format!(
-        "Level {}: {} primary pages of {} slots, {} of them written to; the records need level {}. {} overflow pages in \
-         use, {} free, {} that packing would save.",
-        table.level,
-        count(table.pages),
-        count(table.page_slots),
-        count(table.pages_in_use),
-        table.level_needed,
-        count(d.overflow.used),
-        count(d.overflow.free),
-        count(d.overflow.needless),
-    );
-    if table.floor > 0 {
-        let _ = write!(facts, " Room for {} records is reserved (level {}).", count(table.floor), table.level_floor);
+/// The first command of this tool in an action.
+fn command(action: &str) -> Option<&str> {
+    action.split('`').skip(1).step_by(2).find(|code| code.starts_with("tophash "))
+}
+
+/// Findings below a title, if there are any.
+fn section<'a>(page: &mut String, at: &Circumstances, title: &str, findings: impl Iterator<Item = &'a Advice>) {
+    let mut findings = findings.peekable();
+    if findings.peek().is_some() {
+        let _ = writeln!(page, "<section><h3>{title}</h3>");
+        list(page, at, findings);
+        page.push_str("</section>\n");
+    }
+}
+
+/// Findings, a line each, unfolded one by one.
+fn list<'a>(page: &mut String, at: &Circumstances, findings: impl Iterator<Item = &'a Advice>) {
+    for advice in findings {
+        let _ = writeln!(
+            page,
+            "<details class=\"finding {0}\"><summary><span class=\"level\">{0}</span> {1}.</summary><p>Why it matters: \
+             {2}.</p><p>To do: {3}.</p></details>",
+            advice.level,
+            code(&capital(&advice.finding)),
+            code(&advice.reason),
+            code(&action(&at.path, advice)),
+        );
+    }
+}
+
+/// Where the disk went: one bar, and a line for each of its colours.
+fn disk(page: &mut String, d: &Diagnosis) {
+    let all = d.disk.all();
+    let parts: Vec<_> = space::parts(d).into_iter().filter(|part| part.bytes > 0).collect();
+    let _ = writeln!(page, "<section><h2>Disk: {}</h2>", size(all));
+    page.push_str(&charts::stacked(&parts, "Parts of the disk space; the table below has their figures"));
+    page.push_str("<table class=\"parts\"><tr><th scope=\"col\">Part</th><th scope=\"col\">Size</th><th scope=\"col\">Share</th></tr>");
+    for part in &parts {
+        let _ = write!(
+            page,
+            "<tr><td><i class=\"{}\"></i>{}</td><td>{}</td><td>{}</td></tr>",
+            part.class,
+            escape(part.name),
+            size(part.bytes),
+            percent(part.bytes, all)
+        );
+    }
+    page.push_str("</table>");
+    if d.log_is_current() && !told(d, "compaction-pays") {
+        let _ = write!(
+            page,
+            "<p class=\"dim\">Offline compaction would give back about {}.</p>",
+            size(d.reclaimable.bytes())
+        );
+    }
+    page.push_str("</section>\n");
+}
+
+/// How full, and how fast.
+fn tiles(page: &mut String, d: &Diagnosis) {
+    let (table, slots) = (&d.table, &d.slots);
+    let mut tiles = vec![("Records", count(d.records), String::new())];
+    // The records are those of now, the slots those of the checkpoint.
+    if !told(d, "load") && (d.index_is_current() || !d.log_is_current()) {
+        let full = percent(d.records, table.slots);
+        let begin = u128::from(table.slots) * u128::from(Tuning::default().grow_permille) / 1000;
+        let room = u64::try_from(begin).unwrap_or(u64::MAX).saturating_sub(d.records);
+        tiles.push(("Index filled to", full, format!("room for {} before it grows", records(room))));
     }
     if table.growing || table.shrinking {
-        let all = count(1 << table.level.min(63));
-        let _ = write!(facts, " A resize is under way: {} of {all} pages are divided.", count(table.cursor));
+        let what = if table.growing { "growing" } else { "shrinking" };
+        let done = percent(table.cursor, 1 << table.level.min(63));
+        tiles.push(("The index is", what.into(), format!("{done} of its pages are divided")));
     }
-    let _ = writeln!(page, "<p>{facts}</p>");
-
-    let slots = &d.slots;
-    let parts = [
-        ("live", "live", slots.live),
-        ("dead", "unreadable", slots.marked),
-        ("tomb", "tombstones (emptyOne)", slots.empty_one),
-        ("empty", "empty (emptyRest)", slots.empty_rest),
-    ];
-    let mut caption = legend(&[
-        ("--live", format!("live: {}", count(slots.live))),
-        ("--tomb", format!("tombstones (emptyOne): {}", count(slots.empty_one))),
-        ("--empty", format!("empty (emptyRest): {}", count(slots.empty_rest))),
-    ]);
-    let _ = write!(
-        caption,
-        "<figcaption>{} empty slots lie in overflow pages, where only the keys of one page can use them. {} slots hold \
-         entries whose record could not be read.</figcaption>",
-        count(slots.stranded),
-        count(slots.marked)
-    );
-    figure(page, "wide", "Slots by state", &charts::stacked(&parts), &caption);
-
-    page.push_str("<div class=\"grid\">");
-    let width = 100 / d.load.len().max(1);
-    let load: Vec<_> = d.load.iter().enumerate().map(|(i, &pages)| (format!("{} %", i * width), pages)).collect();
-    figure(page, "", "Load of the pages", &charts::histogram(&load, "live slots of a primary page"), "");
-    let (last, longest) = (d.chains.len().saturating_sub(1), d.chain_longest as usize);
-    let bars = |numbers: &[u64], name: &dyn Fn(usize) -> String| -> Vec<_> {
-        numbers.iter().enumerate().map(|(i, &number)| (name(i), number)).collect()
-    };
-    let chains = bars(&d.chains, &|i| step_name(i, 0, last, longest));
-    figure(page, "", "Chains", &charts::histogram(&chains, "overflow pages of a primary page"), "");
-    let last = d.absent.len().saturating_sub(1);
-    let absent = bars(&d.absent, &|i| step_name(i, 1, last, if last >= 15 { usize::MAX } else { 0 }));
-    let caption = format!(
-        "<figcaption>{:.2} on average; {:.2} in pages of this load that were only filled.</figcaption>",
-        d.absent_mean, d.absent_expected
-    );
-    let picture = charts::histogram(&absent, "buckets read for an absent key, by home bucket");
-    figure(page, "", "The way of a miss", &picture, &caption);
-    page.push_str("</div>\n");
-    maps(page, d);
-    pseudo_full(page, d);
-}
-
-fn maps(page: &mut String, d: &Diagnosis) {
-    let each = d.heat.pages_per_cell;
-    let cells = |part: &dyn Fn(&tophash::HeatCell) -> (f64, String)| -> Vec<(Option<f64>, String)> {
-        let cell = |(i, cell): (usize, &tophash::HeatCell)| {
-            let first = i as u64 * each;
-            let pages =
-                if each == 1 { format!("page {first}") } else { format!("pages {first} to {}", first + each - 1) };
-            if cell.slots == 0 {
-                return (None, format!("{pages}: never written to"));
-            }
-            let (strength, what) = part(cell);
-            (Some(strength), format!("{pages}: {what}"))
-        };
-        d.heat.cells.iter().enumerate().map(cell).collect()
-    };
-    let unit = if each == 1 { "A cell is one page".to_string() } else { format!("A cell is {} pages", count(each)) };
-    let live = cells(&|cell| {
-        let overflow = if cell.overflow > 0 { format!(", {} overflow pages", cell.overflow) } else { String::new() };
-        (
-            // More than all is possible: what lies in overflow pages would not fit.
-            cell.live as f64 / (cell.slots - cell.overflow * d.table.page_slots).max(1) as f64,
-            format!("{} of {} slots live{overflow}", count(cell.live), count(cell.slots)),
-        )
-    });
-    page.push_str("<h2>Page by page</h2>\n");
-    let caption = format!(
-        "<figcaption>{unit}; full colour: every slot is taken, or its overflow pages hold the rest.</figcaption>"
-    );
-    figure(page, "wide", "Live slots", &charts::heat(&live, "load"), &caption);
-    let tombs = cells(&|cell| {
-        (
-            2.0 * cell.tombstones as f64 / cell.slots as f64,
-            format!("{} tombstones, {} removals since the last rewrite", count(cell.tombstones), count(cell.removals)),
-        )
-    });
-    let caption = format!(
-        "<figcaption>{unit}; full colour: half or more of the slots are tombstones. remove_many rewrites a page past \
-         an eighth of them.</figcaption>"
-    );
-    figure(page, "wide", "Tombstones", &charts::heat(&tombs, "tombs"), &caption);
-}
-
-fn pseudo_full(page: &mut String, d: &Diagnosis) {
-    if d.pseudo_full.is_empty() {
-        return;
+    if slots.live > 0 && !told(d, "absent-key-lookups") {
+        let reads = format!("{:.2} cache lines", d.absent_mean);
+        tiles.push((
+            "A lookup of an absent key reads",
+            reads,
+            format!("{:.2} is the best at this load", d.absent_expected),
+        ));
     }
-    let rows: Vec<Vec<String>> = d
-        .pseudo_full
-        .iter()
-        .map(|note| {
-            vec![
-                note.page.to_string(),
-                format!("{}, position {}", note.owner, note.chain_position),
-                count(note.live),
-                count(note.tombstones),
-                count(note.removals),
-            ]
-        })
-        .collect();
-    let _ = writeln!(page, "<h3>Pseudo-full pages: {} in all, the worst are</h3>", count(d.pseudo_full_pages));
-    rows_table(page, &["page of the index", "chain", "live", "tombstones", "removals since the last rewrite"], &rows);
-}
-
-fn log_section(page: &mut String, d: &Diagnosis) {
-    let log = &d.log;
-    page.push_str("<h2>Log and disk</h2>\n");
-    let _ = writeln!(
-        page,
-        "<p>{} segments with {} of records, {} of them dead; {} remove-records. {} blobs with {}, {} to be unlinked.</p>",
-        count(log.segments),
-        size(log.bytes),
-        size(log.dead_bytes),
-        count(log.removals),
-        count(d.blobs.count),
-        size(d.blobs.bytes),
-        count(d.blobs.dying),
-    );
-    let group = d.segments.len().div_ceil(COLUMNS).max(1);
-    let columns: Vec<_> = d
-        .segments
-        .chunks(group)
-        .map(|segments| {
-            let sum = |get: fn(&tophash::SegmentFigures) -> u64| segments.iter().map(get).sum::<u64>();
-            let dead = sum(|segment| segment.dead_bytes);
-            let (first, last) = (segments[0].sequence, segments[segments.len() - 1].sequence);
-            let name = if first == last { format!("segment {first}") } else { format!("segments {first} to {last}") };
-            (name, sum(|segment| segment.capacity), sum(|segment| segment.bytes) - dead, dead)
-        })
-        .collect();
-    let caption = legend(&[
-        ("--live", format!("live: {}", size(log.bytes - log.dead_bytes.min(log.bytes)))),
-        ("--tomb", format!("dead: {}", size(log.dead_bytes))),
-        ("--empty", "not written".to_string()),
-    ]);
-    figure(page, "wide", "Segments, in the order of writing", &charts::segments(&columns), &caption);
-
-    let disk = &d.disk;
-    let used_log = disk.log - log.spare_bytes.min(disk.log);
-    let parts = [
-        ("index", "index", disk.index),
-        ("journal", "journal", disk.journal),
-        ("live", "log", used_log),
-        ("spare", "spare segments", log.spare_bytes),
-        ("blobs", "blobs", disk.blobs),
-    ];
-    let caption = legend(&[
-        ("--bar", format!("index: {}", size(disk.index))),
-        ("--warning", format!("journal: {}", size(disk.journal))),
-        ("--live", format!("log: {}", size(used_log))),
-        ("--empty", format!("spare segments: {}", size(log.spare_bytes))),
-        ("--dim", format!("blobs: {}", size(disk.blobs))),
-    ]);
-    figure(page, "wide", "Bytes on the disk", &charts::stacked(&parts), &caption);
-    let rows = vec![
-        vec!["log: dead records, spare files, unwritten ends".to_string(), size(d.reclaimable.log_bytes)],
-        vec!["index".to_string(), size(d.reclaimable.index_bytes)],
-        vec!["journal".to_string(), size(d.reclaimable.journal_bytes)],
-        vec!["overflow pages".to_string(), count(d.reclaimable.overflow_pages)],
-        vec!["tombstones".to_string(), count(d.reclaimable.tombstones)],
-    ];
-    rows_table(page, &["tophash compact would return", ""], &rows);
-}
-
-fn stats_section(page: &mut String, stats: &Stats) {
-    let index = &stats.index;
-    page.push_str("<h2>The running store</h2>\n");
-    let inserts = [
-        ("empty", "--empty", "into the end of a path (emptyRest)", index.inserts_into_empty_rest),
-        ("live", "--live", "into a tombstone (emptyOne)", index.inserts_into_empty_one),
-        ("tomb", "--tomb", "into a new overflow page", index.inserts_into_new_overflow),
-    ];
-    let parts = inserts.map(|(class, _, name, number)| (class, name, number));
-    let caption = legend(&inserts.map(|(_, colour, name, number)| (colour, format!("{name}: {}", count(number)))));
-    figure(page, "wide", "Where inserts went", &charts::stacked(&parts), &caption);
-    let row = |name: &str, number: u64| vec![name.to_string(), count(number)];
-    let rows = vec![
-        row("pages rewritten", index.rewrites),
-        row("entries moved back by removals", index.repairs),
-        row("pages split", index.splits),
-        row("pages merged", index.merges),
-        row("records moved by compaction", stats.compaction.moved_records),
-        row("segments freed", stats.compaction.freed_segments),
-        row("writers that helped compaction", stats.compaction.helps),
-        row("writers that waited for it", stats.compaction.throttles),
-        row("writers that waited for memory", stats.waits.memory),
-    ];
-    rows_table(page, &["since it was opened", ""], &rows);
-}
-
-fn figure(page: &mut String, class: &str, title: &str, picture: &str, caption: &str) {
-    let _ = writeln!(page, "<figure class=\"{class}\"><h3>{title}</h3>{picture}{caption}</figure>");
-}
-
-/// Colours (as variables of the style sheet) and what they stand for.
-fn legend(entries: &[(&str, String)]) -> String {
-    let mut text = String::from("<div class=\"legend\">");
-    for (colour, name) in entries {
-        let _ = write!(text, "<span style=\"--c:var({colour})\">{}</span>", escape(name));
+    if slots.live > 0 && !told(d, "chains") && !told(d, "long-chain") {
+        let pages: u64 = d.chains.iter().skip(1).sum();
+        let share = format!("{} of the pages have one or more", percent(pages, table.pages_in_use));
+        let share = if pages > 0 { share } else { String::new() };
+        tiles.push(("Longest chain", some(d.chain_longest, "overflow page"), share));
     }
-    text.push_str("</div>");
-    text
-}
-
-fn rows_table(page: &mut String, head: &[&str], rows: &[Vec<String>]) {
-    page.push_str("<div class=\"scroll\"><table><tr>");
-    head.iter().for_each(|name| {
-        let _ = write!(page, "<th>{}</th>", escape(name));
-    });
-    page.push_str("</tr>");
-    for row in rows {
-        page.push_str("<tr>");
-        row.iter().for_each(|cell| {
-            let _ = write!(page, "<td>{}</td>", escape(cell));
-        });
-        page.push_str("</tr>");
+    if slots.empty_one > 0 && !told(d, "tombstones") {
+        tiles.push((
+            "Tombstones of removed keys",
+            count(slots.empty_one),
+            format!("{} of the slots", percent(slots.empty_one, slots.all())),
+        ));
     }
-    page.push_str("</table></div>\n");
+    if slots.marked > 0 && !told(d, "unreadable-entries") {
+        tiles.push(("Unreadable entries", count(slots.marked), String::new()));
+    }
+    if !told(d, "segments") {
+        tiles.push(("Log files", count(d.log.segments), format!("of {} at most", count(SEGMENTS_MAX))));
+    }
+    if d.blobs.count > 0 {
+        tiles.push(("Large values", count(d.blobs.count), size(d.blobs.bytes)));
+    }
+    page.push_str("<section><h2>How full and how fast</h2><dl class=\"tiles\">");
+    for (name, value, more) in tiles {
+        let _ = write!(page, "<div><dt>{name}</dt><dd><b>{value}</b> <span class=\"dim\">{more}</span></dd></div>");
+    }
+    page.push_str("</dl></section>\n");
 }
 
-/// The sentence with its first letter large.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
-/// Text that means itself in HTML.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// The same, with what stands between backquotes as code.
-fn code(text: &str) -> String {
-    let pieces = text.split('`').map(escape).enumerate();
-    pieces.map(|(i, piece)| if i % 2 == 1 { format!("<code>{piece}</code>") } else { piece }).collect()
+/// True if a finding of this rule stands on the page.
+fn told(d: &Diagnosis, rule: &str) -> bool {
+    d.advice.iter().any(|advice| advice.rule == rule)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tophash::Stats;
+
+    fn at(path: &str) -> Circumstances {
+        Circumstances { path: path.into(), host: "host-7".into(), date: "2026-01-02 03:04 UTC".into() }
+    }
 
     #[test]
     fn names_cannot_become_markup() {
-        let page = page(Path::new("<script>alert(1)</script>&\""), &Diagnosis::default());
-        assert!(!page.contains("<script"), "{page}");
-        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;"));
+        let page = page(&at("<script>alert(1)<&\"\u{1b}\u{202e}"), &Diagnosis::default());
+        assert!(!page.contains("<script") && !page.contains(['\u{1b}', '\u{202e}']), "{page}");
+        assert!(page.contains("&lt;script&gt;alert(1)&lt;&amp;&quot;"));
     }
 
     #[test]
     fn nothing_is_loaded_from_elsewhere() {
         let mut d = Diagnosis::default();
         d.include_stats(Stats::default());
-        let page = page(Path::new("s"), &d);
-        for word in ["http", "src=", "href=", "url(", "@import", "NaN"] {
+        let page = page(&at("s"), &d);
+        for word in ["http", "src=", "href=", "url(", "@import", "NaN", "<script"] {
             assert!(!page.contains(word), "{word}");
         }
     }
 
     #[test]
-    fn backquotes_make_code() {
-        assert_eq!(code("run `a < b` now"), "run <code>a &lt; b</code> now");
+    fn the_state_says_what_is_current() {
+        let mut d = Diagnosis::default();
+        (d.clean, d.generation) = (true, 7);
+        assert_eq!(state(&d), "closed; all figures are current");
+        d.clean = false;
+        assert_eq!(state(&d), "not closed; nothing was changed after checkpoint 7, all figures are current");
+        (d.tail_records, d.tail_bytes) = (1, 100);
+        assert!(state(&d).contains("with 1 change (") && state(&d).contains("the index is as of checkpoint 7"));
+        d.tail_problem = Some("EIO".into());
+        assert!(state(&d).contains("all figures are those of checkpoint 7"));
     }
 }

@@ -1,7 +1,11 @@
 //! `tophash doctor`: how a store's space is used, and what to do about it.
 
 mod charts;
+mod circumstances;
+mod details;
 mod html;
+mod markup;
+mod space;
 mod text;
 mod workload;
 
@@ -56,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let workload = args.trace.as_deref().map(Workload::read).transpose()?;
     let diagnosis = args.store.as_deref().map(|store| look(args, store)).transpose()?;
     if let (Some(path), Some(store), Some(diagnosis)) = (&args.html, &args.store, &diagnosis) {
-        let page = html::page(store, diagnosis);
+        let page = html::page(&circumstances::Circumstances::now(store), diagnosis);
         std::fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     if args.json {

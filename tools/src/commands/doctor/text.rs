@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tophash::{Advice, Diagnosis, HeatCell, SegmentFigures};
 
-use super::{action, percent, step_name};
+use super::{action, percent, space, step_name};
 use crate::output;
 
 /// The length of the longest bar, where there is room for it.
@@ -28,8 +28,8 @@ pub fn report(store: &Path, d: &Diagnosis) -> String {
         let all = index.inserts_into_empty_rest + index.inserts_into_empty_one + index.inserts_into_new_overflow;
         let mut table = output::table(["inserts of the running store", "number", "share"]);
         for (name, number) in [
-            ("into a slot that ends a path (emptyRest)", index.inserts_into_empty_rest),
-            ("into a tombstone (emptyOne)", index.inserts_into_empty_one),
+            ("into a free slot", index.inserts_into_empty_rest),
+            ("into a tombstone", index.inserts_into_empty_one),
             ("into a new overflow page", index.inserts_into_new_overflow),
         ] {
             table.add_row([name.to_string(), output::count(number), percent(number, all)]);
@@ -82,8 +82,8 @@ fn head(text: &mut String, store: &Path, d: &Diagnosis) {
     };
     let _ = writeln!(
         text,
-        "level {}, {state}; the records need level {}{floor}; checkpoint {}",
-        table.level, table.level_needed, d.generation
+        "store {}; level {}, {state}; the records need level {}{floor}; checkpoint {}",
+        d.uuid, table.level, table.level_needed, d.generation
     );
     if !d.index_is_current() {
         let figures = if d.log_is_current() { "the figures of pages and slots are" } else { "all figures are" };
@@ -113,8 +113,8 @@ fn slots(d: &Diagnosis) -> comfy_table::Table {
     let all = d.slots.all();
     let rows = [
         ("live", d.slots.live),
-        ("tombstones (emptyOne)", d.slots.empty_one),
-        ("empty (emptyRest)", d.slots.empty_rest),
+        ("tombstones", d.slots.empty_one),
+        ("empty", d.slots.empty_rest),
         ("unreadable", d.slots.marked),
     ];
     for (name, number) in rows.into_iter().filter(|&(name, number)| number > 0 || name != "unreadable") {
@@ -232,18 +232,15 @@ fn segments(d: &Diagnosis) -> String {
 }
 
 fn disk(d: &Diagnosis) -> comfy_table::Table {
-    let mut table = output::table(["on the disk", "bytes", "`tophash compact` would return"]);
-    let spare = format!("of the log: spare files ({})", d.log.spare_files);
-    let rows = [
-        ("index", d.disk.index, output::size(d.reclaimable.index_bytes)),
-        ("journal", d.disk.journal, output::size(d.reclaimable.journal_bytes)),
-        ("log", d.disk.log, output::size(d.reclaimable.log_bytes)),
-        (&spare, d.log.spare_bytes, String::new()),
-        ("blobs", d.disk.blobs, String::new()),
-        ("all", d.disk.all(), output::size(d.reclaimable.bytes())),
-    ];
-    for (name, bytes, back) in rows {
-        table.add_row([name.to_string(), output::size(bytes), back]);
+    let mut table = output::table(["on the disk", "bytes", "share"]);
+    let all = d.disk.all();
+    for part in space::parts(d).into_iter().filter(|part| part.bytes > 0) {
+        table.add_row([part.name.to_string(), output::size(part.bytes), percent(part.bytes, all)]);
+    }
+    table.add_row(["all".into(), output::size(all), String::new()]);
+    if d.log_is_current() {
+        let back = output::size(d.reclaimable.bytes());
+        table.add_row(["`tophash compact` would give back".into(), back, percent(d.reclaimable.bytes(), all)]);
     }
     output::align_right(&mut table, [1, 2]);
     table
