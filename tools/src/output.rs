@@ -110,7 +110,7 @@ pub fn duration(nanos: u64) -> String {
 /// A time in seconds since 1970, as a date and a time of day in UTC.
 pub fn date(seconds: u64) -> String {
     let (mut days, minutes) = (seconds / 86_400, seconds / 60 % 1440);
-    let leap = |year: u64| u64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+    let leap = |year: u64| u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)));
     let mut year = 1970;
     while days >= 365 + leap(year) {
         days -= 365 + leap(year);

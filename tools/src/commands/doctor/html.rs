@@ -73,10 +73,10 @@ fn state(d: &Diagnosis) -> String {
 fn verdict(page: &mut String, at: &Circumstances, d: &Diagnosis) {
     let findings = d.advice.split_first().filter(|(worst, _)| worst.level > Level::Info);
     let Some((worst, others)) = findings else {
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<section class=\"verdict good\"><h2><span class=\"level\">Healthy</span> No rule finds anything that needs \
-             doing.</h2></section>\n"
+             doing.</h2></section>"
         );
         section(page, at, "Good to know", d.advice.iter());
         return;
