@@ -80,11 +80,21 @@ pub enum Mutant {
     SegmentBeyondAddresses,
     /// An open writes the header slot again that it read, then the other one.
     OtherSlotFirst,
+    /// Only damage marks a segment as damaged, no error of the moment.
+    MomentMarksDamage,
+    /// What cannot be freed at this moment poisons nothing.
+    FreeingPoisons,
+    /// A value in a blob pins the segment of the record that links it.
+    BlobUnpinned,
+    /// The bytes of freed blobs count.
+    FreedBlobsUncounted,
+    /// The background compacts on when the log is far beyond its bound.
+    CompactionGivesUp,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 36] = {
+    pub const ALL: [Mutant; 41] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -123,6 +133,11 @@ impl Mutant {
             NamesResolvedLate,
             SegmentBeyondAddresses,
             OtherSlotFirst,
+            MomentMarksDamage,
+            FreeingPoisons,
+            BlobUnpinned,
+            FreedBlobsUncounted,
+            CompactionGivesUp,
         ]
     };
 }

@@ -24,7 +24,7 @@ use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::engine::{CheckpointState, Core, Files};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::layout::COMPACTING;
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
@@ -155,7 +155,13 @@ impl Core {
         self.drop_clean_pages();
         let pages = self.give_back_space(files);
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
-        let put_off = errors.inspect(|error| observe::put_off(&self.path, &error.to_string())).count() as u64;
+        let note = |error: &Error| {
+            observe::put_off(&self.path, &error.to_string());
+            if broken(Mutant::FreeingPoisons) {
+                self.poison(error);
+            }
+        };
+        let put_off = errors.inspect(note).count() as u64;
         self.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
         self.compaction.note_freeing(put_off == 0);
         freed

@@ -225,6 +225,9 @@ impl Core {
             // If it fails, the space stays until the next look.
             let _ = self.log.give_back_ends();
             let far = look.pressure >= Pressure::Wait;
+            if far && broken(Mutant::CompactionGivesUp) {
+                return;
+            }
             if far && look.checkpoint {
                 // Moving more records before it is done would only make the log longer. Nobody else runs it for sure:
                 // the writers may have nothing to write any more.
@@ -368,7 +371,7 @@ impl Core {
 
     /// A segment in which a record is damaged is kept, and not chosen again. One that could not be read at this moment is.
     fn note_damage(&self, segment: &Segment, error: &Error) {
-        if error.nature() == Nature::Damage {
+        if error.nature() == Nature::Damage || broken(Mutant::MomentMarksDamage) {
             segment.set_damaged();
             observe::victim_damaged(&segment.path);
         }

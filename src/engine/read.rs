@@ -7,6 +7,7 @@ use crate::engine::Core;
 use crate::error::{Error, Fault, Location};
 use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
+use crate::mutant::{Mutant, broken};
 use crate::sys::pins::Pinned;
 use crate::table::lookup::{Probe, SeenSlot};
 use crate::table::slot::Slot;
@@ -126,7 +127,7 @@ impl Core {
         let (place, len) = (hit.place(), hit.header.len() as u64);
         let link = hit.pinned.into_bytes(place.offset(), len);
         let link = link.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
-        Ok(Bytes::Blob { _link: link, map })
+        Ok(Bytes::Blob { _link: (!broken(Mutant::BlobUnpinned)).then_some(link), map })
     }
 
     /// The error for a link whose blob file does not exist.

@@ -199,7 +199,8 @@ impl Blobs {
 
     /// The record that linked the blob is superseded. The caller holds the key's stripe.
     pub(crate) fn freed(&self, link: BlobLink) {
-        self.state.lock().freed.push(Freed { id: link.id, len: link.len });
+        let len = if broken(Mutant::FreedBlobsUncounted) { 0 } else { link.len };
+        self.state.lock().freed.push(Freed { id: link.id, len });
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(link.len as i64, Ordering::Relaxed);
     }

@@ -11,6 +11,7 @@
 //! * [`run`], [`crash`]: carrying scripts out, and interrupting them.
 //! * [`faults`], [`fault_layer`], [`full`]: calls that fail, and what must be true then.
 //! * [`resources`]: what a process lacks for a moment.
+//! * [`held`], [`space`]: what is held stays, and what is not goes away by itself.
 //! * [`traced`]: what a disk is asked for, to hold the simulated one against the real one.
 //! * [`story`]: crashes that were bugs once.
 //! * [`corruption`]: files that were damaged.
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod fault_layer;
 pub mod faults;
 pub mod full;
+pub mod held;
 pub mod image;
 pub mod large;
 pub mod moved;
@@ -35,6 +37,7 @@ pub mod resources;
 pub mod run;
 pub mod script;
 pub mod scripts;
+pub mod space;
 pub mod story;
 pub mod stress;
 pub mod traced;

@@ -9,7 +9,7 @@ use tophash_rig::crash::{self, Depth, Outcome, Settings, panic_text};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
-use tophash_rig::{churn, fault_layer, full, large, moved, parts, scripts, story, stress};
+use tophash_rig::{churn, fault_layer, full, held, large, moved, parts, resources, scripts, space, story, stress};
 
 /// A layer, with the scripts that it runs.
 #[derive(Clone, Copy)]
@@ -22,6 +22,8 @@ pub enum Layer {
     Killed(&'static [&'static str]),
     /// Calls that fail.
     Fault(&'static [&'static str]),
+    /// What a process lacks for a moment.
+    Resources(&'static [&'static str]),
     /// A full disk.
     Full,
     /// Histories without crashes.
@@ -38,16 +40,21 @@ pub enum Layer {
     Large,
     /// Directories of the real disk that are removed and moved.
     Moved,
+    /// Large values that are held.
+    Held,
+    /// What nothing needs any more.
+    Space,
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 12] {
+pub fn controls() -> [Layer; 15] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
         Layer::Nested(some),
         Layer::Killed(some),
         Layer::Fault(&["always", "growth"]),
+        Layer::Resources(some),
         Layer::Full,
         Layer::Churn,
         Layer::Parts,
@@ -56,6 +63,8 @@ pub fn controls() -> [Layer; 12] {
         Layer::Story,
         Layer::Large,
         Layer::Moved,
+        Layer::Held,
+        Layer::Space,
     ]
 }
 
@@ -84,6 +93,7 @@ impl Layer {
             Layer::Nested(_) => "nested crash",
             Layer::Killed(_) => "killed",
             Layer::Fault(_) => "fault",
+            Layer::Resources(_) => "resources",
             Layer::Full => "full disk",
             Layer::Churn => "model",
             Layer::Parts => "parts",
@@ -92,6 +102,8 @@ impl Layer {
             Layer::Story => "regression",
             Layer::Large => "large batch",
             Layer::Moved => "moved directories",
+            Layer::Held => "held values",
+            Layer::Space => "space",
         }
     }
 
@@ -116,6 +128,19 @@ impl Layer {
                     all.truncate(200);
                 }
                 let (found, done) = first(all, |(script, case)| fault_layer::run(&script, seed, case).map(|_| 1));
+                (found, format!("{done} faults"))
+            }
+            Layer::Resources(names) => {
+                let all = named(names).into_iter().flat_map(|script| {
+                    let calls = resources::calls(&script, seed).unwrap_or_default();
+                    resources::cases(&calls).into_iter().map(move |case| (script.clone(), case))
+                });
+                let mut all: Vec<_> = all.collect();
+                all.sort_unstable_by_key(|(_, case)| mix(seed ^ case.number()));
+                if !patient {
+                    all.truncate(200);
+                }
+                let (found, done) = first(all, |(script, case)| resources::run(&script, seed, case).map(|_| 1));
                 (found, format!("{done} faults"))
             }
             Layer::Full => {
@@ -167,6 +192,15 @@ impl Layer {
                 let directory = tempfile::tempdir().expect("a temporary directory");
                 let (found, done) = first([()], |()| moved::check(directory.path()));
                 (found, format!("{done} changes"))
+            }
+            Layer::Held => {
+                let (found, done) = first([()], |()| held::check(seed));
+                (found, format!("{done} updates"))
+            }
+            Layer::Space => {
+                let checks = [space::replaced, space::removed];
+                let (found, done) = first(checks, |check| check(seed));
+                (found, format!("{done} bytes"))
             }
         }
     }

@@ -23,7 +23,9 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 }
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
-    use Layer::{Churn, Crash, Fault, Full, Killed, Large, Moved, Nested, Parts, Repair, Story, Stress};
+    use Layer::{
+        Churn, Crash, Fault, Full, Held, Killed, Large, Moved, Nested, Parts, Repair, Resources, Space, Story, Stress,
+    };
     use Mutant::*;
     [
         trial(JournalNotSynced, "journal synced before pages", &[Crash(&["growth", "always"])]),
@@ -66,6 +68,11 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         ),
         trial(SegmentBeyondAddresses, "segments end where addresses end", &[Large]),
         trial(NamesResolvedLate, "names resolved in the directory that was opened", &[Moved]),
+        trial(MomentMarksDamage, "only damage marks as damaged", &[Resources(&["compaction", "churn"])]),
+        trial(FreeingPoisons, "freeing never poisons", &[Resources(&["compaction", "churn", "blobs"])]),
+        trial(BlobUnpinned, "a large value pins its link", &[Held]),
+        trial(FreedBlobsUncounted, "bytes of freed blobs count", &[Space]),
+        trial(CompactionGivesUp, "compaction goes on far beyond the bound", &[Space]),
     ]
 };
 
