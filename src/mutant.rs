@@ -90,11 +90,15 @@ pub enum Mutant {
     FreedBlobsUncounted,
     /// The background compacts on when the log is far beyond its bound.
     CompactionGivesUp,
+    /// Freed segments are unlinked from the oldest to the newest.
+    FreedNewestFirst,
+    /// The unlink of a freed segment is durable before the next one.
+    FreedNotSynced,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 41] = {
+    pub const ALL: [Mutant; 43] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -138,6 +142,8 @@ impl Mutant {
             BlobUnpinned,
             FreedBlobsUncounted,
             CompactionGivesUp,
+            FreedNewestFirst,
+            FreedNotSynced,
         ]
     };
 }

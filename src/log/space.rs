@@ -20,6 +20,7 @@ use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
 use crate::address::Position;
 use crate::error::{Error, IoContext, Result};
+use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
 use crate::sys::{OpenMode, PAGE_BYTES};
@@ -103,7 +104,11 @@ impl Log {
     pub(crate) fn free(&self, sequences: &[u32]) -> (u64, Result<()>) {
         self.reclaim();
         let mut freed = 0;
-        for &sequence in sequences {
+        let mut sequences = sequences.to_vec();
+        if broken(Mutant::FreedNewestFirst) {
+            sequences.reverse();
+        }
+        for sequence in sequences {
             let segment = self.registry.lock().segments.get(&sequence).cloned();
             let Some(segment) = segment else { continue };
             if let Err(error) = self.free_segment(&segment) {
@@ -137,7 +142,7 @@ impl Log {
 
     /// Makes what was unlinked durable. If that fails, it is tried again before anything else is unlinked.
     fn sync_unlinked(&self) -> Result<()> {
-        if self.outgoing.lock().unsynced {
+        if self.outgoing.lock().unsynced && !broken(Mutant::FreedNotSynced) {
             self.config.disk.sync_dir(self.dir()).context("sync", self.dir())?;
         }
         self.outgoing.lock().unsynced = false;

@@ -8,13 +8,14 @@
 //! acknowledged. It is used and synced. Sometimes it is checked by `verify` before and after, closed and opened
 //! again. Sometimes the disk is recorded all the while, and the power fails a second time at each boundary: then
 //! exactly the same content must be recovered again. Some images are repaired, too: see `repaired.rs`. What happens if
-//! first only the process dies is in `killed.rs`.
+//! first only the process dies is in `killed.rs`; what becomes of the index being lost while segments are freed, in `freed.rs`.
 
 mod choice;
+mod freed;
 mod killed;
 mod repaired;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use tophash::Error;
 
 pub use self::choice::{Depth, Fate, after, choices};
+pub use self::freed::run as run_freed;
 pub use self::killed::run as run_killed;
 use crate::disk::SimDisk;
 use crate::image::Image;
@@ -189,6 +191,7 @@ fn each_boundary(script: &Script, settings: &Settings, examine: fn(&Layer<'_>, &
         settings,
         history: History::of(script),
         seen: Mutex::new(HashMap::new()),
+        repaired_before: Mutex::new(HashSet::new()),
         outcome: Mutex::new(Outcome::default()),
         stop: AtomicBool::new(false),
     };
@@ -218,6 +221,8 @@ struct Layer<'s> {
     history: History,
     /// What was recovered from each image.
     seen: Mutex<HashMap<u64, Recovered>>,
+    /// Images of stores that were about to free segments, and whose repair was looked at.
+    repaired_before: Mutex<HashSet<u64>>,
     outcome: Mutex<Outcome>,
     stop: AtomicBool,
 }

@@ -124,6 +124,35 @@ pub fn removals(seed: u64, count: usize) -> Vec<Script> {
     (0..count as u64).map(|n| one(mix(seed ^ mix(n)))).collect()
 }
 
+/// Histories of keys that are put, removed some segments later, and compacted away: puts and removals go with the same
+/// checkpoint, in segments that follow each other.
+#[must_use]
+pub fn emptied(seed: u64, count: usize) -> Vec<Script> {
+    let one = |seed: u64| {
+        let mut random = Random::new(seed);
+        let mut ops = Vec::new();
+        for round in 0..5 {
+            let keys = round * 12..round * 12 + 3 + random.below(9) as u32;
+            let mut churn =
+                |tag: u32| (0..random.below(14) as u32).map(|i| Op::Insert(90 + i % 3, value(300, tag + i))).collect();
+            let parts: [Vec<Op>; 3] = [1, 2, 3].map(|part| churn(round * 1000 + part * 100));
+            let [before, between, behind] = parts;
+            ops.extend(before);
+            ops.extend(keys.clone().map(|k| Op::Insert(k, value(200, round))));
+            ops.extend(between);
+            ops.extend(keys.filter(|_| !random.one_in(5)).map(Op::Remove));
+            ops.extend(behind);
+            if random.one_in(3) {
+                ops.push(Op::Die);
+            }
+            ops.push(Op::Maintain("compact", false, |store| store.compact().map(|_| ())));
+            ops.push(if random.one_in(2) { Op::Checkpoint } else { Op::Reopen });
+        }
+        script("emptied", SyncPolicy::Manual, ops)
+    };
+    (0..count as u64).map(|n| one(mix(seed ^ mix(n)))).collect()
+}
+
 /// A new store, hardly used.
 fn creation() -> Script {
     script("creation", SyncPolicy::Manual, vec![Op::Insert(1, value(20, 1)), Op::Sync, Op::Insert(2, value(20, 2))])

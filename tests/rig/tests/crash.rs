@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tophash_rig::crash::{Outcome, Settings, Tally, run, run_killed};
+use tophash_rig::crash::{Outcome, Settings, Tally, run, run_freed, run_killed};
 use tophash_rig::script::Script;
 use tophash_rig::{scale, scripts, seed};
 
@@ -55,4 +55,20 @@ fn nothing_is_lost_if_the_process_is_killed_and_then_the_power_fails() {
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
     let one_script = std::env::var_os("TOPHASH_TEST_SCRIPT").is_some();
     assert!(one_script || total.killed > 0 && total.nested > 0, "too little was tested: {total}");
+}
+
+#[test]
+fn no_removed_key_comes_back_if_the_power_fails_while_segments_are_freed_and_the_index_is_lost() {
+    let (seed, scale, started) = (seed(), scale(), Instant::now());
+    let mut scripts = scripts::fixed();
+    let many = if scale >= 10 { 20 * scale } else { 2 };
+    scripts.extend(scripts::emptied(seed, many));
+    scripts.extend(scripts::removals(seed, many));
+    scripts.extend(scripts::random(seed, if scale >= 10 { 20 * scale } else { 1 }));
+    let (total, violations) = run_all("freed", run_freed, &scripts, seed);
+    println!("freed, total: {total}, seed: {seed}, scale: {scale} ({:.1?})", started.elapsed());
+    let told = violations.join("\n");
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
+    let one_script = std::env::var_os("TOPHASH_TEST_SCRIPT").is_some();
+    assert!(one_script || total.repaired > 0 && total.nested > 0, "too little was tested: {total}");
 }

@@ -20,6 +20,8 @@ pub enum Layer {
     Nested(&'static [&'static str]),
     /// Killed processes, and crashes in what follows.
     Killed(&'static [&'static str]),
+    /// Crashes while segments are freed, after which the index is lost.
+    Freed,
     /// Calls that fail.
     Fault(&'static [&'static str]),
     /// What a process lacks for a moment.
@@ -47,12 +49,13 @@ pub enum Layer {
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 15] {
+pub fn controls() -> [Layer; 16] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
         Layer::Nested(some),
         Layer::Killed(some),
+        Layer::Freed,
         Layer::Fault(&["always", "growth"]),
         Layer::Resources(some),
         Layer::Full,
@@ -92,6 +95,7 @@ impl Layer {
             Layer::Crash(_) => "crash",
             Layer::Nested(_) => "nested crash",
             Layer::Killed(_) => "killed",
+            Layer::Freed => "freed",
             Layer::Fault(_) => "fault",
             Layer::Resources(_) => "resources",
             Layer::Full => "full disk",
@@ -115,6 +119,16 @@ impl Layer {
             Layer::Crash(names) => crashes(crash::run, names, seed, tries, 64),
             Layer::Nested(names) => crashes(crash::run, names, seed, tries, 2),
             Layer::Killed(names) => crashes(crash::run_killed, names, seed, tries, 1),
+            Layer::Freed => {
+                let mut repaired = 0;
+                let settings = Settings { stop_at_first: true, ..Settings::of_scale(1, seed) };
+                let (found, _) = first(scripts::emptied(seed, 4 * tries), |script| {
+                    let outcome = crash::run_freed(&script, &settings);
+                    repaired += outcome.tally.repaired;
+                    outcome.violations.into_iter().next().map_or(Ok(1), Err)
+                });
+                (found, format!("{repaired} repairs"))
+            }
             Layer::Fault(names) => {
                 let all = named(names).into_iter().flat_map(|script| {
                     let cases = fault_layer::cases(&script, seed).unwrap_or_default();

@@ -24,7 +24,8 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
     use Layer::{
-        Churn, Crash, Fault, Full, Held, Killed, Large, Moved, Nested, Parts, Repair, Resources, Space, Story, Stress,
+        Churn, Crash, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair, Resources, Space, Story,
+        Stress,
     };
     use Mutant::*;
     [
@@ -73,6 +74,8 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(BlobUnpinned, "a large value pins its link", &[Held]),
         trial(FreedBlobsUncounted, "bytes of freed blobs count", &[Space]),
         trial(CompactionGivesUp, "compaction goes on far beyond the bound", &[Space]),
+        trial(FreedNewestFirst, "freed from the oldest on", &[Freed]),
+        trial(FreedNotSynced, "each unlink durable before the next", &[Freed]),
     ]
 };
 

@@ -1,0 +1,111 @@
+//! The power fails while segments are being freed, and then the index is lost.
+//!
+//! Everything has reached the disk but for names: of the segments that were unlinked since the last fsync of their
+//! directory, any may be there again. A repair that has only the log must find in it what an open finds, with no excuse: a
+//! removal that went before what it removes would bring a key back, and a gap where it was says nothing. The same while
+//! the next open unlinks what is left.
+//!
+//! Not where an offline compaction has left two log directories: without the index nothing says which one counts.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::{Fate, Layer, Origin, Outcome, Settings, Tally, after, each_boundary, panic_text};
+use crate::disk::SimDisk;
+use crate::image::{Change, ChangeKind, Image};
+use crate::oracle::{Content, content_of};
+use crate::recorder::Boundary;
+use crate::run::{STORE, kill};
+use crate::script::{Op, Script};
+
+/// Unlinked segments of which every subset is tried. Of more, the newest ones.
+const UNLINKED_MAX: usize = 6;
+
+/// Runs one script through this layer.
+#[must_use]
+pub fn run(script: &Script, settings: &Settings) -> Outcome {
+    if script.ops.iter().any(|op| matches!(op, Op::Offline(..))) {
+        return Outcome::default();
+    }
+    each_boundary(script, settings, |layer, boundary, _| layer.freeing(boundary, None))
+}
+
+fn is_unlinked_segment(change: &Change) -> bool {
+    matches!(&change.kind, ChangeKind::Unlink(name) if name.ends_with(".log"))
+}
+
+impl Layer<'_> {
+    /// All that a crash at this boundary can leave of the names of segments that were unlinked. `first` is the crash
+    /// before, if this is a boundary of the open that followed.
+    fn freeing(&self, boundary: &Boundary, first: Option<&Origin<'_>>) {
+        let unlinked: Vec<usize> =
+            (0..boundary.pending.len()).rev().filter(|&i| is_unlinked_segment(&boundary.pending[i])).collect();
+        if unlinked.is_empty() {
+            return;
+        }
+        let unlinked = &unlinked[..unlinked.len().min(UNLINKED_MAX)];
+        let mut tally = Tally { examined: 1, exhaustive: 1, ..Tally::default() };
+        for subset in 0u32..1 << unlinked.len() {
+            if self.stop.load(std::sync::atomic::Ordering::Relaxed) {
+                break;
+            }
+            let mut fates = vec![Fate::Kept; boundary.pending.len()];
+            let lost = unlinked.iter().enumerate().filter(|&(bit, _)| subset >> bit & 1 == 1);
+            lost.for_each(|(_, &i)| fates[i] = Fate::Lost);
+            let origin = Origin { boundary, fates: &fates, history: &self.history, first, killed: false };
+            let image = after(boundary, &fates);
+            tally.images += 1;
+            if self.repaired_before.lock().insert(image.hash()) {
+                tally.distinct += 1;
+                let attempt = catch_unwind(AssertUnwindSafe(|| self.without_index(&image, &origin, &mut tally)));
+                if let Err(what) = attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic)))) {
+                    self.violation(&what, &origin);
+                }
+            }
+        }
+        self.outcome.lock().tally.add(&tally);
+    }
+
+    fn without_index(&self, image: &Image, origin: &Origin<'_>, tally: &mut Tally) -> Result<(), String> {
+        let Some(without) = image.without(&Path::new(STORE).join("index")) else { return Ok(()) };
+        let seed = self.settings.seed ^ image.hash();
+        let is_first = origin.first.is_none();
+        let disk = if is_first { SimDisk::new } else { SimDisk::untracked }(image.clone(), seed);
+        if is_first {
+            disk.record();
+        }
+        tally.recoveries += 1;
+        tally.nested += u64::from(!is_first);
+        let store = self.script.options(&disk).open(STORE).map_err(|error| format!("open: {error}"))?;
+        let opening = if is_first { disk.recorded().0 } else { Vec::new() };
+        let content = content_of(&store)?;
+        kill(&disk, store);
+        tally.repaired += 1;
+        compare(self.script, without, seed, &content)?;
+        opening.iter().for_each(|boundary| self.freeing(boundary, Some(origin)));
+        Ok(())
+    }
+}
+
+/// A repair of the image must yield the content.
+fn compare(script: &Script, image: Image, seed: u64, content: &Content) -> Result<(), String> {
+    let disk = SimDisk::untracked(image, seed);
+    let (options, mended) = (script.options(&disk), Path::new(STORE).with_file_name("mended"));
+    let report = match tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
+        Err(tophash::Error::NotAStore { .. }) if content.is_empty() => return Ok(()),
+        result => result.map_err(|error| format!("repair without index: {error}"))?,
+    };
+    let found = content_of(&options.open(&mended).map_err(|error| format!("open of a repaired store: {error}"))?)?;
+    let text = |key: &Vec<u8>| String::from_utf8_lossy(key).into_owned();
+    let back: Vec<String> = found.keys().filter(|key| !content.contains_key(*key)).map(text).take(5).collect();
+    let lost: Vec<String> = content.keys().filter(|key| !found.contains_key(*key)).map(text).take(5).collect();
+    let other = content.iter().filter(|&(key, value)| found.get(key).is_some_and(|found| found != value)).count();
+    if found == *content {
+        return Ok(());
+    }
+    Err(format!(
+        "the index is lost while segments are freed: removed keys are back: {back:?}, lost: {lost:?}, {other} others; \
+         losses: {:?}",
+        report.losses
+    ))
+}
