@@ -1,10 +1,10 @@
-//! Where a record is: its place in the files, and its position in the order of the log.
+//! Where a record is: its place in the files, and its LSN (log sequence number) in the order of the log.
 
 use std::fmt;
 
 /// Where a record lies: segment slot (12 bits) and offset in units of 8 bytes (27 bits).
 ///
-/// Places are recycled when a segment is freed; the order of the log is told by [`Position`].
+/// Places are recycled when a segment is freed; the order of the log is told by [`Lsn`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place(u64);
 
@@ -61,16 +61,16 @@ impl fmt::Debug for Place {
 
 /// A point in the log: segment sequence and byte offset. Never reused; gives the order of the log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Position(u64);
+pub(crate) struct Lsn(u64);
 
-impl Position {
+impl Lsn {
     pub(crate) fn new(sequence: u32, offset: u64) -> Self {
         assert!(offset <= u64::from(u32::MAX), "no offset in a segment: {offset}");
-        Position(u64::from(sequence) << 32 | offset)
+        Lsn(u64::from(sequence) << 32 | offset)
     }
 
     pub(crate) fn from_raw(raw: u64) -> Self {
-        Position(raw)
+        Lsn(raw)
     }
 
     pub(crate) fn raw(self) -> u64 {
@@ -88,7 +88,7 @@ impl Position {
     }
 }
 
-impl fmt::Debug for Position {
+impl fmt::Debug for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "segment {} byte {}", self.sequence(), self.offset())
     }

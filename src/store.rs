@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::Batch;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::engine::scan::{Entries, Scan};
 use crate::engine::write::{Expect, New};
 use crate::error::{Error, Result};
@@ -22,14 +22,14 @@ use crate::value::{Entry, Value};
 ///
 /// Dropping a store closes it as [`close`](Store::close) does, without telling of errors.
 pub struct Store {
-    core: Arc<Core>,
+    engine: Arc<Engine>,
     /// The background threads.
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("path", &self.core.path).field("records", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.engine.path).field("records", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -61,10 +61,10 @@ impl Store {
     }
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Store> {
-        let core = Arc::new(crate::recovery::open::open(path, options)?);
-        let mut store = Store { core, threads: Vec::new() };
+        let engine = Arc::new(crate::recovery::open::open(path, options)?);
+        let mut store = Store { engine, threads: Vec::new() };
         // If one cannot be started, the store is closed again: an open keeps all its promises or none.
-        crate::background::start(&store.core, &mut store.threads)?;
+        crate::background::start(&store.engine, &mut store.threads)?;
         Ok(store)
     }
 
@@ -75,8 +75,8 @@ impl Store {
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let _timer = self.core.observer.sample(Timed::Get);
-        Ok(self.core.get_placed(key, self.core.hasher.hash(key))?.map(|(_, value)| value))
+        let _timer = self.engine.observer.sample(Timed::Get);
+        Ok(self.engine.get_placed(key, self.engine.hasher.hash(key))?.map(|(_, value)| value))
     }
 
     /// The values of many keys, in their order. Two to three times as fast per key as [`get`](Store::get),
@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// As [`get`](Store::get); the first error ends the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
-        Ok(self.core.get_many(keys)?)
+        Ok(self.engine.get_many(keys)?)
     }
 
     /// True if the key is in the store. Reads and checks the record's key, not a blob's value.
@@ -95,7 +95,7 @@ impl Store {
     #[inline]
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        Ok(self.core.find(key, self.core.hasher.hash(key))?.is_some())
+        Ok(self.engine.find(key, self.engine.hasher.hash(key))?.is_some())
     }
 
     /// Sets a key to a value; returns the value that it had before.
@@ -112,9 +112,9 @@ impl Store {
     #[inline]
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let hash = self.core.hasher.hash(key);
-        let changed = self.core.change(key, hash, New::Put(value.as_ref()), Expect::Anything, false)?;
-        self.core.previous_value(changed)
+        let hash = self.engine.hasher.hash(key);
+        let changed = self.engine.change(key, hash, New::Put(value.as_ref()), Expect::Anything, false)?;
+        self.engine.previous_value(changed)
     }
 
     /// Removes a key; returns the value that it had. Writes nothing if the key is not there.
@@ -124,8 +124,8 @@ impl Store {
     #[inline]
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let changed = self.core.change(key, self.core.hasher.hash(key), New::Remove, Expect::Anything, false)?;
-        self.core.previous_value(changed)
+        let changed = self.engine.change(key, self.engine.hasher.hash(key), New::Remove, Expect::Anything, false)?;
+        self.engine.previous_value(changed)
     }
 
     /// Changes a key only if it has the expected value (`None`: is absent). `new` is the new value, `None` to
@@ -142,12 +142,12 @@ impl Store {
         new: Option<&[u8]>,
     ) -> Result<std::result::Result<(), Option<Value<'_>>>> {
         let key = key.as_ref();
-        let hash = self.core.hasher.hash(key);
+        let hash = self.engine.hasher.hash(key);
         let new = new.map_or(New::Remove, New::Put);
         loop {
             // The comparison happens outside all locks; the place stands for the value that was compared,
             // and cannot be recycled while `current` is held.
-            let current = self.core.get_placed(key, hash)?;
+            let current = self.engine.get_placed(key, hash)?;
             let expect = match (&current, expected) {
                 (Some((place, value)), Some(expected)) if **value == *expected => Expect::At(*place),
                 (None, None) => Expect::Absent,
@@ -156,7 +156,7 @@ impl Store {
             if matches!((expect, new), (Expect::Absent, New::Remove)) {
                 return Ok(Ok(()));
             }
-            if self.core.change(key, hash, new, expect, false)?.done {
+            if self.engine.change(key, hash, new, expect, false)?.done {
                 return Ok(Ok(()));
             }
         }
@@ -188,19 +188,19 @@ impl Store {
         mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let hash = self.core.hasher.hash(key);
+        let hash = self.engine.hasher.hash(key);
         loop {
-            let current = self.core.get_placed(key, hash)?;
+            let current = self.engine.get_placed(key, hash)?;
             let expect = current.as_ref().map_or(Expect::Absent, |(place, _)| Expect::At(*place));
             let Some(new) = change(current.as_ref().map(|(_, value)| &**value)) else {
-                if current.is_none() || self.core.change(key, hash, New::Remove, expect, false)?.done {
+                if current.is_none() || self.engine.change(key, hash, New::Remove, expect, false)?.done {
                     return Ok(None);
                 }
                 continue;
             };
-            let changed = self.core.change(key, hash, New::Put(&new), expect, true)?;
+            let changed = self.engine.change(key, hash, New::Put(&new), expect, true)?;
             if changed.done {
-                return self.core.stored_value(changed);
+                return self.engine.stored_value(changed);
             }
         }
     }
@@ -216,17 +216,17 @@ impl Store {
         make: impl FnOnce() -> V,
     ) -> Result<Value<'_>> {
         let key = key.as_ref();
-        let hash = self.core.hasher.hash(key);
-        if let Some((_, value)) = self.core.get_placed(key, hash)? {
+        let hash = self.engine.hasher.hash(key);
+        if let Some((_, value)) = self.engine.get_placed(key, hash)? {
             return Ok(value);
         }
         let made = make();
         loop {
-            let changed = self.core.change(key, hash, New::Put(made.as_ref()), Expect::Absent, true)?;
+            let changed = self.engine.change(key, hash, New::Put(made.as_ref()), Expect::Absent, true)?;
             let value = if changed.done {
-                self.core.stored_value(changed)?
+                self.engine.stored_value(changed)?
             } else {
-                self.core.get_placed(key, hash)?.map(|(_, value)| value)
+                self.engine.get_placed(key, hash)?.map(|(_, value)| value)
             };
             // There, and removed again by the time of the second look: try once more.
             if let Some(value) = value {
@@ -242,7 +242,7 @@ impl Store {
     /// As [`insert`](Store::insert), and [`Error::BatchTooLarge`] (about 1 GiB of keys and small values).
     /// After an error nothing of the batch has been applied.
     pub fn apply(&self, batch: &Batch) -> Result<()> {
-        self.core.apply(batch)
+        self.engine.apply(batch)
     }
 
     /// Removes many keys; returns how many were there. Works page by page, with one append and one lock per
@@ -252,7 +252,7 @@ impl Store {
     /// # Errors
     /// As [`remove`](Store::remove); what was removed before the error stays removed.
     pub fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
-        self.core.remove_many(keys)
+        self.engine.remove_many(keys)
     }
 
     /// Removes everything. One record in the log; after a crash everything is there or nothing.
@@ -262,7 +262,7 @@ impl Store {
     /// # Errors
     /// As [`remove`](Store::remove).
     pub fn clear(&self) -> Result<()> {
-        self.core.clear()
+        self.engine.clear()
     }
 
     /// All entries, in no useful order. Each key that is present throughout is seen exactly once, growth or
@@ -274,7 +274,7 @@ impl Store {
     /// whole is seen. Whoever passes over an error passes over the keys in it. An error that is no damage, and that
     /// every further page would have too ([`Error::Forked`]), is the last item.
     pub fn iter(&self) -> impl Iterator<Item = Result<Entry<'_>>> {
-        let mut scan = Scan::new(&self.core);
+        let mut scan = Scan::new(&self.engine);
         std::iter::from_fn(move || scan.next_entry())
     }
 
@@ -283,7 +283,7 @@ impl Store {
     /// # Errors
     /// As [`iter`](Store::iter).
     pub fn keys(&self) -> impl Iterator<Item = Result<Value<'_>>> {
-        let mut scan = Scan::new(&self.core);
+        let mut scan = Scan::new(&self.engine);
         std::iter::from_fn(move || Some(scan.next_key()?.map(Value)))
     }
 
@@ -292,7 +292,7 @@ impl Store {
     /// # Errors
     /// As [`iter`](Store::iter).
     pub fn values(&self) -> impl Iterator<Item = Result<Value<'_>>> {
-        let mut scan = Scan::new(&self.core);
+        let mut scan = Scan::new(&self.engine);
         std::iter::from_fn(move || Some(scan.next_entry()?.map(Entry::into_value)))
     }
 
@@ -326,13 +326,13 @@ impl Store {
     /// What is no damage: [`Error::Io`] for want of descriptors or memory, [`Error::Forked`]. The cursor stays good:
     /// the same step can be made again.
     pub fn scan(&self, cursor: u64, limit: usize) -> Result<(Entries<'_>, Option<u64>)> {
-        self.core.scan(cursor, limit)
+        self.engine.scan(cursor, limit)
     }
 
     /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.core.table.len()
+        self.engine.table.len()
     }
 
     /// True if there are no entries.
@@ -348,8 +348,8 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A crash leaves a table of any size between.
     pub fn reserve(&self, additional: u64) -> Result<()> {
-        self.core.check_writable()?;
-        self.core.reserve(additional)
+        self.engine.check_writable()?;
+        self.engine.reserve(additional)
     }
 
     /// Compacts the log now: every segment of which more than a twentieth is dead is emptied, and its space is given
@@ -373,7 +373,7 @@ impl Store {
     /// As [`insert`](Store::insert). A record that cannot be read keeps its segment as it is:
     /// [`Error::Corrupt`].
     pub fn compact_with(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
-        self.core.compact_all(progress)
+        self.engine.compact_all(progress)
     }
 
     /// Makes the table as small as its entries allow, and gives back what [`reserve`](Store::reserve) has kept. In
@@ -383,8 +383,8 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A crash leaves a table of any size between.
     pub fn shrink_to_fit(&self) -> Result<()> {
-        self.core.check_writable()?;
-        self.core.shrink_to_fit()
+        self.engine.check_writable()?;
+        self.engine.shrink_to_fit()
     }
 
     /// Returns when every change that returned before this call is durable (group commit: calls share one
@@ -394,8 +394,8 @@ impl Store {
     /// [`Error::Io`] if the sync failed; the store is poisoned then. [`Error::ReadOnly`],
     /// [`Error::Poisoned`], [`Error::Forked`].
     pub fn sync(&self) -> Result<()> {
-        self.core.check_writable()?;
-        self.core.sync_to(self.core.log.tail())
+        self.engine.check_writable()?;
+        self.engine.sync_to(self.engine.log.tail())
     }
 
     /// Writes the changed index pages into the index file, so that the next open replays nothing. Runs by
@@ -404,8 +404,8 @@ impl Store {
     /// # Errors
     /// As [`sync`](Store::sync).
     pub fn checkpoint(&self) -> Result<()> {
-        self.core.check_writable()?;
-        self.core.run_checkpoint(false)
+        self.engine.check_writable()?;
+        self.engine.run_checkpoint(false)
     }
 
     /// Syncs, runs a checkpoint and closes the store, telling of errors. After this the next open replays
@@ -421,14 +421,14 @@ impl Store {
     /// Figures about the store. Reads counters one after another; stops nobody.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.core.stats()
+        self.engine.stats()
     }
 
     /// Publishes the figures of this moment to the recorder of the `metrics` crate that was installed when the store
     /// was opened. The store does it by itself about every second; before a scrape it makes the figures fresh.
     #[cfg(feature = "metrics")]
     pub fn publish_metrics(&self) {
-        self.core.publish_now();
+        self.engine.publish_now();
     }
 
     /// Bytes that the store's files occupy on the disk (blocks, not lengths).
@@ -436,7 +436,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] if a file cannot be looked at.
     pub fn disk_bytes(&self) -> Result<u64> {
-        self.core.disk_bytes()
+        self.engine.disk_bytes()
     }
 
     /// For benchmarks of the table: the cache lines of slots that a lookup of an absent key reads, on average over
@@ -449,7 +449,7 @@ impl Store {
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let (more, dead) = self.core.table.survey(mixed ^ mixed >> 31)?;
+            let (more, dead) = self.engine.table.survey(mixed ^ mixed >> 31)?;
             lines += u64::from(more);
             tombstones += u64::from(dead);
         }
@@ -462,42 +462,42 @@ impl Store {
     #[doc(hidden)]
     #[must_use]
     pub fn rest(&self) -> (u64, bool) {
-        let (wakings, resting) = self.core.rest();
+        let (wakings, resting) = self.engine.rest();
         (wakings, resting == self.threads.len())
     }
 
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     fn shut_down(&mut self) -> Result<()> {
-        if self.core.closed.swap(true, Ordering::AcqRel) {
+        if self.engine.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        if self.core.fork.is_child() {
+        if self.engine.fork.is_child() {
             // The threads and the lock are the parent's.
             std::mem::forget(std::mem::take(&mut self.threads));
-            return Err(Error::Forked { path: self.core.path.clone(), owner: self.core.fork.owner() });
+            return Err(Error::Forked { path: self.engine.path.clone(), owner: self.engine.fork.owner() });
         }
-        self.core.wake.stop();
+        self.engine.wake.stop();
         for thread in self.threads.drain(..) {
             // A panic in it has poisoned the store.
             let _ = thread.join();
         }
-        if self.core.files.is_none() {
+        if self.engine.files.is_none() {
             return Ok(());
         }
-        self.core.check_writable()?;
+        self.engine.check_writable()?;
         // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
-        let discarded = self.core.log.discard_prepared();
-        let (mut waiting, mut before) = (self.core.log.blobs.waiting().0, u64::MAX);
+        let discarded = self.engine.log.discard_prepared();
+        let (mut waiting, mut before) = (self.engine.log.blobs.waiting().0, u64::MAX);
         // A checkpoint takes so many of them; what cannot be unlinked waits for the next open.
         while waiting > 0 && waiting < before {
-            self.core.run_checkpoint(false)?;
-            (waiting, before) = (self.core.log.blobs.waiting().0, waiting);
+            self.engine.run_checkpoint(false)?;
+            (waiting, before) = (self.engine.log.blobs.waiting().0, waiting);
         }
-        self.core.run_checkpoint(true)?;
-        self.core.publish_now();
+        self.engine.run_checkpoint(true)?;
+        self.engine.publish_now();
         discarded
     }
 }

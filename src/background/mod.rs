@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::background::wake::Rester;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 use crate::log::space::Space;
 use crate::sync::{Bell, Builder, Instant, JoinHandle, Ordering, Woken};
@@ -53,11 +53,11 @@ const TURN: Duration = Duration::from_micros(200);
 const NICENESS: i32 = 5;
 
 /// What a thread does until the store is closed.
-type Work = fn(&Core);
+type Work = fn(&Engine);
 
 /// Starts the threads of a store. Those that were started are in `threads`, whatever comes of the rest.
-pub(crate) fn start(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
-    if !core.tuning.background || core.files.is_none() {
+pub(crate) fn start(engine: &Arc<Engine>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+    if !engine.tuning.background || engine.files.is_none() {
         return Ok(());
     }
     let work: [(&'static str, Work); 5] = [
@@ -67,9 +67,9 @@ pub(crate) fn start(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Resu
         ("tophash-compact", compactions),
         (SYNC, syncs),
     ];
-    let has_interval = matches!(core.sync, SyncPolicy::Every(_));
+    let has_interval = matches!(engine.sync, SyncPolicy::Every(_));
     for (name, work) in work.into_iter().filter(|&(name, _)| has_interval || name != SYNC) {
-        threads.push(spawn(core, name, work)?);
+        threads.push(spawn(engine, name, work)?);
     }
     Ok(())
 }
@@ -77,8 +77,8 @@ pub(crate) fn start(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Resu
 /// The syncing thread's name.
 const SYNC: &str = "tophash-sync";
 
-fn spawn(core: &Arc<Core>, name: &'static str, work: Work) -> Result<JoinHandle<()>> {
-    let shared = Arc::clone(core);
+fn spawn(engine: &Arc<Engine>, name: &'static str, work: Work) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(engine);
     let thread = Builder::new().name(name.to_string()).spawn(move || {
         if name != SYNC {
             crate::sys::lower_priority(NICENESS);
@@ -89,7 +89,7 @@ fn spawn(core: &Arc<Core>, name: &'static str, work: Work) -> Result<JoinHandle<
             resume_unwind(panic);
         }
     });
-    thread.context("start a thread for", &core.path)
+    thread.context("start a thread for", &engine.path)
 }
 
 /// What a panic says.
@@ -130,12 +130,12 @@ fn after(pause: Duration) -> Option<Instant> {
     Instant::now().checked_add(pause)
 }
 
-fn segments(core: &Core) {
-    let bell = &core.wake.segment;
+fn segments(engine: &Engine) {
+    let bell = &engine.wake.segment;
     let mut retry = Retry::new();
     loop {
         // Whoever needs a segment at once does not wait for the next try, but tries by himself, and meets the error.
-        let woken = match retry.after(&prepare_segments(core)) {
+        let woken = match retry.after(&prepare_segments(engine)) {
             None => bell.wait(None),
             until => bell.pause(until),
         };
@@ -145,23 +145,23 @@ fn segments(core: &Core) {
     }
 }
 
-fn prepare_segments(core: &Core) -> Result<()> {
-    while core.check_writable().is_ok() {
-        core.provide_meta_room()?;
-        let ahead = core.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
-        if !core.log.prepare_ahead(ahead)? {
+fn prepare_segments(engine: &Engine) -> Result<()> {
+    while engine.check_writable().is_ok() {
+        engine.provide_meta_room()?;
+        let ahead = engine.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
+        if !engine.log.prepare_ahead(ahead)? {
             break;
         }
-        core.wake.compaction.ring();
+        engine.wake.compaction.ring();
     }
     Ok(())
 }
 
-fn growth(core: &Core) {
-    let bell = &core.wake.growth;
+fn growth(engine: &Engine) {
+    let bell = &engine.wake.growth;
     let mut retry = Retry::new();
     loop {
-        let woken = match retry.after(&resize(core)) {
+        let woken = match retry.after(&resize(engine)) {
             None => bell.wait(None),
             until => bell.pause(until),
         };
@@ -172,15 +172,15 @@ fn growth(core: &Core) {
 }
 
 /// Does what the table's size asks for, until it asks for nothing.
-fn resize(core: &Core) -> Result<()> {
-    let table = &core.table;
-    while core.check_writable().is_ok() && !core.wake.is_stopped() {
+fn resize(engine: &Engine) -> Result<()> {
+    let table = &engine.table;
+    while engine.check_writable().is_ok() && !engine.wake.is_stopped() {
         if table.growth_wanted.load(Ordering::Relaxed) {
-            core.retry(|| table.prepare_growth())?;
-            core.retry(|| table.start_growth())?;
-            core.prepare_journal();
+            engine.retry(|| table.prepare_growth())?;
+            engine.retry(|| table.start_growth())?;
+            engine.prepare_journal();
         }
-        core.retry(|| table.prepare_overflow())?;
+        engine.retry(|| table.prepare_overflow())?;
         if table.shrink_wanted.load(Ordering::Relaxed) {
             table.start_shrink(false)?;
         }
@@ -188,35 +188,35 @@ fn resize(core: &Core) -> Result<()> {
             break;
         }
         table.allocate_ahead()?;
-        drive_growth(core)?;
+        drive_growth(engine)?;
         // Entries that came or went meanwhile asked for nothing, because a resize was under way.
-        core.retry(|| table.start_growth())?;
+        engine.retry(|| table.start_growth())?;
         table.start_shrink(false)?;
     }
     Ok(())
 }
 
 /// Evacuates pages until growth is finished. The pages of one turn are few, because a checkpoint's cut waits for them.
-fn drive_growth(core: &Core) -> Result<()> {
-    while core.table.growth().is_resizing() && !core.wake.is_stopped() {
-        core.retry(|| core.table.prepare_overflow())?;
-        if core.retry(|| core.table.help_growth(EVACUATE_PAGES, core))? == 0 {
+fn drive_growth(engine: &Engine) -> Result<()> {
+    while engine.table.growth().is_resizing() && !engine.wake.is_stopped() {
+        engine.retry(|| engine.table.prepare_overflow())?;
+        if engine.retry(|| engine.table.help_growth(EVACUATE_PAGES, engine))? == 0 {
             // Somebody else is at it, or holds the structure for something longer.
-            core.wake.growth.pause(after(TURN));
+            engine.wake.growth.pause(after(TURN));
         }
     }
     Ok(())
 }
 
-fn checkpoints(core: &Core) {
-    let bell = &core.wake.checkpoint;
+fn checkpoints(engine: &Engine) {
+    let bell = &engine.wake.checkpoint;
     let mut retry = Retry::new();
     loop {
-        let until = if is_checkpoint_due(core) {
+        let until = if is_checkpoint_due(engine) {
             // An error has poisoned the store, which every later change says, or it is one of the moment.
-            let _ = core.run_checkpoint(false);
-            core.wake.compaction.ring();
-            if is_checkpoint_due(core) { retry.later() } else { None }
+            let _ = engine.run_checkpoint(false);
+            engine.wake.compaction.ring();
+            if is_checkpoint_due(engine) { retry.later() } else { None }
         } else {
             retry = Retry::new();
             None
@@ -228,25 +228,25 @@ fn checkpoints(core: &Core) {
     }
 }
 
-fn is_checkpoint_due(core: &Core) -> bool {
-    core.check_writable().is_ok()
-        && (core.log.total() >= core.checkpoint_due.load(Ordering::Relaxed)
-            || core.table.dirty.is_half_full()
-            || core.log.blobs.is_crowded()
-            || core.frees_space())
+fn is_checkpoint_due(engine: &Engine) -> bool {
+    engine.check_writable().is_ok()
+        && (engine.log.total() >= engine.checkpoint_due.load(Ordering::Relaxed)
+            || engine.table.dirty.is_half_full()
+            || engine.log.blobs.is_crowded()
+            || engine.frees_space())
 }
 
-fn compactions(core: &Core) {
-    let bell = &core.wake.compaction;
-    let mut watch = Watch::new(core);
+fn compactions(engine: &Engine) {
+    let bell = &engine.wake.compaction;
+    let mut watch = Watch::new(engine);
     loop {
-        let quiet = watch.is_quiet(core);
-        core.compact_in_background(quiet, &|| core.wake.is_stopped());
-        core.publish_figures();
-        let mut until = watch.next_look(core, quiet);
+        let quiet = watch.is_quiet(engine);
+        engine.compact_in_background(quiet, &|| engine.wake.is_stopped());
+        engine.publish_figures();
+        let mut until = watch.next_look(engine, quiet);
         if until.is_none() {
-            core.wake.rest(Rester::Compaction);
-            if watch.was_written(core) {
+            engine.wake.rest(Rester::Compaction);
+            if watch.was_written(engine) {
                 until = after(PAUSE);
             }
         }
@@ -272,87 +272,87 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(core: &Core) -> Self {
-        let (appended, space) = (core.appended_by_others(), core.log.space());
+    fn new(engine: &Engine) -> Self {
+        let (appended, space) = (engine.appended_by_others(), engine.log.space());
         Watch { appended, since: Instant::now(), space, vain: 0, retry: Retry::new() }
     }
 
-    fn was_written(&self, core: &Core) -> bool {
-        core.appended_by_others() != self.appended
+    fn was_written(&self, engine: &Engine) -> bool {
+        engine.appended_by_others() != self.appended
     }
 
     /// True if nobody has written for a while.
-    fn is_quiet(&mut self, core: &Core) -> bool {
-        if self.was_written(core) {
-            (self.appended, self.since) = (core.appended_by_others(), Instant::now());
+    fn is_quiet(&mut self, engine: &Engine) -> bool {
+        if self.was_written(engine) {
+            (self.appended, self.since) = (engine.appended_by_others(), Instant::now());
         }
         self.since.elapsed() >= PAUSE
     }
 
     /// When to look again, should nothing happen before.
-    fn next_look(&mut self, core: &Core, quiet: bool) -> Option<Instant> {
-        let before = std::mem::replace(&mut self.space, core.log.space());
+    fn next_look(&mut self, engine: &Engine, quiet: bool) -> Option<Instant> {
+        let before = std::mem::replace(&mut self.space, engine.log.space());
         self.vain = if before == self.space { self.vain.saturating_add(1) } else { 0 };
         if !quiet || self.vain == 0 {
             self.retry = Retry::new();
         }
-        if core.check_writable().is_err() {
+        if engine.check_writable().is_err() {
             return None;
         }
         match quiet {
             false => after(PAUSE),
             // Nothing tells when a reader lets go of a segment that is freed but for that.
-            true if core.log.has_retired() => self.retry.later(),
-            true if self.vain < VAIN_LOOKS && core.is_worth_a_look() => self.retry.later(),
+            true if engine.log.has_retired() => self.retry.later(),
+            true if self.vain < VAIN_LOOKS && engine.is_worth_a_look() => self.retry.later(),
             true => None,
         }
     }
 }
 
-fn syncs(core: &Core) {
-    let SyncPolicy::Every(interval) = core.sync else { return };
-    let bell = &core.wake.sync;
-    let (mut before, mut quiet) = (core.log.total(), 0);
+fn syncs(engine: &Engine) {
+    let SyncPolicy::Every(interval) = engine.sync else { return };
+    let bell = &engine.wake.sync;
+    let (mut before, mut quiet) = (engine.log.total(), 0);
     loop {
-        if !has_unsynced(core) {
-            core.wake.rest(Rester::Sync);
+        if !has_unsynced(engine) {
+            engine.wake.rest(Rester::Sync);
             let began = Instant::now();
-            if !has_unsynced(core) && bell.wait(None) == Woken::Stop {
+            if !has_unsynced(engine) && bell.wait(None) == Woken::Stop {
                 return;
             }
             let intervals = began.elapsed().as_nanos() / interval.as_nanos().max(1);
-            quiet = count_quiet(core, quiet, u32::try_from(intervals).unwrap_or(u32::MAX));
+            quiet = count_quiet(engine, quiet, u32::try_from(intervals).unwrap_or(u32::MAX));
             continue;
         }
         if bell.pause(after(interval)) == Woken::Stop {
             return;
         }
-        let (tail, total) = (core.log.tail(), core.log.total());
+        let (tail, total) = (engine.log.tail(), engine.log.total());
         let written = total - std::mem::replace(&mut before, total);
-        quiet = if written < QUIET_BYTES { count_quiet(core, quiet, 1) } else { 0 };
-        if tail > core.log.commit.durable() && core.sync_to(tail).is_ok() {
+        quiet = if written < QUIET_BYTES { count_quiet(engine, quiet, 1) } else { 0 };
+        if tail > engine.log.commit.durable() && engine.sync_to(tail).is_ok() {
             // As much as was written since the last time, twice over.
-            core.log.warm_ahead(written.saturating_mul(2).clamp(WARM_BYTES.0, WARM_BYTES.1));
+            engine.log.warm_ahead(written.saturating_mul(2).clamp(WARM_BYTES.0, WARM_BYTES.1));
         }
     }
 }
 
 /// True if there is something that a sync would make durable.
-fn has_unsynced(core: &Core) -> bool {
-    core.log.tail() > core.log.commit.durable() && core.check_writable().is_ok()
+fn has_unsynced(engine: &Engine) -> bool {
+    engine.log.tail() > engine.log.commit.durable() && engine.check_writable().is_ok()
 }
 
 /// Counts intervals in which little was written.
-fn count_quiet(core: &Core, quiet: u32, more: u32) -> u32 {
+fn count_quiet(engine: &Engine, quiet: u32, more: u32) -> u32 {
     let now = quiet.saturating_add(more);
     if quiet < QUIET_SYNCS && now >= QUIET_SYNCS {
-        core.log.slow_down();
-        core.wake.compaction.ring();
+        engine.log.slow_down();
+        engine.wake.compaction.ring();
     }
     now
 }
 
-impl Core {
+impl Engine {
     /// Times that background threads were woken, and how many wait for nothing but their bells.
     pub(crate) fn rest(&self) -> (u64, usize) {
         let rests = self.wake.bells().map(Bell::rest);

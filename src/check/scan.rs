@@ -13,7 +13,7 @@ use super::segments::Known;
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
 use super::unnamed::Unnamed;
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::error::{Location, Result};
 use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::record::{Invalid, Kind, Record};
@@ -129,13 +129,13 @@ impl Scan<'_, '_, '_, '_> {
             }
             first = Some(slot);
         }
-        let position = Position::new(self.known.entry.sequence, at);
+        let lsn = Lsn::new(self.known.entry.sequence, at);
         match record.header.kind {
             Kind::Put | Kind::PutBlob if first.is_none() => {
-                self.unnamed.add(self.check.hasher.hash(record.key()), position);
+                self.unnamed.add(self.check.hasher.hash(record.key()), lsn);
             }
-            Kind::Remove => self.unnamed.remove(self.check.hasher.hash(record.key()), position),
-            Kind::Clear => self.unnamed.clear(position),
+            Kind::Remove => self.unnamed.remove(self.check.hasher.hash(record.key()), lsn),
+            Kind::Clear => self.unnamed.clear(lsn),
             _ => {}
         }
         self.sink.report.log_records += 1;

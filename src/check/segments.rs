@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::kind;
 use super::sink::{Input, Sink};
 use super::state::State;
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::{Location, Result};
 use crate::layout::segment_path;
@@ -48,9 +48,9 @@ impl Known {
     }
 
     /// The position up to which parts of it could not be read.
-    pub(super) fn damaged_to(&self) -> Option<Position> {
+    pub(super) fn damaged_to(&self) -> Option<Lsn> {
         let end = self.damaged_end.min(u32::MAX.into());
-        (end > 0).then(|| Position::new(self.entry.sequence, end))
+        (end > 0).then(|| Lsn::new(self.entry.sequence, end))
     }
 }
 

@@ -20,8 +20,8 @@ use super::segments::{Known, Segments};
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
 use super::walk::{Walk, Walked};
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::checksum::KeyHasher;
 use crate::error::{IoContext, Location, Result};
 use crate::log::reader::{PreadSource, RecordSource, key_at};
@@ -42,7 +42,7 @@ const KEY_SHOWN: usize = 40;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Put {
     hash: u64,
-    position: Position,
+    lsn: Lsn,
 }
 
 /// Collects puts that no slot names.
@@ -51,7 +51,7 @@ pub(super) struct Unnamed {
     limit: usize,
     puts: Vec<Put>,
     /// The last clear-record that was seen.
-    cleared: Position,
+    cleared: Lsn,
     /// Puts that the whole log does not explain.
     left: Vec<Put>,
     /// Those beyond the bound.
@@ -67,7 +67,7 @@ impl Unnamed {
         Unnamed {
             limit: limit.max(16),
             puts: Vec::new(),
-            cleared: Position::default(),
+            cleared: Lsn::default(),
             left: Vec::new(),
             left_uncounted: 0,
             removals: Vec::new(),
@@ -76,22 +76,22 @@ impl Unnamed {
     }
 
     /// A put that no slot names.
-    pub(super) fn add(&mut self, hash: u64, position: Position) {
-        if position > self.cleared {
-            self.puts.push(Put { hash, position });
+    pub(super) fn add(&mut self, hash: u64, lsn: Lsn) {
+        if lsn > self.cleared {
+            self.puts.push(Put { hash, lsn });
         }
     }
 
     /// A clear-record.
-    pub(super) fn clear(&mut self, position: Position) {
-        self.cleared = self.cleared.max(position);
+    pub(super) fn clear(&mut self, lsn: Lsn) {
+        self.cleared = self.cleared.max(lsn);
     }
 
     /// A removal.
-    pub(super) fn remove(&mut self, hash: u64, position: Position) {
+    pub(super) fn remove(&mut self, hash: u64, lsn: Lsn) {
         self.removals_total += 1;
         if self.removals.len() < self.limit {
-            self.removals.push(Put { hash, position });
+            self.removals.push(Put { hash, lsn });
         }
     }
 
@@ -107,8 +107,8 @@ impl Unnamed {
     /// Drops what was put again later, or cleared.
     fn keep_last(&mut self) {
         let cleared = self.cleared;
-        self.puts.retain(|put| put.position > cleared);
-        self.puts.sort_unstable_by_key(|put| (put.hash, std::cmp::Reverse(put.position)));
+        self.puts.retain(|put| put.lsn > cleared);
+        self.puts.sort_unstable_by_key(|put| (put.hash, std::cmp::Reverse(put.lsn)));
         self.puts.dedup_by_key(|put| put.hash);
     }
 
@@ -128,16 +128,16 @@ impl Unnamed {
         let mut wanted = Wanted::new(std::mem::take(&mut self.puts));
         for known in segments {
             each_record(disk, known, sink, &mut |at, kind, key| {
-                let position = Position::new(known.entry.sequence, at);
+                let lsn = Lsn::new(known.entry.sequence, at);
                 match kind {
-                    Kind::Put | Kind::PutBlob | Kind::Remove => wanted.explain(hasher.hash(key), position),
-                    Kind::Clear => self.cleared = self.cleared.max(position),
+                    Kind::Put | Kind::PutBlob | Kind::Remove => wanted.explain(hasher.hash(key), lsn),
+                    Kind::Clear => self.cleared = self.cleared.max(lsn),
                     Kind::Frame | Kind::Mark => {}
                 }
             })?;
         }
         for put in wanted.left() {
-            if put.position <= self.cleared {
+            if put.lsn <= self.cleared {
                 continue;
             }
             if self.left.len() < LEFT_MAX { self.left.push(put) } else { self.left_uncounted += 1 }
@@ -155,7 +155,7 @@ impl Unnamed {
         walk: &mut Walk<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
-        if self.removals_total == 0 && self.cleared == Position::default() {
+        if self.removals_total == 0 && self.cleared == Lsn::default() {
             return Ok(());
         }
         let passes = self.removals_total.div_ceil(self.limit as u64).max(1);
@@ -168,12 +168,12 @@ impl Unnamed {
                     each_record(disk, known, sink, &mut |at, kind, key| {
                         let hash = if kind == Kind::Remove { hasher.hash(key) } else { return };
                         if hash % passes == pass {
-                            removals.push(Put { hash, position: Position::new(known.entry.sequence, at) });
+                            removals.push(Put { hash, lsn: Lsn::new(known.entry.sequence, at) });
                         }
                     })?;
                 }
             }
-            let cleared = if pass == 0 { self.cleared } else { Position::default() };
+            let cleared = if pass == 0 { self.cleared } else { Lsn::default() };
             removed_in(&removals, cleared, hasher, walk, sink)?;
         }
         Ok(())
@@ -194,12 +194,12 @@ impl Unnamed {
         }
         let marked: HashSet<Place> = walked.marked_places.iter().copied().collect();
         let hidden = segments.known.iter().filter_map(Known::damaged_to).max().unwrap_or_default();
-        self.left.sort_unstable_by_key(|put| put.position);
+        self.left.sort_unstable_by_key(|put| put.lsn);
         for put in self.left {
-            let (sequence, at) = (put.position.sequence(), put.position.offset());
+            let (sequence, at) = (put.lsn.sequence(), put.lsn.offset());
             let Some(known) = segments.known.iter().find(|known| known.entry.sequence == sequence) else { continue };
-            let is_hidden = put.position <= hidden
-                || put.position <= self.cleared
+            let is_hidden = put.lsn <= hidden
+                || put.lsn <= self.cleared
                 || walked.broken.contains(&growth.page_of(put.hash))
                 || marked.contains(&Place::new(known.entry.slot, at));
             if is_hidden {
@@ -222,7 +222,7 @@ impl Unnamed {
 /// One pass of [`Unnamed::check_removed`].
 fn removed_in(
     removals: &[Put],
-    cleared: Position,
+    cleared: Lsn,
     hasher: &KeyHasher,
     walk: &mut Walk<'_>,
     sink: &mut Sink<'_>,
@@ -237,18 +237,18 @@ fn removed_in(
     sink.muted = true;
     let walked = walk.run(sink, &mut |slot| {
         let place = slot.place();
-        let position = Position::new(sequences[place.segment() as usize], place.offset());
+        let lsn = Lsn::new(sequences[place.segment() as usize], place.offset());
         if suspects.len() >= LEFT_MAX {
             return;
         }
-        if position < cleared {
-            suspects.push((slot, Put { hash: 0, position: cleared }));
+        if lsn < cleared {
+            suspects.push((slot, Put { hash: 0, lsn: cleared }));
             return;
         }
         let from = by_page.partition_point(|&(page, _)| page < slot.owner());
         let of_page = by_page[from..].iter().take_while(|&&(page, _)| page == slot.owner());
         for &(_, removal) in of_page {
-            if position < removal.position && Tag::of(removal.hash, slot.split_base()) == slot.slot.tag() {
+            if lsn < removal.lsn && Tag::of(removal.hash, slot.split_base()) == slot.slot.tag() {
                 suspects.push((slot, removal));
             }
         }
@@ -258,12 +258,12 @@ fn removed_in(
     let index = walk.state.pages.index.path.clone();
     for (slot, change) in suspects {
         let key = walk.keys.key(slot.place())?;
-        let is_clear = change.position == cleared;
+        let is_clear = change.lsn == cleared;
         if !is_clear && key.as_ref().is_none_or(|key| hasher.hash(key) != change.hash) {
             continue;
         }
         let what = if is_clear { "all keys were removed" } else { "it was removed" };
-        let at = format!("byte {} of segment {}", change.position.offset(), change.position.sequence());
+        let at = format!("byte {} of segment {}", change.lsn.offset(), change.lsn.sequence());
         let found = format!("key {}, though {what} later (at {at}): `tophash repair` leaves it out", shown(key));
         sink.damage(kind::RECORD_REMOVED, slot.spot.location(&index), "a key that was not removed", found);
     }
@@ -300,11 +300,11 @@ impl Wanted {
         Wanted { puts, starts, shift, explained }
     }
 
-    fn explain(&mut self, hash: u64, position: Position) {
+    fn explain(&mut self, hash: u64, lsn: Lsn) {
         let range = (hash >> self.shift) as usize;
         for i in self.starts[range] as usize..self.starts[range + 1] as usize {
             let put = self.puts[i];
-            if put.hash == hash && put.position < position {
+            if put.hash == hash && put.lsn < lsn {
                 self.explained[i] = true;
             }
         }

@@ -8,7 +8,7 @@
 //!  40  hash key 128
 //!  56  serial 64: counts header writes; slot = serial mod 2
 //!  64  generation 64: counts checkpoints
-//!  72  cut position 64: the index holds exactly the records below it
+//!  72  cut LSN 64: the index holds exactly the records below it
 //!  80  log directory id 64
 //!  88  flags 64: bit 0 = closed cleanly
 //!  96  home buckets 32 | stash buckets 32
@@ -23,7 +23,7 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::checksum::{HASH_SIPHASH13, Uuid, crc32};
 use crate::error::{Error, IoContext, Location, REPAIR_HINT, Result};
 use crate::mutant::{Mutant, broken};
@@ -67,7 +67,7 @@ pub(crate) struct IndexHeader {
     pub(crate) hash_key: (u64, u64),
     pub(crate) serial: u64,
     pub(crate) generation: u64,
-    pub(crate) cut: Position,
+    pub(crate) cut: Lsn,
     pub(crate) log_dir: u64,
     pub(crate) clean: bool,
     pub(crate) geometry: Geometry,
@@ -157,7 +157,7 @@ impl IndexHeader {
             hash_key: (raw.hash_key[0], raw.hash_key[1]),
             serial: raw.serial,
             generation: raw.generation,
-            cut: Position::from_raw(raw.cut),
+            cut: Lsn::from_raw(raw.cut),
             log_dir: raw.log_dir,
             clean: raw.flags & 1 != 0,
             geometry,
@@ -238,7 +238,7 @@ mod tests {
             hash_key: (1, 2),
             serial,
             generation: 5,
-            cut: Position::new(3, 512),
+            cut: Lsn::new(3, 512),
             log_dir: 1,
             clean: true,
             geometry: Geometry { homes: 60, stash: 3 },

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::header::FIRST_META_PAGE;
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::mutant::{Mutant, broken};
@@ -44,7 +44,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct JournalHead {
     pub(crate) generation: u64,
-    pub(crate) cut: Position,
+    pub(crate) cut: Lsn,
     pub(crate) images: u64,
     pub(crate) growth: u64,
 }
@@ -99,7 +99,7 @@ fn encode_trailer(uuid: Uuid, generation: u64, images: u64, checksum: u32) -> [u
 
 fn decode_head(uuid: Uuid, block: &[u8; PAGE_BYTES]) -> Option<JournalHead> {
     let word = |i: usize| u64::from_le_bytes(block.as_chunks::<8>().0[i]);
-    let head = JournalHead { generation: word(4), cut: Position::from_raw(word(5)), images: word(6), growth: word(7) };
+    let head = JournalHead { generation: word(4), cut: Lsn::from_raw(word(5)), images: word(6), growth: word(7) };
     (encode_head(uuid, head) == *block).then_some(head)
 }
 
@@ -151,7 +151,7 @@ impl Journal {
     pub(crate) fn is_torn_head(&self) -> Result<bool> {
         let mut block = [0; PAGE_BYTES];
         read_up_to(&*self.file, &mut block, 0).context("read", &self.path)?;
-        let none = JournalHead { generation: 0, cut: Position::default(), images: 0, growth: 0 };
+        let none = JournalHead { generation: 0, cut: Lsn::default(), images: 0, growth: 0 };
         let mut expected = encode_head(self.uuid, none);
         for block in [&mut block, &mut expected] {
             // The crc, and the four words.
@@ -162,7 +162,7 @@ impl Journal {
     }
 
     /// Makes it an empty, complete journal of a generation: nothing to redo.
-    pub(crate) fn reset(&self, generation: u64, cut: Position, growth: u64) -> Result<()> {
+    pub(crate) fn reset(&self, generation: u64, cut: Lsn, growth: u64) -> Result<()> {
         self.begin(generation).finish(cut, growth)
     }
 
@@ -301,7 +301,7 @@ impl JournalWriter<'_> {
     }
 
     /// Writes trailer and head and makes all durable. The journal is complete when this returns.
-    pub(crate) fn finish(mut self, cut: Position, growth: u64) -> Result<()> {
+    pub(crate) fn finish(mut self, cut: Lsn, growth: u64) -> Result<()> {
         let (uuid, generation, images) = (self.journal.uuid, self.generation, self.images);
         let head = encode_head(uuid, JournalHead { generation, cut, images, growth });
         if !broken(Mutant::TrailerOfAnyHead) {
@@ -341,7 +341,7 @@ mod tests {
         for &number in numbers {
             writer.push(&mut image::empty(PageKind::Bucket, number)).unwrap();
         }
-        writer.finish(Position::new(1, 128), 0).unwrap();
+        writer.finish(Lsn::new(1, 128), 0).unwrap();
     }
 
     #[test]
@@ -372,7 +372,7 @@ mod tests {
         let journal = journal(dir.path());
         write(&journal, 2, &[10, 11]);
         // The next attempt at generation 2, of which only the head reached the disk.
-        let head = JournalHead { cut: Position::new(1, 256), ..journal.head().unwrap().unwrap() };
+        let head = JournalHead { cut: Lsn::new(1, 256), ..journal.head().unwrap().unwrap() };
         write_all_at(&*journal.file, &encode_head(journal.uuid, head), 0).unwrap();
         assert_eq!(journal.head().unwrap(), Some(head));
         assert!(!journal.is_complete(head).unwrap());
@@ -391,7 +391,7 @@ mod tests {
         let head = JournalHead { generation: 3, ..old };
         write_all_at(&*journal.file, &encode_head(journal.uuid, head), 0).unwrap();
         assert!(!journal.is_complete(head).unwrap());
-        journal.reset(3, Position::default(), 0).unwrap();
+        journal.reset(3, Lsn::default(), 0).unwrap();
         let head = journal.head().unwrap().unwrap();
         assert!(journal.is_complete(head).unwrap() && head.images == 0);
     }

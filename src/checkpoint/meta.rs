@@ -17,8 +17,8 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 use super::header::{FIRST_META_PAGE, IndexHeader};
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::log::blob::{BlobSnapshot, FREED_MAX};
@@ -232,7 +232,7 @@ impl Meta {
         let corrupt = |expected: String, found: String| {
             Error::corrupt("meta data", Location::page(path, FIRST_META_PAGE), expected, found)
         };
-        let last = self.segments.last().map_or(Position::default(), |last| Position::new(last.sequence, last.end));
+        let last = self.segments.last().map_or(Lsn::default(), |last| Lsn::new(last.sequence, last.end));
         if last != header.cut {
             return Err(corrupt(
                 format!("a last segment that ends at the cut, {:?}", header.cut),

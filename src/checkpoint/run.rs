@@ -19,11 +19,11 @@
 //! everything is durable. An error there poisons nothing and fails nothing: what could not be let go is known on, and a
 //! later checkpoint tries again (`Stats` counts such errors).
 
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::JournalHead;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
-use crate::engine::{CheckpointState, Core, Files};
+use crate::engine::{CheckpointState, Engine, Files};
 use crate::error::{Error, IoContext, Result};
 use crate::layout::COMPACTING;
 use crate::log::segment::Segment;
@@ -49,7 +49,7 @@ const LATE_SYNC_BYTES: u64 = 1 << 20;
 
 /// What the cut froze.
 struct Cut<'t> {
-    position: Position,
+    lsn: Lsn,
     total: u64,
     frozen: Frozen<'t>,
     meta: Meta,
@@ -109,7 +109,7 @@ impl<'t> Frozen<'t> {
     }
 }
 
-impl Core {
+impl Engine {
     /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
     pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
@@ -196,14 +196,14 @@ impl Core {
         let mut cut = self.cut(images);
         self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
         let nothing_new = cut.frozen.is_empty
-            && cut.position == state.header.cut
+            && cut.lsn == state.header.cut
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
         if nothing_new && !clean {
             return Ok(None);
         }
         if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
-            self.log.sync_to(cut.position)?;
+            self.log.sync_to(cut.lsn)?;
         }
         if broken(Mutant::FreedTooEarly) {
             self.log.free(&cut.excluded).1?;
@@ -211,7 +211,7 @@ impl Core {
         let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
         if !nothing_new {
             header.generation += 1;
-            header.cut = cut.position;
+            header.cut = cut.lsn;
             let head = self.write_journal(files, state, &mut cut, header.generation)?;
             if broken(Mutant::HeaderBeforePages) {
                 header.write(&*files.index, &files.index_path)?;
@@ -233,23 +233,23 @@ impl Core {
         let started = Instant::now();
         let timer = self.observer.time(Timed::Cut);
         let all = self.table.lock_all();
-        let (position, total) = self
+        let (lsn, total) = self
             .log
             .appender
             .lock()
             .as_ref()
-            .map_or_else(|| (Position::default(), 0), |appender| (appender.position(), appender.total()));
+            .map_or_else(|| (Lsn::default(), 0), |appender| (appender.lsn(), appender.total()));
         let pages = self.table.dirty.freeze();
-        let excluded = self.log.excluded(position);
+        let excluded = self.log.excluded(lsn);
         let mut segments = Vec::new();
         let next_sequence = {
             let registry = self.log.registry.lock();
             let named = registry.segments.values().filter(|segment| !excluded.contains(&segment.sequence));
-            segments.extend(named.map(|segment| self.segment_entry(segment, position)));
+            segments.extend(named.map(|segment| self.segment_entry(segment, lsn)));
             registry.next_sequence
         };
         // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
-        debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == position.sequence()));
+        debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
         let meta = Meta {
             growth: self.table.growth(),
             records: self.table.len(),
@@ -268,10 +268,10 @@ impl Core {
         self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
         drop(structure);
         let frozen = Frozen::new(&self.table, &pages, images);
-        Cut { position, total, frozen, meta, excluded }
+        Cut { lsn, total, frozen, meta, excluded }
     }
 
-    fn segment_entry(&self, segment: &Segment, cut: Position) -> SegmentEntry {
+    fn segment_entry(&self, segment: &Segment, cut: Lsn) -> SegmentEntry {
         SegmentEntry {
             sequence: segment.sequence,
             slot: segment.slot,
@@ -315,8 +315,8 @@ impl Core {
             writer.push(bytes)?;
         }
         let (images, growth) = (writer.images(), cut.meta.growth.word());
-        writer.finish(cut.position, growth)?;
-        Ok(JournalHead { generation, cut: cut.position, images, growth })
+        writer.finish(cut.lsn, growth)?;
+        Ok(JournalHead { generation, cut: cut.lsn, images, growth })
     }
 
     /// Drops clean private pages while there are more of them than the memory limit allows.

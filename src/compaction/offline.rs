@@ -191,10 +191,10 @@ fn run(
     // A dry run changes nothing, not even what a recovery would.
     let old = options.clone().read_only(dry_run).open(path)?;
     // From here on the store is the one that is open, whatever its path leads to.
-    let disk = &old.core().log.config.disk;
+    let disk = &old.engine().log.config.disk;
     // Nobody but the owner has to get to unfinished files.
     let disk = disk.with_access(Access::default()).unwrap_or_else(|| Arc::clone(disk));
-    let path = old.core().path.clone();
+    let path = old.engine().path.clone();
     let (disk, path, options) = (&*disk, &*path, options.disk(Arc::clone(&disk)));
     if !dry_run {
         old.checkpoint()?;
@@ -207,7 +207,7 @@ fn run(
             old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
         }
     } else {
-        let header = old.core().header();
+        let header = old.engine().header();
         let build = Build { disk, path, header, options: &options };
         match build.fill(&old, damaged, &mut report, &mut work) {
             Ok(after) if after.disk_bytes < report.before.disk_bytes => {
@@ -329,12 +329,12 @@ impl Build<'_> {
         let mut after = shape(&new)?;
         while after.overflow_pages > 0 {
             // Too full after all: the next size.
-            new.core().double()?;
+            new.engine().double()?;
             after = shape(&new)?;
         }
         work.tell()?;
-        new.core().give_up_reserve();
-        let tail = new.core().log_end();
+        new.engine().give_up_reserve();
+        let tail = new.engine().log_end();
         new.close()?;
         if let Some((path, end)) = tail {
             let file = self.disk.open(&path, OpenMode::Write).context("open", &path)?;
@@ -380,7 +380,7 @@ impl Build<'_> {
 
     /// Steps 4 to 6. The old store is locked until they are done, and writes nothing any more.
     fn switch(&self, old: Store) -> Result<()> {
-        old.core().forbid_changes("it was compacted");
+        old.engine().forbid_changes("it was compacted");
         for (from, to) in [
             (journal_path(&self.directory()), journal_path(self.path)),
             (index_path(&self.directory()), index_path(self.path)),
@@ -396,7 +396,7 @@ impl Build<'_> {
 
 /// The shape of an open store that nobody changes.
 fn shape(store: &Store) -> Result<Shape> {
-    let core = store.core();
+    let engine = store.engine();
     let stats = store.stats();
     let mut shape = Shape {
         records: stats.records,
@@ -409,7 +409,7 @@ fn shape(store: &Store) -> Result<Shape> {
         disk_bytes: store.disk_bytes()?,
         ..Shape::default()
     };
-    core.table.each_slot(&mut |slot: Slot| {
+    engine.table.each_slot(&mut |slot: Slot| {
         let count = if slot.is_live() {
             &mut shape.live_slots
         } else if slot.is_empty_one() {
@@ -424,7 +424,7 @@ fn shape(store: &Store) -> Result<Shape> {
 
 /// What a compaction would leave.
 fn estimate(store: &Store, before: &Shape) -> Shape {
-    let table = &store.core().table;
+    let table = &store.engine().table;
     let grow = u64::from(table.tuning.grow_permille.clamp(1, 1000));
     let capacity = if grow > FILL_PERMILLE { before.records * grow / FILL_PERMILLE } else { before.records };
     let pages = 1u64 << table.level_for(capacity);

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::state::{Compaction, Victim};
 use crate::address::Place;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::{Error, Nature, Result};
 use crate::log::record::{Encoded, Invalid, Kind, Record};
@@ -117,7 +117,7 @@ impl Compaction {
     }
 }
 
-impl Core {
+impl Engine {
     /// Compares the log's size with its bound. A quiet store is tidied up further: half-way to no dead bytes.
     fn look_at_space(&self, quiet: bool) -> Look {
         let space = self.log.space();

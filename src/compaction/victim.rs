@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::compaction::online::Progress;
 use crate::compaction::state::Victim;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::mutant::{Mutant, broken};
@@ -36,7 +36,7 @@ const SMALL_MAX: usize = 256;
 /// So many more are put together by an open, which need not have a background thread that lives long enough.
 const SMALL_AT_OPEN: usize = SMALL_MAX + 64;
 
-impl Core {
+impl Engine {
     /// Segments with few records that may stay.
     pub(super) fn small_max(&self) -> usize {
         if self.log.is_short_of_slots() { 1 } else { SMALL_MAX }
@@ -117,7 +117,7 @@ impl Core {
         self.provide_meta_room()?;
         self.log.provide_segment(0)?;
         // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it was
-        // when it noted its position.
+        // when it noted its LSN.
         let _held = self.table.lock(0);
         self.log.seal_active();
         Ok(())

@@ -14,7 +14,7 @@
 
 use crate::address::Place;
 use crate::batch::Batch;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
 use crate::log::appender::Appended;
@@ -90,7 +90,7 @@ fn key_of(records: &Encoded, change: Change) -> &[u8] {
     records.record(change.start()).map_or(&[], |record| record.key())
 }
 
-impl Core {
+impl Engine {
     /// Applies a batch: all of it or nothing, after any crash.
     pub(crate) fn apply(&self, batch: &Batch) -> Result<()> {
         self.check_writable()?;

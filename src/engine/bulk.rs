@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use crate::address::Position;
-use crate::engine::Core;
+use crate::address::Lsn;
+use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::engine::write::with_encoded;
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::need::Step;
 use crate::observe::Timed;
 use crate::table::edit::Sought;
 
-impl Core {
+impl Engine {
     /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
     pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
         self.check_writable()?;
@@ -125,5 +125,5 @@ pub(crate) enum Clear<'a> {
     /// Somebody wants it: this is the record.
     Record(&'a mut Encoded),
     /// A record says so: where it ends, and the blobs that records behind it link.
-    Replay { end: Position, linked_later: &'a HashSet<u64> },
+    Replay { end: Lsn, linked_later: &'a HashSet<u64> },
 }

@@ -18,7 +18,7 @@ pub(crate) mod write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::background::wake::Wake;
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
@@ -42,7 +42,7 @@ use crate::tuning::{SyncPolicy, Tuning};
 
 /// The store behind the handle, shared with its background threads.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct Engine {
     pub(crate) path: PathBuf,
     pub(crate) table: Table,
     pub(crate) log: Log,
@@ -115,12 +115,12 @@ pub(crate) struct Counters {
     pub(crate) space_waits: AtomicU64,
 }
 
-impl ReadHash for Core {
+impl ReadHash for Engine {
     fn hash_of(&self, slot: Slot) -> std::result::Result<Option<u64>, Fault> {
         let place = slot.place();
         let Some(pinned) = self.log.pin(place) else { return Ok(None) };
         let record = Record::at(&pinned, place.offset());
-        let whole = record.ok().filter(|record| record.check(pinned.cookie(), place.offset()).is_ok());
+        let whole = record.ok().filter(|record| record.check(pinned.salt(), place.offset()).is_ok());
         Ok(whole.map(|record| self.hasher.hash(record.key())))
     }
 
@@ -129,7 +129,7 @@ impl ReadHash for Core {
     }
 }
 
-impl Core {
+impl Engine {
     /// Refuses changes where they are not allowed.
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
@@ -421,7 +421,7 @@ impl Core {
 
     /// What follows an append: wakes whoever has to do something now. No lock is held.
     #[inline]
-    pub(crate) fn after_append(&self, end: Position, total: u64, running_low: bool) -> Result<()> {
+    pub(crate) fn after_append(&self, end: Lsn, total: u64, running_low: bool) -> Result<()> {
         self.wake.appended();
         if running_low && self.tuning.background {
             self.wake.segment.ring();
@@ -437,11 +437,11 @@ impl Core {
         if self.sync == SyncPolicy::Always { self.sync_to(end) } else { Ok(()) }
     }
 
-    /// Returns when everything below the position is durable; poisons the store if that fails.
-    pub(crate) fn sync_to(&self, position: Position) -> Result<()> {
+    /// Returns when everything below the LSN is durable; poisons the store if that fails.
+    pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
         self.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
-        self.log.sync_to(position).inspect_err(|error| self.poison_if_unknown(error))
+        self.log.sync_to(lsn).inspect_err(|error| self.poison_if_unknown(error))
     }
 
     /// Log bytes from one checkpoint to the next.
@@ -460,7 +460,7 @@ impl Core {
     /// The active segment's file, and where its records end.
     pub(crate) fn log_end(&self) -> Option<(PathBuf, u64)> {
         let appender = self.log.appender.lock();
-        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.position().offset()))
+        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.lsn().offset()))
     }
 
     /// From now on every change is refused.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::address::Place;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::error::{Error, Fault, Location};
 use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
@@ -54,7 +54,7 @@ pub(crate) enum Fetched<'s> {
     Gone(Hit<'s>),
 }
 
-impl Core {
+impl Engine {
     /// Decides whether a slot is the key's: pins its segment, looks at the slot again, compares the key, and
     /// checks the record. If it is the key's, `hit` is set.
     #[inline(always)]
@@ -72,7 +72,7 @@ impl Core {
         let is_key = record.key() == key;
         if self.verify_reads || !is_key {
             // A rotten key must not read as "absent", so another key's record is checked as well.
-            record.check(pinned.cookie(), place.offset()).map_err(invalid)?;
+            record.check(pinned.salt(), place.offset()).map_err(invalid)?;
         }
         if !is_key {
             return Ok(Probe::Other);

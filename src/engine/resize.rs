@@ -1,12 +1,12 @@
 //! The size of the table: room reserved, doubled, or given up.
 
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 
 /// Pages divided or merged between two looks at the world.
 const PAGES: usize = 64;
 
-impl Core {
+impl Engine {
     /// Makes room for more entries, and keeps it.
     pub(crate) fn reserve(&self, additional: u64) -> Result<()> {
         let (wanted, limit) = (self.table.len().saturating_add(additional), self.table.records_max());

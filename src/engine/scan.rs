@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
 use crate::log::record::{Invalid, Kind, Record};
@@ -105,7 +105,7 @@ fn with_key(error: Error, key: &[u8]) -> Error {
     Error::Corrupt { what, location, expected, found }
 }
 
-impl Core {
+impl Engine {
     /// The page that a cursor points into. An error that is no damage concerns every page.
     pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
         self.check_readable()?;
@@ -253,14 +253,14 @@ impl Range {
 
 /// Goes through the whole store.
 pub(crate) struct Scan<'s> {
-    core: &'s Core,
+    engine: &'s Engine,
     page: Option<PageScan<'s>>,
     next: Option<u64>,
 }
 
 impl<'s> Scan<'s> {
-    pub(crate) fn new(core: &'s Core) -> Self {
-        Scan { core, page: None, next: Some(0) }
+    pub(crate) fn new(engine: &'s Engine) -> Self {
+        Scan { engine, page: None, next: Some(0) }
     }
 
     fn next_scanned(&mut self) -> Option<Result<Scanned<'s>>> {
@@ -273,7 +273,7 @@ impl<'s> Scan<'s> {
                     return Some(Ok(entry));
                 }
             }
-            match self.core.scan_page(self.next?) {
+            match self.engine.scan_page(self.next?) {
                 Ok(page) => {
                     self.next = page.next;
                     self.page = Some(page);
@@ -296,7 +296,7 @@ impl<'s> Scan<'s> {
     /// The next entry.
     pub(crate) fn next_entry(&mut self) -> Option<Result<Entry<'s>>> {
         loop {
-            match self.next_scanned()?.and_then(|scanned| self.core.entry(scanned)) {
+            match self.next_scanned()?.and_then(|scanned| self.engine.entry(scanned)) {
                 Ok(Some(entry)) => return Some(Ok(entry)),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),

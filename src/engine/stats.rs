@@ -1,13 +1,13 @@
 //! Collecting [`Stats`].
 
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 use crate::log::appender::Appender;
 use crate::stats::{CheckpointStats, CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
 
-impl Core {
+impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
@@ -87,7 +87,7 @@ impl Core {
             freed_blob_bytes: freed.1,
             pinned_segments: log.held_segments().0,
             held_bytes: log.held_bytes(),
-            position: log.appender.lock().as_ref().map_or(0, |appender: &Appender| appender.position().raw()),
+            position: log.appender.lock().as_ref().map_or(0, |appender: &Appender| appender.lsn().raw()),
             durable_position: log.commit.durable().raw(),
             file_bytes: log.prepared_bytes(),
             ..LogStats::default()

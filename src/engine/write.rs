@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::address::Place;
-use crate::engine::Core;
+use crate::engine::Engine;
 use crate::engine::read::{Fetched, Hit};
 use crate::error::{Error, Location, Result};
 use crate::log::appender::Appended;
@@ -101,7 +101,7 @@ pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
 /// Pages that an insert evacuates for a long chain at first, times two.
 const EVACUATED: usize = 4;
 
-impl Core {
+impl Engine {
     /// Changes a key if it is as expected.
     #[inline]
     pub(crate) fn change<'s>(

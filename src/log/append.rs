@@ -18,8 +18,8 @@ use super::frame::write_below_mapping;
 use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::error::{Error, IoContext};
 use crate::mutant::{Mutant, broken};
 use crate::need::{Again, Need, Step};
@@ -88,7 +88,7 @@ impl Log {
         if claim > appender.marked {
             let too_much = appender.writer.position() + bytes;
             let claimed = match broken(Mutant::MarkClaimsTooMuch) {
-                true => Position::new(appender.segment.sequence, too_much),
+                true => Lsn::new(appender.segment.sequence, too_much),
                 false => claim,
             };
             let mark = encode_mark(claimed, appender.segment.salt, appender.writer.position());
@@ -120,7 +120,7 @@ impl Log {
         appender.total += entry.len();
         Appended {
             place: Place::new(appender.segment.slot, offset),
-            end: appender.position(),
+            end: appender.lsn(),
             total: appender.total,
             running_low: self.prepared_count() < appender.segments_ahead(),
         }
@@ -184,7 +184,7 @@ impl Log {
 
     /// Makes a prepared segment the first active one after opening. `predecessor` names the segment before
     /// and its end; everything below `claim` is durable.
-    pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), claim: Position) {
+    pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), claim: Lsn) {
         let Prepared { segment, writer, .. } = next;
         let mut appender = Appender::new(Arc::clone(&segment), writer, claim);
         appender.write_header(self.config.uuid, predecessor.0, predecessor.1, claim);

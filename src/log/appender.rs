@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
-use crate::address::{Place, Position};
+use crate::address::{Lsn, Place};
 use crate::checksum::Uuid;
 use crate::sync::Instant;
 use crate::sys::{LogMap, LogWriter};
@@ -15,7 +15,7 @@ pub(crate) struct Appender {
     pub(crate) segment: Arc<Segment>,
     pub(super) writer: LogWriter,
     /// The claim of the last mark or segment header.
-    pub(super) marked: Position,
+    pub(super) marked: Lsn,
     /// Bytes appended since the store was opened.
     pub(super) total: u64,
     /// When the segment became the active one.
@@ -32,8 +32,8 @@ const HURRY_BYTES_PER_SECOND: f64 = 64e6;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Appended {
     pub(crate) place: Place,
-    /// The first position after it.
-    pub(crate) end: Position,
+    /// The first LSN after it.
+    pub(crate) end: Lsn,
     /// Bytes appended since the store was opened.
     pub(crate) total: u64,
     /// The next segment should be prepared.
@@ -42,20 +42,20 @@ pub(crate) struct Appended {
 
 impl Appender {
     /// Goes on in the next segment. The rate at which this one was filled says how many are prepared ahead.
-    pub(super) fn go_on_in(&mut self, segment: Arc<Segment>, writer: LogWriter, marked: Position) {
+    pub(super) fn go_on_in(&mut self, segment: Arc<Segment>, writer: LogWriter, marked: Lsn) {
         let (total, taken) = (self.total, self.since.elapsed());
         let rate = self.writer.position() as f64 / taken.as_secs_f64();
         let hurried = taken < HURRY || rate > HURRY_BYTES_PER_SECOND;
         *self = Appender { total, hurried, ..Appender::new(segment, writer, marked) };
     }
 
-    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Position) -> Self {
+    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Lsn) -> Self {
         Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
     }
 
-    /// The position of the next record.
-    pub(crate) fn position(&self) -> Position {
-        Position::new(self.segment.sequence, self.writer.position())
+    /// The LSN of the next record.
+    pub(crate) fn lsn(&self) -> Lsn {
+        Lsn::new(self.segment.sequence, self.writer.position())
     }
 
     /// Bytes appended since the store was opened.
@@ -90,7 +90,7 @@ impl Appender {
 }
 
 impl Appender {
-    pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, claim: Position) {
+    pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, claim: Lsn) {
         debug_assert_eq!(self.writer.position(), 0);
         let header = SegmentHeader {
             uuid,

@@ -1,7 +1,7 @@
 //! Group commit: one fdatasync for all who wait.
 //!
-//! Whoever needs a position durable and finds nobody syncing becomes the leader: it notes where the log ends,
-//! syncs every segment with unsynced records in order, and wakes all whose position that covered. The others
+//! Whoever needs an LSN durable and finds nobody syncing becomes the leader: it notes where the log ends,
+//! syncs every segment with unsynced records in order, and wakes all whose LSN that covered. The others
 //! wait. A leader that had company in the last round waits for it to arrive again, for half as long as a sync
 //! takes at most, because a sync that starts without the others makes them wait for two: with eight writers, four
 //! would always wait for the other four.
@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::error::Error;
 use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};
 
@@ -19,7 +19,7 @@ const GATHER_MAX: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
 pub(crate) struct Commit {
-    /// Everything below this position is durable.
+    /// Everything below this LSN is durable.
     durable: AtomicU64,
     leader: Mutex<Leader>,
     done: Condvar,
@@ -52,10 +52,10 @@ impl Commit {
         }
     }
 
-    /// Everything below this position is durable.
+    /// Everything below this LSN is durable.
     #[inline]
-    pub(crate) fn durable(&self) -> Position {
-        Position::from_raw(self.durable.load(Ordering::Acquire))
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn::from_raw(self.durable.load(Ordering::Acquire))
     }
 
     /// Rounds of syncing, and calls that waited for one.
@@ -64,8 +64,8 @@ impl Commit {
     }
 
     /// Notes what recovery found or made durable.
-    pub(crate) fn set_durable(&self, position: Position) {
-        self.durable.fetch_max(position.raw(), Ordering::AcqRel);
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
+        self.durable.fetch_max(lsn.raw(), Ordering::AcqRel);
     }
 }
 
@@ -87,17 +87,17 @@ impl Drop for Abandoned<'_> {
 }
 
 impl Commit {
-    /// Returns when everything below `target` is durable. `round` syncs all that is not, and returns the position up to
+    /// Returns when everything below `target` is durable. `round` syncs all that is not, and returns the LSN up to
     /// which it did.
     ///
     /// # Errors
-    /// `Io` if a sync failed, for every caller whose position it should have covered. What is on disk is then
+    /// `Io` if a sync failed, for every caller whose LSN it should have covered. What is on disk is then
     /// unknown: the caller poisons the store.
     pub(super) fn sync_to(
         &self,
-        target: Position,
+        target: Lsn,
         dir: &Path,
-        round: impl FnOnce() -> Result<Position, (PathBuf, io::Error)>,
+        round: impl FnOnce() -> Result<Lsn, (PathBuf, io::Error)>,
     ) -> Result<(), Error> {
         if self.durable() >= target {
             return Ok(());

@@ -35,7 +35,7 @@ pub(crate) fn map_segment(
         // hole among its records takes a block.
         file.allocate(0, len).context("allocate blocks of", path)?;
     }
-    let map = file.map_log(len as usize, end, writable).context("map", path)?.with_cookie(salt);
+    let map = file.map_log(len as usize, end, writable).context("map", path)?.with_salt(salt);
     Ok((map, len, file))
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::record::{CRC_BYTES, HEADER_BYTES_MAX, Header, Invalid, KEY_BYTES_MAX, MARK_BYTES, Record, highest_mark};
 use super::segment::SEGMENT_HEADER_BYTES;
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::sys::{DiskFile, LogMap, PAGE_BYTES, read_around, read_up_to};
 
 /// Bytes that are read at a time.
@@ -27,7 +27,7 @@ pub(crate) trait RecordSource {
     fn record(&mut self, at: u64, limit: u64, salt: u64) -> Result<Record<'_>, Invalid>;
     /// What lies behind an offset, a multiple of eight: the highest claim of a valid sync mark, and the number
     /// of bytes up to the last one that is not zero.
-    fn behind(&mut self, from: u64, salt: u64) -> (Option<Position>, u64);
+    fn behind(&mut self, from: u64, salt: u64) -> (Option<Lsn>, u64);
     /// The first block that could not be read, if any.
     fn failure(&mut self) -> Option<(u64, io::Error)>;
 }
@@ -50,7 +50,7 @@ impl RecordSource for MappedSource {
         Ok(record)
     }
 
-    fn behind(&mut self, from: u64, salt: u64) -> (Option<Position>, u64) {
+    fn behind(&mut self, from: u64, salt: u64) -> (Option<Lsn>, u64) {
         let bytes = self.0.read(from, self.0.len().saturating_sub(from)).unwrap_or(&[]);
         (highest_mark(bytes, salt, from), written(bytes))
     }
@@ -92,7 +92,7 @@ impl PreadSource {
     }
 
     /// True if the records of a segment whose header says nothing speak of themselves as durable: a sync mark
-    /// among them claims a position in this very segment. Checksums cannot be checked without the header's salt,
+    /// among them claims an LSN in this very segment. Checksums cannot be checked without the header's salt,
     /// so a mark counts only where the lengths of all records before it lead to it.
     pub(crate) fn claims_itself(&mut self, sequence: u32) -> bool {
         /// Further than a store without a sync mark gets; a bound for what may be an old segment's records.
@@ -106,7 +106,7 @@ impl PreadSource {
                 }
                 continue;
             };
-            let own = |claim: &Position| claim.sequence() == sequence && claim.offset() <= at;
+            let own = |claim: &Lsn| claim.sequence() == sequence && claim.offset() <= at;
             if record.mark().as_ref().is_some_and(own) {
                 return true;
             }
@@ -180,7 +180,7 @@ impl RecordSource for PreadSource {
         Record::clipped(header, self.bytes(at, header.value_start())).ok_or(Invalid::Beyond)
     }
 
-    fn behind(&mut self, from: u64, salt: u64) -> (Option<Position>, u64) {
+    fn behind(&mut self, from: u64, salt: u64) -> (Option<Lsn>, u64) {
         let step = WINDOW_BYTES - 2 * PAGE_BYTES;
         let (mut at, mut claim, mut end) = (from, None, 0);
         while at < self.len {
@@ -267,7 +267,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut bytes = vec![0; 2 * WINDOW_BYTES];
         let at = WINDOW_BYTES - 2 * PAGE_BYTES + 64 - 16;
-        let claim = Position::new(3, 4096);
+        let claim = Lsn::new(3, 4096);
         bytes[at..at + MARK_BYTES].copy_from_slice(&encode_mark(claim, 9, at as u64));
         let mut pread = PreadSource::new(file(&dir, &bytes), bytes.len() as u64);
         for from in [0, 8, 40, 48, 56, 64, 72] {

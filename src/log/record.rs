@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::checksum::{crc32, place_mask};
 use crate::error::{Error, Result};
 use crate::sys::LogMap;
@@ -56,7 +56,7 @@ pub(crate) enum Kind {
     Clear = 3,
     /// The next records count as one: number of records, bytes.
     Frame = 4,
-    /// Everything below a position was durable when this was written.
+    /// Everything below an LSN was durable when this was written.
     Mark = 5,
     /// Key, and the link to a value in a blob file.
     PutBlob = 6,
@@ -225,10 +225,10 @@ impl<'a> Record<'a> {
         (self.header.kind == Kind::Frame).then(|| self.words())?
     }
 
-    /// The position below which a mark declares everything durable.
-    pub(crate) fn mark(&self) -> Option<Position> {
+    /// The LSN below which a mark declares everything durable.
+    pub(crate) fn mark(&self) -> Option<Lsn> {
         let (magic, claim) = (self.header.kind == Kind::Mark).then(|| self.words())??;
-        (magic == MARK_MAGIC).then_some(Position::from_raw(claim))
+        (magic == MARK_MAGIC).then_some(Lsn::from_raw(claim))
     }
 }
 
@@ -411,7 +411,7 @@ impl Entry<'_> {
 }
 
 /// The bytes of a sync mark at a place.
-pub(crate) fn encode_mark(claim: Position, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
+pub(crate) fn encode_mark(claim: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
     bytes[4] = Kind::Mark as u8;
     bytes[6] = 16;
@@ -424,7 +424,7 @@ pub(crate) fn encode_mark(claim: Position, salt: u64, offset: u64) -> [u8; MARK_
 
 /// Searches bytes for valid sync marks, wherever records begin, and returns the highest claim. `offset` is the
 /// place of `bytes[0]` in the segment, a multiple of [`ALIGN`].
-pub(crate) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Position> {
+pub(crate) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Lsn> {
     let magic = MARK_MAGIC.to_le_bytes();
     let words = bytes.as_chunks::<8>().0;
     let candidates = words.iter().enumerate().filter(|&(_, word)| *word == magic);
@@ -519,9 +519,9 @@ mod tests {
     fn marks_are_found_among_other_bytes() {
         let mut bytes = one(Kind::Put, b"key", b"value", 3, 128);
         let at = 128 + bytes.len() as u64;
-        bytes.extend(encode_mark(Position::new(2, 4096), 3, at));
+        bytes.extend(encode_mark(Lsn::new(2, 4096), 3, at));
         bytes.extend([0xee; 40]);
-        assert_eq!(highest_mark(&bytes, 3, 128), Some(Position::new(2, 4096)));
+        assert_eq!(highest_mark(&bytes, 3, 128), Some(Lsn::new(2, 4096)));
         assert_eq!(highest_mark(&bytes, 4, 128), None);
         assert_eq!(highest_mark(&bytes, 3, 136), None);
     }

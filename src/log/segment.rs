@@ -8,7 +8,7 @@
 //!  40  salt 64
 //!  48  predecessor's sequence 64
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
-//!  64  claim 64: everything below this position was durable when the header was written
+//!  64  claim 64: everything below this LSN was durable when the header was written
 //!  72  slot 32: the segment slot that places name
 //!  76  flags 32: bit 0 is reserved; bit 1 = the file was prepared for bulk writing, so that small syncs of it are
 //!      slow
@@ -22,8 +22,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::checksum::{Uuid, crc32};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::DiskFile;
@@ -48,7 +48,7 @@ pub(crate) struct SegmentHeader {
     /// Where the segment before ends.
     pub(crate) predecessor_end: u64,
     /// Everything below was durable.
-    pub(crate) claim: Position,
+    pub(crate) claim: Lsn,
     pub(crate) slot: u32,
     /// The file was prepared for bulk writing.
     pub(crate) bulk: bool,
@@ -125,7 +125,7 @@ impl SegmentHeader {
         let version = words[1] == 0 || words[1] as u32 == SEGMENT_VERSION;
         let earlier = words[6] < sequence.into()
             && words[7] <= Place::SEGMENT_BYTES_MAX
-            && Position::from_raw(words[8]).sequence() < sequence
+            && Lsn::from_raw(words[8]).sequence() < sequence
             && (words[7] | words[8]).is_multiple_of(8);
         let slot = (words[9] as u32 as usize) < Place::SEGMENTS && words[9] >> 32 <= u64::from(FLAGS);
         let rest = words[10..].iter().all(|&word| word == 0);
@@ -163,7 +163,7 @@ impl SegmentHeader {
             salt: word(40),
             predecessor,
             predecessor_end: word(56),
-            claim: Position::from_raw(word(64)),
+            claim: Lsn::from_raw(word(64)),
             slot: word(72) as u32,
             bulk: word(72) >> 32 & 2 != 0,
         })
@@ -187,7 +187,7 @@ pub(crate) struct Segment {
     pub(crate) removals: AtomicU64,
     /// Their bytes. After an open an estimate: the checkpoint knows only their number.
     pub(crate) removal_bytes: AtomicU64,
-    /// The log's position when the last slot that pointed here was cleared; 0 before.
+    /// The log's LSN when the last slot that pointed here was cleared; 0 before.
     evacuated: AtomicU64,
     /// A record cannot be read: the segment is kept as it is.
     damaged: AtomicBool,
@@ -258,8 +258,8 @@ impl Segment {
         self.removal_bytes.store(removals.saturating_mul(BYTES).min(dead), Ordering::Relaxed);
     }
 
-    /// No slot points to it any more, as of a position of the log.
-    pub(crate) fn set_evacuated(&self, at: Position) {
+    /// No slot points to it any more, as of an LSN of the log.
+    pub(crate) fn set_evacuated(&self, at: Lsn) {
         self.evacuated.store(at.raw().max(1), Ordering::Release);
     }
 
@@ -268,7 +268,7 @@ impl Segment {
     }
 
     /// True if a checkpoint with this cut need not name the segment.
-    pub(crate) fn evacuated_before(&self, cut: Position) -> bool {
+    pub(crate) fn evacuated_before(&self, cut: Lsn) -> bool {
         let at = self.evacuated.load(Ordering::Acquire);
         at != 0 && at <= cut.raw()
     }
@@ -313,7 +313,7 @@ mod tests {
             salt: 0x1234_5678_9abc_def0,
             predecessor: 11,
             predecessor_end: 4096,
-            claim: Position::new(11, 4000),
+            claim: Lsn::new(11, 4000),
             slot: 5,
             bulk: true,
         };

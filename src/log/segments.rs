@@ -23,8 +23,8 @@ use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::layout::segment_path;
@@ -153,8 +153,8 @@ impl Log {
         self.dead[slot as usize].store(bytes, Ordering::Relaxed);
     }
 
-    /// Everything up to a position was removed: every record before it is dead. The caller holds all stripes.
-    pub(crate) fn all_dead(&self, until: Position) {
+    /// Everything up to an LSN was removed: every record before it is dead. The caller holds all stripes.
+    pub(crate) fn all_dead(&self, until: Lsn) {
         for segment in self.segments() {
             match segment.sequence.cmp(&until.sequence()) {
                 std::cmp::Ordering::Less => self.set_dead(segment.slot, self.record_bytes(&segment)),
@@ -190,7 +190,7 @@ impl Log {
     /// The record at a place, checked, in a pinned mapping.
     pub(crate) fn record<'p>(&self, pinned: &'p Pinned<'_>, place: Place) -> Result<Record<'p>> {
         let record = Record::at(pinned, place.offset()).map_err(|why| self.invalid_record(place, why))?;
-        record.check(pinned.cookie(), place.offset()).map_err(|why| self.invalid_record(place, why))?;
+        record.check(pinned.salt(), place.offset()).map_err(|why| self.invalid_record(place, why))?;
         Ok(record)
     }
 
@@ -420,7 +420,7 @@ impl Log {
         let mut created = false;
         match make(salt, &path, &mut created) {
             Ok(Made { file, map, bulk }) => {
-                let writer = LogWriter::new(map.with_cookie(salt));
+                let writer = LogWriter::new(map.with_salt(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
                 self.set_dead(slot, 0);
                 observe::mapped(&path, 0, bytes);
@@ -540,7 +540,7 @@ impl Log {
     }
 
     /// Where the next record will stand.
-    pub(crate) fn tail(&self) -> Position {
-        self.appender.lock().as_ref().map_or(Position::default(), Appender::position)
+    pub(crate) fn tail(&self) -> Lsn {
+        self.appender.lock().as_ref().map_or(Lsn::default(), Appender::lsn)
     }
 }

@@ -3,8 +3,8 @@
 //! **The life of a segment** after it was sealed:
 //!
 //! 1. *Evacuated*: a scan has found, under the stripes of its keys, that no slot points to it any more; live
-//!    records were appended again at the log's head. The position of the head at that moment is noted.
-//! 2. *Excluded*: a checkpoint whose cut lies at or behind that position does not name it any more.
+//!    records were appended again at the log's head. The LSN of the head at that moment is noted.
+//! 2. *Excluded*: a checkpoint whose cut lies at or behind that LSN does not name it any more.
 //! 3. *Freed*: when that checkpoint is durable, the file is unlinked (fsync of the directory), and the mapping is
 //!    taken out of the pin table; the oldest first, so that a remove-record never goes before the record that it
 //!    removes. *Crash before:* recovery finds a file that neither the checkpoint nor the chain behind the cut names,
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::error::{Error, IoContext, Result};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
@@ -93,7 +93,7 @@ impl Log {
     }
 
     /// Segments that a checkpoint with this cut need not name any more.
-    pub(crate) fn excluded(&self, cut: Position) -> Vec<u32> {
+    pub(crate) fn excluded(&self, cut: Lsn) -> Vec<u32> {
         let registry = self.registry.lock();
         let excluded = registry.segments.values().filter(|segment| segment.evacuated_before(cut));
         excluded.map(|segment| segment.sequence).collect()
@@ -154,8 +154,7 @@ impl Log {
     ///
     /// Not before it holds a record: until then it cannot be ended, and nothing is lost by its size.
     pub(crate) fn is_ill_fitting(&self) -> bool {
-        let active =
-            self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.position().offset()));
+        let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.lsn().offset()));
         let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
         capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }

@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use super::segments::Log;
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::error::Result;
 use crate::mutant::{Mutant, broken};
 
 impl Log {
-    /// Bytes behind the last position that is known to be durable; more than there are if that is in another segment.
+    /// Bytes behind the last LSN that is known to be durable; more than there are if that is in another segment.
     pub(crate) fn unsynced_bytes(&self) -> u64 {
         self.tail().raw().saturating_sub(self.commit.durable().raw())
     }
@@ -17,14 +17,14 @@ impl Log {
     /// Returns when everything below `target` is durable.
     ///
     /// # Errors
-    /// `Io` if a sync failed, for every caller whose position it should have covered. What is on disk is then
+    /// `Io` if a sync failed, for every caller whose LSN it should have covered. What is on disk is then
     /// unknown: the caller poisons the store.
-    pub(crate) fn sync_to(&self, target: Position) -> Result<()> {
+    pub(crate) fn sync_to(&self, target: Lsn) -> Result<()> {
         self.commit.sync_to(target, self.dir(), || self.sync_round())
     }
 
-    /// Syncs all segments with unsynced records, in order; returns the position that is durable now.
-    fn sync_round(&self) -> std::result::Result<Position, (PathBuf, io::Error)> {
+    /// Syncs all segments with unsynced records, in order; returns the LSN that is durable now.
+    fn sync_round(&self) -> std::result::Result<Lsn, (PathBuf, io::Error)> {
         let end = self.tail();
         let from = self.commit.durable().sequence();
         let unsynced: Vec<_> =

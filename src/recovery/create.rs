@@ -13,7 +13,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::checkpoint::header::{self, FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::{self, Journal};
 use crate::checkpoint::meta::{META_PAGES, Meta};
@@ -117,7 +117,7 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
         hash_key,
         serial: 0,
         generation: origin.map_or(FIRST_GENERATION, |origin| origin.generation),
-        cut: Position::default(),
+        cut: Lsn::default(),
         log_dir: origin.map_or(1, |origin| origin.log_dir),
         clean: true,
         geometry,

@@ -26,7 +26,7 @@ use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
 use crate::compaction::state::Compaction;
-use crate::engine::{CheckpointState, Core, Counters, Files};
+use crate::engine::{CheckpointState, Counters, Engine, Files};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{index_path, journal_path, lock_path, log_path};
 use crate::log::segments::{Log, LogConfig};
@@ -48,20 +48,20 @@ pub(super) const PAGE: u64 = PAGE_BYTES as u64;
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// Opens or creates the store at a path.
-pub(crate) fn open(path: &Path, options: &Options) -> Result<Core> {
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Engine> {
     let started = Instant::now();
     let (path, options) = &at_home(path, options)?;
     let disk = &*options.disk;
     let mut opening = Opening::begin(path, options)?;
     let (header, journal_redone) = opening.header_and_journal()?;
     let other_invalid = opening.other_invalid && !journal_redone;
-    let core = opening.build(header)?;
+    let engine = opening.build(header)?;
     let mut recovery = RecoveryStats { journal_redone, ..RecoveryStats::default() };
-    core.recover(disk, header, other_invalid, &mut recovery)?;
+    engine.recover(disk, header, other_invalid, &mut recovery)?;
     recovery.open_nanos = started.elapsed().as_nanos() as u64;
     observe::opened(path, &recovery);
-    let _ = core.recovery.set(recovery);
-    Ok(core)
+    let _ = engine.recovery.set(recovery);
+    Ok(engine)
 }
 
 /// Makes the store's directory if need be and holds on to it: from here on its path is only a name for messages, which
@@ -289,7 +289,7 @@ impl<'o> Opening<'o> {
     }
 
     /// Step 3, without the log's tail: the table and the log as the checkpoint knows them.
-    fn build(&mut self, header: IndexHeader) -> Result<Core> {
+    fn build(&mut self, header: IndexHeader) -> Result<Engine> {
         let options = self.options;
         let meta = self.read_meta(&header)?;
         let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
@@ -341,7 +341,7 @@ impl<'o> Opening<'o> {
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };
         let files = writable.then(|| self.files(journal));
-        Ok(Core {
+        Ok(Engine {
             path: self.path.to_path_buf(),
             table,
             log,

@@ -19,10 +19,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::create::{JOURNAL_PAGES, remove_garbage};
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::meta::{Meta, SegmentEntry};
-use crate::engine::{CheckpointState, Core};
+use crate::engine::{CheckpointState, Engine};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{parse_segment_name, segment_path};
 use crate::log::appender::Appender;
@@ -39,7 +39,7 @@ use crate::tuning::SyncPolicy;
 /// The page size as files count.
 const PAGE: u64 = PAGE_BYTES as u64;
 
-impl Core {
+impl Engine {
     /// Steps 4 to 8. `other_invalid`: the header's other slot cannot be read.
     pub(super) fn recover(
         &self,
@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// Segments before the cut's: sealed, as the checkpoint says.
-    fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Position) -> Result<()> {
+    fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Lsn) -> Result<()> {
         for entry in known.iter().filter(|entry| entry.sequence != cut.sequence()) {
             let path = segment_path(self.log.dir(), entry.sequence);
             let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
@@ -223,7 +223,7 @@ impl Core {
 
     /// Seal, second part: what was read must be on the disk, not in the page cache only. The unused rest of
     /// the last segment is given back.
-    fn rewrite_tail(&self, disk: &dyn Disk, tail: &Tail, cut: Position) -> Result<()> {
+    fn rewrite_tail(&self, disk: &dyn Disk, tail: &Tail, cut: Lsn) -> Result<()> {
         let from = tail.claim.max(cut).min(tail.end);
         let last = tail.segments.last().map(|segment| segment.sequence);
         for segment in tail.segments.iter().filter(|segment| segment.sequence >= from.sequence()) {
@@ -250,8 +250,8 @@ impl Core {
 
     /// Seal, third part: a fresh segment that names its predecessor and its end. An empty last segment is
     /// replaced by it, so that a crash loop does not eat the disk; what is durable ends with its predecessor then, for
-    /// nobody may be told of a position in a file that is gone.
-    fn fresh_segment(&self, tail: &Tail, cut: Position) -> Result<()> {
+    /// nobody may be told of an LSN in a file that is gone.
+    fn fresh_segment(&self, tail: &Tail, cut: Lsn) -> Result<()> {
         let mut predecessor = (tail.end.sequence(), tail.end.offset());
         if let Some(last) = tail.segments.last() {
             let known = self.checkpoint.lock().opened.segments.iter().any(|entry| entry.sequence == last.sequence);
@@ -262,7 +262,7 @@ impl Core {
         }
         let start = |sequence| if sequence == cut.sequence() { cut.offset() } else { 0 };
         let bytes = tail.segments.iter().map(|segment| segment.end.saturating_sub(start(segment.sequence))).sum();
-        let durable = Position::new(predecessor.0, predecessor.1);
+        let durable = Lsn::new(predecessor.0, predecessor.1);
         self.log.commit.set_durable(durable);
         self.log.provide_after_recovery(bytes)?;
         if let Some(next) = self.log.take_prepared(0) {

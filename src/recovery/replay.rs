@@ -15,8 +15,8 @@
 
 use std::collections::HashSet;
 
-use crate::address::Position;
-use crate::engine::Core;
+use crate::address::Lsn;
+use crate::engine::Engine;
 use crate::engine::bulk::Clear;
 use crate::engine::read::Hit;
 use crate::error::{Error, Location, Result};
@@ -50,9 +50,9 @@ fn part_of(hash: u64, parts: usize) -> usize {
     ((u64::from((hash as u32).reverse_bits()) * parts as u64) >> 32) as usize
 }
 
-impl Core {
+impl Engine {
     /// Replays a tail. Returns the number of log bytes that it covers.
-    pub(crate) fn replay(&self, tail: &Tail, cut: Position) -> Result<u64> {
+    pub(crate) fn replay(&self, tail: &Tail, cut: Lsn) -> Result<u64> {
         // Waiting for a checkpoint would be waiting for ourselves.
         self.recovering.store(true, Ordering::Relaxed);
         let lift = self.table.dirty.lift_limit();
@@ -192,7 +192,7 @@ impl Core {
     fn replay_clear(&self, tail: &Tail, op: &TailOp, linked_later: &HashSet<u64>) -> Result<()> {
         let segment = tail.segments.iter().find(|segment| segment.slot == op.place.segment());
         let (sequence, overhead) = segment.map_or((0, 0), |segment| (segment.sequence, segment.overhead_since_clear));
-        let end = Position::new(sequence, op.place.offset() + CLEAR_BYTES);
+        let end = Lsn::new(sequence, op.place.offset() + CLEAR_BYTES);
         self.retry(|| self.clear_locked(Clear::Replay { end, linked_later }).map(|_| ()))?;
         self.log.add_dead(op.place, overhead);
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! 1. The segment that held the cut is read from there on; then the segment whose header names it as its
 //!    predecessor, from its first record; and so on. A segment ends where its successor says so.
-//! 2. The first record that does not validate, or that would cross that end, is position X. A frame is valid
+//! 2. The first record that does not validate, or that would cross that end, is LSN X. A frame is valid
 //!    only whole.
 //! 3. Behind X, everything is searched for claims of durability: sync marks and segment headers. A claim
 //!    beyond X means that acknowledged data is lost, and the open is refused. Else what follows X is a torn
@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::checksum::{KeyHasher, Uuid};
 use crate::error::{Error, IoContext, Location, Result};
@@ -35,7 +35,7 @@ pub(crate) struct TailSource<'a> {
     pub(crate) uuid: Uuid,
     /// The segments that the checkpoint knows.
     pub(crate) known: &'a [SegmentEntry],
-    pub(crate) cut: Position,
+    pub(crate) cut: Lsn,
     /// The header says that the store was closed cleanly at the cut.
     pub(crate) clean: bool,
     pub(crate) access: TailAccess,
@@ -91,10 +91,10 @@ impl TailSegment {
 pub(crate) struct Tail {
     /// Changes to replay: puts, removals, clears.
     pub(crate) changes: usize,
-    /// Position X: the end of the valid log.
-    pub(crate) end: Position,
-    /// Everything below this position is durable for certain.
-    pub(crate) claim: Position,
+    /// Lsn X: the end of the valid log.
+    pub(crate) end: Lsn,
+    /// Everything below this LSN is durable for certain.
+    pub(crate) claim: Lsn,
     /// The cut's segment (if the log has one) and those after it, in order.
     pub(crate) segments: Vec<TailSegment>,
     /// Segment files past X, used or not.
@@ -150,7 +150,7 @@ impl TailSource<'_> {
             let next = successor(segment.sequence);
             let scanned = self.scan(&mut segment, next.map(|header| header.predecessor_end), &mut tail)?;
             segment.end = scanned.end;
-            tail.end = Position::new(segment.sequence, scanned.end);
+            tail.end = Lsn::new(segment.sequence, scanned.end);
             let sequence = segment.sequence;
             tail.segments.push(segment);
             torn = scanned.torn;
@@ -434,13 +434,13 @@ pub(crate) struct TailReader<'t> {
     log: &'t Log,
     hasher: &'t KeyHasher,
     segments: std::slice::Iter<'t, TailSegment>,
-    cut: Position,
+    cut: Lsn,
     /// The segment that is being read, and where.
     at: Option<(&'t TailSegment, u64)>,
 }
 
 impl<'t> TailReader<'t> {
-    pub(crate) fn new(log: &'t Log, hasher: &'t KeyHasher, tail: &'t Tail, cut: Position) -> Self {
+    pub(crate) fn new(log: &'t Log, hasher: &'t KeyHasher, tail: &'t Tail, cut: Lsn) -> Self {
         TailReader { log, hasher, segments: tail.segments.iter(), cut, at: None }
     }
 
@@ -503,7 +503,7 @@ struct Front {
 struct Member {
     kind: Kind,
     bytes: u64,
-    claim: Option<Position>,
+    claim: Option<Lsn>,
     link: Option<BlobLink>,
 }
 

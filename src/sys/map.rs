@@ -114,7 +114,7 @@ pub struct LogMap {
     /// Bytes `0..written` are final. Only the one `LogWriter` of this map moves it, upwards only.
     written: AtomicU64,
     /// A number that the map's maker attached; the log keeps the segment's salt here, one load away.
-    cookie: u64,
+    salt: u64,
     owner: Box<dyn MapOwner>,
 }
 
@@ -131,20 +131,20 @@ impl LogMap {
     /// `owner` lives; nobody but the map's `LogWriter` may change it, through the mapping or by writing to the file at or
     /// above the watermark.
     pub unsafe fn from_raw(memory: NonNull<u8>, bytes: usize, written: u64, owner: Box<dyn MapOwner>) -> Self {
-        LogMap { base: memory, len: bytes as u64, written: AtomicU64::new(written.min(bytes as u64)), cookie: 0, owner }
+        LogMap { base: memory, len: bytes as u64, written: AtomicU64::new(written.min(bytes as u64)), salt: 0, owner }
     }
 
     /// Attaches a number to the map.
     #[must_use]
-    pub fn with_cookie(mut self, cookie: u64) -> Self {
-        self.cookie = cookie;
+    pub fn with_salt(mut self, salt: u64) -> Self {
+        self.salt = salt;
         self
     }
 
     /// The number that was attached.
     #[inline]
-    pub fn cookie(&self) -> u64 {
-        self.cookie
+    pub fn salt(&self) -> u64 {
+        self.salt
     }
 
     /// The mapping's size in bytes.

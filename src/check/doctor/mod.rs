@@ -195,7 +195,7 @@ fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFig
     to.tail_bytes = stats.recovery.replayed_bytes;
     to.blobs.count = stats.log.blobs;
     to.blobs.bytes = stats.log.blob_bytes;
-    let log = &store.core().log;
+    let log = &store.engine().log;
     let figures = log.segments().into_iter().map(|segment| {
         let bytes = segment.end().unwrap_or(0).saturating_sub(SEGMENT_HEADER_BYTES);
         SegmentFigures {

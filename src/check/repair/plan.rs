@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use super::report::RepairReport;
 use super::source::{SegmentFile, Source};
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::check::sink::Input;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::Result;
@@ -53,7 +53,7 @@ impl Part {
 pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
     /// Everything below was durable, as far as anything tells.
-    pub(super) durable: Position,
+    pub(super) durable: Lsn,
 }
 
 impl Plan {
@@ -187,9 +187,9 @@ fn seal_by_successors(parts: &mut [Part], cut: u32) {
 
 /// The highest position that anything declares durable. Claims only grow, so the marks that matter stand behind
 /// the last valid header.
-fn durable(disk: &dyn Disk, source: &Source, parts: &[Part]) -> Result<Position> {
+fn durable(disk: &dyn Disk, source: &Source, parts: &[Part]) -> Result<Lsn> {
     let mut durable = source.cut.unwrap_or_default();
-    durable = parts.iter().filter_map(|part| part.header).map(|header| header.claim).fold(durable, Position::max);
+    durable = parts.iter().filter_map(|part| part.header).map(|header| header.claim).fold(durable, Lsn::max);
     let last = parts.iter().rposition(|part| part.header.is_some()).unwrap_or(0);
     for part in parts.iter().skip(last) {
         let (Some(salt), Some(_)) = (part.salt, part.len) else { continue };

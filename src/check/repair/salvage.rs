@@ -19,7 +19,7 @@ use super::plan::{Part, Plan};
 use super::report::{Loss, RepairReport};
 use super::target::Target;
 use super::value::{Fetched, blob};
-use crate::address::Position;
+use crate::address::Lsn;
 use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::checksum::Uuid;
 use crate::error::Result;
@@ -131,7 +131,7 @@ impl Salvage<'_, '_> {
     }
 
     fn part(&mut self, part: &Part, is_last: bool) -> Result<()> {
-        let begin = Position::new(part.sequence, SEGMENT_HEADER_BYTES);
+        let begin = Lsn::new(part.sequence, SEGMENT_HEADER_BYTES);
         let acknowledged = begin < self.plan.durable;
         let input = match part.len {
             Some(_) => Input::open(self.disk, &part.path)?.ok(),
@@ -184,7 +184,7 @@ impl Salvage<'_, '_> {
         };
         let end = part.end.unwrap_or(durable_here);
         if end > at {
-            let acknowledged = Position::new(part.sequence, at) < self.plan.durable;
+            let acknowledged = Lsn::new(part.sequence, at) < self.plan.durable;
             if !acknowledged && self.trusted {
                 self.ended = true;
                 return Ok(());
@@ -248,7 +248,7 @@ impl Salvage<'_, '_> {
 
     /// True if something says that a point of the log was durable.
     fn is_durable(&self, cursor: &Cursor<'_>, at: u64) -> bool {
-        Position::new(cursor.part.sequence, at) < self.plan.durable
+        Lsn::new(cursor.part.sequence, at) < self.plan.durable
     }
 
     /// The records of a batch, whose header ends at `first`.

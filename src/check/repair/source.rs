@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::report::RepairReport;
+use crate::address::Lsn;
 use crate::address::Place;
-use crate::address::Position;
 use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::check::state::State;
 use crate::checkpoint::header::{Headers, read_headers};
@@ -36,7 +36,7 @@ pub(super) struct Source {
     /// The log's directory.
     pub(super) dir: PathBuf,
     /// The cut of the index header that counts, if one is valid: below it everything was durable.
-    pub(super) cut: Option<Position>,
+    pub(super) cut: Option<Lsn>,
     /// What index and journal say, if that can be read.
     pub(super) state: Option<State>,
     pub(super) files: SegmentFiles,
