@@ -59,9 +59,17 @@ pub(crate) fn check_vacant(disk: &dyn Disk, path: &Path) -> Result<()> {
 
 /// Removes what an offline compaction has left that did not come to its end: log directories that the header does
 /// not name, and the unfinished index. Files that are not ours are left alone.
+///
+/// The log directories go first, and durably: as long as there are two, `compact.tmp` tells a repair without an index which
+/// of them counts.
 pub(crate) fn remove_garbage(disk: &dyn Disk, path: &Path, log_dir: u64) -> Result<()> {
+    let mut names = disk.read_dir(path).context("list", path)?;
+    names.sort_by_key(|name| name == COMPACTING);
     let mut removed = false;
-    for name in disk.read_dir(path).context("list", path)? {
+    for name in names {
+        if removed && name == COMPACTING {
+            disk.sync_dir(path).context("sync", path)?;
+        }
         let is_log = parse_log_name(&name).is_some_and(|id| id != log_dir);
         let directory = path.join(&name);
         if !(is_log || name == COMPACTING)

@@ -13,7 +13,9 @@ use crate::checkpoint::header::{Headers, read_headers};
 use crate::checkpoint::journal::Journal;
 use crate::checksum::Uuid;
 use crate::error::{Error, IoContext, REPAIR_HINT, Result};
-use crate::layout::{TEMPORARY, index_path, journal_path, log_path, parse_log_name, parse_segment_name, segment_path};
+use crate::layout::{
+    COMPACTING, TEMPORARY, index_path, journal_path, log_path, parse_log_name, parse_segment_name, segment_path,
+};
 use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader};
 use crate::sys::{Disk, PathKind, read_up_to};
@@ -122,35 +124,50 @@ fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(In
     }
 }
 
-/// The log directory of a store without a header. With several of them, one is being built or waits to be
-/// removed: an unfinished one holds fewer bytes of records. (The size of its files says nothing: a segment gets its
-/// blocks before its records.)
+/// The log directory of a store without a header. With several of them, an offline compaction was making one, or was
+/// removing the other, and its directory says which:
+///
+/// * An index in `compact.tmp`: the new index was not switched in. The oldest log counts.
+/// * `compact.tmp` without an index: it was switched in, or not begun. The newest log with a segment counts.
+/// * No `compact.tmp`: no compaction explains this. The log with most bytes of valid records counts. (The size of the
+///   files says nothing: a segment gets its blocks before its records.)
 fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Result<(PathBuf, SegmentFiles)> {
     let mut found: Vec<(u64, PathBuf, SegmentFiles)> = Vec::new();
     for name in disk.read_dir(path).context("list", path)? {
-        let is_ours = parse_log_name(&name).is_some();
+        let Some(id) = parse_log_name(&name) else { continue };
         let dir = path.join(&name);
-        if !is_ours || disk.kind(&dir).context("look at", &dir)? != PathKind::Directory {
-            continue;
+        if disk.kind(&dir).context("look at", &dir)? == PathKind::Directory {
+            let files = segment_files(disk, &dir)?;
+            found.push((id, dir, files));
         }
-        let files = segment_files(disk, &dir)?;
-        found.push((0, dir, files));
     }
-    if found.len() > 1 {
-        for (bytes, _, files) in &mut found {
-            *bytes = 0;
+    let compacting = path.join(COMPACTING);
+    let exists = |path: &Path| Ok::<_, Error>(disk.kind(path).context("look at", path)? != PathKind::Missing);
+    // The last one counts.
+    if exists(&index_path(&compacting))? || exists(&compacting.join(TEMPORARY))? {
+        found.sort_by_key(|&(id, ..)| std::cmp::Reverse(id));
+    } else if exists(&compacting)? {
+        let has_any = |files: &SegmentFiles| files.values().any(|file| matches!(file.header, HeaderState::Valid(_)));
+        found.sort_by_key(|(id, _, files)| (has_any(files), *id));
+    } else if found.len() > 1 {
+        let mut bytes = BTreeMap::new();
+        for (id, _, files) in &found {
+            let mut sum = 0;
             for file in files.values() {
-                *bytes += record_bytes(disk, file)?;
+                sum += record_bytes(disk, file)?;
             }
+            bytes.insert(*id, sum);
         }
+        found.sort_by_key(|(id, ..)| (bytes.get(id).copied(), *id));
     }
-    found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let (_, dir, files) = found.pop().unwrap_or_else(|| (0, log_path(path, 1), SegmentFiles::new()));
     for (_, other, _) in found {
-        let name = other.display();
-        report.files_left_out.push(format!("{name}: another log directory, with fewer records than {}", dir.display()));
+        let (name, dir) = (other.display(), dir.display());
+        report
+            .files_left_out
+            .push(format!("{name}: another log directory; an offline compaction left it beside {dir}"));
     }
-    if disk.kind(&path.join(TEMPORARY)).context("look at", path)? != PathKind::Missing {
+    if exists(&path.join(TEMPORARY))? {
         report.files_left_out.push(format!("{}: an index that was not finished", path.join(TEMPORARY).display()));
     }
     Ok((dir, files))
