@@ -138,7 +138,9 @@ impl Options {
     /// A bound for index pages that were changed since the last checkpoint and live in private memory.
     /// Writers wait for a checkpoint when it is reached (counted in [`Stats`](crate::Stats)). Default: a
     /// quarter of the memory that the container or machine allows, at least 64 MiB. Pages of an extent that
-    /// growth has just added are in memory from the start, whatever the bound; clean ones are given back.
+    /// growth has just added are in memory from the start, whatever the bound; clean ones are given back. Where the system
+    /// gives huge pages, a large extent (of [`capacity`](Self::capacity), or of a large table's growth) takes memory in
+    /// units of 2 MiB: a changed page of it counts 4 KiB and takes more.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);

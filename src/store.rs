@@ -36,9 +36,9 @@ impl Debug for Store {
 impl Options {
     /// Opens the store, creating or recovering it as need be.
     ///
-    /// A clean open reads a few pages; after a crash the log's tail since the last checkpoint is replayed. After a clean
-    /// open the files stay as they were closed until the store is marked as in use: by a background thread soon, or by the
-    /// first change.
+    /// A clean open reads a few pages; after a crash the log's tail since the last checkpoint is replayed. An open for
+    /// writing marks the store as in use before it answers, which takes some syncs. It starts the store's background
+    /// threads, or fails.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotAStore`],
