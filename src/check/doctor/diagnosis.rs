@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::rules;
 use crate::check::Finding;
 use crate::stats::Stats;
 
@@ -141,22 +140,10 @@ impl Diagnosis {
         self.clean || self.tail_problem.is_none()
     }
 
-    /// Adds the figures of a running store (from [`Store::stats`](crate::Store::stats)) and what the rules say about
-    /// them: only a running store knows where its inserts went and what its callers waited for.
-    pub fn include_stats(&mut self, stats: Stats) {
-        self.stats = Some(stats);
-        self.advise();
-    }
-
     /// The level of the worst advice.
     #[must_use]
     pub fn worst(&self) -> Option<Level> {
         self.advice.iter().map(|advice| advice.level).max()
-    }
-
-    /// Applies the rules.
-    pub(super) fn advise(&mut self) {
-        self.advice = rules::apply(self);
     }
 }
 

@@ -4,6 +4,7 @@
 //! does not apply (there is nothing to measure, or too little to matter) measures nothing.
 
 use super::diagnosis::{Advice, Diagnosis, Level};
+use crate::stats::Stats;
 use Level::{Critical, Info, Warning};
 
 /// A rule.
@@ -398,6 +399,20 @@ pub(super) const RULES: &[Rule] = &[
         action: "a larger `Options::memory_bytes`, or a smaller `Options::checkpoint_bytes`",
     },
 ];
+
+impl Diagnosis {
+    /// Adds the figures of a running store (from [`Store::stats`](crate::Store::stats)) and what the rules say about
+    /// them: only a running store knows where its inserts went and what its callers waited for.
+    pub fn include_stats(&mut self, stats: Stats) {
+        self.stats = Some(stats);
+        self.advise();
+    }
+
+    /// Applies the rules.
+    pub(super) fn advise(&mut self) {
+        self.advice = apply(self);
+    }
+}
 
 /// What the rules say, the worst first.
 pub(super) fn apply(diagnosis: &Diagnosis) -> Vec<Advice> {
