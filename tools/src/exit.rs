@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use crate::{open, output};
+use tophash::Error;
+
+use crate::output;
 
 /// What a command that could be carried out says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,24 @@ pub enum Outcome {
     Yes,
     /// Not found, findings, differences: exit code 1. The command has said so itself.
     No,
+}
+
+/// An error of the library in the words of the command. The library's advice is about its own options.
+pub fn explained(error: &Error) -> String {
+    match error {
+        Error::NotFound { path } => format!(
+            "there is no store at {}; `tophash set` and `tophash import` create one (without --no-create)",
+            path.display()
+        ),
+        Error::AlreadyExists { path } => format!("{} is a store already; choose another path", path.display()),
+        Error::Poisoned { path, cause } => {
+            format!(
+                "{}: an error left unclear what is on disk ({cause}); run the command again, which recovers",
+                path.display()
+            )
+        }
+        error => error.to_string(),
+    }
 }
 
 /// Input that is not what it should be: exit code 1, where other errors give 2.
@@ -66,7 +86,7 @@ fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = match cause.downcast_ref::<tophash::Error>() {
-            Some(error) => open::explained(error),
+            Some(error) => explained(error),
             None => cause.to_string(),
         };
         if text.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tophash::{Error, Options, Store, SyncPolicy};
+use tophash::{Options, Store, SyncPolicy};
 
 use crate::argument;
 
@@ -31,22 +31,4 @@ pub struct Creating {
     /// A store that exists keeps its permissions.
     #[arg(long, value_name = "MODE", value_parser = argument::file_mode)]
     mode: Option<u32>,
-}
-
-/// An error of the library in the words of the command. The library's advice is about its own options.
-pub fn explained(error: &Error) -> String {
-    match error {
-        Error::NotFound { path } => format!(
-            "there is no store at {}; `tophash set` and `tophash import` create one (without --no-create)",
-            path.display()
-        ),
-        Error::AlreadyExists { path } => format!("{} is a store already; choose another path", path.display()),
-        Error::Poisoned { path, cause } => {
-            format!(
-                "{}: an error left unclear what is on disk ({cause}); run the command again, which recovers",
-                path.display()
-            )
-        }
-        error => error.to_string(),
-    }
 }

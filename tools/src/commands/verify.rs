@@ -6,8 +6,8 @@ use serde_json::json;
 use tophash::Error;
 use tophash::{Finding, Report};
 
-use crate::exit::{Interrupted, Outcome};
-use crate::{interrupt, open, output, progress};
+use crate::exit::{self, Interrupted, Outcome};
+use crate::{interrupt, output, progress};
 
 /// Check a store completely
 ///
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             if args.json {
                 output::emit_json(&document(&args.store, Err(&error))?)?;
             }
-            output::note(format_args!("tophash: {}", open::explained(&error)));
+            output::note(format_args!("tophash: {}", exit::explained(&error)));
             Ok(Outcome::No)
         }
         Err(error) => Err(error.into()),
