@@ -33,7 +33,7 @@ fn run_all(layer: &str, run: fn(&Script, &Settings) -> Outcome, scripts: &[Scrip
 fn nothing_acknowledged_is_lost_at_any_boundary() {
     let (seed, scale, started) = (seed(), scale(), Instant::now());
     let mut scripts = scripts::fixed();
-    scripts.extend(scripts::random(seed, if scale >= 10 { scale * 5 } else { scale }));
+    scripts.extend(scripts::random(seed, scale));
     let (total, violations) = run_all("crash", run, &scripts, seed);
     println!("crash, total: {total}, seed: {seed}, scale: {scale} ({:.1?})", started.elapsed());
     let told = violations.join("\n");
