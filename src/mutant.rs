@@ -20,8 +20,6 @@ pub enum Mutant {
     PageOutsideJournal,
     /// Every dirty page belongs to the checkpoint.
     PageLeftOut,
-    /// A journal's trailer belongs to one head.
-    TrailerOfAnyHead,
     /// Recovery writes the journal again before it trusts it.
     JournalNotRewritten,
     /// Recovery writes the log's tail again before it trusts it.
@@ -98,7 +96,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 43] = {
+    pub const ALL: [Mutant; 42] = {
         use Mutant::*;
         [
             JournalNotSynced,
@@ -107,7 +105,6 @@ impl Mutant {
             HeaderBeforePages,
             PageOutsideJournal,
             PageLeftOut,
-            TrailerOfAnyHead,
             JournalNotRewritten,
             TailNotRewritten,
             NoFreshSegment,

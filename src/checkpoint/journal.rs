@@ -210,9 +210,7 @@ impl Journal {
         })?;
         let mut trailer = [0; PAGE_BYTES];
         read_up_to(&*self.file, &mut trailer, (head.images + 1) * BLOCK).context("read", &self.path)?;
-        if !broken(Mutant::TrailerOfAnyHead) {
-            checksum.update(&encode_head(self.uuid, head));
-        }
+        checksum.update(&encode_head(self.uuid, head));
         let expected = encode_trailer(self.uuid, head.generation, head.images, checksum.finalize());
         Ok(valid && trailer == expected)
     }
@@ -304,9 +302,7 @@ impl JournalWriter<'_> {
     pub(crate) fn finish(mut self, cut: Lsn, growth: u64) -> Result<()> {
         let (uuid, generation, images) = (self.journal.uuid, self.generation, self.images);
         let head = encode_head(uuid, JournalHead { generation, cut, images, growth });
-        if !broken(Mutant::TrailerOfAnyHead) {
-            self.checksum.update(&head);
-        }
+        self.checksum.update(&head);
         let checksum = self.checksum.clone().finalize();
         self.buffer.extend_from_slice(&encode_trailer(uuid, generation, images, checksum));
         self.flush()?;

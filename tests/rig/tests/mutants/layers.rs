@@ -233,8 +233,9 @@ fn crashes(
         nested: Depth { exhaustive: 4, random: 4, each: 4, torn: 2, tears: 2 },
         nested_one_in,
         boundary_one_in: if n == 0 { 2 } else { 1 },
-        repaired_one_in: 4,
-        killed_one_in: if n == 0 { 64 } else { 16 },
+        // A repair takes as long as many recoveries, of which there are far more when many are nested.
+        repaired_one_in: if nested_one_in > 8 { 4 } else { 64 },
+        killed_one_in: [64, 16, 4][(n as usize).min(2)],
         followed_one_in: 1,
         stop_at_first: true,
         ..Settings::of_scale(1, mix(seed ^ n))

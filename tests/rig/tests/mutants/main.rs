@@ -35,7 +35,6 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(HeaderBeforePages, "pages before header", &[Crash(&["growth", "always"])]),
         trial(PageOutsideJournal, "every page through the journal", &[Crash(&["growth", "always"])]),
         trial(PageLeftOut, "every dirty page in the checkpoint", &[Churn, Crash(&["growth"])]),
-        trial(TrailerOfAnyHead, "journal trailer bound to its head", &[Nested(&["always", "growth", "budget"]), Story]),
         trial(JournalNotRewritten, "recovery writes the journal again", &[Fault(&["growth", "always"])]),
         trial(TailNotRewritten, "recovery writes the tail again", &[Fault(&["always", "segments"])]),
         trial(NoFreshSegment, "a fresh segment after a crash", &[Nested(&["recoveries", "segments", "overflow"])]),
