@@ -248,6 +248,13 @@ impl Origin<'_> {
             || self.first.is_some_and(|first| first.perhaps(key, value))
     }
 
+    /// The same for its absence: a removal that was not acknowledged as durable.
+    fn perhaps_absent(&self, key: &[u8]) -> bool {
+        let bounds = self.boundary.bounds;
+        self.history.lacked(key, bounds.durable, bounds.started)
+            || self.first.is_some_and(|first| first.perhaps_absent(key))
+    }
+
     /// Nothing was lost, as when only the process dies.
     fn is_whole(&self) -> bool {
         self.fates.iter().all(|&fate| fate == Fate::Kept)

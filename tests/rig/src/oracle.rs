@@ -98,6 +98,13 @@ impl History {
         states.filter_map(|state| self.contents.get(state)).any(|content| content.get(key).is_some_and(|v| v == value))
     }
 
+    /// True if a key was absent after one of these steps.
+    #[must_use]
+    pub fn lacked(&self, key: &[u8], low: u32, high: u32) -> bool {
+        let states = self.states.iter().take(high as usize + 1).skip(low as usize);
+        states.filter_map(|state| self.contents.get(state)).any(|content| !content.contains_key(key))
+    }
+
     /// The history of a script.
     #[must_use]
     pub fn of(script: &Script) -> Self {

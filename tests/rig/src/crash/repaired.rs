@@ -30,7 +30,7 @@ fn tells(report: &RepairReport) -> bool {
 /// had acknowledged as durable: an open leaves them out, because the log ends before the gap.
 fn is_behind_gap(report: &RepairReport, found: &Content, content: &Content, origin: &Origin<'_>) -> bool {
     report.losses.iter().any(|loss| loss.kind == "segment-gap")
-        && content.keys().all(|key| found.contains_key(key))
+        && content.keys().all(|key| found.contains_key(key) || origin.perhaps_absent(key))
         && found.iter().all(|(key, value)| content.get(key) == Some(value) || origin.perhaps(key, value))
 }
 
