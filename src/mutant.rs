@@ -4,12 +4,26 @@
 //! Without the feature `mutants`, which nothing but that test turns on, `broken` is the constant `false` and
 //! nothing of this is in the program.
 
-/// A rule that is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Mutant {
+/// Declares the rules, and the list of all of them.
+macro_rules! mutants {
+    ($($(#[$rule:meta])* $name:ident,)*) => {
+        /// A rule that is broken.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Mutant {
+            $($(#[$rule])* $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name),*];
+        }
+    };
+}
+
+mutants! {
     /// A checkpoint's journal is synced before the pages are written in place.
-    JournalNotSynced = 1,
+    JournalNotSynced,
     /// The pages in place are synced before the header is written.
     PagesNotSynced,
     /// The header is synced before the journal is used again, blobs are unlinked, segments freed.
@@ -94,57 +108,6 @@ pub enum Mutant {
     FreedNotSynced,
 }
 
-impl Mutant {
-    /// All of them.
-    pub const ALL: [Mutant; 42] = {
-        use Mutant::*;
-        [
-            JournalNotSynced,
-            PagesNotSynced,
-            HeaderNotSynced,
-            HeaderBeforePages,
-            PageOutsideJournal,
-            PageLeftOut,
-            JournalNotRewritten,
-            TailNotRewritten,
-            NoFreshSegment,
-            SegmentNameNotSynced,
-            OnlyLastSegmentSynced,
-            NoSalt,
-            FrameInParts,
-            MarkClaimsTooMuch,
-            BlobNotSynced,
-            NotPoisoned,
-            NoReserve,
-            NoPathRepair,
-            EmptyRestTooEarly,
-            NoVersions,
-            CursorMovedLate,
-            MissWithoutGrowth,
-            PinnedUnseen,
-            MovedBlindly,
-            PartitionedByTheMoment,
-            RemovalsDropped,
-            FreedTooEarly,
-            ClearsDropped,
-            JournalNotReset,
-            SwitchedBeforeSync,
-            AppendedUnmarked,
-            EntriesNotSynced,
-            NamesResolvedLate,
-            SegmentBeyondAddresses,
-            OtherSlotFirst,
-            MomentMarksDamage,
-            FreeingPoisons,
-            BlobUnpinned,
-            FreedBlobsUncounted,
-            CompactionGivesUp,
-            FreedNewestFirst,
-            FreedNotSynced,
-        ]
-    };
-}
-
 #[cfg(feature = "mutants")]
 mod switch {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -152,11 +115,13 @@ mod switch {
     use super::Mutant;
 
     /// Not one of `crate::sync`: to a scheduler of schedules this is no access that others could see.
-    static ACTIVE: AtomicU32 = AtomicU32::new(0);
+    static ACTIVE: AtomicU32 = AtomicU32::new(NONE);
+    /// No rule is broken.
+    const NONE: u32 = u32::MAX;
 
     /// Breaks a rule, or none, in all stores of this process.
     pub fn activate(mutant: Option<Mutant>) {
-        ACTIVE.store(mutant.map_or(0, |mutant| mutant as u32), Ordering::SeqCst);
+        ACTIVE.store(mutant.map_or(NONE, |mutant| mutant as u32), Ordering::SeqCst);
     }
 
     /// True if the rule is to be broken.

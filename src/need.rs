@@ -31,8 +31,6 @@ pub(crate) enum Need {
     Segment {
         /// How many.
         bytes: u64,
-        /// The record is a removal: it may use the reserve.
-        removal: bool,
     },
     /// Room in the list of blobs that wait for a checkpoint to be unlinked.
     BlobList,

@@ -130,12 +130,12 @@ fn after(pause: Duration) -> Option<Instant> {
     Instant::now().checked_add(pause)
 }
 
-fn segments(engine: &Engine) {
-    let bell = &engine.wake.segment;
+/// Does the work at each ring, and again after an error. A caller who needs what could not be done does not wait for the
+/// next try: the call does it, and meets the error.
+fn at_each_ring(engine: &Engine, bell: &Bell, work: fn(&Engine) -> Result<()>) {
     let mut retry = Retry::new();
     loop {
-        // Whoever needs a segment at once does not wait for the next try, but tries by himself, and meets the error.
-        let woken = match retry.after(&prepare_segments(engine)) {
+        let woken = match retry.after(&work(engine)) {
             None => bell.wait(None),
             until => bell.pause(until),
         };
@@ -143,6 +143,10 @@ fn segments(engine: &Engine) {
             return;
         }
     }
+}
+
+fn segments(engine: &Engine) {
+    at_each_ring(engine, &engine.wake.segment, prepare_segments);
 }
 
 fn prepare_segments(engine: &Engine) -> Result<()> {
@@ -158,17 +162,7 @@ fn prepare_segments(engine: &Engine) -> Result<()> {
 }
 
 fn growth(engine: &Engine) {
-    let bell = &engine.wake.growth;
-    let mut retry = Retry::new();
-    loop {
-        let woken = match retry.after(&resize(engine)) {
-            None => bell.wait(None),
-            until => bell.pause(until),
-        };
-        if woken == Woken::Stop {
-            return;
-        }
-    }
+    at_each_ring(engine, &engine.wake.growth, resize);
 }
 
 /// Does what the table's size asks for, until it asks for nothing.

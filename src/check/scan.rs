@@ -92,7 +92,6 @@ impl Scan<'_, '_, '_, '_> {
     /// Reports the blocks that could not be read since the last call.
     fn unreadable(&mut self, source: &mut PreadSource) {
         for (at, error) in source.take_bad() {
-            self.sink.note("read", &self.known.path, &error);
             self.sink.unreadable(&self.known.path, at, &error);
             self.known.set_damaged(at + PAGE_BYTES as u64);
         }

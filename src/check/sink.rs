@@ -115,6 +115,7 @@ impl<'p> Sink<'p> {
 
     /// Adds a block that the device refused.
     pub(super) fn unreadable(&mut self, path: &Path, offset: u64, error: &io::Error) {
+        self.note("read", path, error);
         self.damage(kind::UNREADABLE, Location::at(path, offset), "a readable block", error);
     }
 

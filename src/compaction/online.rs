@@ -519,7 +519,7 @@ impl Engine {
             let mut hit = None;
             edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?
         } else {
-            edit.find_place(hash, place)
+            edit.find_place(hash, Some(place))
         };
         let Some(slot) = sought.slot() else { return Ok(false) };
         if slot.is_marked() {

@@ -300,7 +300,7 @@ impl Engine {
                 // A few more than asked for, so that not every insert comes here.
                 self.with_space(|| self.retry(|| self.table.provide_overflow(pages + 4)))
             }
-            Need::Segment { bytes, .. } => {
+            Need::Segment { bytes } => {
                 self.check_writable()?;
                 let _waiting = self.waits(Cause::Segment);
                 count(&self.counters.segment_waits);

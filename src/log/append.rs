@@ -80,7 +80,7 @@ impl Log {
         };
         if appender.writer.room() < bytes + reserve {
             let Some(next) = self.take_prepared(bytes) else {
-                return Err(Need::Segment { bytes, removal: only_removes }.into());
+                return Err(Need::Segment { bytes }.into());
             };
             self.switch(appender, next);
         }

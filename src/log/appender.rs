@@ -41,16 +41,16 @@ pub(crate) struct Appended {
 }
 
 impl Appender {
+    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Lsn) -> Self {
+        Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
+    }
+
     /// Goes on in the next segment. The rate at which this one was filled says how many are prepared ahead.
     pub(super) fn go_on_in(&mut self, segment: Arc<Segment>, writer: LogWriter, marked: Lsn) {
         let (total, taken) = (self.total, self.since.elapsed());
         let rate = self.writer.position() as f64 / taken.as_secs_f64();
         let hurried = taken < HURRY || rate > HURRY_BYTES_PER_SECOND;
         *self = Appender { total, hurried, ..Appender::new(segment, writer, marked) };
-    }
-
-    pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Lsn) -> Self {
-        Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
     }
 
     /// The LSN of the next record.
@@ -87,9 +87,7 @@ impl Appender {
     pub(crate) fn segments_ahead(&self) -> u32 {
         if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
     }
-}
 
-impl Appender {
     pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, claim: Lsn) {
         debug_assert_eq!(self.writer.position(), 0);
         let header = SegmentHeader {

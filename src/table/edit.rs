@@ -13,6 +13,7 @@
 //! 6. Dropping the edit unlocks the stripe.
 
 use std::borrow::Borrow;
+use std::convert::Infallible;
 
 use super::Table;
 use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
@@ -143,13 +144,10 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         Ok(Sought { hash, found: self.chain.find(self.tag(hash), marks, is_match)? })
     }
 
-    /// Looks for the entry that points to a record.
-    pub(crate) fn find_place(&self, hash: u64, place: Place) -> Sought {
-        let found: std::result::Result<_, std::convert::Infallible> = self.find(hash, |slot| Ok(slot.place() == place));
-        match found {
-            Ok(sought) => sought,
-            Err(never) => match never {},
-        }
+    /// Looks for the entry that points to a record; without one, for an empty slot.
+    pub(crate) fn find_place(&self, hash: u64, place: Option<Place>) -> Sought {
+        let Ok(sought) = self.find::<Infallible>(hash, |slot| Ok(Some(slot.place()) == place));
+        sought
     }
 
     /// True if keys of the hash are in this page.
@@ -324,7 +322,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     pub(crate) fn missing_pages(&self, puts: impl Iterator<Item = u64> + Clone) -> usize {
         /// Up to so many puts are worth a look at their paths, one by one.
         const FEW: usize = 8;
-        let mut tags = puts.map(|hash| Tag::of(hash, 0));
+        let tags = puts.map(|hash| Tag::of(hash, 0));
         let count = tags.clone().take(FEW + 1).count();
         // Most often each path has enough empty slots near its beginning for all of them, and the rest of the page need
         // not be read.
@@ -332,7 +330,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
             return 0;
         }
         let mut room = self.chain.room();
-        tags.by_ref().filter(|&tag| !room.take(tag)).count().div_ceil(self.chain.geometry.slots())
+        tags.filter(|&tag| !room.take(tag)).count().div_ceil(self.chain.geometry.slots())
     }
 
     /// Finds all that changes of the page can run short of: its pages become dirty, and some of `free` are linked. What was
@@ -359,8 +357,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     /// `Corrupt` if there is no empty slot.
     pub(crate) fn set(&mut self, hash: u64, old: Option<Place>, new: Option<Place>) -> Result<()> {
         // Repairs of earlier changes may have moved the entry: it is looked for again.
-        let found = self.chain.find(self.tag(hash), false, |slot| Ok::<_, Error>(Some(slot.place()) == old))?;
-        match (found, new) {
+        match (self.find_place(hash, old).found, new) {
             (Found::Hit(spot, _), None) => self.remove_moving(spot),
             (Found::Hit(spot, _), Some(place)) => self.chain.replace(spot, Slot::new(self.tag(hash), place)),
             (Found::Miss(_), None) => {}

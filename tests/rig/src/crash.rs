@@ -240,19 +240,12 @@ struct Origin<'o> {
 }
 
 impl Origin<'_> {
-    /// True if a key can have a value that no power failure had to keep: of a step that was not acknowledged as durable, of
-    /// this run or of the one before.
-    fn perhaps(&self, key: &[u8], value: &[u8]) -> bool {
+    /// True if a key can have a value, or none, that no power failure had to keep: of a step that was not acknowledged as
+    /// durable, of this run or of the one before.
+    fn perhaps(&self, key: &[u8], value: Option<&[u8]>) -> bool {
         let bounds = self.boundary.bounds;
         self.history.had(key, value, bounds.durable, bounds.started)
             || self.first.is_some_and(|first| first.perhaps(key, value))
-    }
-
-    /// The same for its absence: a removal that was not acknowledged as durable.
-    fn perhaps_absent(&self, key: &[u8]) -> bool {
-        let bounds = self.boundary.bounds;
-        self.history.lacked(key, bounds.durable, bounds.started)
-            || self.first.is_some_and(|first| first.perhaps_absent(key))
     }
 
     /// Nothing was lost, as when only the process dies.

@@ -91,18 +91,11 @@ impl History {
         self.states[position as usize]
     }
 
-    /// True if a key had a value after one of these steps.
+    /// True if a key had a value after one of these steps; `None`: if it was absent.
     #[must_use]
-    pub fn had(&self, key: &[u8], value: &[u8], low: u32, high: u32) -> bool {
+    pub fn had(&self, key: &[u8], value: Option<&[u8]>, low: u32, high: u32) -> bool {
         let states = self.states.iter().take(high as usize + 1).skip(low as usize);
-        states.filter_map(|state| self.contents.get(state)).any(|content| content.get(key).is_some_and(|v| v == value))
-    }
-
-    /// True if a key was absent after one of these steps.
-    #[must_use]
-    pub fn lacked(&self, key: &[u8], low: u32, high: u32) -> bool {
-        let states = self.states.iter().take(high as usize + 1).skip(low as usize);
-        states.filter_map(|state| self.contents.get(state)).any(|content| !content.contains_key(key))
+        states.filter_map(|state| self.contents.get(state)).any(|content| content.get(key).map(Vec::as_slice) == value)
     }
 
     /// The history of a script.

@@ -4,19 +4,18 @@
 //! directory, any may be there again. A repair that has only the log must find in it what an open finds, with no excuse: a
 //! removal that went before what it removes would bring a key back, and a gap where it was says nothing. The same while
 //! the next open unlinks what is left.
-//!
-//! Not where an offline compaction has left two log directories: without the index nothing says which one counts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use super::repaired::differing;
 use super::{Fate, Layer, Origin, Outcome, Settings, Tally, after, each_boundary, panic_text};
 use crate::disk::SimDisk;
 use crate::image::{Change, ChangeKind, Image};
 use crate::oracle::{Content, content_of};
 use crate::recorder::Boundary;
 use crate::run::{STORE, kill};
-use crate::script::{Op, Script};
+use crate::script::Script;
 
 /// Unlinked segments of which every subset is tried. Of more, the newest ones.
 const UNLINKED_MAX: usize = 6;
@@ -24,9 +23,6 @@ const UNLINKED_MAX: usize = 6;
 /// Runs one script through this layer.
 #[must_use]
 pub fn run(script: &Script, settings: &Settings) -> Outcome {
-    if script.ops.iter().any(|op| matches!(op, Op::Offline(..))) {
-        return Outcome::default();
-    }
     each_boundary(script, settings, |layer, boundary, _| layer.freeing(boundary, None))
 }
 
@@ -89,22 +85,14 @@ impl Layer<'_> {
 
 /// A repair of the image must yield the content.
 fn compare(script: &Script, image: Image, seed: u64, content: &Content) -> Result<(), String> {
-    let disk = SimDisk::untracked(image, seed);
-    let (options, mended) = (script.options(&disk), Path::new(STORE).with_file_name("mended"));
-    let report = match tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
-        Err(tophash::Error::NotAStore { .. }) if content.is_empty() => return Ok(()),
-        result => result.map_err(|error| format!("repair without index: {error}"))?,
-    };
-    let found = content_of(&options.open(&mended).map_err(|error| format!("open of a repaired store: {error}"))?)?;
+    let what = "the index is lost while segments are freed";
+    let Some((report, found)) = differing(script, image, seed, content, what)? else { return Ok(()) };
     let text = |key: &Vec<u8>| String::from_utf8_lossy(key).into_owned();
     let back: Vec<String> = found.keys().filter(|key| !content.contains_key(*key)).map(text).take(5).collect();
     let lost: Vec<String> = content.keys().filter(|key| !found.contains_key(*key)).map(text).take(5).collect();
     let other = content.iter().filter(|&(key, value)| found.get(key).is_some_and(|found| found != value)).count();
-    if found == *content {
-        return Ok(());
-    }
     Err(format!(
-        "the index is lost while segments are freed: removed keys are back: {back:?}, lost: {lost:?}, {other} others; \
+        "{what}: removed keys are back: {back:?}, lost: {lost:?}, {other} others; \
          losses: {:?}",
         report.losses
     ))

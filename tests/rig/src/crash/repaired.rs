@@ -13,15 +13,12 @@ use crate::disk::SimDisk;
 use crate::image::Image;
 use crate::oracle::{Content, content_of};
 use crate::run::STORE;
+use crate::script::Script;
 
 /// Whether the report says that the new store may be another than the old one. That a segment is not there does not say
 /// so by itself: a compaction frees some in the middle, and then no change of theirs may count any more.
-///
-/// Without an index nothing says which of two log directories counts; that another one was left out is in the report.
 fn tells(report: &RepairReport) -> bool {
-    let other_log = report.files_left_out.iter().any(|left| left.contains("another log directory"));
-    other_log
-        || report.lost_keys_total > 0
+    report.lost_keys_total > 0
         || report.unconfirmed_records > 0
         || report.losses.iter().any(|loss| loss.kind != "segment-gap")
 }
@@ -30,8 +27,28 @@ fn tells(report: &RepairReport) -> bool {
 /// had acknowledged as durable: an open leaves them out, because the log ends before the gap.
 fn is_behind_gap(report: &RepairReport, found: &Content, content: &Content, origin: &Origin<'_>) -> bool {
     report.losses.iter().any(|loss| loss.kind == "segment-gap")
-        && content.keys().all(|key| found.contains_key(key) || origin.perhaps_absent(key))
-        && found.iter().all(|(key, value)| content.get(key) == Some(value) || origin.perhaps(key, value))
+        && content.keys().all(|key| found.contains_key(key) || origin.perhaps(key, None))
+        && found.iter().all(|(key, value)| content.get(key) == Some(value) || origin.perhaps(key, Some(value)))
+}
+
+/// What a repair of an image reports and yields, if that is not the content.
+pub(super) fn differing(
+    script: &Script,
+    image: Image,
+    seed: u64,
+    content: &Content,
+    what: &str,
+) -> Result<Option<(RepairReport, Content)>, String> {
+    let disk = SimDisk::untracked(image, seed);
+    let (options, mended) = (script.options(&disk), Path::new(STORE).with_file_name("mended"));
+    let report = match tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
+        // A store of which nothing is left but what was not there yet.
+        Err(Error::NotAStore { .. }) if content.is_empty() => return Ok(None),
+        result => result.map_err(|error| format!("{what}: {error}"))?,
+    };
+    let repaired = options.open(&mended).map_err(|error| format!("{what}: open: {error}"))?;
+    let found = content_of(&repaired)?;
+    Ok((found != *content).then_some((report, found)))
 }
 
 impl Layer<'_> {
@@ -63,19 +80,8 @@ impl Layer<'_> {
         what: &str,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let disk = SimDisk::untracked(image, seed);
-        let (options, mended) = (self.script.options(&disk), Path::new(STORE).with_file_name("mended"));
         tally.repaired += 1;
-        let report = match tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
-            // A store of which nothing is left but what was not there yet.
-            Err(Error::NotAStore { .. }) if content.is_empty() => return Ok(()),
-            result => result.map_err(|error| format!("{what}: {error}"))?,
-        };
-        let repaired = options.open(&mended).map_err(|error| format!("{what}: open: {error}"))?;
-        let found = content_of(&repaired)?;
-        if found == *content {
-            return Ok(());
-        }
+        let Some((report, found)) = differing(self.script, image, seed, content, what)? else { return Ok(()) };
         let told = tells(&report) || is_behind_gap(&report, &found, content, origin);
         if told && !report.index_problem.is_empty() {
             tally.reported += 1;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tophash::{Diagnosis, HeatCell, SegmentFigures, Stats};
 
-use super::markup::{figure, table};
+use super::markup::{capital, figure, table};
 use super::{charts, step_name};
 use crate::output::{count, size, some};
 
@@ -179,7 +179,7 @@ fn log(page: &mut String, d: &Diagnosis) {
     let caption = format!(
         "{}, in the order of writing. In a column live records are below, dead ones above, and the unwritten end is \
          pale. Removals take {} of the dead records.",
-        capital_files(d),
+        capital(&name(&d.segments)),
         count(d.log.removals),
     );
     figure(page, title, &charts::segments(&columns, title), &caption);
@@ -199,16 +199,6 @@ fn log(page: &mut String, d: &Diagnosis) {
     };
     let rows: Vec<_> = worst.iter().map(row).collect();
     table(page, &["log files with the most dead bytes", "records", "dead", "share"], &rows);
-}
-
-fn capital_files(d: &Diagnosis) -> String {
-    match (d.segments.first(), d.segments.last()) {
-        (Some(first), Some(last)) if first.sequence != last.sequence => {
-            format!("Files {} to {}", first.sequence, last.sequence)
-        }
-        (Some(only), _) => format!("File {}", only.sequence),
-        _ => "No file".into(),
-    }
 }
 
 fn running(page: &mut String, stats: &Stats) {
