@@ -432,7 +432,12 @@ fn opening_and_closing_over_and_over_eats_nothing() {
     for options in [quiet(), tiny_options(), Options::new()] {
         let dir = common::scratch();
         let path = dir.path().join("store");
-        open(&options, &path).insert("first", "value").unwrap();
+        // All keys from the start: which pages they are in, and so how many chunks of the index get their blocks, depends on
+        // the store's hash key, which is random. In one store of eight the later keys needed more than the allowance below.
+        let store = open(&options, &path);
+        store.insert("first", "value").unwrap();
+        (0..10u32).for_each(|i| drop(store.insert(i.to_le_bytes(), "value").unwrap()));
+        drop(store);
         let (before, segments) = (common::blocks(&path), common::segments(&path).len());
         for i in 0..300u32 {
             let store = open(&options, &path);
