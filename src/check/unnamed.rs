@@ -27,7 +27,7 @@ use crate::error::{IoContext, Location, Result};
 use crate::log::reader::{PreadSource, RecordSource, key_at};
 use crate::log::record::{ALIGN, Kind};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
-use crate::sys::Disk;
+use crate::sys::{Disk, PAGE_BYTES};
 use crate::table::growth::Growth;
 use crate::table::slot::Tag;
 
@@ -52,6 +52,8 @@ pub(super) struct Unnamed {
     puts: Vec<Put>,
     /// The last clear-record that was seen.
     cleared: Lsn,
+    /// The end of the last block that could not be read when the log was read again: it can hold a later record.
+    unread: Lsn,
     /// Puts that the whole log does not explain.
     left: Vec<Put>,
     /// Those beyond the bound.
@@ -68,6 +70,7 @@ impl Unnamed {
             limit: limit.max(16),
             puts: Vec::new(),
             cleared: Lsn::default(),
+            unread: Lsn::default(),
             left: Vec::new(),
             left_uncounted: 0,
             removals: Vec::new(),
@@ -127,7 +130,7 @@ impl Unnamed {
         sink.expect(segments.iter().map(|known| known.entry.end).sum());
         let mut wanted = Wanted::new(std::mem::take(&mut self.puts));
         for known in segments {
-            each_record(disk, known, sink, &mut |at, kind, key| {
+            each_record(disk, known, sink, &mut self.unread, &mut |at, kind, key| {
                 let lsn = Lsn::new(known.entry.sequence, at);
                 match kind {
                     Kind::Put | Kind::PutBlob | Kind::Remove => wanted.explain(hasher.hash(key), lsn),
@@ -165,7 +168,7 @@ impl Unnamed {
                 removals.clear();
                 sink.expect(segments.iter().map(|known| known.entry.end).sum());
                 for known in segments {
-                    each_record(disk, known, sink, &mut |at, kind, key| {
+                    each_record(disk, known, sink, &mut self.unread, &mut |at, kind, key| {
                         let hash = if kind == Kind::Remove { hasher.hash(key) } else { return };
                         if hash % passes == pass {
                             removals.push(Put { hash, lsn: Lsn::new(known.entry.sequence, at) });
@@ -193,7 +196,8 @@ impl Unnamed {
             return Ok(());
         }
         let marked: HashSet<Place> = walked.marked_places.iter().copied().collect();
-        let hidden = segments.known.iter().filter_map(Known::damaged_to).max().unwrap_or_default();
+        let damaged = segments.known.iter().filter_map(Known::damaged_to).max().unwrap_or_default();
+        let hidden = damaged.max(self.unread);
         self.left.sort_unstable_by_key(|put| put.lsn);
         for put in self.left {
             let (sequence, at) = (put.lsn.sequence(), put.lsn.offset());
@@ -317,11 +321,12 @@ impl Wanted {
 }
 
 /// Hands on the offset, kind and key of each record of a segment that validates. What is damaged was reported when the
-/// segment was checked.
+/// segment was checked; a block that cannot be read now is reported, and `unread` moves to its end.
 fn each_record(
     disk: &dyn Disk,
     known: &Known,
     sink: &mut Sink<'_>,
+    unread: &mut Lsn,
     each: &mut dyn FnMut(u64, Kind, &[u8]),
 ) -> Result<()> {
     if !known.exists {
@@ -350,8 +355,9 @@ fn each_record(
             sink.advance(source.take_bytes_read())?;
         }
     }
-    for (_, error) in source.take_bad() {
-        sink.note("read", &known.path, &error);
+    for (at, error) in source.take_bad() {
+        sink.unreadable(&known.path, at, &error);
+        *unread = (*unread).max(Lsn::new(known.entry.sequence, at + PAGE_BYTES as u64));
     }
     sink.advance(source.take_bytes_read())
 }

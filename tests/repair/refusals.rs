@@ -170,3 +170,26 @@ fn a_moment_without_descriptors_or_memory_is_never_a_finding() {
         assert!(refused > 0);
     }
 }
+
+/// Verify reads the log a second time, for records that no slot names. A device that failed in between hid the later
+/// records of keys, and their dead ones were reported as lost to every reader. The fault layer saw it, at the heavy scale.
+#[test]
+fn a_device_that_fails_in_between_makes_no_record_a_lost_one() {
+    for history in [closed(), killed()] {
+        let (_dir, files) = copy(history);
+        let attempt = |fails| {
+            let disk = Watched { short: Short::of_device(fails).into(), ..Watched::default() };
+            (tophash::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
+        };
+        let calls = attempt(0..0).1;
+        let mut told = 0;
+        for call in 0..calls {
+            // An error is as good an answer.
+            let Ok(report) = attempt(call..u64::MAX).0 else { continue };
+            let wrong = report.findings.iter().find(|finding| finding.kind.starts_with("record-"));
+            assert!(wrong.is_none(), "from call {call} on: {wrong:#?}");
+            told += report.findings_total;
+        }
+        assert!(told > 0);
+    }
+}

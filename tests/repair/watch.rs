@@ -20,6 +20,9 @@ pub struct Watched {
 pub struct Short {
     calls: AtomicU64,
     fails: std::ops::Range<u64>,
+    /// What an open fails with, if it does, and a read.
+    open: Option<i32>,
+    read: i32,
 }
 
 impl Default for Short {
@@ -30,7 +33,12 @@ impl Default for Short {
 
 impl Short {
     pub fn new(fails: std::ops::Range<u64>) -> Self {
-        Short { calls: AtomicU64::new(0), fails }
+        Short { calls: AtomicU64::new(0), fails, open: Some(EMFILE), read: ENOMEM }
+    }
+
+    /// A device that refuses the reads among the calls with these numbers.
+    pub fn of_device(fails: std::ops::Range<u64>) -> Self {
+        Short { open: None, read: EIO, ..Short::new(fails) }
     }
 
     /// Calls up to now.
@@ -38,13 +46,14 @@ impl Short {
         self.calls.load(Ordering::Relaxed)
     }
 
-    fn call(&self, code: i32) -> io::Result<()> {
+    fn call(&self, code: Option<i32>) -> io::Result<()> {
         let fails = self.fails.contains(&self.calls.fetch_add(1, Ordering::Relaxed));
-        if fails { Err(io::Error::from_raw_os_error(code)) } else { Ok(()) }
+        code.filter(|_| fails).map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
     }
 }
 
-/// Too many open files in this process; not enough memory.
+/// An error of the device; too many open files in this process; not enough memory.
+const EIO: i32 = 5;
 const EMFILE: i32 = 24;
 const ENOMEM: i32 = 12;
 
@@ -58,7 +67,7 @@ struct WatchedFile {
 impl Disk for Watched {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         assert_eq!(mode, OpenMode::Read, "{}", path.display());
-        self.short.call(EMFILE)?;
+        self.short.call(self.short.open)?;
         let bad = self.bad.as_ref().filter(|(file, _)| file == path).map(|&(_, block)| block);
         Ok(Arc::new(WatchedFile { inner: RealDisk.open(path, mode)?, bad, short: self.short.clone() }))
     }
@@ -66,7 +75,7 @@ impl Disk for Watched {
         panic!("create {}", path.display())
     }
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.short.call(EMFILE)?;
+        self.short.call(self.short.open)?;
         RealDisk.read_dir(path)
     }
     fn kind(&self, path: &Path) -> io::Result<PathKind> {
@@ -95,7 +104,7 @@ impl Disk for Watched {
 
 impl DiskFile for WatchedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.short.call(ENOMEM)?;
+        self.short.call(Some(self.short.read))?;
         let touched = offset / 4096..(offset + buffer.len() as u64).div_ceil(4096);
         match self.bad {
             Some(block) if touched.contains(&block) => Err(io::Error::other("medium error")),
