@@ -355,7 +355,8 @@ class Store:
             entry = next(entry for entry in self.known if entry[0] == sequence)
             current = self.segments[entry[1]][0]
             need(current.valid and current.uuid == self.uuid, "header of the cut's segment")
-            need((current.salt, current.slot) == (entry[2], entry[1]), "header of the cut's segment")
+            named = (current.sequence, current.salt, current.slot)
+            need(named == (sequence, entry[2], entry[1]), "header of the cut's segment")
         else:
             current = successor(0)
         end, claim, torn, read = self.cut, self.cut, False, []

@@ -189,7 +189,7 @@ impl TailSource<'_> {
         };
         match self.header_of(&path)? {
             Some(Front { state: HeaderState::Valid(header), .. })
-                if header.salt == entry.salt && header.slot == entry.slot =>
+                if (header.sequence, header.salt, header.slot) == (sequence, entry.salt, entry.slot) =>
             {
                 Ok(self.tail_segment(&header))
             }

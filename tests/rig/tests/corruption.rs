@@ -6,9 +6,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Instant;
 
-use tophash_rig::corruption::anatomy;
-use tophash_rig::corruption::base;
+use tophash_rig::corruption::exercise::{Effort, exercise};
 use tophash_rig::corruption::run::{Meter, Settings, run};
+use tophash_rig::corruption::{Licence, anatomy, base};
 use tophash_rig::disk::SimDisk;
 use tophash_rig::random::Random;
 use tophash_rig::{scale, seed};
@@ -103,6 +103,39 @@ fn damaged_files_do_no_harm() {
     let told = violations.join("\n");
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{told}", violations.len());
     assert!(only.is_some() || tally.opened > 0 && tally.refused > 0 && tally.harmless > 0, "nothing was tested");
+}
+
+/// A header says another sequence than its file's name. The recovery went on in the file of that sequence where the
+/// header was that of the cut's segment: it forgot the segment of the cut, gave its slot to a new one, and the index led to
+/// records of other keys. A random case found it; here is every segment of every store with every sequence near it.
+#[test]
+fn a_header_that_names_another_segment_leads_nowhere() {
+    let bases = base::all();
+    let (mut opened, mut refused) = (0, 0);
+    for base in &bases {
+        for segment in &base.anatomy.segments {
+            let whole = base.image.read(&segment.name, 0, 128);
+            let own = u64::from_le_bytes(whole[32..40].try_into().expect("eight bytes"));
+            for other in (0..own + 4).filter(|&other| other != own) {
+                let mut header = whole.clone();
+                header[32..40].copy_from_slice(&other.to_le_bytes());
+                anatomy::seal_at(&mut header, 12);
+                let mut image = base.image.clone();
+                image.write(&segment.name, 0, &header);
+                let effort = Effort { change: true, repair: true, reopen: true };
+                let outcome = exercise(base, &image, &Licence::default(), effort);
+                let outcome =
+                    outcome.unwrap_or_else(|e| panic!("{}, {}: {own} -> {other}: {e}", base.name, segment.name));
+                assert!(
+                    !outcome.harmless,
+                    "{}: verify says nothing of a header that names segment {other}",
+                    segment.name
+                );
+                *(if outcome.opened { &mut opened } else { &mut refused }) += 1;
+            }
+        }
+    }
+    assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused: some segments must lie before the cut");
 }
 
 /// The last segment was synced, its records say so, and no checkpoint knows it: whatever happens to its header, it
