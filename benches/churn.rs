@@ -14,7 +14,7 @@
 //!   updates: pages with few live slots and many tombstones.
 //! * *growing*: inserts and removals while the table grows through several doublings.
 //! * *emptied*: 95 % of the records are removed; how soon, and how far, does the store get smaller?
-//! * *compacted*: as *emptied*, with 24-byte keys and 150-byte values; then `tophash::compact`: how small, how fast?
+//! * *compacted*: as *emptied*, with 24-byte keys and 150-byte values; then `tophash::compact::compact`: how small, how fast?
 //!
 //! "Without" turns off path repair, page rewrites, compaction and shrinking.
 
@@ -254,7 +254,7 @@ fn compacted(records: u64) -> Result<()> {
         let gone: Vec<Vec<u8>> = (0..records).filter(|n| n % 20 >= kept_of_20).map(key).collect();
         gone.chunks(10_000).try_for_each(|keys| store.remove_many(keys).map(|_| ()))?;
         store.close()?;
-        let report = tophash::compact(&path)?;
+        let report = tophash::compact::compact(&path)?;
         let (before, after) = (&report.before, &report.after);
         let wanted = after.records * 174;
         println!(

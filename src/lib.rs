@@ -59,7 +59,7 @@ mod need;
 mod observe;
 mod options;
 mod recovery;
-mod stats;
+pub mod stats;
 mod store;
 mod sync;
 #[doc(hidden)]
@@ -69,23 +69,9 @@ mod tuning;
 mod value;
 
 pub use batch::Batch;
-pub use check::{
-    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
-    Reclaimable, SegmentFigures, SlotCounts, TableFigures, doctor, doctor_with,
-};
-pub use check::{Finding, Loss, LostKey, RepairReport, Report, repair, repair_with, verify, verify_with};
-#[doc(hidden)]
-pub use check::{doctor_disk, repair_disk, verify_disk};
-#[doc(hidden)]
-pub use compaction::offline::compact_disk;
-pub use compaction::offline::{OfflineReport, Shape, compact, compact_skipping_damaged, compact_with};
 pub use engine::scan::Entries;
 pub use error::{Error, Location, Result};
 pub use options::Options;
-pub use stats::{
-    CheckpointStats, CommitStats, CompactionReport, CompactionStats, IndexStats, LogStats, RecoveryStats, Stats,
-    WaitStats,
-};
 pub use store::Store;
 #[doc(hidden)]
 pub use sync::{PartOrder, PartPlan};
@@ -93,6 +79,39 @@ pub use tuning::SyncPolicy;
 #[doc(hidden)]
 pub use tuning::Tuning;
 pub use value::{Entry, Value};
+
+/// Checking a store's files: every checksum, every page, every link. Changes nothing.
+pub mod verify {
+    #[doc(hidden)]
+    pub use crate::check::verify_disk;
+    pub use crate::check::{Finding, Report, verify, verify_with};
+}
+
+/// Making a new store of what is whole in a damaged one.
+pub mod repair {
+    #[doc(hidden)]
+    pub use crate::check::repair::repair_disk;
+    pub use crate::check::repair::{Loss, LostKey, Report, repair, repair_with};
+}
+
+/// Writing a closed store anew, as small as it can be.
+///
+/// A store in use keeps its size within bounds by itself; [`Store::compact`] forces that.
+pub mod compact {
+    #[doc(hidden)]
+    pub use crate::compaction::offline::compact_disk;
+    pub use crate::compaction::offline::{Report, Shape, compact, compact_skipping_damaged, compact_with};
+}
+
+/// Figures of a closed store's space, and advice drawn from them.
+pub mod doctor {
+    #[doc(hidden)]
+    pub use crate::check::doctor::diagnose_disk;
+    pub use crate::check::doctor::{
+        Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
+        Reclaimable, SegmentFigures, SlotCounts, TableFigures, diagnose, diagnose_with,
+    };
+}
 
 /// The code in README.md, compiled and run with the other documentation tests.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@
 //! neither crate. Without the features the functions are empty and the types have no size. What is handed to them is at
 //! hand anyway: looking an atomic up for an event would cost a build without events, and change the schedules of tests.
 //!
-//! What is counted anyway ([`Stats`](crate::Stats)) is not counted a second time: it is published now and then, see
+//! What is counted anyway ([`Stats`](crate::stats::Stats)) is not counted a second time: it is published now and then, see
 //! [`Observer::publish`]. Only times are taken as they pass, and those of reads and of single changes in samples:
 //! reading the clock twice would cost a tenth of such a call.
 
@@ -117,7 +117,7 @@ impl Observer {
     }
 
     #[inline(always)]
-    pub(crate) fn publish(&self, _stats: &crate::Stats) {}
+    pub(crate) fn publish(&self, _stats: &crate::stats::Stats) {}
 }
 
 /// An event, or nothing: without the feature its fields are looked at by nobody.
@@ -146,7 +146,7 @@ pub(crate) struct Entered;
 
 /// The store was opened.
 #[inline(always)]
-pub(crate) fn opened(store: &Path, stats: &crate::RecoveryStats) {
+pub(crate) fn opened(store: &Path, stats: &crate::stats::RecoveryStats) {
     let (unclean, replayed_records, nanos) = (stats.was_unclean, stats.replayed_records, stats.open_nanos);
     event!(INFO, "tophash::open", store, { unclean, replayed_records, nanos }, "opened");
 }

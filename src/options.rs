@@ -136,7 +136,7 @@ impl Options {
     }
 
     /// A bound for index pages that were changed since the last checkpoint and live in private memory.
-    /// Writers wait for a checkpoint when it is reached (counted in [`Stats`](crate::Stats)). Default: a
+    /// Writers wait for a checkpoint when it is reached (counted in [`Stats`](crate::stats::Stats)). Default: a
     /// quarter of the memory that the container or machine allows, at least 64 MiB. Pages of an extent that
     /// growth has just added are in memory from the start, whatever the bound; clean ones are given back. Where the system
     /// gives huge pages, a large extent (of [`capacity`](Self::capacity), or of a large table's growth) takes memory in

@@ -12,7 +12,7 @@ use crate::sys::pins::PinnedBytes;
 /// Dereferences to `[u8]`. Costs no copy, never changes, and may be kept for long, sent to other threads or
 /// held across an `await`: it pins only the log segment that it lies in, which cannot be freed meanwhile. A value in a
 /// file of its own keeps that file and the segment of the record that links it. Nobody ever waits for a `Value` to be
-/// dropped; what held ones cost is in [`LogStats`](crate::LogStats) and in `Store::disk_bytes`.
+/// dropped; what held ones cost is in [`LogStats`](crate::stats::LogStats) and in `Store::disk_bytes`.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ fn value(n: u64) -> Vec<u8> {
 }
 
 fn assert_clean(path: &Path) {
-    let report = tophash::verify(path).expect("verify runs");
+    let report = tophash::verify::verify(path).expect("verify runs");
     assert!(report.is_clean(), "{report:#?}");
 }
 

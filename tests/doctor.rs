@@ -6,7 +6,8 @@ mod common;
 use std::path::Path;
 
 use common::{bytes, copy_store, scratch, snapshot, tiny_options};
-use tophash::{Diagnosis, Error, Level, Options, Store, SyncPolicy, Tuning};
+use tophash::doctor::{Diagnosis, Level};
+use tophash::{Error, Options, Store, SyncPolicy, Tuning};
 
 const SEGMENT: u64 = 64 << 10;
 
@@ -53,15 +54,15 @@ fn churn(path: &Path, options: &Options) -> Diagnosis {
 
 /// Diagnoses, and compares the figures with those of verify.
 fn diagnose(path: &Path) -> Diagnosis {
-    let report = tophash::verify(path).unwrap();
-    let d = tophash::doctor(path).unwrap();
+    let report = tophash::verify::verify(path).unwrap();
+    let d = tophash::doctor::diagnose(path).unwrap();
     assert_eq!((d.records, d.slots.live, d.slots.empty_one), (report.live_slots, report.live_slots, report.tombstones));
     assert_eq!((d.table.pages_in_use, d.overflow.used), (report.pages, report.overflow_pages));
     assert_eq!(d.slots.all(), (report.pages + report.overflow_pages) * d.table.page_slots);
     assert_eq!((d.clean, d.generation), (report.clean, report.generation));
     assert_eq!(d.load.iter().sum::<u64>(), report.pages);
     assert_eq!(d.chains.iter().sum::<u64>(), report.pages);
-    let cells = |get: fn(&tophash::HeatCell) -> u64| d.heat.cells.iter().map(get).sum::<u64>();
+    let cells = |get: fn(&tophash::doctor::HeatCell) -> u64| d.heat.cells.iter().map(get).sum::<u64>();
     assert_eq!((cells(|c| c.live), cells(|c| c.tombstones)), (d.slots.live, d.slots.empty_one));
     assert_eq!((cells(|c| c.overflow), cells(|c| c.slots)), (d.overflow.used, d.slots.all()));
     let segments: u64 = d.segments.iter().map(|segment| segment.dead_bytes).sum();
@@ -132,7 +133,7 @@ fn a_littered_store_gets_the_advice_it_needs() {
     assert!(d.advice.is_sorted_by(|a, b| a.level >= b.level));
 
     // What is promised of compaction is what comes of it.
-    let report = tophash::compact(dir.path().join("store")).unwrap();
+    let report = tophash::compact::compact(dir.path().join("store")).unwrap();
     let came_back = report.before.disk_bytes - report.after.disk_bytes;
     assert!(came_back.abs_diff(d.reclaimable.bytes()) < came_back / 10, "{came_back} of {:?}", d.reclaimable);
     assert_eq!(report.before.empty_one_slots, d.reclaimable.tombstones);
@@ -241,11 +242,11 @@ fn an_unclean_end_and_damage_are_said() {
     fill(&store, FULL);
     store.checkpoint().unwrap();
     store.insert(b"later", b"").unwrap();
-    assert!(matches!(tophash::doctor(&path), Err(Error::Locked { .. })), "a writer has it");
+    assert!(matches!(tophash::doctor::diagnose(&path), Err(Error::Locked { .. })), "a writer has it");
     let copy = dir.path().join("copy");
     copy_store(&path, &copy);
     store.close().unwrap();
-    let d = tophash::doctor(&copy).unwrap();
+    let d = tophash::doctor::diagnose(&copy).unwrap();
     assert!(!d.clean && d.records == FULL + 1);
     assert_eq!((d.tail_records, d.slots.live, d.index_is_current()), (1, FULL, false));
     assert_eq!((level(&d, "not-closed"), level(&d, "damage")), (Some(Level::Info), None));
@@ -253,11 +254,11 @@ fn an_unclean_end_and_damage_are_said() {
     // One page of 32 is damaged: the rest is counted.
     let index = path.join("index");
     let mut file = std::fs::read(&index).unwrap();
-    let whole = tophash::doctor(&path).unwrap();
+    let whole = tophash::doctor::diagnose(&path).unwrap();
     let at = 4096 * 140 + 2000;
     file[at] ^= 1;
     std::fs::write(&index, file).unwrap();
-    let d = tophash::doctor(&path).unwrap();
+    let d = tophash::doctor::diagnose(&path).unwrap();
     assert_eq!(level(&d, "damage"), Some(Level::Critical));
     assert_eq!((d.damage.len(), d.damage[0].kind.as_str(), d.damage[0].page), (1, "page-checksum", Some(140)));
     assert_eq!(d.table.pages_in_use, whole.table.pages_in_use - 1);
@@ -279,7 +280,7 @@ fn the_tail_of_a_store_that_was_not_closed_counts() {
     store.insert(b"last", b"").unwrap();
     copy_store(&path, &copy);
     store.close().unwrap();
-    let (whole, d) = (tophash::doctor(&path).unwrap(), tophash::doctor(&copy).unwrap());
+    let (whole, d) = (tophash::doctor::diagnose(&path).unwrap(), tophash::doctor::diagnose(&copy).unwrap());
     assert_eq!((d.records, d.tail_records, d.tail_problem.clone()), (2901, 3401, None));
     assert_eq!((d.log.bytes, d.log.dead_bytes), (whole.log.bytes, whole.log.dead_bytes));
     assert_eq!((d.log.removals, d.table.level_needed), (whole.log.removals, whole.table.level_needed));
@@ -293,7 +294,7 @@ fn the_tail_of_a_store_that_was_not_closed_counts() {
     let mut bytes = std::fs::read(&segment).unwrap();
     bytes[128 + 20] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
-    let d = tophash::doctor(&copy).unwrap();
+    let d = tophash::doctor::diagnose(&copy).unwrap();
     assert!(d.tail_problem.is_some() && !d.log_is_current() && d.reclaimable.bytes() == 0, "{d:?}");
     assert!(d.advice.iter().all(|advice| advice.rule == "tail-unreadable"), "{:?}", d.advice);
 }
@@ -304,9 +305,9 @@ fn a_diagnosis_changes_nothing_and_can_be_ended() {
     let path = dir.path().join("store");
     churn(&path, &littering());
     let before = snapshot(&path);
-    tophash::doctor(&path).unwrap();
+    tophash::doctor::diagnose(&path).unwrap();
     assert_eq!(snapshot(&path), before);
-    let ended = tophash::doctor_with(&path, &mut |done, _| done < 100_000);
+    let ended = tophash::doctor::diagnose_with(&path, &mut |done, _| done < 100_000);
     assert!(matches!(ended, Err(Error::Aborted { what: "doctor" })), "{ended:?}");
-    assert!(matches!(tophash::doctor(dir.path().join("none")), Err(Error::NotFound { .. })));
+    assert!(matches!(tophash::doctor::diagnose(dir.path().join("none")), Err(Error::NotFound { .. })));
 }

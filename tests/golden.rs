@@ -183,7 +183,7 @@ fn the_golden_store_is_read_and_written() {
     }
     assert_eq!(contents(&store), expected);
     store.close().unwrap();
-    let report = tophash::verify(&path).unwrap();
+    let report = tophash::verify::verify(&path).unwrap();
     assert!(report.is_clean(), "{report:#?}");
     let store = open(&Options::new(), &path);
     assert!(!store.stats().recovery.was_unclean);

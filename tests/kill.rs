@@ -389,7 +389,7 @@ fn run_series(number: usize, seed: u64, counts: &mut Counts) {
     let store = common::open(&series.options(), &path);
     assert!(read(&store, series.threads) == models, "{}, seed {seed}: another recovery, another result", series.name);
     store.close().unwrap();
-    let report = tophash::verify(&path).unwrap();
+    let report = tophash::verify::verify(&path).unwrap();
     assert!(report.is_clean(), "{report:#?}");
 }
 
@@ -462,7 +462,7 @@ fn kill_a_young_store(seed: u64) -> (u64, u64) {
             store.close().unwrap();
         }
     }
-    assert!(tophash::verify(&path).unwrap().is_clean());
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
     (recoveries, replayed)
 }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tempfile::TempDir;
-use tophash::{Batch, Options, Stats, Store, SyncPolicy};
+use tophash::stats::Stats;
+use tophash::{Batch, Options, Store, SyncPolicy};
 
 const DOCUMENT: &str = include_str!("../docs/METRICS.md");
 const DASHBOARD: &str = include_str!("../docs/grafana.json");

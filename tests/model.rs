@@ -22,7 +22,8 @@ use std::time::Instant;
 use common::{bytes, hash};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
-use tophash::{Batch, Options, Stats, Store, SyncPolicy, Tuning, Value};
+use tophash::stats::Stats;
+use tophash::{Batch, Options, Store, SyncPolicy, Tuning, Value};
 
 /// A value by length and seed.
 type Content = (u16, u16);
@@ -246,7 +247,7 @@ impl History<'_> {
                 }
                 End::Close | End::History => {
                     store.close().unwrap();
-                    let report = tophash::verify(&self.path).unwrap();
+                    let report = tophash::verify::verify(&self.path).unwrap();
                     assert!(report.is_clean(), "{report:#?}");
                     if end == End::History {
                         return;

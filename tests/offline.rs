@@ -8,7 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use common::{Random, bytes, scratch, seed, tiny_options};
-use tophash::{Error, Options, Store, SyncPolicy, compact, compact_with};
+use tophash::compact::{compact, compact_with};
+use tophash::{Error, Options, Store, SyncPolicy};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY)
@@ -49,7 +50,7 @@ fn churned(path: &Path, seed: u64, close: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 fn assert_holds(path: &Path, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
-    let report = tophash::verify(path).unwrap();
+    let report = tophash::verify::verify(path).unwrap();
     assert!(report.is_clean(), "{report:#?}");
     let store = options().open(path).unwrap();
     assert!(common::contents(&store) == *model);
@@ -186,7 +187,7 @@ fn tiny_pages_and_an_empty_store() {
         }
     }
     store.close().unwrap();
-    let report = tophash::compact_disk(&tiny_options(), &path, false, &mut |_, _| true).unwrap();
+    let report = tophash::compact::compact_disk(&tiny_options(), &path, false, &mut |_, _| true).unwrap();
     assert!(report.switched && report.after.overflow_pages == 0, "{report:#?}");
     assert_holds(&path, &model);
     let path = dir.path().join("empty");

@@ -93,7 +93,7 @@ fn a_change_of_any_kind_right_after_an_open_survives_a_kill() {
         change(&store);
         let (_dir, copy) = after_a_kill(&path);
         assert!(was_unclean(&options, &copy), "{name}");
-        assert!(tophash::verify(&copy).unwrap().is_clean(), "{name}");
+        assert!(tophash::verify::verify(&copy).unwrap().is_clean(), "{name}");
         let contents = common::contents(&store);
         store.close().unwrap();
         assert!(common::contents(&open(&options, &path)) == contents, "{name}");
@@ -122,7 +122,7 @@ fn a_segment_that_is_compacted_right_after_an_open() {
         assert_eq!(store.get(key(n)).unwrap().is_some(), n % 10 == 0, "{n}");
     }
     store.close().unwrap();
-    assert!(tophash::verify(&path).unwrap().is_clean());
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
 }
 
 #[test]

@@ -239,11 +239,11 @@ fn a_flipped_bit_in_the_last_segments_header_is_no_torn_write() {
             matches!(error, Error::Corrupt { .. } | Error::NewerFormat { .. } | Error::WrongStore { .. }),
             "bit {bit}: {error}"
         );
-        assert!(!tophash::verify(&killed).unwrap().is_clean(), "bit {bit}");
+        assert!(!tophash::verify::verify(&killed).unwrap().is_clean(), "bit {bit}");
         common::flip_bit(&last, bit as u64 / 8, bit as u8 % 8);
     }
     common::flip_bit(&last, 41, 3);
     let new = dir.path().join("new");
-    assert!(tophash::repair(&killed, &new).unwrap().is_complete());
+    assert!(tophash::repair::repair(&killed, &new).unwrap().is_complete());
     assert_eq!(common::open(&Options::new(), &new).get("synced").unwrap().unwrap(), &b"in the second segment"[..]);
 }

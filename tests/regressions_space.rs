@@ -50,7 +50,7 @@ fn removals_die_although_older_records_live() {
     // Whatever died, no removed key comes back, not even without the index.
     std::fs::remove_file(path.join("index")).unwrap();
     let repaired = dir.path().join("r");
-    tophash::repair(&path, &repaired).unwrap();
+    tophash::repair::repair(&path, &repaired).unwrap();
     assert_eq!(Options::new().open(&repaired).unwrap().len(), 200);
 }
 
@@ -367,7 +367,7 @@ fn unclean_ends_do_not_use_up_the_segment_slots() {
         assert_eq!(s.get(key(n)).unwrap().expect("there"), &bytes(100, n)[..]);
     }
     s.close().unwrap();
-    assert!(tophash::verify(&path).unwrap().is_clean());
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
 }
 
 /// Dead bytes in segments that cannot be emptied, because a record in them cannot be read, kept the log over its bound

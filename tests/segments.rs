@@ -36,7 +36,7 @@ fn assert_stored(options: &Options, path: &Path, numbers: std::ops::Range<u64>) 
     let store = open(options, path);
     assert_holds(&store, numbers);
     store.close().unwrap();
-    assert!(tophash::verify(path).unwrap().is_clean());
+    assert!(tophash::verify::verify(path).unwrap().is_clean());
 }
 
 /// Sizes of the log's files.
@@ -155,5 +155,5 @@ fn segments_are_for_bulk_writing_while_much_is_written() {
         !is_bulk(&path)
     });
     store.close().unwrap();
-    assert!(tophash::verify(&path).unwrap().is_clean());
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
 }

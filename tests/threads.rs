@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 use common::calls::{Calls, Task};
 use common::linear::{self, Call, Event};
 use common::{Random, bytes};
-use tophash::{Batch, Options, Stats, Store, SyncPolicy, Tuning, Value};
+use tophash::stats::Stats;
+use tophash::{Batch, Options, Store, SyncPolicy, Tuning, Value};
 
 /// The ways of setting up a store.
 fn setups() -> [(&'static str, Options); 3] {

@@ -16,12 +16,12 @@
 
 mod blobs;
 mod chain;
-mod doctor;
+pub(crate) mod doctor;
 mod extents;
 mod keys;
 mod kind;
 mod records;
-mod repair;
+pub(crate) mod repair;
 mod report;
 mod scan;
 mod segments;
@@ -38,11 +38,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use doctor::{
-    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
-    Reclaimable, SegmentFigures, SlotCounts, TableFigures, doctor, doctor_disk, doctor_with,
-};
-pub use repair::{Loss, LostKey, RepairReport, repair, repair_disk, repair_with};
 pub use report::{Finding, Report};
 
 use self::chain::PageMemory;

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::check;
+use crate::check::Report;
 use crate::sys::{Disk, DiskFile, OpenMode, RealDisk, write_all_at};
-use crate::{Options, Report, SyncPolicy, Tuning};
+use crate::{Options, SyncPolicy, Tuning};
 
 fn run(path: &Path, slots_max: usize) -> Report {
     let report = check(&RealDisk, path, &mut |_, _| true, slots_max).unwrap();

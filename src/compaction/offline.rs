@@ -1,6 +1,6 @@
 //! Offline compaction: the store is written anew beside itself, and switched in by one rename.
 //!
-//! 1. The store is checked by pread, as [`verify`](crate::verify()) does, so that neither rot nor a bad sector is met
+//! 1. The store is checked by pread, as [`verify`](crate::verify::verify) does, so that neither rot nor a bad sector is met
 //!    half-way. It is locked, opened (recovered, if need be) and checkpointed. *Crash:* as at any open.
 //! 2. A new log directory, and a new index and journal under `compact.tmp/`, are filled with the live records in
 //!    the order of the pages: a table sized for its content, no tombstones, no overflow pages, no dead bytes.
@@ -72,7 +72,7 @@ pub struct Shape {
 /// What [`compact`] did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct OfflineReport {
+pub struct Report {
     /// The store before.
     pub before: Shape,
     /// The store after; in a dry run, an estimate.
@@ -89,7 +89,7 @@ pub struct OfflineReport {
     pub nanos: u64,
 }
 
-impl OfflineReport {
+impl Report {
     fn skip(&mut self, error: &Error) {
         self.skipped_total += 1;
         if self.skipped.len() < SKIPPED_MAX {
@@ -119,7 +119,7 @@ impl Damaged {
 ///
 /// # Errors
 /// As [`compact_with`].
-pub fn compact(path: impl AsRef<Path>) -> Result<OfflineReport> {
+pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
     compact_with(path, false, &mut |_, _| true)
 }
 
@@ -134,18 +134,18 @@ pub fn compact(path: impl AsRef<Path>) -> Result<OfflineReport> {
 /// was then. If the result would not be smaller, nothing is changed.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair())), [`Error::Locked`],
+/// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair::repair)), [`Error::Locked`],
 /// [`Error::DiskFull`], [`Error::Aborted`], and those of [`Options::open`].
 pub fn compact_with(
     path: impl AsRef<Path>,
     dry_run: bool,
     progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<OfflineReport> {
+) -> Result<Report> {
     compact_disk(&Options::new().disk(Arc::new(RealDisk)), path.as_ref(), dry_run, progress)
 }
 
 /// As [`compact_with`], for a store of which records or values are damaged: they are left out, and the report names
-/// them. They are gone for good then: try [`repair`](crate::repair()) first, which makes a new store and leaves the old
+/// them. They are gone for good then: try [`repair`](crate::repair::repair) first, which makes a new store and leaves the old
 /// one as it is.
 ///
 /// # Errors
@@ -155,7 +155,7 @@ pub fn compact_skipping_damaged(
     path: impl AsRef<Path>,
     dry_run: bool,
     progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<OfflineReport> {
+) -> Result<Report> {
     let options = Options::new().disk(Arc::new(RealDisk));
     run(&options, path.as_ref(), dry_run, Damaged::Skip, progress)
 }
@@ -170,7 +170,7 @@ pub fn compact_disk(
     path: &Path,
     dry_run: bool,
     progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<OfflineReport> {
+) -> Result<Report> {
     run(options, path, dry_run, Damaged::Refuse, progress)
 }
 
@@ -180,7 +180,7 @@ fn run(
     dry_run: bool,
     damaged: Damaged,
     progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<OfflineReport> {
+) -> Result<Report> {
     let started = Instant::now();
     let disk = &*options.disk;
     let mut work = Work { progress, done: 0, all: 1 };
@@ -200,7 +200,7 @@ fn run(
         old.checkpoint()?;
     }
     let before = shape(&old)?;
-    let mut report = OfflineReport { before, dry_run, ..OfflineReport::default() };
+    let mut report = Report { before, dry_run, ..Report::default() };
     if dry_run {
         report.after = estimate(&old, &report.before);
         if damaged == Damaged::Skip {
@@ -286,7 +286,7 @@ impl Build<'_> {
     }
 
     /// Steps 2 and 3.
-    fn fill(&self, old: &Store, damaged: Damaged, report: &mut OfflineReport, work: &mut Work<'_>) -> Result<Shape> {
+    fn fill(&self, old: &Store, damaged: Damaged, report: &mut Report, work: &mut Work<'_>) -> Result<Shape> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
         // Fails if something of that name is left that is not ours.
         self.disk.create_dir(&self.directory()).context("create", &self.directory())?;

@@ -101,7 +101,7 @@ pub(crate) struct CheckpointState {
     pub(crate) opened: Meta,
 }
 
-/// Counters for [`Stats`](crate::Stats).
+/// Counters for [`Stats`](crate::stats::Stats).
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,

@@ -56,7 +56,7 @@ use slot::{Slot, Tag};
 use split::SPLIT_BITS;
 use stripes::Stripes;
 
-/// Counters that [`IndexStats`](crate::IndexStats) reports.
+/// Counters that [`IndexStats`](crate::stats::IndexStats) reports.
 #[derive(Debug, Default)]
 pub(crate) struct IndexCounters {
     pub(crate) growths: AtomicU64,

@@ -99,7 +99,7 @@ fn story(mount: &Mount, policy: SyncPolicy) {
     let store = open(options, &path);
     reads_go_on(&store, &expected);
     drop(store);
-    let report = tophash::verify(&path).unwrap();
+    let report = tophash::verify::verify(&path).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     println!("full disk: {} records when it was full", expected.len());
 }

@@ -53,7 +53,7 @@ fn is_whole(store: Store, path: &Path) {
     }
     store.checkpoint().expect("a checkpoint when the limit is gone");
     store.close().expect("close");
-    let report = tophash::verify(path).expect("verify");
+    let report = tophash::verify::verify(path).expect("verify");
     assert!(report.is_clean(), "{report:#?}");
     let store = common::open(&options(), path);
     assert!((0..KEYS).all(|n| store.contains_key(n.to_le_bytes()).expect("a read")));

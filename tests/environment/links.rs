@@ -102,8 +102,8 @@ fn a_store_of_links_or_pipes_is_refused() {
                 assert!(matches!(error, Error::Io { .. } | Error::Corrupt { .. }), "{}: {error}", name.display());
             }
             // These wait for nothing, and follow nothing that could be written.
-            let _ = tophash::verify(&path);
-            let _ = tophash::compact(&path);
+            let _ = tophash::verify::verify(&path);
+            let _ = tophash::compact::compact(&path);
             if away.is_dir() {
                 assert_eq!(snapshot(&away), before, "{}", name.display());
             }
@@ -131,7 +131,7 @@ fn compaction_and_cleaning_up_follow_no_link() {
             let store = open(&common::tiny_options(), &path);
             assert_eq!(store.len(), 11);
             store.close().unwrap();
-            let error = tophash::compact(&path).unwrap_err();
+            let error = tophash::compact::compact(&path).unwrap_err();
             assert!(matches!(error, Error::Io { .. }), "{name} -> {target}: {error}");
             kept(&file);
             assert_eq!(snapshot(&directory), before);
@@ -147,7 +147,7 @@ fn repair_makes_nothing_behind_a_link() {
     let (path, new) = (dir.path().join("store"), dir.path().join("new"));
     store_with_everything(&path);
     symlink(dir.path().join("nothing"), &new).unwrap();
-    let error = tophash::repair(&path, &new).unwrap_err();
+    let error = tophash::repair::repair(&path, &new).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert!(!dir.path().join("nothing").exists());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "something was left behind");
@@ -161,6 +161,6 @@ fn a_link_to_a_store_is_a_store() {
     symlink("store", dir.path().join("link")).unwrap();
     let path = dir.path().join("link");
     assert_eq!(open(&common::tiny_options(), &path).len(), 101);
-    assert!(tophash::verify(&path).unwrap().findings.is_empty());
-    tophash::compact(&path).unwrap();
+    assert!(tophash::verify::verify(&path).unwrap().findings.is_empty());
+    tophash::compact::compact(&path).unwrap();
 }

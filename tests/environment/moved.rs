@@ -36,7 +36,7 @@ fn fill(store: &Store, count: u64, byte: u8) {
 
 /// The store has all its records, and nothing is wrong with its files.
 fn whole(path: &Path, count: u64, byte: u8) {
-    assert!(tophash::verify(path).unwrap().findings.is_empty(), "{}", path.display());
+    assert!(tophash::verify::verify(path).unwrap().findings.is_empty(), "{}", path.display());
     let store = open(&options(), path);
     assert_eq!(store.len(), count, "{}", path.display());
     for n in 0..count {
@@ -122,7 +122,7 @@ fn an_offline_compaction_stays_with_the_store_that_it_opened() {
     store.remove_many(&(17_000..20_000).map(key).collect::<Vec<_>>()).unwrap();
     store.close().unwrap();
     let mut before = None;
-    let report = tophash::compact_with(&path, false, &mut |done, all| {
+    let report = tophash::compact::compact_with(&path, false, &mut |done, all| {
         // In the second half the store is open and locked.
         if done > all / 2 && before.is_none() {
             fs::rename(&path, &moved).unwrap();
@@ -271,7 +271,7 @@ fn one_of_many_creators_creates() {
                 || (create_new && matches!(error, Error::AlreadyExists { .. }));
             assert!(expected, "{error}");
         }
-        assert!(tophash::verify(&path).unwrap().findings.is_empty());
+        assert!(tophash::verify::verify(&path).unwrap().findings.is_empty());
     }
 }
 

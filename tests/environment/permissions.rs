@@ -110,7 +110,7 @@ fn later_files_follow_the_index() {
     store.close().unwrap();
     let mut seen = false;
     let report = with_umask(0o077, || {
-        tophash::compact_with(&path, false, &mut |_, _| {
+        tophash::compact::compact_with(&path, false, &mut |_, _| {
             let temporary = path.join("compact.tmp");
             if temporary.exists() {
                 seen = true;
@@ -149,7 +149,7 @@ fn later_files_belong_to_the_owner_of_the_index() {
     let store = open(&small(), &path);
     (0..190u32).for_each(|n| _ = store.remove(n.to_le_bytes()).unwrap());
     store.close().unwrap();
-    assert!(tophash::compact(&path).unwrap().switched);
+    assert!(tophash::compact::compact(&path).unwrap().switched);
     work(&small(), &path, 2000);
     let mut found = BTreeMap::new();
     kinds(&path, &mut found);
@@ -165,6 +165,6 @@ fn a_repaired_store_is_private() {
     let dir = common::scratch();
     let (path, new) = (dir.path().join("store"), dir.path().join("new"));
     work(&small(), &path, 0);
-    with_umask(0, || tophash::repair(&path, &new)).unwrap();
+    with_umask(0, || tophash::repair::repair(&path, &new)).unwrap();
     all_have(&new, 0o600, 0o700);
 }

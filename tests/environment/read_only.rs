@@ -31,12 +31,12 @@ fn read_only_media(name: &str, mount: Result<Mount, String>) {
         assert_eq!(contents(&store), expected);
         assert!(matches!(store.insert("key", "value"), Err(Error::ReadOnly { .. })));
         drop(store);
-        assert!(tophash::verify(path).unwrap().findings.is_empty());
-        for error in [common::tiny_options().open(path).unwrap_err(), tophash::compact(path).unwrap_err()] {
+        assert!(tophash::verify::verify(path).unwrap().findings.is_empty());
+        for error in [common::tiny_options().open(path).unwrap_err(), tophash::compact::compact(path).unwrap_err()] {
             assert!(is_read_only(&error), "{error}");
         }
         let outside = common::scratch();
-        tophash::repair(path, outside.path().join("new")).unwrap();
+        tophash::repair::repair(path, outside.path().join("new")).unwrap();
         assert_eq!(contents(&open(&Options::new(), &outside.path().join("new"))), expected);
         assert_eq!(snapshot(path), before);
     }

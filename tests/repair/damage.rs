@@ -147,7 +147,7 @@ fn a_block_that_cannot_be_read_is_a_loss() {
     let segment = files.segment(files.meta().segments[1].sequence);
     let disk = Watched { bad: Some((segment.clone(), 2)), ..Watched::default() };
     let new = dir.path().join("new");
-    let report = tophash::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true).unwrap();
+    let report = tophash::repair::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true).unwrap();
     let loss = &report.losses[0];
     assert!(report.losses_total == 1 && loss.from <= 8192 && loss.to >= 12288, "{report:#?}");
     assert!(loss.reason.contains("medium error"), "{loss:?}");
@@ -406,7 +406,7 @@ fn with_two_logs() -> (tempfile::TempDir, Files) {
     let (dir, files) = copy(closed());
     let before = dir.path().join("before");
     copy_store(&files.path, &before);
-    let report = tophash::compact(&files.path).unwrap();
+    let report = tophash::compact::compact(&files.path).unwrap();
     assert!(report.switched, "{report:?}");
     fs::rename(before.join("log-1"), files.path.join("log-1")).unwrap();
     fs::remove_dir_all(before).unwrap();
@@ -449,7 +449,7 @@ fn what_a_killed_repair_has_left_is_named() {
     let (dir, files) = copy(closed());
     let left = dir.path().join("new.unfinished-0123456789abcdef");
     fs::create_dir(&left).unwrap();
-    let report = tophash::repair(&files.path, dir.path().join("new")).unwrap();
+    let report = tophash::repair::repair(&files.path, dir.path().join("new")).unwrap();
     assert_eq!(report.unfinished, [left.display().to_string()]);
     assert!(left.exists(), "it may be that of another repair");
 }

@@ -25,7 +25,7 @@ fn nothing_is_overwritten() {
     fs::write(&file, "text").unwrap();
     let inside = files.path.join("new");
     for new in [&taken, &file, &files.path, &inside, &dir.path().join("no/such/folder")] {
-        let error = tophash::repair(&files.path, new).unwrap_err();
+        let error = tophash::repair::repair(&files.path, new).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{}: {error}", new.display());
     }
     assert_eq!(names(dir.path()), ["file", "s", "taken"]);
@@ -36,12 +36,12 @@ fn nothing_is_overwritten() {
 fn what_is_no_store_is_refused() {
     let dir = scratch();
     let new = dir.path().join("new");
-    let missing = tophash::repair(dir.path().join("missing"), &new).unwrap_err();
+    let missing = tophash::repair::repair(dir.path().join("missing"), &new).unwrap_err();
     assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
     fs::write(dir.path().join("file"), "text").unwrap();
     fs::create_dir(dir.path().join("folder")).unwrap();
     for name in ["file", "folder"] {
-        let error = tophash::repair(dir.path().join(name), &new).unwrap_err();
+        let error = tophash::repair::repair(dir.path().join(name), &new).unwrap_err();
         assert!(matches!(error, Error::NotAStore { .. }), "{error}");
     }
     assert_eq!(names(dir.path()), ["file", "folder"]);
@@ -51,7 +51,7 @@ fn what_is_no_store_is_refused() {
 fn a_store_in_use_is_refused() {
     let (dir, files) = copy(closed());
     let store = options().open(&files.path).unwrap();
-    let error = tophash::repair(&files.path, dir.path().join("new")).unwrap_err();
+    let error = tophash::repair::repair(&files.path, dir.path().join("new")).unwrap_err();
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     drop(store);
     assert_eq!(names(dir.path()), ["s"]);
@@ -61,14 +61,14 @@ fn a_store_in_use_is_refused() {
 fn a_newer_format_is_refused() {
     let (dir, files) = copy(closed());
     files.edit_header(0, |page| page[8] = 2);
-    let error = tophash::repair(&files.path, dir.path().join("new")).unwrap_err();
+    let error = tophash::repair::repair(&files.path, dir.path().join("new")).unwrap_err();
     assert!(matches!(error, Error::NewerFormat { .. }), "{error}");
     fs::remove_file(files.index()).unwrap();
     let mut header = files.read(&files.segment(2), 0, 128);
     header[8] = 9;
     crate::damage::mend(&mut header);
     files.write(&files.segment(2), 0, &header);
-    let error = tophash::repair(&files.path, dir.path().join("new")).unwrap_err();
+    let error = tophash::repair::repair(&files.path, dir.path().join("new")).unwrap_err();
     assert!(matches!(error, Error::NewerFormat { found: 9, .. }), "{error}");
     assert_eq!(names(dir.path()), ["s"]);
 }
@@ -79,7 +79,7 @@ fn an_abort_leaves_nothing() {
     let new = dir.path().join("new");
     let mut calls = 0;
     let mut told = Vec::new();
-    let report = tophash::repair_with(&files.path, &new, &mut |done, all| {
+    let report = tophash::repair::repair_with(&files.path, &new, &mut |done, all| {
         told.push((done, all));
         true
     });
@@ -88,7 +88,7 @@ fn an_abort_leaves_nothing() {
     fs::remove_dir_all(&new).unwrap();
     for stop in 0..told.len() {
         calls = 0;
-        let stopped = tophash::repair_with(&files.path, &new, &mut |_, _| {
+        let stopped = tophash::repair::repair_with(&files.path, &new, &mut |_, _| {
             calls += 1;
             calls <= stop
         });
@@ -118,7 +118,7 @@ fn a_moment_without_descriptors_or_memory_is_never_a_loss() {
         let new = dir.path().join("new");
         let attempt = |fails| {
             let disk = Watched { short: Short::new(fails).into(), ..Watched::default() };
-            let report = tophash::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true);
+            let report = tophash::repair::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true);
             (report, disk.short.calls())
         };
         let (report, calls) = attempt(0..0);
@@ -153,7 +153,7 @@ fn a_moment_without_descriptors_or_memory_is_never_a_finding() {
         let (_dir, files) = copy(history);
         let attempt = |fails| {
             let disk = Watched { short: Short::new(fails).into(), ..Watched::default() };
-            (tophash::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
+            (tophash::verify::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
         };
         let (report, calls) = attempt(0..0);
         assert_eq!(report.unwrap().findings_total, 0);
@@ -179,7 +179,7 @@ fn a_device_that_fails_in_between_makes_no_record_a_lost_one() {
         let (_dir, files) = copy(history);
         let attempt = |fails| {
             let disk = Watched { short: Short::of_device(fails).into(), ..Watched::default() };
-            (tophash::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
+            (tophash::verify::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
         };
         let calls = attempt(0..0).1;
         let mut told = 0;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
-use tophash::{Batch, Options, RepairReport, Store};
+use tophash::repair::Report;
+use tophash::{Batch, Options, Store};
 
 pub use crate::common::scratch;
 use crate::support::*;
@@ -137,12 +138,12 @@ pub fn copy(history: &History) -> (TempDir, Files) {
 
 /// Repairs a store. The old one must be as it was, the new one whole; its contents come back, too.
 #[track_caller]
-pub fn repair(path: &Path) -> (RepairReport, Contents) {
+pub fn repair(path: &Path) -> (Report, Contents) {
     let new = path.with_file_name(format!("{}.repaired", path.file_name().unwrap().to_string_lossy()));
     // Every write to the old store, and every mapping of it, is a panic.
     let disk = Watched::default();
     let report = loop {
-        match tophash::repair_disk(&disk, path, &new, &options(), &mut |_, _| true) {
+        match tophash::repair::repair_disk(&disk, path, &new, &options(), &mut |_, _| true) {
             // Another test of this process is just starting a child, which has our locks for a moment.
             Err(tophash::Error::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
             Ok(report) => break report,
@@ -169,7 +170,7 @@ pub fn read(path: &Path) -> Contents {
 
 /// A repair that saves everything.
 #[track_caller]
-pub fn repairs_whole(path: &Path, contents: &Contents) -> RepairReport {
+pub fn repairs_whole(path: &Path, contents: &Contents) -> Report {
     let (report, found) = repair(path);
     assert!(report.is_complete() && report.stale_keys_max == 0, "{report:#?}");
     assert!(found == *contents, "{report:#?}");

@@ -1,6 +1,7 @@
 //! The lock-free read path and the writers against each other: change, rewrite, repair, overflow, batches.
 
-use tophash::{Stats, Tuning};
+use tophash::Tuning;
+use tophash::stats::Stats;
 
 use crate::scenario::Scenario;
 

@@ -1,7 +1,8 @@
 //! Growth and shrinking beside readers, writers and iterations. A reader may sleep through all of a split, a
 //! merge, or both, and must not take a key for absent that was there throughout.
 
-use tophash::{PartOrder, PartPlan, Stats, Tuning};
+use tophash::stats::Stats;
+use tophash::{PartOrder, PartPlan, Tuning};
 
 use crate::common::calls::Task;
 use crate::index::{four_pages, one_bucket, splits, two_pages};

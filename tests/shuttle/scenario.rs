@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tophash::{Options, Stats, Store, SyncPolicy, Tuning};
+use tophash::stats::Stats;
+use tophash::{Options, Store, SyncPolicy, Tuning};
 
 use crate::common;
 use crate::common::calls::{Calls, Task};
@@ -181,7 +182,7 @@ impl Scenario {
         assert_eq!(store.stats().poisoned, None);
         common::copy_store(&path, &copy);
         store.close().unwrap();
-        let report = tophash::verify(&path).unwrap();
+        let report = tophash::verify::verify(&path).unwrap();
         assert!(report.is_clean(), "{report:#?}");
         let recovered = common::open(&options.clone().read_only(true), &copy);
         assert!(common::contents(&recovered) == *contents, "after a crash the store has other contents");

@@ -1,7 +1,8 @@
 //! Compaction: records move while they are read, held, replaced and removed; segments are freed and used again.
 //! A key must never be lost, come back, or read as absent while it is there.
 
-use tophash::{Options, Stats, Tuning};
+use tophash::stats::Stats;
+use tophash::{Options, Tuning};
 
 use crate::common::calls::Task;
 use crate::scenario::Scenario;

@@ -272,7 +272,7 @@ fn nothing_is_changed_and_readers_are_no_hindrance() {
     verify_clean(&copy);
     drop(reader);
     assert!(before == contents(&copy));
-    let error = tophash::verify(&path).unwrap_err();
+    let error = tophash::verify::verify(&path).unwrap_err();
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     drop(store);
 }
@@ -283,7 +283,7 @@ fn progress_ends_at_the_end_and_can_stop_the_check() {
     let path = dir.path().join("s");
     mixed_store(&path).close().unwrap();
     let mut seen = Vec::new();
-    let report = tophash::verify_with(&path, &mut |done, all| {
+    let report = tophash::verify::verify_with(&path, &mut |done, all| {
         seen.push((done, all));
         true
     });
@@ -291,7 +291,7 @@ fn progress_ends_at_the_end_and_can_stop_the_check() {
     assert_eq!(seen.last().unwrap().0, report.unwrap().bytes_read);
     for calls in 0..seen.len() {
         let mut left = calls;
-        let result = tophash::verify_with(&path, &mut |_, _| {
+        let result = tophash::verify::verify_with(&path, &mut |_, _| {
             left = left.wrapping_sub(1);
             left != usize::MAX
         });
@@ -303,13 +303,13 @@ fn progress_ends_at_the_end_and_can_stop_the_check() {
 fn what_is_no_store_is_refused() {
     let dir = crate::common::scratch();
     let path = dir.path().join("s");
-    assert!(matches!(tophash::verify(&path), Err(Error::NotFound { .. })));
+    assert!(matches!(tophash::verify::verify(&path), Err(Error::NotFound { .. })));
     fs::create_dir(&path).unwrap();
-    assert!(matches!(tophash::verify(&path), Err(Error::NotFound { .. })));
+    assert!(matches!(tophash::verify::verify(&path), Err(Error::NotFound { .. })));
     fs::write(path.join("index"), vec![1; 9000]).unwrap();
     fs::write(path.join("LOCK"), b"").unwrap();
-    assert!(matches!(tophash::verify(&path), Err(Error::NotAStore { .. })));
+    assert!(matches!(tophash::verify::verify(&path), Err(Error::NotAStore { .. })));
     fs::write(path.join("index"), b"").unwrap();
-    assert!(matches!(tophash::verify(&path), Err(Error::NotAStore { .. })));
-    assert!(matches!(tophash::verify(path.join("index")), Err(Error::NotAStore { .. })));
+    assert!(matches!(tophash::verify::verify(&path), Err(Error::NotAStore { .. })));
+    assert!(matches!(tophash::verify::verify(path.join("index")), Err(Error::NotAStore { .. })));
 }

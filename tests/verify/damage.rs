@@ -36,7 +36,7 @@ pub fn check_cases(store: &std::path::Path, cases: &[Case]) {
         copy_store(store, &path);
         let place = damage(&Files::new(&path));
         let report = verify(&path);
-        let fits = |f: &tophash::Finding| {
+        let fits = |f: &tophash::verify::Finding| {
             f.kind == *kind
                 && (place.page.is_none() || f.page == place.page)
                 && (place.slot.is_none() || f.slot == place.slot)

@@ -46,7 +46,7 @@ fn every_flipped_bit_is_found_or_harmless() {
     let mut flip = |file: &std::path::Path, at: u64, harmless: Option<&'static str>, rng: &mut Rng| {
         let byte = files.read(file, at, 1)[0];
         files.write(file, at, &[byte ^ 1 << rng.below(8)]);
-        let found = tophash::verify(&path).map(|report| report.findings_total > 0 || !report.is_clean());
+        let found = tophash::verify::verify(&path).map(|report| report.findings_total > 0 || !report.is_clean());
         files.write(file, at, &[byte]);
         match (found, harmless) {
             (Ok(false), Some(why)) => *counts.entry(why.to_string()).or_default() += 1,
@@ -106,7 +106,7 @@ fn files_that_end_too_early_are_told() {
             let path = dir.path().join("s");
             copy_store(base(), &path);
             fs::File::options().write(true).open(path.join(&name)).unwrap().set_len(length).unwrap();
-            let outcome = match tophash::verify(&path) {
+            let outcome = match tophash::verify::verify(&path) {
                 Err(_) => "refused",
                 Ok(report) if report.is_clean() => {
                     // What is cut off must have been unused.

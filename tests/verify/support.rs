@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use tophash::{Finding, Options, Report, Store, SyncPolicy, Tuning};
+use tophash::verify::{Finding, Report};
+use tophash::{Options, Store, SyncPolicy, Tuning};
 
 pub const PAGE: usize = 4096;
 
@@ -59,7 +60,7 @@ pub fn copy_store(from: &Path, to: &Path) {
 
 pub fn verify(path: &Path) -> Report {
     for _ in 0..200 {
-        match tophash::verify(path) {
+        match tophash::verify::verify(path) {
             // Another test of this process is just starting a child, which has our locks until it is another
             // program.
             Err(tophash::Error::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),

@@ -63,7 +63,7 @@ fn a_live_record_that_no_slot_names_is_found() {
         assert!(finding.found.contains("repair"), "{finding:?}");
     }
     // And repair has them all.
-    let repaired = tophash::repair(&path, dir.path().join("new")).unwrap();
+    let repaired = tophash::repair::repair(&path, dir.path().join("new")).unwrap();
     assert_eq!((repaired.keys, repaired.losses_total), (live.len() as u64, 0));
 }
 

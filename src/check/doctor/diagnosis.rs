@@ -60,7 +60,7 @@ pub struct Advice {
     pub threshold: f64,
 }
 
-/// How a store's space is used, and what can be done about it. Made by [`doctor`](crate::doctor()).
+/// How a store's space is used, and what can be done about it. Made by [`diagnose`](crate::doctor::diagnose).
 ///
 /// The figures of a store that was closed are those of its last checkpoint. Of one that was not, records and log are
 /// current, and those of pages and slots are of the last checkpoint: see [`index_is_current`](Self::index_is_current).
@@ -121,7 +121,7 @@ pub struct Diagnosis {
     pub reclaimable: Reclaimable,
     /// The figures of a running store, where they were given.
     pub stats: Option<Stats>,
-    /// Damage that was met on the way; [`verify`](crate::verify) looks for all of it.
+    /// Damage that was met on the way; [`verify`](crate::verify::verify) looks for all of it.
     pub damage: Vec<Finding>,
     /// Bytes read from the disk.
     pub bytes_read: u64,

@@ -1,7 +1,7 @@
 //! A diagnosis: how the space of a store is used, why it is not reused, and what to do about it.
 //!
 //! Reads the meta data and the index, by pread and under the store's shared lock, and nothing of the log but its
-//! segments' headers: how much of a segment is dead is what the checkpoint's counters say ([`verify`](crate::verify)
+//! segments' headers: how much of a segment is dead is what the checkpoint's counters say ([`verify`](crate::verify::verify)
 //! compares those with the records). Nothing is written. Memory does not grow with the store: what is kept of a page
 //! is its share of sums, histograms and a cell of the heat map.
 //!
@@ -39,23 +39,23 @@ use crate::table::load::level_for;
 use crate::table::region::BITMAP_BITS;
 use crate::tuning::Tuning;
 
-/// Diagnoses the store at a path. See [`doctor_with`].
+/// Diagnoses the store at a path. See [`diagnose_with`].
 ///
 /// ```
 /// # fn main() -> tophash::Result<()> {
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("sessions.tophash");
 /// # tophash::Store::open(&path)?.close()?;
-/// for advice in tophash::doctor(&path)?.advice {
+/// for advice in tophash::doctor::diagnose(&path)?.advice {
 ///     println!("{}: {}. {}", advice.level, advice.finding, advice.action);
 /// }
 /// # Ok(()) }
 /// ```
 ///
 /// # Errors
-/// As [`doctor_with`].
-pub fn doctor(path: impl AsRef<Path>) -> Result<Diagnosis> {
-    doctor_with(path, &mut |_, _| true)
+/// As [`diagnose_with`].
+pub fn diagnose(path: impl AsRef<Path>) -> Result<Diagnosis> {
+    diagnose_with(path, &mut |_, _| true)
 }
 
 /// Diagnoses the store at a path: how full its pages are, where tombstones are, how much of the log is dead, what
@@ -71,26 +71,26 @@ pub fn doctor(path: impl AsRef<Path>) -> Result<Diagnosis> {
 /// If the diagnosis cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
 /// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if
 /// the checkpoint cannot be read; [`Error::Aborted`] if `progress` said so. Other damage is in the diagnosis.
-pub fn doctor_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Diagnosis> {
+pub fn diagnose_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Diagnosis> {
     let reader = Options::new().read_only(true).create(false);
-    diagnose(&RealDisk, path.as_ref(), Some(&reader), progress)
+    examine(&RealDisk, path.as_ref(), Some(&reader), progress)
 }
 
-/// Diagnoses a store on any disk, without replaying its log's tail. See [`doctor_with`].
+/// Diagnoses a store on any disk, without replaying its log's tail. See [`diagnose_with`].
 ///
 /// # Errors
-/// As [`doctor_with`].
+/// As [`diagnose_with`].
 #[doc(hidden)]
-pub fn doctor_disk(
+pub fn diagnose_disk(
     disk: &dyn Disk,
     path: impl AsRef<Path>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Diagnosis> {
-    diagnose(disk, path.as_ref(), None, progress)
+    examine(disk, path.as_ref(), None, progress)
 }
 
 /// `reader` opens the store for reading, which replays the log's tail.
-fn diagnose(
+fn examine(
     disk: &dyn Disk,
     path: &Path,
     reader: Option<&Options>,

@@ -22,7 +22,7 @@ mod value;
 
 use std::path::Path;
 
-pub use report::{Loss, LostKey, RepairReport};
+pub use report::{Loss, LostKey, Report};
 
 use self::plan::Plan;
 use self::salvage::Salvage;
@@ -40,7 +40,7 @@ use crate::tuning::SyncPolicy;
 ///
 /// # Errors
 /// As [`repair_with`].
-pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<RepairReport> {
+pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Report> {
     repair_with(path, new_path, &mut |_, _| true)
 }
 
@@ -55,7 +55,7 @@ pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Repa
 ///
 /// The new store needs as much disk as the old one. It has its name only when it is whole; after an error nothing
 /// of it is left. A process that is killed leaves `NEW.unfinished-` and sixteen hex digits beside it, which may be
-/// removed; the next repair to the same name lists it in [`RepairReport::unfinished`].
+/// removed; the next repair to the same name lists it in [`Report::unfinished`].
 ///
 /// # Errors
 /// If the repair cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`] (neither a header nor a segment
@@ -65,7 +65,7 @@ pub fn repair_with(
     path: impl AsRef<Path>,
     new_path: impl AsRef<Path>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<RepairReport> {
+) -> Result<Report> {
     repair_disk(&RealDisk, path, new_path, &Options::new(), progress)
 }
 
@@ -80,11 +80,11 @@ pub fn repair_disk(
     new_path: impl AsRef<Path>,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<RepairReport> {
+) -> Result<Report> {
     let (path, new_path) = (path.as_ref(), new_path.as_ref());
     let anchored = super::hold_directory(disk, path)?;
     let disk = anchored.as_deref().unwrap_or(disk);
-    let mut report = RepairReport::default();
+    let mut report = Report::default();
     let lock_file = lock_path(path);
     let _lock = match disk.lock(&lock_file, LockMode::Shared) {
         Ok(LockOutcome::Held(lock)) => Some(lock),

@@ -13,7 +13,7 @@
 
 use std::path::PathBuf;
 
-use super::report::RepairReport;
+use super::report::Report;
 use super::source::{SegmentFile, Source};
 use crate::address::Lsn;
 use crate::address::Place;
@@ -57,7 +57,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn make(disk: &dyn Disk, source: &Source, report: &mut RepairReport) -> Result<Plan> {
+    pub(super) fn make(disk: &dyn Disk, source: &Source, report: &mut Report) -> Result<Plan> {
         let table: &[SegmentEntry] = source.state.as_ref().map_or(&[], |state| &state.meta.segments);
         let cut = source.state.as_ref().map_or(0, |state| state.header.cut.sequence());
         let mut parts = Vec::new();
@@ -83,12 +83,12 @@ impl Plan {
     }
 }
 
-fn leave_out(report: &mut RepairReport, file: &SegmentFile, why: &str) {
+fn leave_out(report: &mut Report, file: &SegmentFile, why: &str) {
     report.files_left_out.push(format!("{}: {why}", file.path.display()));
 }
 
 /// A segment of the checkpoint's table.
-fn known(source: &Source, entry: &SegmentEntry, cut: u32, seal: Option<u64>, report: &mut RepairReport) -> Part {
+fn known(source: &Source, entry: &SegmentEntry, cut: u32, seal: Option<u64>, report: &mut Report) -> Part {
     let mut part = Part {
         sequence: entry.sequence,
         path: segment_path(&source.dir, entry.sequence),
@@ -117,7 +117,7 @@ fn known(source: &Source, entry: &SegmentEntry, cut: u32, seal: Option<u64>, rep
 
 /// The segments behind the cut's, the last one first. Returns the segment that the first of them names as its
 /// predecessor, and that one's end.
-fn later(source: &Source, cut: u32, parts: &mut Vec<Part>, report: &mut RepairReport) -> Option<(u32, u64)> {
+fn later(source: &Source, cut: u32, parts: &mut Vec<Part>, report: &mut Report) -> Option<(u32, u64)> {
     let part = |sequence, end| Part {
         sequence,
         path: segment_path(&source.dir, sequence),

@@ -41,11 +41,11 @@ pub struct LostKey {
     pub older_value_kept: bool,
 }
 
-/// What a repair saved and what was lost. See [`repair`](crate::repair).
+/// What a repair saved and what was lost. See [`repair`](crate::repair::repair).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
-pub struct RepairReport {
+pub struct Report {
     /// Uuid of the old store.
     pub uuid: String,
     /// Why index and journal could not tell which segments and which end the log has, so that it had to speak
@@ -114,7 +114,7 @@ pub struct RepairReport {
     pub bytes_read: u64,
 }
 
-impl RepairReport {
+impl Report {
     /// True if nothing is known to be lost: the new store holds all that the old one held, but for what may have
     /// stood in [`torn_bytes`](Self::torn_bytes), if there are any.
     #[must_use]

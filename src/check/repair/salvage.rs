@@ -16,7 +16,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::plan::{Part, Plan};
-use super::report::{Loss, RepairReport};
+use super::report::{Loss, Report};
 use super::target::Target;
 use super::value::{Fetched, blob};
 use crate::address::Lsn;
@@ -46,7 +46,7 @@ pub(super) struct Salvage<'s, 'p> {
     /// A checkpoint says where the log ends if nothing else declares more durable.
     pub(super) trusted: bool,
     pub(super) sink: &'s mut Sink<'p>,
-    pub(super) report: &'s mut RepairReport,
+    pub(super) report: &'s mut Report,
     pub(super) target: &'s mut Target,
     /// The end of the log was come across: what follows is left out.
     pub(super) ended: bool,

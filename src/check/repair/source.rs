@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::report::RepairReport;
+use super::report::Report;
 use crate::address::Lsn;
 use crate::address::Place;
 use crate::check::sink::{Input, Sink, of_the_moment};
@@ -49,7 +49,7 @@ impl Source {
     ///
     /// # Errors
     /// `NotAStore`, `NewerFormat`, `Io`.
-    pub(super) fn find(disk: &dyn Disk, path: &Path, sink: &mut Sink<'_>, report: &mut RepairReport) -> Result<Source> {
+    pub(super) fn find(disk: &dyn Disk, path: &Path, sink: &mut Sink<'_>, report: &mut Report) -> Result<Source> {
         let headers = match index_headers(disk, path)? {
             Ok((index, headers)) => {
                 let state = State::find(disk, path, index, &headers, sink)?;
@@ -131,7 +131,7 @@ fn index_headers(disk: &dyn Disk, path: &Path) -> Result<std::result::Result<(In
 /// * `compact.tmp` without an index: it was switched in, or not begun. The newest log with a segment counts.
 /// * No `compact.tmp`: no compaction explains this. The log with most bytes of valid records counts. (The size of the
 ///   files says nothing: a segment gets its blocks before its records.)
-fn log_directory(disk: &dyn Disk, path: &Path, report: &mut RepairReport) -> Result<(PathBuf, SegmentFiles)> {
+fn log_directory(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<(PathBuf, SegmentFiles)> {
     let mut found: Vec<(u64, PathBuf, SegmentFiles)> = Vec::new();
     for name in disk.read_dir(path).context("list", path)? {
         let Some(id) = parse_log_name(&name) else { continue };

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::report::{LostKey, RepairReport};
+use super::report::{LostKey, Report};
 use crate::check::sink::Input;
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Result};
@@ -50,7 +50,7 @@ pub(super) struct Target {
 
 impl Target {
     /// Begins a new store that will stand at `path`, where there must be nothing. Notes what killed repairs have left.
-    pub(super) fn create(options: &Options, old: &Path, path: &Path, report: &mut RepairReport) -> Result<Target> {
+    pub(super) fn create(options: &Options, old: &Path, path: &Path, report: &mut Report) -> Result<Target> {
         let disk = &*options.disk;
         let refuse = |kind, why: &'static str| Err(Error::io("create", path, std::io::Error::new(kind, why)));
         if path.starts_with(old) {
@@ -143,7 +143,7 @@ impl Target {
     }
 
     /// Completes the new store, gives it its name, and reports the keys that are lost.
-    pub(super) fn finish(mut self, old: &dyn Disk, report: &mut RepairReport) -> Result<()> {
+    pub(super) fn finish(mut self, old: &dyn Disk, report: &mut Report) -> Result<()> {
         report.keys = self.store()?.len();
         report.stale_keys_max = self.stale_max.min(report.keys);
         report.lost_keys_total = self.lost_uncounted;

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use tophash::{Batch, Options, Store, SyncPolicy, verify};
+use tophash::verify::verify;
+use tophash::{Batch, Options, Store, SyncPolicy};
 
 const VALUE: usize = 256 << 10;
 /// Bytes of a segment besides the frame: its header and a mark.

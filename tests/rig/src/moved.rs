@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use tophash::{Options, Store, SyncPolicy, Tuning, verify};
+use tophash::verify::verify;
+use tophash::{Options, Store, SyncPolicy, Tuning};
 
 const KEYS: u32 = 4000;
 

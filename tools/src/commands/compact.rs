@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tophash::{Error, OfflineReport, Shape};
+use tophash::Error;
+use tophash::compact::{Report, Shape};
 
 use crate::exit::{Interrupted, Outcome};
 use crate::{interrupt, output, progress};
@@ -47,8 +48,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         !interrupt::requested()
     };
     let result = match args.skip_damaged {
-        true => tophash::compact_skipping_damaged(&args.store, args.dry_run, &mut progress),
-        false => tophash::compact_with(&args.store, args.dry_run, &mut progress),
+        true => tophash::compact::compact_skipping_damaged(&args.store, args.dry_run, &mut progress),
+        false => tophash::compact::compact_with(&args.store, args.dry_run, &mut progress),
     };
     bar.finish_and_clear();
     let report = match result {
@@ -68,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// The report for people: before and after, side by side.
-fn text(store: &Path, report: &OfflineReport) -> String {
+fn text(store: &Path, report: &Report) -> String {
     let after = if report.dry_run { "after (estimated)" } else { "after" };
     let mut table = output::table(["", "before", after]);
     let (before, then) = (&report.before, &report.after);
@@ -110,8 +111,8 @@ fn text(store: &Path, report: &OfflineReport) -> String {
 mod tests {
     use super::*;
 
-    fn report(switched: bool, dry_run: bool) -> OfflineReport {
-        let mut report = serde_json::to_value(OfflineReport::default()).unwrap();
+    fn report(switched: bool, dry_run: bool) -> Report {
+        let mut report = serde_json::to_value(Report::default()).unwrap();
         report["before"]["disk_bytes"] = json!(3 << 20);
         report["before"]["empty_one_slots"] = json!(1234);
         report["after"]["disk_bytes"] = json!(1 << 20);

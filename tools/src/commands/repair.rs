@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tophash::{Error, RepairReport};
+use tophash::Error;
+use tophash::repair::Report;
 
 use crate::exit::{Interrupted, Outcome};
 use crate::{interrupt, output, progress};
@@ -34,7 +35,7 @@ Example:
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
     let bar = progress::bytes(Some(0), "repair");
-    let result = tophash::repair_with(&args.store, &args.new, &mut |done, all| {
+    let result = tophash::repair::repair_with(&args.store, &args.new, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);
         !interrupt::requested()
@@ -62,12 +63,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 /// Nothing is lost, for certain. Bytes behind the end of the log can be what a crash left of writes that nobody was
 /// told were durable, or what is left of synced writes that no later mark of the log speaks of.
-fn is_certain(report: &RepairReport) -> bool {
+fn is_certain(report: &Report) -> bool {
     report.is_complete() && report.torn_bytes == 0
 }
 
 /// The report for people.
-fn text(new: &Path, report: &RepairReport) -> String {
+fn text(new: &Path, report: &Report) -> String {
     let mut text = format!(
         "saved {} into {}\nread {}: {}, {}, {}, {}, {}\n",
         output::some(report.keys, "key"),
@@ -134,7 +135,7 @@ fn text(new: &Path, report: &RepairReport) -> String {
     text
 }
 
-fn losses(report: &RepairReport, text: &mut String) {
+fn losses(report: &Report, text: &mut String) {
     let mut table = output::table(["lost", "where", "acknowledged", "why"]);
     for loss in &report.losses {
         let place = match loss.to {
@@ -153,7 +154,7 @@ fn losses(report: &RepairReport, text: &mut String) {
     text.push_str(&format!("; acknowledged data among them: {acknowledged}\n"));
 }
 
-fn keys(report: &RepairReport, text: &mut String) {
+fn keys(report: &Report, text: &mut String) {
     let mut table = output::table(["key", "in the new store", "why"]);
     for lost in &report.lost_keys {
         let now = if lost.older_value_kept { "an older value" } else { "not there" };

@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_only_a_writer_knows_is_not_told_as_zero() {
-        let Value::Object(mut stats) = serde_json::to_value(tophash::Stats::default()).unwrap() else { panic!() };
+        let Value::Object(mut stats) = serde_json::to_value(tophash::stats::Stats::default()).unwrap() else {
+            panic!()
+        };
         for (group, names) in OF_WRITERS {
             let fields = stats[group].as_object().unwrap();
             assert!(names.iter().all(|name| fields.contains_key(*name)), "{group}: {names:?}");
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn every_figure_of_the_stats_has_a_row() {
-        let report = serde_json::to_value(tophash::Stats::default()).unwrap();
+        let report = serde_json::to_value(tophash::stats::Stats::default()).unwrap();
         let text = table(&report).to_string();
         assert!(text.contains("waits: segment"), "{text}");
         assert!(text.contains("| records"), "{text}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tophash::Error;
-use tophash::{Finding, Report};
+use tophash::verify::{Finding, Report};
 
 use crate::exit::{self, Interrupted, Outcome};
 use crate::{interrupt, output, progress};
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// Verifies a store with a progress bar.
 pub fn check(store: &Path) -> Result<Report, Error> {
     let bar = progress::bytes(Some(0), "verify");
-    let result = tophash::verify_with(store, &mut |done, all| {
+    let result = tophash::verify::verify_with(store, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);
         !interrupt::requested()

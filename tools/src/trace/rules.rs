@@ -1,6 +1,6 @@
 //! What a workload could do better: one table, each rule with a name, thresholds, a reason, and what to do.
 
-use tophash::{Advice, Level};
+use tophash::doctor::{Advice, Level};
 
 use super::profile::Profile;
 use crate::output::count;

@@ -1,6 +1,7 @@
 //! Each rule: a workload at which it speaks at each of its levels, and the like of it at which it does not.
 
-use tophash::{Level, Options};
+use tophash::Options;
+use tophash::doctor::Level;
 
 use super::profile::{BLOB_BYTES, Profile, Profiler};
 use super::rules::{RULES, advice};

@@ -76,7 +76,7 @@ impl<const EVERY: bool> Engine for TophashEngine<EVERY> {
 
     fn compact(self, opening: &Opening) -> anyhow::Result<(Self, bool)> {
         self.0.close()?;
-        tophash::compact(opening.path.join(STORE))?;
+        tophash::compact::compact(opening.path.join(STORE))?;
         Ok((Self::open(opening)?, true))
     }
 

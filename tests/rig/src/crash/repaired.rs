@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use tophash::{Error, RepairReport};
+use tophash::Error;
+use tophash::repair::Report;
 
 use super::{Layer, Origin, Tally};
 use crate::disk::SimDisk;
@@ -17,7 +18,7 @@ use crate::script::Script;
 
 /// Whether the report says that the new store may be another than the old one. That a segment is not there does not say
 /// so by itself: a compaction frees some in the middle, and then no change of theirs may count any more.
-fn tells(report: &RepairReport) -> bool {
+fn tells(report: &Report) -> bool {
     report.lost_keys_total > 0
         || report.unconfirmed_records > 0
         || report.losses.iter().any(|loss| loss.kind != "segment-gap")
@@ -25,7 +26,7 @@ fn tells(report: &RepairReport) -> bool {
 
 /// Whether the report names a segment that is not there, and all that differs are values behind it that no step
 /// had acknowledged as durable: an open leaves them out, because the log ends before the gap.
-fn is_behind_gap(report: &RepairReport, found: &Content, content: &Content, origin: &Origin<'_>) -> bool {
+fn is_behind_gap(report: &Report, found: &Content, content: &Content, origin: &Origin<'_>) -> bool {
     report.losses.iter().any(|loss| loss.kind == "segment-gap")
         && content.keys().all(|key| found.contains_key(key) || origin.perhaps(key, None))
         && found.iter().all(|(key, value)| content.get(key) == Some(value) || origin.perhaps(key, Some(value)))
@@ -38,10 +39,10 @@ pub(super) fn differing(
     seed: u64,
     content: &Content,
     what: &str,
-) -> Result<Option<(RepairReport, Content)>, String> {
+) -> Result<Option<(Report, Content)>, String> {
     let disk = SimDisk::untracked(image, seed);
     let (options, mended) = (script.options(&disk), Path::new(STORE).with_file_name("mended"));
-    let report = match tophash::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
+    let report = match tophash::repair::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
         // A store of which nothing is left but what was not there yet.
         Err(Error::NotAStore { .. }) if content.is_empty() => return Ok(None),
         result => result.map_err(|error| format!("{what}: {error}"))?,

@@ -91,7 +91,7 @@ pub struct Report {
     /// The phases in order.
     pub phases: Vec<PhaseReport>,
     /// The store's own figures at the end.
-    pub stats: Option<tophash::Stats>,
+    pub stats: Option<tophash::stats::Stats>,
     /// Where the store is, if it was to be kept.
     pub kept: Option<String>,
 }

@@ -262,7 +262,7 @@ impl Demo {
 }
 
 /// The step that `tophash verify` is.
-pub fn verified(report: &tophash::Report, time: Duration) -> Step {
+pub fn verified(report: &tophash::verify::Report, time: Duration) -> Step {
     Step {
         name: "verify",
         records: report.records,

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use tophash::{Diagnosis, HeatCell, SegmentFigures, Stats};
+use tophash::doctor::{Diagnosis, HeatCell, SegmentFigures};
+use tophash::stats::Stats;
 
 use super::markup::{capital, figure, table};
 use super::{charts, step_name};
@@ -34,7 +35,7 @@ fn folded(page: &mut String, title: &str, content: impl FnOnce(&mut String)) {
 }
 
 fn damage(page: &mut String, d: &Diagnosis) {
-    let place = |finding: &tophash::Finding| {
+    let place = |finding: &tophash::verify::Finding| {
         let page = finding.page.map_or(String::new(), |page| format!(", page {page}"));
         let offset = finding.offset.map_or(String::new(), |offset| format!(", offset {offset}"));
         format!("{}{page}{offset}", finding.path)

@@ -4,7 +4,8 @@
 
 use std::fmt::Write as _;
 
-use tophash::{Advice, Diagnosis, Level, Tuning};
+use tophash::Tuning;
+use tophash::doctor::{Advice, Diagnosis, Level};
 
 use super::circumstances::Circumstances;
 use super::markup::{capital, code, escape};
@@ -238,7 +239,7 @@ fn told(d: &Diagnosis, rule: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tophash::Stats;
+    use tophash::stats::Stats;
 
     fn at(path: &str) -> Circumstances {
         Circumstances { path: path.into(), host: "host-7".into(), date: "2026-01-02 03:04 UTC".into() }

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
-use tophash::{Advice, Diagnosis, Error, Level, Stats};
+use tophash::Error;
+use tophash::doctor::{Advice, Diagnosis, Level};
+use tophash::stats::Stats;
 
 use workload::Workload;
 
@@ -104,7 +106,7 @@ fn look(args: &Args, store: &Path) -> anyhow::Result<Diagnosis> {
 
 fn diagnose(store: &Path) -> Result<Diagnosis, Error> {
     let bar = progress::bytes(Some(0), "doctor");
-    let result = tophash::doctor_with(store, &mut |done, all| {
+    let result = tophash::doctor::diagnose_with(store, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);
         !interrupt::requested()

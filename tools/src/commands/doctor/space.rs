@@ -1,6 +1,6 @@
 //! Where a store's bytes on the disk went.
 
-use tophash::Diagnosis;
+use tophash::doctor::Diagnosis;
 
 /// One part of the disk space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use tophash::{Advice, Diagnosis, HeatCell, SegmentFigures};
+use tophash::doctor::{Advice, Diagnosis, HeatCell, SegmentFigures};
 
 use super::{action, percent, space, step_name};
 use crate::output;

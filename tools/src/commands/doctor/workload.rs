@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use tophash::{Advice, Level};
+use tophash::doctor::{Advice, Level};
 
 use super::text;
 use crate::output;
