@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::observe::Timed;
 use crate::options::Options;
 use crate::stats::{CompactionReport, Stats};
-use crate::sync::{JoinHandle, Ordering};
+use crate::sync::JoinHandle;
 use crate::value::{Entry, Value};
 
 /// A persistent hash map from bytes to bytes.
@@ -348,7 +348,7 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A crash leaves a table of any size between.
     pub fn reserve(&self, additional: u64) -> Result<()> {
-        self.engine.check_writable()?;
+        self.engine.health.check_writable()?;
         self.engine.reserve(additional)
     }
 
@@ -383,7 +383,7 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A crash leaves a table of any size between.
     pub fn shrink_to_fit(&self) -> Result<()> {
-        self.engine.check_writable()?;
+        self.engine.health.check_writable()?;
         self.engine.shrink_to_fit()
     }
 
@@ -394,7 +394,7 @@ impl Store {
     /// [`Error::Io`] if the sync failed; the store is poisoned then. [`Error::ReadOnly`],
     /// [`Error::Poisoned`], [`Error::Forked`].
     pub fn sync(&self) -> Result<()> {
-        self.engine.check_writable()?;
+        self.engine.health.check_writable()?;
         self.engine.sync_to(self.engine.log.tail())
     }
 
@@ -404,7 +404,7 @@ impl Store {
     /// # Errors
     /// As [`sync`](Store::sync).
     pub fn checkpoint(&self) -> Result<()> {
-        self.engine.check_writable()?;
+        self.engine.health.check_writable()?;
         self.engine.run_checkpoint(false)
     }
 
@@ -471,23 +471,24 @@ impl Store {
     }
 
     fn shut_down(&mut self) -> Result<()> {
-        if self.engine.closed.swap(true, Ordering::AcqRel) {
+        if !self.engine.health.close() {
             return Ok(());
         }
-        if self.engine.fork.is_child() {
+        if let Err(forked) = self.engine.health.check_readable() {
             // The threads and the lock are the parent's.
             std::mem::forget(std::mem::take(&mut self.threads));
-            return Err(Error::Forked { path: self.engine.path.clone(), owner: self.engine.fork.owner() });
+            let forked: Error = *forked;
+            return Err(forked);
         }
         self.engine.wake.stop();
         for thread in self.threads.drain(..) {
             // A panic in it has poisoned the store.
             let _ = thread.join();
         }
-        if self.engine.files.is_none() {
+        if self.engine.health.is_read_only() {
             return Ok(());
         }
-        self.engine.check_writable()?;
+        self.engine.health.check_writable()?;
         // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
         let discarded = self.engine.log.discard_prepared();
         let (mut waiting, mut before) = (self.engine.log.blobs.waiting().0, u64::MAX);

@@ -57,7 +57,7 @@ type Work = fn(&Engine);
 
 /// Starts the threads of a store. Those that were started are in `threads`, whatever comes of the rest.
 pub(crate) fn start(engine: &Arc<Engine>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
-    if !engine.tuning.background || engine.files.is_none() {
+    if !engine.tuning.background || engine.health.is_read_only() {
         return Ok(());
     }
     let work: [(&'static str, Work); 5] = [
@@ -85,7 +85,7 @@ fn spawn(engine: &Arc<Engine>, name: &'static str, work: Work) -> Result<JoinHan
         }
         // Nothing is looked at afterwards but the poison.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&shared))) {
-            shared.poison_because(format!("the background thread {name} has panicked: {}", message(&*panic)));
+            shared.health.poison_because(format!("the background thread {name} has panicked: {}", message(&*panic)));
             resume_unwind(panic);
         }
     });
@@ -150,7 +150,7 @@ fn segments(engine: &Engine) {
 }
 
 fn prepare_segments(engine: &Engine) -> Result<()> {
-    while engine.check_writable().is_ok() {
+    while engine.health.check_writable().is_ok() {
         engine.provide_meta_room()?;
         let ahead = engine.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
         if !engine.log.prepare_ahead(ahead)? {
@@ -168,7 +168,7 @@ fn growth(engine: &Engine) {
 /// Does what the table's size asks for, until it asks for nothing.
 fn resize(engine: &Engine) -> Result<()> {
     let table = &engine.table;
-    while engine.check_writable().is_ok() && !engine.wake.is_stopped() {
+    while engine.health.check_writable().is_ok() && !engine.wake.is_stopped() {
         if table.growth_wanted.load(Ordering::Relaxed) {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
@@ -223,7 +223,7 @@ fn checkpoints(engine: &Engine) {
 }
 
 fn is_checkpoint_due(engine: &Engine) -> bool {
-    engine.check_writable().is_ok()
+    engine.health.check_writable().is_ok()
         && (engine.log.total() >= engine.checkpoint_due.load(Ordering::Relaxed)
             || engine.table.dirty.is_half_full()
             || engine.log.blobs.is_crowded()
@@ -290,7 +290,7 @@ impl Watch {
         if !quiet || self.vain == 0 {
             self.retry = Retry::new();
         }
-        if engine.check_writable().is_err() {
+        if engine.health.check_writable().is_err() {
             return None;
         }
         match quiet {
@@ -333,7 +333,7 @@ fn syncs(engine: &Engine) {
 
 /// True if there is something that a sync would make durable.
 fn has_unsynced(engine: &Engine) -> bool {
-    engine.log.tail() > engine.log.commit.durable() && engine.check_writable().is_ok()
+    engine.log.tail() > engine.log.commit.durable() && engine.health.check_writable().is_ok()
 }
 
 /// Counts intervals in which little was written.

@@ -115,7 +115,7 @@ impl Engine {
         let Some(files) = &self.files else { return Ok(()) };
         let before = self.counters.checkpoints.load(Ordering::Relaxed);
         let mut state = self.checkpoint.lock();
-        self.check_writable()?;
+        self.health.check_writable()?;
         // Whoever waited for a checkpoint that began after its call needs no other one. One that was under way
         // may have been cut before.
         if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
@@ -135,7 +135,7 @@ impl Engine {
         let result = self.checkpoint_steps(files, &mut state, images, clean);
         self.table.dirty.release_copies();
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
-        let Some(excluded) = result.inspect_err(|error| self.poison(error))? else {
+        let Some(excluded) = result.inspect_err(|error| self.health.poison(error))? else {
             timer.cancel();
             return Ok(());
         };
@@ -158,7 +158,7 @@ impl Engine {
         let note = |error: &Error| {
             observe::put_off(&self.path, &error.to_string());
             if broken(Mutant::FreeingPoisons) {
-                self.poison(error);
+                self.health.poison(error);
             }
         };
         let put_off = errors.inspect(note).count() as u64;

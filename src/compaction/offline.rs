@@ -380,7 +380,7 @@ impl Build<'_> {
 
     /// Steps 4 to 6. The old store is locked until they are done, and writes nothing any more.
     fn switch(&self, old: Store) -> Result<()> {
-        old.engine().forbid_changes("it was compacted");
+        old.engine().health.forbid_changes("it was compacted");
         for (from, to) in [
             (journal_path(&self.directory()), journal_path(self.path)),
             (index_path(&self.directory()), index_path(self.path)),

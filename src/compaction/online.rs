@@ -215,11 +215,11 @@ impl Engine {
         loop {
             let look = self.look(self.log.total(), quiet);
             self.log.reclaim();
-            if self.log.is_ill_fitting() && self.check_writable().is_ok() {
+            if self.log.is_ill_fitting() && self.health.check_writable().is_ok() {
                 // If it fails, the segment goes on being used.
                 let _ = self.log.replace_active(|| self.table.lock(0));
             }
-            if stop() || self.check_writable().is_err() {
+            if stop() || self.health.check_writable().is_err() {
                 return;
             }
             // If it fails, the space stays until the next look.
@@ -380,7 +380,7 @@ impl Engine {
     /// Compacts every segment that exists now and has something to gain; see
     /// [`Store::compact_with`](crate::Store::compact_with).
     pub(crate) fn compact_all(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         let _span = observe::compaction(&self.path);
         let started = Instant::now();
         let before = (self.disk_bytes()?, self.log.space());
@@ -514,7 +514,7 @@ impl Engine {
     fn move_record(&self, record: &Record<'_>, hash: u64, place: Place, encoded: &mut Encoded) -> Step<bool> {
         let mut edit = self.table.edit(hash)?;
         // Under the stripe: once poisoned, the index does not say any more what the log says.
-        self.check_writable()?;
+        self.health.check_writable()?;
         let sought = if broken(Mutant::MovedBlindly) {
             let mut hit = None;
             edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?
@@ -539,7 +539,7 @@ impl Engine {
     /// Appends a remove-record again, if its key is absent. Returns true if the log is running low.
     fn keep_removal(&self, record: &Record<'_>, hash: u64, encoded: &mut Encoded) -> Step<bool> {
         let edit = self.table.edit(hash)?;
-        self.check_writable()?;
+        self.health.check_writable()?;
         let mut hit = None;
         edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?;
         if hit.is_some() {

@@ -93,7 +93,7 @@ fn key_of(records: &Encoded, change: Change) -> &[u8] {
 impl Engine {
     /// Applies a batch: all of it or nothing, after any crash.
     pub(crate) fn apply(&self, batch: &Batch) -> Result<()> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Batch);
         batch.check()?;
         let mut list = self.changes_of(batch.records());
@@ -233,13 +233,13 @@ impl Engine {
         };
         let appended = appended.inspect_err(|shortage| {
             if let Shortage::Error(error) = shortage {
-                self.poison_if_unknown(error);
+                self.health.poison_if_unknown(error);
             }
         })?;
         let published = self.publish(changes, hits, appended.place, &stripes);
         // An error of any nature poisons: the frame is in the log, and memory does not say what it says. Only a recovery
         // can mend that.
-        published.inspect_err(|error| self.poison(error))?;
+        published.inspect_err(|error| self.health.poison(error))?;
         Ok(appended)
     }
 

@@ -20,7 +20,7 @@ use crate::table::edit::Sought;
 impl Engine {
     /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
     pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Batch);
         let growth = self.table.growth();
         let mut hashed = Vec::with_capacity(keys.len());
@@ -79,7 +79,7 @@ impl Engine {
 
     /// Removes everything.
     pub(crate) fn clear(&self) -> Result<()> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         let appended = with_encoded(|encoded| {
             encoded.push(Kind::Clear, &[], &[]);
             self.retry(|| self.clear_locked(Clear::Record(encoded)))

@@ -9,6 +9,7 @@
 
 mod batch;
 pub(crate) mod bulk;
+pub(crate) mod health;
 pub(crate) mod read;
 mod resize;
 pub(crate) mod scan;
@@ -25,15 +26,15 @@ use crate::checkpoint::journal::Journal;
 use crate::checkpoint::meta::Meta;
 use crate::checksum::KeyHasher;
 use crate::compaction::state::Compaction;
-use crate::error::{Error, Fault, IoContext, Nature, Result};
+use crate::engine::health::Health;
+use crate::error::{Error, Fault, IoContext, Result};
 use crate::log::record::Record;
 use crate::log::segments::Log;
-use crate::mutant::{Mutant, broken};
 use crate::need::{Need, Shortage, Step};
 use crate::observe::{self, Cause, Observer, Timed, Timer};
 use crate::stats::RecoveryStats;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering};
-use crate::sys::{DiskFile, ForkGuard, LockGuard};
+use crate::sync::{AtomicU64, Mutex, OnceLock, Ordering};
+use crate::sys::{DiskFile, LockGuard};
 use crate::table::Table;
 use crate::table::page::PageImage;
 use crate::table::slot::Slot;
@@ -46,6 +47,7 @@ pub(crate) struct Engine {
     pub(crate) path: PathBuf,
     pub(crate) table: Table,
     pub(crate) log: Log,
+    pub(crate) health: Health,
     pub(crate) hasher: KeyHasher,
     pub(crate) sync: SyncPolicy,
     pub(crate) verify_reads: bool,
@@ -64,14 +66,9 @@ pub(crate) struct Engine {
     /// The log may take this multiple of the live records' bytes, and a few segments.
     pub(crate) log_ratio: f64,
     pub(crate) wake: Wake,
-    pub(crate) poison: OnceLock<String>,
-    pub(crate) closed: AtomicBool,
-    /// The log's tail is being replayed: no cut can be made.
-    pub(crate) recovering: AtomicBool,
     /// Generation of the last checkpoint, and the bytes appended at its cut, for the stats.
     pub(crate) generation: AtomicU64,
     pub(crate) total_at_cut: AtomicU64,
-    pub(crate) fork: ForkGuard,
     pub(crate) recovery: OnceLock<RecoveryStats>,
     /// Tells the outside.
     pub(crate) observer: Observer,
@@ -130,60 +127,6 @@ impl ReadHash for Engine {
 }
 
 impl Engine {
-    /// Refuses changes where they are not allowed.
-    #[inline]
-    pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.files.is_none() || self.poison.get().is_some() || self.fork.is_child() {
-            return Err(self.not_writable());
-        }
-        Ok(())
-    }
-
-    /// Refuses reads in a forked child: its index is that of several moments, and a lock may be held by a thread that it
-    /// does not have.
-    #[inline]
-    pub(crate) fn check_readable(&self) -> std::result::Result<(), Fault> {
-        if self.fork.is_child() { Err(self.forked()) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn forked(&self) -> Fault {
-        Box::new(Error::Forked { path: self.path.clone(), owner: self.fork.owner() })
-    }
-
-    #[cold]
-    fn not_writable(&self) -> Error {
-        let path = self.path.clone();
-        if self.files.is_none() {
-            Error::ReadOnly { path }
-        } else if let Some(cause) = self.poison.get() {
-            Error::Poisoned { path, cause: cause.clone() }
-        } else {
-            *self.forked()
-        }
-    }
-
-    /// Poisons the store, if the error leaves unknown what is on disk.
-    pub(crate) fn poison_if_unknown(&self, cause: &Error) {
-        if cause.nature() == Nature::Unknown {
-            self.poison(cause);
-        }
-    }
-
-    /// What is on disk is unknown from now on: no further change, no checkpoint.
-    pub(crate) fn poison(&self, cause: &Error) {
-        if broken(Mutant::NotPoisoned) {
-            return;
-        }
-        self.poison_because(cause.to_string());
-    }
-
-    /// Something that later changes rely on does not happen any more.
-    pub(crate) fn poison_because(&self, cause: String) {
-        observe::poisoned(&self.path, &cause);
-        let _ = self.poison.set(cause);
-    }
-
     /// Publishes the figures, if that was some time ago. Called by a background thread.
     pub(crate) fn publish_figures(&self) {
         if self.observer.is_due() {
@@ -202,10 +145,6 @@ impl Engine {
     pub(crate) fn waits(&self, cause: Cause) -> Timer<'_> {
         observe::waiting(&self.path, cause);
         self.observer.time(Timed::Wait(cause))
-    }
-
-    pub(crate) fn poisoned(&self) -> Option<&String> {
-        self.poison.get()
     }
 
     /// Runs a step until it has what it needs. Between two tries no lock is held.
@@ -253,8 +192,8 @@ impl Engine {
     /// True if a checkpoint would free space of the disk. Not in a recovery: the records that are still to be replayed lie
     /// below any cut.
     fn can_free(&self) -> bool {
-        !self.recovering.load(Ordering::Relaxed)
-            && self.check_writable().is_ok()
+        !self.health.is_recovering()
+            && self.health.check_writable().is_ok()
             && (self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0)
     }
 
@@ -270,7 +209,7 @@ impl Engine {
                     // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
                     // in a recovery: the records that are still to be replayed lie below any cut.
                     Err(full @ Error::DiskFull { .. }) => {
-                        if alone > self.table.dirty.journal_pages() || self.recovering.load(Ordering::Relaxed) {
+                        if alone > self.table.dirty.journal_pages() || self.health.is_recovering() {
                             return Err(full);
                         }
                         self.run_checkpoint(false)
@@ -281,8 +220,8 @@ impl Engine {
             Need::Checkpoint => {
                 let _waiting = self.waits(Cause::Memory);
                 count(&self.counters.memory_waits);
-                self.check_writable()?;
-                debug_assert!(!self.recovering.load(Ordering::Relaxed));
+                self.health.check_writable()?;
+                debug_assert!(!self.health.is_recovering());
                 self.run_checkpoint(false)
             }
             Need::Copies => {
@@ -301,7 +240,7 @@ impl Engine {
                 self.with_space(|| self.retry(|| self.table.provide_overflow(pages + 4)))
             }
             Need::Segment { bytes } => {
-                self.check_writable()?;
+                self.health.check_writable()?;
                 let _waiting = self.waits(Cause::Segment);
                 count(&self.counters.segment_waits);
                 self.with_space(|| {
@@ -439,9 +378,9 @@ impl Engine {
 
     /// Returns when everything below the LSN is durable; poisons the store if that fails.
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
-        self.log.sync_to(lsn).inspect_err(|error| self.poison_if_unknown(error))
+        self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))
     }
 
     /// Log bytes from one checkpoint to the next.
@@ -461,10 +400,5 @@ impl Engine {
     pub(crate) fn log_end(&self) -> Option<(PathBuf, u64)> {
         let appender = self.log.appender.lock();
         appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.lsn().offset()))
-    }
-
-    /// From now on every change is refused.
-    pub(crate) fn forbid_changes(&self, why: &str) {
-        let _ = self.poison.set(why.to_string());
     }
 }

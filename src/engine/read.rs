@@ -88,7 +88,7 @@ impl Engine {
     /// The record of a key.
     #[inline(always)]
     pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
-        self.check_readable()?;
+        self.health.check_readable()?;
         let mut hit = None;
         self.table.lookup(hash, |seen| self.probe(key, seen, &mut hit))?;
         Ok(hit)

@@ -108,7 +108,7 @@ fn with_key(error: Error, key: &[u8]) -> Error {
 impl Engine {
     /// The page that a cursor points into. An error that is no damage concerns every page.
     pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
-        self.check_readable()?;
+        self.health.check_readable()?;
         let hash = cursor.reverse_bits();
         let mut damaged = Vec::new();
         let (slots, number, growth, split_base) = {

@@ -40,7 +40,7 @@ impl Engine {
                 reader_locks: get(&self.table.counters.reader_locks),
             },
             recovery: self.recovery.get().cloned().unwrap_or_default(),
-            poisoned: self.poisoned().cloned(),
+            poisoned: self.health.poisoned().cloned(),
         }
     }
 

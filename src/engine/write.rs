@@ -112,7 +112,7 @@ impl Engine {
         expect: Expect,
         want_stored: bool,
     ) -> Result<Changed<'s>> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         check_key(key)?;
         let _timer = self.observer.sample(Timed::Change);
         // On its way while the record is encoded.

@@ -26,6 +26,7 @@ use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
 use crate::compaction::state::Compaction;
+use crate::engine::health::Health;
 use crate::engine::{CheckpointState, Counters, Engine, Files};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{index_path, journal_path, lock_path, log_path};
@@ -34,10 +35,10 @@ use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Observer};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
-use crate::sync::{AtomicBool, AtomicU64, Instant, Mutex, OnceLock};
+use crate::sync::{AtomicU64, Instant, Mutex, OnceLock};
 use crate::sys::{
-    Access, Disk, DiskFile, ForkGuard, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind,
-    memory_limit, read_up_to,
+    Access, Disk, DiskFile, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
+    read_up_to,
 };
 use crate::table::page::{PageImage, image};
 use crate::table::{Structure, Table, TableParts};
@@ -345,6 +346,7 @@ impl<'o> Opening<'o> {
             path: self.path.to_path_buf(),
             table,
             log,
+            health: Health::new(self.path, options.read_only),
             hasher: KeyHasher::new(header.hash_key),
             sync: options.sync,
             verify_reads: options.verify_reads,
@@ -358,12 +360,8 @@ impl<'o> Opening<'o> {
             compaction: Compaction::default(),
             log_ratio: options.log_ratio,
             wake,
-            poison: OnceLock::new(),
-            closed: AtomicBool::new(false),
-            recovering: AtomicBool::new(false),
             generation: AtomicU64::new(header.generation),
             total_at_cut: AtomicU64::new(0),
-            fork: ForkGuard::new(),
             recovery: OnceLock::new(),
             observer: Observer::new(self.path),
             _lock: lock,

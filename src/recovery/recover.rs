@@ -63,7 +63,7 @@ impl Engine {
             access: TailAccess::Map,
         };
         let tail = source.read()?;
-        let writable = self.files.is_some();
+        let writable = !self.health.is_read_only();
         // Clean means: closed cleanly, and nothing was written since.
         let clean = header.clean && tail.end == header.cut;
         stats.was_unclean = !clean;

@@ -24,7 +24,7 @@ use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
 use crate::recovery::tail::{Tail, TailOp, TailReader};
-use crate::sync::{Ordering, in_parallel, parts};
+use crate::sync::{in_parallel, parts};
 use crate::table::growth::Growth;
 
 /// Changes replayed at a time: the least and the most.
@@ -54,7 +54,7 @@ impl Engine {
     /// Replays a tail. Returns the number of log bytes that it covers.
     pub(crate) fn replay(&self, tail: &Tail, cut: Lsn) -> Result<u64> {
         // Waiting for a checkpoint would be waiting for ourselves.
-        self.recovering.store(true, Ordering::Relaxed);
+        self.health.set_recovering(true);
         let lift = self.table.dirty.lift_limit();
         let memory = self.limit_pages.saturating_mul(crate::sys::PAGE_BYTES as u64);
         let most = usize::try_from(memory / PIECE_SHARE / BYTES_PER_CHANGE).unwrap_or(usize::MAX);
@@ -73,7 +73,7 @@ impl Engine {
         }
         self.check_replayed("the log's tail", tail.changes, done)?;
         drop(lift);
-        self.recovering.store(false, Ordering::Relaxed);
+        self.health.set_recovering(false);
         let bytes = tail.segments.iter().map(|segment| {
             let from = if segment.sequence == cut.sequence() { cut.offset() } else { 0 };
             segment.end.saturating_sub(from)
