@@ -51,6 +51,7 @@ mod checksum;
 mod compaction;
 mod engine;
 mod error;
+mod health;
 mod layout;
 mod log;
 #[doc(hidden)]

@@ -151,7 +151,7 @@ fn segments(engine: &Engine) {
 
 fn prepare_segments(engine: &Engine) -> Result<()> {
     while engine.health.check_writable().is_ok() {
-        engine.provide_meta_room()?;
+        engine.checkpointer.provide_meta_room(&engine.table, &engine.log)?;
         let ahead = engine.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
         if !engine.log.prepare_ahead(ahead)? {
             break;
@@ -172,7 +172,7 @@ fn resize(engine: &Engine) -> Result<()> {
         if table.growth_wanted.load(Ordering::Relaxed) {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
-            engine.prepare_journal();
+            engine.checkpointer.prepare_journal(&engine.table);
         }
         engine.retry(|| table.prepare_overflow())?;
         if table.shrink_wanted.load(Ordering::Relaxed) {
@@ -224,7 +224,7 @@ fn checkpoints(engine: &Engine) {
 
 fn is_checkpoint_due(engine: &Engine) -> bool {
     engine.health.check_writable().is_ok()
-        && (engine.log.total() >= engine.checkpoint_due.load(Ordering::Relaxed)
+        && (engine.checkpointer.is_due(engine.log.total())
             || engine.table.dirty.is_half_full()
             || engine.log.blobs.is_crowded()
             || engine.frees_space())

@@ -19,17 +19,21 @@
 //! everything is durable. An error there poisons nothing and fails nothing: what could not be let go is known on, and a
 //! later checkpoint tries again (`Stats` counts such errors).
 
+use std::path::Path;
+
 use crate::address::Lsn;
+use crate::checkpoint::checkpointer::{Checkpointer, Files, Written};
 use crate::checkpoint::header::IndexHeader;
-use crate::checkpoint::journal::JournalHead;
+use crate::checkpoint::journal::{Journal, JournalHead};
 use crate::checkpoint::meta::{Meta, SegmentEntry};
-use crate::engine::{CheckpointState, Engine, Files};
 use crate::error::{Error, IoContext, Result};
+use crate::health::Health;
 use crate::layout::COMPACTING;
 use crate::log::segment::Segment;
+use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
-use crate::observe::{self, Timed};
-use crate::sync::{Instant, MutexGuard, Ordering};
+use crate::observe::{self, Observer, Timed};
+use crate::sync::{Instant, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, Paced, PageBuffer, write_all_at};
 use crate::table::Table;
 use crate::table::page::{PageImage, image};
@@ -109,76 +113,121 @@ impl<'t> Frozen<'t> {
     }
 }
 
-impl Engine {
-    /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
-    pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
-        let Some(files) = &self.files else { return Ok(()) };
+/// The parts of a store that a checkpoint works on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope<'s> {
+    pub(crate) path: &'s Path,
+    pub(crate) table: &'s Table,
+    pub(crate) log: &'s Log,
+    pub(crate) health: &'s Health,
+    pub(crate) observer: &'s Observer,
+}
+
+/// What a checkpoint could let go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LetGo {
+    /// Freed segments.
+    pub(crate) segments: u64,
+    /// Nothing failed: what is left waits for readers alone.
+    pub(crate) all: bool,
+}
+
+impl Checkpointer {
+    /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed. `None` if there
+    /// was nothing to do.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Poisoned`, `Forked`; `Io` for memory or in steps 0 to 5.
+    pub(crate) fn run(&self, scope: Scope<'_>, clean: bool) -> Result<Option<LetGo>> {
+        let Some(files) = &self.files else { return Ok(None) };
         let before = self.counters.checkpoints.load(Ordering::Relaxed);
-        let mut state = self.checkpoint.lock();
-        self.health.check_writable()?;
-        // Whoever waited for a checkpoint that began after its call needs no other one. One that was under way
-        // may have been cut before.
+        let mut state = self.state.lock();
+        scope.health.check_writable()?;
+        // A caller whose wait covered a whole checkpoint is done. One that was under way may have been cut before.
         if !clean && self.counters.checkpoints.load(Ordering::Relaxed) > before + 1 {
-            return Ok(());
+            return Ok(None);
         }
-        let _span = observe::checkpoint(&self.path);
-        let timer = self.observer.time(Timed::Checkpoint);
-        let in_order = broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING);
-        if !in_order && self.log.unsynced_bytes() > LATE_SYNC_BYTES {
-            self.sync_to(self.log.tail())?;
-        }
+        let _span = observe::checkpoint(scope.path);
+        let timer = scope.observer.time(Timed::Checkpoint);
+        let run = Run { scope, own: self, files };
+        run.sync_early()?;
+        let dirty = &scope.table.dirty;
         // Only to be fast.
-        let _ = self.table.dirty.provide_copies(self.log.disk());
+        let _ = dirty.provide_copies(scope.log.disk());
         // More can become dirty until the cut. They are captured in several turns then.
-        let room = (self.table.dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
-        let images = PageBuffer::new(room).context("reserve memory for pages of", &self.table.path)?;
-        let result = self.checkpoint_steps(files, &mut state, images, clean);
-        self.table.dirty.release_copies();
+        let room = (dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
+        let images = PageBuffer::new(room).context("reserve memory for pages of", &scope.table.path)?;
+        let result = run.steps(&mut state, images, clean);
+        dirty.release_copies();
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
-        let Some(excluded) = result.inspect_err(|error| self.health.poison(error))? else {
+        let Some(excluded) = result.inspect_err(|error| scope.health.poison(error))? else {
             timer.cancel();
-            return Ok(());
+            return Ok(None);
         };
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
-        let freed = self.let_go(files, &excluded);
+        let let_go = run.let_go(&excluded);
         timer.done();
-        observe::checkpointed(&self.path, state.header.generation, freed, clean);
-        Ok(())
+        observe::checkpointed(scope.path, state.header.generation, let_go.segments, clean);
+        Ok(Some(let_go))
+    }
+}
+
+/// A checkpoint that is under way.
+struct Run<'r> {
+    scope: Scope<'r>,
+    own: &'r Checkpointer,
+    files: &'r Files,
+}
+
+impl<'r> Run<'r> {
+    /// True in the offline compaction that a test has broken.
+    fn is_switched_unsynced(&self) -> bool {
+        broken(Mutant::SwitchedBeforeSync) && self.scope.path.ends_with(COMPACTING)
     }
 
-    /// Step 6. Returns the number of freed segments.
-    fn let_go(&self, files: &Files, excluded: &[u32]) -> u64 {
-        let blobs = self.log.blobs.unlink_dying();
-        let (freed, segments) = self.log.free(excluded);
-        self.compaction.freed.fetch_add(freed, Ordering::Relaxed);
+    /// Step 0.
+    fn sync_early(&self) -> Result<()> {
+        let Scope { log, health, observer, .. } = self.scope;
+        if self.is_switched_unsynced() || log.unsynced_bytes() <= LATE_SYNC_BYTES {
+            return Ok(());
+        }
+        let _timer = observer.time(Timed::Sync);
+        log.sync_to(log.tail()).inspect_err(|error| health.poison_if_unknown(error))
+    }
+
+    /// Step 6.
+    fn let_go(&self, excluded: &[u32]) -> LetGo {
+        let Scope { path, log, health, .. } = self.scope;
+        let blobs = log.blobs.unlink_dying();
+        let (freed, segments) = log.free(excluded);
         self.drop_clean_pages();
-        let pages = self.give_back_space(files);
+        let pages = self.give_back_space();
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
         let note = |error: &Error| {
-            observe::put_off(&self.path, &error.to_string());
+            observe::put_off(path, &error.to_string());
             if broken(Mutant::FreeingPoisons) {
-                self.health.poison(error);
+                health.poison(error);
             }
         };
         let put_off = errors.inspect(note).count() as u64;
-        self.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
-        self.compaction.note_freeing(put_off == 0);
-        freed
+        self.own.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
+        LetGo { segments: freed, all: put_off == 0 }
     }
 
     /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
-    fn give_back_space(&self, files: &Files) -> Result<()> {
-        if self.table.gives_back.swap(false, Ordering::AcqRel) {
-            let given = self.table.give_back();
-            let pages = given.inspect_err(|_| self.table.gives_back.store(true, Ordering::Release))?;
-            observe::pages_given_back(&self.path, pages);
-            self.table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
+    fn give_back_space(&self) -> Result<()> {
+        let (Scope { table, path, .. }, files) = (self.scope, self.files);
+        if table.gives_back.swap(false, Ordering::AcqRel) {
+            let given = table.give_back();
+            let pages = given.inspect_err(|_| table.gives_back.store(true, Ordering::Release))?;
+            observe::pages_given_back(path, pages);
+            table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
         }
         let _one = files.extending.lock();
-        let wanted = self.journal_pages_wanted();
+        let wanted = self.own.journal_pages_wanted(table);
         // None of its images is needed any more.
-        if self.table.dirty.journal_pages() / 4 > wanted && self.table.dirty.shrink_journal(wanted) {
+        if table.dirty.journal_pages() / 4 > wanted && table.dirty.shrink_journal(wanted) {
             files.journal.empty()?;
             files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
         }
@@ -186,15 +235,10 @@ impl Engine {
     }
 
     /// Steps 1 to 5. Returns the segments that the checkpoint does not name any more; `None` if there was nothing to write.
-    fn checkpoint_steps(
-        &self,
-        files: &Files,
-        state: &mut MutexGuard<'_, CheckpointState>,
-        images: PageBuffer,
-        clean: bool,
-    ) -> Result<Option<Vec<u32>>> {
+    fn steps(&self, state: &mut Written, images: PageBuffer, clean: bool) -> Result<Option<Vec<u32>>> {
+        let (Scope { table, log, .. }, own, files) = (self.scope, self.own, self.files);
         let mut cut = self.cut(images);
-        self.checkpoint_due.store(cut.total.saturating_add(self.checkpoint_interval()), Ordering::Relaxed);
+        own.cut_at(table, cut.total);
         let nothing_new = cut.frozen.is_empty
             && cut.lsn == state.header.cut
             && cut.meta.blobs.dying.is_empty()
@@ -202,95 +246,76 @@ impl Engine {
         if nothing_new && !clean {
             return Ok(None);
         }
-        if !(broken(Mutant::SwitchedBeforeSync) && self.path.ends_with(COMPACTING)) {
-            self.log.sync_to(cut.lsn)?;
+        if !self.is_switched_unsynced() {
+            log.sync_to(cut.lsn)?;
         }
         if broken(Mutant::FreedTooEarly) {
-            self.log.free(&cut.excluded).1?;
+            log.free(&cut.excluded).1?;
         }
         let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
         if !nothing_new {
             header.generation += 1;
             header.cut = cut.lsn;
-            let head = self.write_journal(files, state, &mut cut, header.generation)?;
+            let head = self.write_journal(state, &mut cut, header.generation)?;
             if broken(Mutant::HeaderBeforePages) {
                 header.write(&*files.index, &files.index_path)?;
             }
-            apply_journal(files, head)?;
-            self.counters.images.fetch_add(head.images, Ordering::Relaxed);
+            apply_journal(&files.journal, &*files.index, &files.index_path, head)?;
+            own.counters.images.fetch_add(head.images, Ordering::Relaxed);
         }
         header.write(&*files.index, &files.index_path)?;
         state.header = header;
-        self.generation.store(header.generation, Ordering::Relaxed);
-        self.total_at_cut.store(cut.total, Ordering::Relaxed);
-        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        own.done(header.generation, cut.total);
         Ok(Some(cut.excluded))
     }
 
     /// Step 1.
-    fn cut(&self, images: PageBuffer) -> Cut<'_> {
-        let structure = self.table.structure.lock();
+    fn cut(&self, images: PageBuffer) -> Cut<'r> {
+        let Scope { path, table, log, observer, .. } = self.scope;
+        let structure = table.structure.lock();
         let started = Instant::now();
-        let timer = self.observer.time(Timed::Cut);
-        let all = self.table.lock_all();
-        let (lsn, total) = self
-            .log
+        let timer = observer.time(Timed::Cut);
+        let all = table.lock_all();
+        let (lsn, total) = log
             .appender
             .lock()
             .as_ref()
             .map_or_else(|| (Lsn::default(), 0), |appender| (appender.lsn(), appender.total()));
-        let pages = self.table.dirty.freeze();
-        let excluded = self.log.excluded(lsn);
+        let pages = table.dirty.freeze();
+        let excluded = log.excluded(lsn);
         let mut segments = Vec::new();
         let next_sequence = {
-            let registry = self.log.registry.lock();
+            let registry = log.registry.lock();
             let named = registry.segments.values().filter(|segment| !excluded.contains(&segment.sequence));
-            segments.extend(named.map(|segment| self.segment_entry(segment, lsn)));
+            segments.extend(named.map(|segment| segment_entry(log, segment, lsn)));
             registry.next_sequence
         };
         // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
         debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
         let meta = Meta {
-            growth: self.table.growth(),
-            records: self.table.len(),
+            growth: table.growth(),
+            records: table.len(),
             end_page: structure.end_page,
             floor: structure.floor,
             next_sequence,
             primary_extents: structure.primary_extents.clone(),
             overflow_extents: structure.overflow_extents.clone(),
             segments,
-            blobs: self.log.blobs.freeze(),
+            blobs: log.blobs.freeze(),
         };
         drop(all);
         timer.done();
         let nanos = started.elapsed().as_nanos() as u64;
-        observe::cut(&self.path, pages.len(), nanos);
-        self.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
+        observe::cut(path, pages.len(), nanos);
+        self.own.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
         drop(structure);
-        let frozen = Frozen::new(&self.table, &pages, images);
+        let frozen = Frozen::new(table, &pages, images);
         Cut { lsn, total, frozen, meta, excluded }
     }
 
-    fn segment_entry(&self, segment: &Segment, cut: Lsn) -> SegmentEntry {
-        SegmentEntry {
-            sequence: segment.sequence,
-            slot: segment.slot,
-            salt: segment.salt,
-            capacity: segment.capacity(),
-            end: segment.end().unwrap_or(cut.offset()),
-            dead: self.log.dead(segment.slot),
-            removals: segment.removals.load(Ordering::Relaxed),
-        }
-    }
-
     /// Step 3.
-    fn write_journal(
-        &self,
-        files: &Files,
-        state: &mut MutexGuard<'_, CheckpointState>,
-        cut: &mut Cut<'_>,
-        generation: u64,
-    ) -> Result<JournalHead> {
+    fn write_journal(&self, state: &mut Written, cut: &mut Cut<'_>, generation: u64) -> Result<JournalHead> {
+        let files = self.files;
         let mut writer = files.journal.begin(generation);
         // The meta pages come first in the file. Only those that say something new are written.
         let mut meta_pages = cut.meta.pages();
@@ -321,15 +346,16 @@ impl Engine {
 
     /// Drops clean private pages while there are more of them than the memory limit allows.
     fn drop_clean_pages(&self) {
-        let dirty = &self.table.dirty;
-        if dirty.private_pages() <= self.limit_pages {
+        let (table, limit_pages) = (self.scope.table, self.own.limit_pages());
+        let dirty = &table.dirty;
+        if dirty.private_pages() <= limit_pages {
             return;
         }
         for kind in [RegionKind::Primary, RegionKind::Overflow] {
-            let region = self.table.region(kind);
+            let region = table.region(kind);
             for (_, group) in region.groups() {
                 for (index, _) in group.states().iter().enumerate().skip(group.bitmap_pages as usize) {
-                    if dirty.private_pages() <= self.limit_pages / 2 {
+                    if dirty.private_pages() <= limit_pages / 2 {
                         return;
                     }
                     let Some((page, state)) = group.at(index as u64) else { continue };
@@ -347,23 +373,35 @@ impl Engine {
     }
 }
 
+fn segment_entry(log: &Log, segment: &Segment, cut: Lsn) -> SegmentEntry {
+    SegmentEntry {
+        sequence: segment.sequence,
+        slot: segment.slot,
+        salt: segment.salt,
+        capacity: segment.capacity(),
+        end: segment.end().unwrap_or(cut.offset()),
+        dead: log.dead(segment.slot),
+        removals: segment.removals.load(Ordering::Relaxed),
+    }
+}
+
 /// True if two meta pages say the same, whichever checkpoint wrote them.
 fn same_content(a: &PageImage, b: &PageImage) -> bool {
     a[4..48] == b[4..48] && a[56..] == b[56..]
 }
 
-/// Steps 4: writes the images of a complete journal in place.
-pub(crate) fn apply_journal(files: &Files, head: JournalHead) -> Result<()> {
-    let mut paced = Paced::new(&*files.index);
-    files.journal.for_each_run(head, |images| {
-        write_images(&*files.index, images).context("write pages of", &files.index_path)?;
-        paced.wrote(images.as_flattened().len() as u64).context("sync", &files.index_path)?;
+/// Step 4: writes the images of a complete journal in place.
+pub(crate) fn apply_journal(journal: &Journal, index: &dyn DiskFile, path: &Path, head: JournalHead) -> Result<()> {
+    let mut paced = Paced::new(index);
+    journal.for_each_run(head, |images| {
+        write_images(index, images).context("write pages of", path)?;
+        paced.wrote(images.as_flattened().len() as u64).context("sync", path)?;
         Ok(true)
     })?;
     if broken(Mutant::PagesNotSynced) {
         return Ok(());
     }
-    files.index.sync_all().context("sync", &files.index_path)
+    index.sync_all().context("sync", path)
 }
 
 fn write_images(index: &dyn DiskFile, images: &[[u8; PAGE_BYTES]]) -> std::io::Result<()> {

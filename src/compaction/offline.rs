@@ -207,7 +207,7 @@ fn run(
             old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
         }
     } else {
-        let header = old.engine().header();
+        let header = old.engine().checkpointer.header();
         let build = Build { disk, path, header, options: &options };
         match build.fill(&old, damaged, &mut report, &mut work) {
             Ok(after) if after.disk_bytes < report.before.disk_bytes => {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::state::{Compaction, Victim};
 use crate::address::Place;
+use crate::checkpoint::run::LetGo;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::{Error, Nature, Result};
@@ -107,9 +108,10 @@ struct Look {
 }
 
 impl Compaction {
-    /// Notes whether a checkpoint could let go what it does not need any more.
-    pub(crate) fn note_freeing(&self, done: bool) {
-        *self.freeing.lock() = (!done).then(|| Instant::now() + FREEING_PAUSE);
+    /// Notes what a checkpoint could let go.
+    pub(crate) fn note_freeing(&self, let_go: LetGo) {
+        self.freed.fetch_add(let_go.segments, Ordering::Relaxed);
+        *self.freeing.lock() = (!let_go.all).then(|| Instant::now() + FREEING_PAUSE);
     }
 
     fn can_free(&self) -> bool {

@@ -114,7 +114,7 @@ impl Engine {
         if active.is_none_or(|active| self.gain(active, oldest == Some(active.sequence)) <= GAIN_FORCED) {
             return Ok(());
         }
-        self.provide_meta_room()?;
+        self.checkpointer.provide_meta_room(&self.table, &self.log)?;
         self.log.provide_segment(0)?;
         // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it was
         // when it noted its LSN.

@@ -172,7 +172,7 @@ impl Engine {
         let applied = self.retry(|| {
             if self.log.wants_own_segment(frame, &own) {
                 self.with_space(|| {
-                    self.provide_meta_room()?;
+                    self.checkpointer.provide_meta_room(&self.table, &self.log)?;
                     self.log.provide_own_segment(frame, &mut own)
                 })?;
             }

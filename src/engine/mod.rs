@@ -9,7 +9,6 @@
 
 mod batch;
 pub(crate) mod bulk;
-pub(crate) mod health;
 pub(crate) mod read;
 mod resize;
 pub(crate) mod scan;
@@ -17,26 +16,23 @@ mod stats;
 pub(crate) mod write;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::address::Lsn;
 use crate::background::wake::Wake;
-use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
-use crate::checkpoint::journal::Journal;
-use crate::checkpoint::meta::Meta;
+use crate::checkpoint::checkpointer::Checkpointer;
+use crate::checkpoint::run::Scope;
 use crate::checksum::KeyHasher;
 use crate::compaction::state::Compaction;
-use crate::engine::health::Health;
 use crate::error::{Error, Fault, IoContext, Result};
+use crate::health::Health;
 use crate::log::record::Record;
 use crate::log::segments::Log;
 use crate::need::{Need, Shortage, Step};
 use crate::observe::{self, Cause, Observer, Timed, Timer};
 use crate::stats::RecoveryStats;
-use crate::sync::{AtomicU64, Mutex, OnceLock, Ordering};
-use crate::sys::{DiskFile, LockGuard};
+use crate::sync::{AtomicU64, OnceLock, Ordering};
+use crate::sys::LockGuard;
 use crate::table::Table;
-use crate::table::page::PageImage;
 use crate::table::slot::Slot;
 use crate::table::split::ReadHash;
 use crate::tuning::{SyncPolicy, Tuning};
@@ -52,23 +48,12 @@ pub(crate) struct Engine {
     pub(crate) sync: SyncPolicy,
     pub(crate) verify_reads: bool,
     pub(crate) tuning: Tuning,
-    pub(crate) checkpoint_bytes: Option<u64>,
-    /// Private pages beyond which writers wait for a checkpoint and clean ones are dropped.
-    pub(crate) limit_pages: u64,
-    /// `None` in a read-only store.
-    pub(crate) files: Option<Files>,
-    /// What the last checkpoint wrote. Held during a checkpoint: one at a time.
-    pub(crate) checkpoint: Mutex<CheckpointState>,
-    /// A checkpoint is due when the log has grown to this many bytes.
-    pub(crate) checkpoint_due: AtomicU64,
+    pub(crate) checkpointer: Checkpointer,
     pub(crate) counters: Counters,
     pub(crate) compaction: Compaction,
     /// The log may take this multiple of the live records' bytes, and a few segments.
     pub(crate) log_ratio: f64,
     pub(crate) wake: Wake,
-    /// Generation of the last checkpoint, and the bytes appended at its cut, for the stats.
-    pub(crate) generation: AtomicU64,
-    pub(crate) total_at_cut: AtomicU64,
     pub(crate) recovery: OnceLock<RecoveryStats>,
     /// Tells the outside.
     pub(crate) observer: Observer,
@@ -76,36 +61,9 @@ pub(crate) struct Engine {
     pub(crate) _lock: Box<dyn LockGuard>,
 }
 
-/// The files that checkpoints write.
-#[derive(Debug)]
-pub(crate) struct Files {
-    pub(crate) index: Arc<dyn DiskFile>,
-    pub(crate) index_path: PathBuf,
-    pub(crate) journal: Journal,
-    /// Held while the journal's blocks are allocated.
-    pub(crate) extending: Mutex<()>,
-    /// Meta pages that index and journal have blocks for.
-    pub(crate) meta_room: AtomicU64,
-}
-
-/// What stands in the index file.
-#[derive(Debug)]
-pub(crate) struct CheckpointState {
-    pub(crate) header: IndexHeader,
-    /// The meta pages as they were last written.
-    pub(crate) meta_pages: Vec<PageImage>,
-    /// The meta data that the store was opened with.
-    pub(crate) opened: Meta,
-}
-
 /// Counters for [`Stats`](crate::stats::Stats).
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) checkpoints: AtomicU64,
-    pub(crate) images: AtomicU64,
-    pub(crate) cut_nanos_max: AtomicU64,
-    /// Errors of work that only frees space.
-    pub(crate) put_off: AtomicU64,
     pub(crate) segment_waits: AtomicU64,
     pub(crate) journal_waits: AtomicU64,
     pub(crate) memory_waits: AtomicU64,
@@ -205,7 +163,7 @@ impl Engine {
             Need::Journal { pages, alone } => {
                 let _waiting = self.waits(Cause::Journal);
                 count(&self.counters.journal_waits);
-                match self.extend_journal(pages) {
+                match self.checkpointer.extend_journal(&self.table, pages) {
                     // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
                     // in a recovery: the records that are still to be replayed lie below any cut.
                     Err(full @ Error::DiskFull { .. }) => {
@@ -244,7 +202,7 @@ impl Engine {
                 let _waiting = self.waits(Cause::Segment);
                 count(&self.counters.segment_waits);
                 self.with_space(|| {
-                    self.provide_meta_room()?;
+                    self.checkpointer.provide_meta_room(&self.table, &self.log)?;
                     self.log.provide_segment(bytes)
                 })
             }
@@ -257,51 +215,6 @@ impl Engine {
                 Ok(())
             }
         }
-    }
-
-    fn extend_journal(&self, pages: u64) -> Result<()> {
-        let Some(files) = &self.files else {
-            self.table.dirty.set_journal_pages(u64::MAX);
-            return Ok(());
-        };
-        let _one = files.extending.lock();
-        let have = self.table.dirty.journal_pages();
-        if have >= pages {
-            return Ok(());
-        }
-        let images = pages.max(have + have / 2).next_multiple_of(64);
-        files.journal.allocate(images + files.meta_room.load(Ordering::Acquire))?;
-        self.table.dirty.set_journal_pages(images);
-        Ok(())
-    }
-
-    /// Makes sure that the meta pages of the next checkpoints have blocks in the journal and in the index: a
-    /// checkpoint must never run out of space.
-    pub(crate) fn provide_meta_room(&self) -> Result<()> {
-        let Some(files) = &self.files else { return Ok(()) };
-        let pages = Meta::pages_for(self.log.slots_used());
-        if pages <= files.meta_room.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _one = files.extending.lock();
-        let page = crate::sys::PAGE_BYTES as u64;
-        files.index.allocate(0, (FIRST_META_PAGE + pages) * page).context("allocate blocks of", &files.index_path)?;
-        files.journal.allocate(self.table.dirty.journal_pages() + pages)?;
-        files.meta_room.store(pages, Ordering::Release);
-        Ok(())
-    }
-
-    /// Allocates the journal blocks that a table of twice the size can need, so that no writer has to.
-    pub(crate) fn prepare_journal(&self) {
-        // If the disk is full, the call that needs the blocks says so.
-        let _ = self.extend_journal(self.journal_pages_wanted());
-    }
-
-    /// Journal pages that a table of twice the size can need.
-    pub(crate) fn journal_pages_wanted(&self) -> u64 {
-        let overflow = self.table.overflow.pages().saturating_sub(self.table.pool.len());
-        let pages = self.table.growth().pages() * 2 + overflow;
-        (pages + pages / 16 + 64).min(self.limit_pages)
     }
 
     /// Does a little of the growth that is under way. Called before changes, with no lock held; `hash` is that of a
@@ -365,7 +278,7 @@ impl Engine {
         if running_low && self.tuning.background {
             self.wake.segment.ring();
         }
-        if total >= self.checkpoint_due.load(Ordering::Relaxed) {
+        if self.checkpointer.is_due(total) {
             if self.tuning.background {
                 self.wake.checkpoint.ring();
             } else {
@@ -376,24 +289,21 @@ impl Engine {
         if self.sync == SyncPolicy::Always { self.sync_to(end) } else { Ok(()) }
     }
 
+    /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
+    pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
+        let Engine { path, table, log, health, observer, .. } = self;
+        let scope = Scope { path, table, log, health, observer };
+        if let Some(let_go) = self.checkpointer.run(scope, clean)? {
+            self.compaction.note_freeing(let_go);
+        }
+        Ok(())
+    }
+
     /// Returns when everything below the LSN is durable; poisons the store if that fails.
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
         self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
         self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))
-    }
-
-    /// Log bytes from one checkpoint to the next.
-    pub(crate) fn checkpoint_interval(&self) -> u64 {
-        self.checkpoint_bytes.unwrap_or_else(|| {
-            let pages = self.table.growth().pages();
-            (pages * 4096 * 2).clamp(128 << 20, 1 << 30)
-        })
-    }
-
-    /// The header that was written last.
-    pub(crate) fn header(&self) -> IndexHeader {
-        self.checkpoint.lock().header
     }
 
     /// The active segment's file, and where its records end.

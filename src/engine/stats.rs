@@ -3,31 +3,20 @@
 use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 use crate::log::appender::Appender;
-use crate::stats::{CheckpointStats, CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
+use crate::stats::{CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
 use crate::sync::{AtomicU64, Ordering};
-use crate::sys::{OpenMode, PAGE_BYTES, PathKind};
+use crate::sys::{OpenMode, PathKind};
 
 impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
-        let journal_pages = self.table.dirty.journal_pages();
         Stats {
             records: self.table.len(),
             index: self.index_stats(),
             log: self.log_stats(),
             compaction: self.compaction_stats(),
-            checkpoint: CheckpointStats {
-                count: get(&counters.checkpoints),
-                generation: get(&self.generation),
-                log_bytes_since: self.log.total().saturating_sub(get(&self.total_at_cut)),
-                dirty_pages: self.table.dirty.len(),
-                private_pages: self.table.dirty.private_pages(),
-                images: get(&counters.images),
-                cut_nanos_max: get(&counters.cut_nanos_max),
-                put_off: get(&counters.put_off),
-                journal_bytes: self.files.as_ref().map_or(0, |_| journal_pages * PAGE_BYTES as u64),
-            },
+            checkpoint: self.checkpointer.stats(&self.table, &self.log),
             commit: {
                 let (syncs, waiters) = self.log.commit.counts();
                 CommitStats { syncs, waiters }
@@ -61,7 +50,7 @@ impl Engine {
             overflow_pages: table.overflow.pages().saturating_sub(free),
             overflow_pages_free: free,
             // Blocks, since an extent gets them as it is filled.
-            file_bytes: self.files.as_ref().and_then(|files| files.index.allocated().ok()).unwrap_or(0),
+            file_bytes: self.checkpointer.index_bytes(),
             slots: growth.pages() * table.geometry.slots() as u64,
             growths: get(&counters.growths),
             splits: get(&counters.splits),

@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::address::Lsn;
+use crate::checkpoint::checkpointer::JOURNAL_PAGES;
 use crate::checkpoint::header::{self, FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::{self, Journal};
 use crate::checkpoint::meta::{META_PAGES, Meta};
@@ -33,8 +34,7 @@ use crate::table::region::{Region, RegionKind};
 
 /// The first generation: what creation writes.
 const FIRST_GENERATION: u64 = 1;
-/// Page images that a new journal has room for.
-pub(crate) const JOURNAL_PAGES: u64 = 24;
+
 /// Whether a directory may become a store: it is empty, or holds what an interrupted creation left.
 pub(crate) fn check_vacant(disk: &dyn Disk, path: &Path) -> Result<()> {
     for name in disk.read_dir(path).context("list", path)? {

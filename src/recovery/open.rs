@@ -20,22 +20,23 @@ use std::sync::Arc;
 
 use super::create::{check_vacant, create, sync_parent};
 use crate::background::wake::Wake;
+use crate::checkpoint::checkpointer::{Checkpointer, CheckpointerParts, Files};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
 use crate::checkpoint::journal::{Journal, JournalHead};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
 use crate::compaction::state::Compaction;
-use crate::engine::health::Health;
-use crate::engine::{CheckpointState, Counters, Engine, Files};
+use crate::engine::{Counters, Engine};
 use crate::error::{Error, IoContext, Location, Result};
+use crate::health::Health;
 use crate::layout::{index_path, journal_path, lock_path, log_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Observer};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
-use crate::sync::{AtomicU64, Instant, Mutex, OnceLock};
+use crate::sync::{Instant, OnceLock};
 use crate::sys::{
     Access, Disk, DiskFile, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
     read_up_to,
@@ -222,10 +223,7 @@ impl<'o> Opening<'o> {
         if self.index.len().context("look at", &self.index_path)? < end {
             self.index.set_len(end).context("extend", &self.index_path)?;
         }
-        let journal =
-            Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: self.journal.uuid };
-        let files = self.files(journal);
-        apply_journal(&files, head)?;
+        apply_journal(&self.journal, &*self.index, &self.index_path, head)?;
         // The extents that the new generation names may reach beyond the last page that was written, and the
         // file's length was not durable before this.
         let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number))?;
@@ -341,7 +339,7 @@ impl<'o> Opening<'o> {
         };
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };
-        let files = writable.then(|| self.files(journal));
+        let files = writable.then(|| Files::new(Arc::clone(&self.index), self.index_path.clone(), journal));
         Ok(Engine {
             path: self.path.to_path_buf(),
             table,
@@ -351,30 +349,21 @@ impl<'o> Opening<'o> {
             sync: options.sync,
             verify_reads: options.verify_reads,
             tuning: options.tuning,
-            checkpoint_bytes: options.checkpoint_bytes,
-            limit_pages,
-            files,
-            checkpoint: Mutex::new(CheckpointState { header, meta_pages: meta.pages(), opened: meta }),
-            checkpoint_due: AtomicU64::new(u64::MAX),
+            checkpointer: Checkpointer::new(CheckpointerParts {
+                path: self.path,
+                files,
+                header,
+                meta,
+                interval_bytes: options.checkpoint_bytes,
+                limit_pages,
+            }),
             counters: Counters::default(),
             compaction: Compaction::default(),
             log_ratio: options.log_ratio,
             wake,
-            generation: AtomicU64::new(header.generation),
-            total_at_cut: AtomicU64::new(0),
             recovery: OnceLock::new(),
             observer: Observer::new(self.path),
             _lock: lock,
         })
-    }
-
-    fn files(&self, journal: Journal) -> Files {
-        Files {
-            index: Arc::clone(&self.index),
-            index_path: self.index_path.clone(),
-            journal,
-            extending: Mutex::new(()),
-            meta_room: AtomicU64::new(0),
-        }
     }
 }

@@ -18,11 +18,11 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::create::{JOURNAL_PAGES, remove_garbage};
+use super::create::remove_garbage;
 use crate::address::Lsn;
-use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
+use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
-use crate::engine::{CheckpointState, Engine};
+use crate::engine::Engine;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{parse_segment_name, segment_path};
 use crate::log::appender::Appender;
@@ -48,7 +48,7 @@ impl Engine {
         other_invalid: bool,
         stats: &mut RecoveryStats,
     ) -> Result<()> {
-        let meta = self.checkpoint.lock().opened.clone();
+        let meta = self.checkpointer.opened();
         if disk.kind_of_name(self.log.dir()).context("look at", self.log.dir())? == PathKind::Other {
             let location = Location::file(self.log.dir());
             return Err(Error::corrupt("log directory", location, "a directory", "a symbolic link or a file"));
@@ -76,7 +76,7 @@ impl Engine {
             segment_len(disk, &found.path, found.end)?;
         }
         if writable {
-            self.allocate_reserve()?;
+            self.checkpointer.allocate_reserve(&self.table, &self.log)?;
             self.discard(disk, &tail.discard)?;
             if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;
@@ -88,7 +88,7 @@ impl Engine {
             registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
         }
         if writable {
-            self.write_in_use(&mut self.checkpoint.lock(), other_invalid)?;
+            self.checkpointer.mark_in_use(other_invalid)?;
             if self.log.appender.lock().is_some() {
                 self.log.commit.set_durable(tail.end);
             } else {
@@ -99,58 +99,13 @@ impl Engine {
         if writable {
             remove_garbage(disk, &self.path, header.log_dir)?;
             self.unlink_orphan_blobs(&meta, &tail)?;
-            self.checkpoint_due.store(self.checkpoint_interval(), Ordering::Relaxed);
-            if stats.replayed_bytes > self.checkpoint_interval() / 2 {
-                self.checkpoint_due.store(0, Ordering::Relaxed);
-            }
+            self.checkpointer.begin(&self.table, stats.replayed_bytes);
             match self.bound_segments() {
                 // There are fewer segments than the limit, and the next open tries again.
                 Err(Error::DiskFull { .. }) => {}
                 other => other?,
             }
         }
-        Ok(())
-    }
-
-    /// Step 6: the header says that the store is in use, in both of its slots.
-    ///
-    /// 1. The slot that was read as the newest is written again. After a failed fsync the page cache can show it while the
-    ///    disk has an older header there, or a torn one. *Crash:* the other slot is valid, and the journal leads from it
-    ///    to this generation.
-    /// 2. The other slot is written. *Crash:* the first one is on the disk for certain.
-    ///
-    /// If the other slot is invalid, it is written first: it was torn by an open that had made sure of this one.
-    fn write_in_use(&self, state: &mut CheckpointState, other_invalid: bool) -> Result<()> {
-        let files = self.files.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
-        if state.header.clean && broken(Mutant::AppendedUnmarked) {
-            return Ok(());
-        }
-        // An even step leads to the same slot, an odd one to the other.
-        let steps: &[u64] = match other_invalid {
-            _ if broken(Mutant::OtherSlotFirst) => &[1],
-            true => &[1, 1],
-            false => &[2, 1],
-        };
-        for step in steps {
-            let serial = state.header.serial + step;
-            state.header = IndexHeader { serial, clean: false, ..state.header };
-            state.header.write(&*files.index, &files.index_path)?;
-        }
-        Ok(())
-    }
-
-    /// What a checkpoint writes besides bucket pages has its blocks from the start, in the journal and in the
-    /// index, and so have the images that the journal's length promises: the length may be there without them.
-    fn allocate_reserve(&self) -> Result<()> {
-        let Some(files) = &self.files else { return Ok(()) };
-        let _one = files.extending.lock();
-        let meta_room = Meta::pages_for(self.log.slots_used() + 1).max(files.meta_room.load(Ordering::Acquire));
-        let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
-        files.journal.allocate(capacity)?;
-        let index = (FIRST_META_PAGE + meta_room) * PAGE;
-        files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
-        files.meta_room.store(meta_room, Ordering::Release);
-        self.table.dirty.set_journal_pages(capacity - meta_room);
         Ok(())
     }
 
@@ -173,7 +128,7 @@ impl Engine {
 
     /// The cut's segment and those after it. The last one goes on being written if the end was clean.
     fn adopt_tail(&self, disk: &dyn Disk, tail: &Tail, go_on: bool) -> Result<()> {
-        let opened = self.checkpoint.lock().opened.segments.clone();
+        let opened = self.checkpointer.opened_segments();
         for (i, found) in tail.segments.iter().enumerate() {
             let taken = self.log.registry.lock().segments.values().any(|segment| segment.slot == found.slot);
             if taken {
@@ -254,7 +209,7 @@ impl Engine {
     fn fresh_segment(&self, tail: &Tail, cut: Lsn) -> Result<()> {
         let mut predecessor = (tail.end.sequence(), tail.end.offset());
         if let Some(last) = tail.segments.last() {
-            let known = self.checkpoint.lock().opened.segments.iter().any(|entry| entry.sequence == last.sequence);
+            let known = self.checkpointer.opened_segments().iter().any(|entry| entry.sequence == last.sequence);
             if !known && last.end == SEGMENT_HEADER_BYTES {
                 predecessor = (last.predecessor, last.predecessor_end);
                 self.log.forget(last.sequence)?;
