@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tophash::{Options, Result, Store, SyncPolicy};
+use tophash::{Cursor, Options, Result, Store, SyncPolicy};
 
 /// Sessions by their token.
 struct Sessions {
@@ -45,7 +45,7 @@ impl Sessions {
     }
 
     /// Looks at some sessions and removes those that have ended. Returns where to go on: call it from a timer.
-    fn sweep(&self, cursor: u64) -> Result<Option<u64>> {
+    fn sweep(&self, cursor: Cursor) -> Result<Option<Cursor>> {
         let (entries, next) = self.store.scan(cursor, 1000)?;
         for entry in entries {
             let ended = |value: &[u8]| split(value).is_none_or(|(end, _)| end <= seconds_now());
@@ -70,7 +70,7 @@ fn main() -> Result<()> {
     assert_eq!(sessions.user("token-1")?.as_deref(), Some("ada"));
     sessions.login("token-3", "ends at once")?;
     assert_eq!(sessions.user("token-3")?, None);
-    let mut cursor = Some(0);
+    let mut cursor = Some(Cursor::START);
     while let Some(at) = cursor {
         cursor = sessions.sweep(at)?;
     }

@@ -49,9 +49,11 @@ mod check;
 mod checkpoint;
 mod checksum;
 mod compaction;
+mod cursor;
 mod engine;
 mod error;
 mod health;
+mod iter;
 mod layout;
 mod log;
 #[doc(hidden)]
@@ -70,8 +72,10 @@ mod tuning;
 mod value;
 
 pub use batch::Batch;
+pub use cursor::Cursor;
 pub use engine::scan::Entries;
 pub use error::{Error, Location, Result};
+pub use iter::{Iter, Keys, Values};
 pub use options::Options;
 pub use store::Store;
 #[doc(hidden)]

@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::Batch;
+use crate::cursor::Cursor;
 use crate::engine::Engine;
-use crate::engine::scan::{Entries, Scan};
+use crate::engine::scan::Entries;
 use crate::engine::write::{Expect, New};
 use crate::error::{Error, Result};
+use crate::iter::{Iter, Keys, Values};
 use crate::observe::Timed;
 use crate::options::Options;
 use crate::stats::{CompactionReport, Stats};
 use crate::sync::JoinHandle;
-use crate::value::{Entry, Value};
+use crate::value::Value;
 
 /// A persistent hash map from bytes to bytes.
 ///
@@ -273,32 +275,29 @@ impl Store {
     /// a range of cursors that the error names. Iteration goes on with the next record or page, so every key that is
     /// whole is seen. Whoever passes over an error passes over the keys in it. An error that is no damage, and that
     /// every further page would have too ([`Error::Forked`]), is the last item.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Entry<'_>>> {
-        let mut scan = Scan::new(&self.engine);
-        std::iter::from_fn(move || scan.next_entry())
+    pub fn iter(&self) -> Iter<'_> {
+        Iter::new(&self.engine)
     }
 
     /// All keys, as [`iter`](Store::iter), without touching values in blob files.
     ///
     /// # Errors
     /// As [`iter`](Store::iter).
-    pub fn keys(&self) -> impl Iterator<Item = Result<Value<'_>>> {
-        let mut scan = Scan::new(&self.engine);
-        std::iter::from_fn(move || Some(scan.next_key()?.map(Value)))
+    pub fn keys(&self) -> Keys<'_> {
+        Keys::new(&self.engine)
     }
 
     /// All values, as [`iter`](Store::iter).
     ///
     /// # Errors
     /// As [`iter`](Store::iter).
-    pub fn values(&self) -> impl Iterator<Item = Result<Value<'_>>> {
-        let mut scan = Scan::new(&self.engine);
-        std::iter::from_fn(move || Some(scan.next_entry()?.map(Entry::into_value)))
+    pub fn values(&self) -> Values<'_> {
+        Values::new(&self.engine)
     }
 
     /// A piece of an iteration that can be resumed at any time, also after the store was closed and opened:
     /// up to `limit` entries at or after `cursor`, and the cursor to go on from (`None` at the end). Begin
-    /// with 0. A few more than `limit` come if keys have equal 64-bit hashes.
+    /// with [`Cursor::START`]. A few more than `limit` come if keys have equal 64-bit hashes.
     ///
     /// The contract is that of [`iter`](Store::iter). Damage does not end a scan: what cannot be read is in
     /// [`Entries::damaged`], and the cursor lies behind it. A caller that needs all keys looks there after each step:
@@ -308,7 +307,7 @@ impl Store {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let store = tophash::Store::open(dir.path().join("s"))?;
     /// # store.insert("key", "value")?;
-    /// let mut cursor = Some(0);
+    /// let mut cursor = Some(tophash::Cursor::START);
     /// while let Some(at) = cursor {
     ///     let (entries, next) = store.scan(at, 1000)?;
     ///     for error in &entries.damaged {
@@ -325,7 +324,7 @@ impl Store {
     /// # Errors
     /// What is no damage: [`Error::Io`] for want of descriptors or memory, [`Error::Forked`]. The cursor stays good:
     /// the same step can be made again.
-    pub fn scan(&self, cursor: u64, limit: usize) -> Result<(Entries<'_>, Option<u64>)> {
+    pub fn scan(&self, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
         self.engine.scan(cursor, limit)
     }
 

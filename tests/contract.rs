@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{contents, copy_store, open, quiet, says, snapshot, tiny_options};
-use tophash::{Batch, Entry, Error, Options, Store, SyncPolicy, Tuning, Value};
+use tophash::{Batch, Cursor, Entry, Error, Options, Store, SyncPolicy, Tuning, Value};
 
 // ---- one key at a time ----
 
@@ -202,9 +202,9 @@ fn a_cursor_goes_on_after_closing() {
         store.insert(i.to_le_bytes(), "value").unwrap();
     }
     let mut seen = Vec::new();
-    let mut cursor = Some(0);
+    let mut cursor = Some(Cursor::START.to_bytes());
     while let Some(at) = cursor {
-        let (entries, next) = store.scan(at, 30).unwrap();
+        let (entries, next) = store.scan(Cursor::from_bytes(at), 30).unwrap();
         seen.extend(entries.iter().map(|entry| u32::from_le_bytes(entry.key().try_into().unwrap())));
         drop(entries);
         store.close().unwrap();
@@ -213,7 +213,7 @@ fn a_cursor_goes_on_after_closing() {
         for i in 0..60u32 {
             store.insert(((1000 + seen.len() as u32) << 8 | i).to_le_bytes(), "new").unwrap();
         }
-        cursor = next;
+        cursor = next.map(Cursor::to_bytes);
     }
     seen.retain(|&key| key < 500);
     seen.sort_unstable();

@@ -28,7 +28,7 @@ fn child(store: Store, owner: u32, options: &Options, path: &std::path::Path, dr
     is_forked("get of what is not there", owner, store.get("child"));
     is_forked("get_many", owner, store.get_many(&["parent"]));
     is_forked("contains_key", owner, store.contains_key("parent"));
-    is_forked("scan", owner, store.scan(0, 10));
+    is_forked("scan", owner, store.scan(tophash::Cursor::START, 10));
     assert_eq!((store.iter().count(), store.keys().count(), store.values().count()), (1, 1, 1), "iteration goes on");
     is_forked("iter", owner, store.iter().next().unwrap());
     is_forked("keys", owner, store.keys().next().unwrap());

@@ -176,7 +176,7 @@ fn ops(background: bool) -> impl Strategy<Value = Op> {
 /// A resumable scan, as the model sees it.
 #[derive(Default)]
 struct ScanModel {
-    cursor: u64,
+    cursor: tophash::Cursor,
     /// Keys that were there at the beginning and have been since.
     throughout: HashSet<Vec<u8>>,
     seen: HashMap<Vec<u8>, u32>,
@@ -526,7 +526,7 @@ impl History<'_> {
         values.sort();
         expected.sort();
         assert!(values == expected);
-        let (mut cursor, mut scanned) = (Some(0), 0);
+        let (mut cursor, mut scanned) = (Some(tophash::Cursor::START), 0);
         while let Some(at) = cursor {
             let (entries, next) = store.scan(at, 17).unwrap();
             assert!(entries.iter().all(|entry| found.get(entry.key()).map(Vec::as_slice) == Some(entry.value())));

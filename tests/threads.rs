@@ -270,7 +270,7 @@ fn scan(store: &Store, keys: &[Key], stop: &AtomicBool) -> u64 {
             0 => store.iter().map(Result::unwrap).for_each(|entry| note(entry.key(), Some(entry.value()))),
             1 => store.keys().map(Result::unwrap).for_each(|key| note(&key, None)),
             _ => {
-                let mut cursor = Some(0);
+                let mut cursor = Some(tophash::Cursor::START);
                 while let Some(at) = cursor {
                     let (entries, next) = store.scan(at, 50).unwrap();
                     entries.iter().for_each(|entry| note(entry.key(), Some(entry.value())));

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 
+use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
@@ -201,16 +202,16 @@ impl Engine {
     /// Entries at or after a cursor, `limit` of them or a few more where hashes are equal, and the cursor to
     /// go on from. Damage counts like an entry, so that a step ends. A damaged record's place in the order is not
     /// known: the step that reaches the end of its page tells it.
-    pub(crate) fn scan(&self, cursor: u64, limit: usize) -> Result<(Entries<'_>, Option<u64>)> {
+    pub(crate) fn scan(&self, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
         let limit = limit.max(1);
         let mut found = Entries { entries: Vec::new(), damaged: Vec::new() };
-        let mut at = cursor;
+        let mut at = cursor.get();
         loop {
             let mut page = self.scan_page(at)?;
             let mut last = None;
             while let Some(entry) = page.entries.pop_front() {
                 if found.entries.len() + found.damaged.len() >= limit && last != Some(entry.cursor) {
-                    return Ok((found, Some(entry.cursor)));
+                    return Ok((found, Some(entry.cursor.into())));
                 }
                 last = Some(entry.cursor);
                 match self.entry(entry) {
@@ -222,7 +223,7 @@ impl Engine {
             found.damaged.append(&mut page.damaged);
             match page.next {
                 Some(next) if found.entries.len() + found.damaged.len() < limit => at = next,
-                next => return Ok((found, next)),
+                next => return Ok((found, next.map(Cursor::from))),
             }
         }
     }
@@ -261,6 +262,11 @@ pub(crate) struct Scan<'s> {
 impl<'s> Scan<'s> {
     pub(crate) fn new(engine: &'s Engine) -> Self {
         Scan { engine, page: None, next: Some(0) }
+    }
+
+    /// Where the next page begins; `None` if there is no further one.
+    pub(crate) fn next_page(&self) -> Option<Cursor> {
+        self.next.map(Cursor::from)
     }
 
     fn next_scanned(&mut self) -> Option<Result<Scanned<'s>>> {

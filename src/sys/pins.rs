@@ -216,6 +216,10 @@ pub(crate) struct Pinned<'t> {
     map: *const LogMap,
 }
 
+// SAFETY: `map` is read only, through `&LogMap`, which is `Sync`, and lives while `guard` does (see `deref`), in whichever
+// thread; `guard` is a reference to atomics.
+unsafe impl Send for Pinned<'_> {}
+
 impl<'t> Pinned<'t> {
     /// Bytes of the mapping that keep it pinned; `None` if they are not all below the watermark.
     #[inline]

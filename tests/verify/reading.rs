@@ -38,7 +38,7 @@ fn iterate(store: &Store) -> (Keys, Vec<Error>) {
 /// The same of `scan`, so many entries at a time.
 fn scan(store: &Store, limit: usize) -> (Keys, Vec<Error>) {
     let (mut keys, mut errors) = (Keys::new(), Vec::new());
-    let (mut cursor, mut steps) = (Some(0), 0);
+    let (mut cursor, mut steps) = (Some(tophash::Cursor::START), 0);
     while let Some(at) = cursor {
         let (entries, next) = store.scan(at, limit).unwrap();
         for entry in &entries {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use data_encoding::HEXLOWER;
 use serde_json::json as object;
-use tophash::{Entry, Store};
+use tophash::{Cursor, Entry, Store};
 
 use crate::argument;
 use crate::exit::Outcome;
@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Go on where an earlier scan stopped
-    #[arg(long, value_name = "CURSOR", default_value_t = 0)]
-    cursor: u64,
+    #[arg(long, value_name = "CURSOR", default_value_t = Cursor::START)]
+    cursor: Cursor,
     /// Only keys that begin with P. A filter: the whole store is read, a hash map knows no order
     #[arg(long, value_name = "P")]
     prefix: Option<OsString>,
@@ -87,7 +87,7 @@ fn scan(
     args: &Args,
     prefix: &[u8],
     printer: &mut Printer<'_, impl Write>,
-) -> anyhow::Result<(Option<u64>, u64)> {
+) -> anyhow::Result<(Option<Cursor>, u64)> {
     let (mut cursor, mut skipped) = (args.cursor, 0);
     let mut remaining = args.limit.unwrap_or(u64::MAX);
     while remaining > 0 {
@@ -161,7 +161,7 @@ impl<'a, W: Write> Printer<'a, W> {
         }
     }
 
-    fn finish(&mut self, next: Option<u64>, skipped: u64) -> io::Result<()> {
+    fn finish(&mut self, next: Option<Cursor>, skipped: u64) -> io::Result<()> {
         if self.args.json {
             let begin = if self.printed == 0 { "{\"entries\":[" } else { "" };
             let cursor = object!(next.map(|cursor| cursor.to_string()));

@@ -123,7 +123,7 @@ fn change(judge: &mut Judge<'_>, store: &Store) {
     judge.wrote(b"batch 1", Some(b"one".to_vec()), done);
     judge.wrote(b"batch 2", Some(b"two".to_vec()), done);
     judge.wrote(&keys[0].clone(), None, done);
-    let _ = (store.sync(), store.stats(), store.scan(1 << 60, 10).map(|_| ()));
+    let _ = (store.sync(), store.stats(), store.scan(tophash::Cursor::from(1 << 60), 10).map(|_| ()));
     let _ = store.checkpoint();
     let _ = store.compact();
     let _ = store.shrink_to_fit();
