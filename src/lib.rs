@@ -70,6 +70,7 @@ pub mod sys;
 mod table;
 mod tuning;
 mod value;
+mod words;
 
 pub use batch::Batch;
 pub use cursor::Cursor;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::log::blob::BlobMap;
 use crate::sys::pins::PinnedBytes;
+use crate::words::some;
 
 /// The bytes of a value (or of a key, from [`Store::keys`](crate::Store::keys)), in place in the log.
 ///
@@ -91,7 +92,8 @@ impl fmt::Debug for Value<'_> {
     /// Prints the bytes as a string with escapes, the first 64 of them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self[..self.len().min(64)];
-        write!(f, "Value({} bytes, \"{}{}\")", self.len(), shown.escape_ascii(), if self.len() > 64 { "…" } else { "" })
+        let (bytes, cut) = (some(self.len() as u64, "byte"), if self.len() > 64 { "…" } else { "" });
+        write!(f, "Value({bytes}, \"{}{cut}\")", shown.escape_ascii())
     }
 }
 
@@ -125,6 +127,6 @@ impl<'s> Entry<'s> {
 
 impl fmt::Debug for Entry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Entry(\"{}\", {} bytes)", self.key().escape_ascii(), self.value().len())
+        write!(f, "Entry(\"{}\", {})", self.key().escape_ascii(), some(self.value().len() as u64, "byte"))
     }
 }

@@ -14,6 +14,7 @@ use crate::layout::blob_path;
 use crate::log::blob::{BLOB_HEADER_BYTES, header_matches};
 use crate::log::record::BlobLink;
 use crate::sys::Disk;
+use crate::words::some;
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -71,7 +72,7 @@ fn check_blob(
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let kind = if missing { kind::BLOB_MISSING } else { kind::UNREADABLE };
-            sink.damage(kind, at(None), format!("a blob of {} bytes", link.len), error);
+            sink.damage(kind, at(None), format!("a blob of {}", some(link.len, "byte")), error);
             return Ok(());
         }
     };
@@ -79,7 +80,7 @@ fn check_blob(
     sink.report.blob_bytes += link.len;
     let expected = BLOB_HEADER_BYTES as u64 + link.len;
     if input.len != expected {
-        sink.damage(kind::BLOB_LENGTH, at(None), format!("{expected} bytes"), format!("{} bytes", input.len));
+        sink.damage(kind::BLOB_LENGTH, at(None), some(expected, "byte"), some(input.len, "byte"));
         return Ok(());
     }
     let mut header = [0; BLOB_HEADER_BYTES];
@@ -109,7 +110,7 @@ pub(super) fn check_accounting(state: &State, links: &[LiveLink], sink: &mut Sin
     let counted = (state.meta.blobs.count, state.meta.blobs.bytes);
     let linked = (links.len() as u64, links.iter().map(|live| live.link.len).sum());
     if counted != linked {
-        let text = |(count, bytes): (u64, u64)| format!("{count} blobs with {bytes} bytes");
+        let text = |(count, bytes): (u64, u64)| format!("{} with {}", some(count, "blob"), some(bytes, "byte"));
         let location = Location::page(&state.pages.index.path, FIRST_META_PAGE);
         sink.harmless(kind::BLOB_ACCOUNTING, location, text(linked), text(counted));
     }

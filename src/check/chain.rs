@@ -20,6 +20,7 @@ use crate::table::growth::Growth;
 use crate::table::page::{BUCKET_SLOTS, BUCKETS, PAGE_WORDS, PageRef};
 use crate::table::slot::Slot;
 use crate::table::split::SPLIT_BITS;
+use crate::words::some;
 
 /// Entries of a chain that are compared with one another. No chain is that long, unless made so on purpose.
 const ENTRIES_MAX: usize = 1 << 20;
@@ -244,14 +245,19 @@ impl<'c> ChainCheck<'c> {
         let at = |offset: u64| Location { offset: Some(number * PAGE + offset), ..Location::page(self.path, number) };
         // Removals move marked entries, which count for nothing, like others.
         if u64::from(page.live()) != live && self.marked + marked == 0 {
-            sink.damage(kind::PAGE_LIVE_COUNT, at(32), format!("{live} live slots"), page.live());
+            sink.damage(kind::PAGE_LIVE_COUNT, at(32), some(live, "live slot"), page.live());
         }
         if u64::from(page.tombstones()) != tombstones {
-            sink.damage(kind::PAGE_TOMBSTONE_COUNT, at(34), format!("{tombstones} tombstones"), page.tombstones());
+            sink.damage(kind::PAGE_TOMBSTONE_COUNT, at(34), some(tombstones, "tombstone"), page.tombstones());
         }
         if live > 0 && self.owner >= self.state.meta.growth.pages() {
             let expected = format!("no entries: {:?}", self.state.meta.growth);
-            sink.damage(kind::PAGE_BEYOND_CURSOR, at(0), expected, format!("{live} live slots in page {}", self.owner));
+            sink.damage(
+                kind::PAGE_BEYOND_CURSOR,
+                at(0),
+                expected,
+                format!("{} in page {}", some(live, "live slot"), self.owner),
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::error::{Location, Result};
 use crate::sys::PAGE_BYTES;
 use crate::table::page::{PageImage, PageKind};
 use crate::table::region::{BITMAP_BITS, BITMAP_WORDS, GroupShape, Region, RegionKind};
+use crate::words::some;
 
 /// Where the words of a bitmap page begin that hold bits.
 const BITS_START: usize = PAGE_BYTES - 8 * BITMAP_WORDS;
@@ -108,7 +109,12 @@ pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Exten
     let wanted = if growth.is_resizing() { 2 << growth.level() } else { 1 << growth.level() };
     if primary.pages() < wanted {
         let location = Location::page(&state.pages.index.path, crate::checkpoint::header::FIRST_META_PAGE);
-        sink.damage(kind::GROWTH, location, format!("extents for {wanted} pages"), format!("for {}", primary.pages()));
+        sink.damage(
+            kind::GROWTH,
+            location,
+            format!("extents for {}", some(wanted, "page")),
+            format!("for {}", primary.pages()),
+        );
     }
     Ok((primary, overflow))
 }
@@ -121,7 +127,7 @@ fn extents(state: &State, kind: RegionKind, log2: u8, firsts: &[u64], sink: &mut
         let end = first.checked_add(shape.total()).filter(|&end| end <= state.meta.end_page);
         let Some(end) = end else {
             let expected = format!("an end at or below page {}", state.meta.end_page);
-            let found = format!("{} pages from page {first} on", shape.total());
+            let found = format!("{} from page {first} on", some(shape.total(), "page"));
             sink.damage(kind::EXTENT, Location::page(path, first), expected, found);
             extents.whole = false;
             extents.groups.push(None);
@@ -129,7 +135,7 @@ fn extents(state: &State, kind: RegionKind, log2: u8, firsts: &[u64], sink: &mut
         };
         // While a checkpoint waits in the journal, the file may be as long as it was before.
         if end * PAGE > state.pages.index.len && !state.pages.is_pending() {
-            let found = format!("{} bytes", state.pages.index.len);
+            let found = some(state.pages.index.len, "byte");
             sink.damage(kind::INDEX_LENGTH, Location::file(path), format!("at least {} bytes", end * PAGE), found);
             extents.whole = false;
         }
@@ -163,7 +169,12 @@ fn read_bitmaps(state: &State, extent: &mut Extent, sink: &mut Sink<'_>) -> Resu
         let surplus = (covered..(last + 1) * 8).find(|&bit| page[BITS_START + bit / 8] & 1 << (bit % 8) != 0);
         if let Some(bit) = surplus {
             let location = Location { slot: None, ..Location::page(path, number) };
-            sink.damage(kind::BITMAP_BITS, location, format!("bits for {covered} pages"), format!("bit {bit} is set"));
+            sink.damage(
+                kind::BITMAP_BITS,
+                location,
+                format!("bits for {}", some(covered as u64, "page")),
+                format!("bit {bit} is set"),
+            );
         }
         extent.bitmaps.insert(i, page);
     }

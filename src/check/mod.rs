@@ -60,6 +60,7 @@ use crate::recovery::create::check_vacant;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::sync::AtomicU64;
 use crate::sys::{Disk, LockGuard, LockMode, LockOutcome, PathKind, RealDisk};
+use crate::words::some;
 
 /// Checks the files of the store at a path. See [`verify_with`].
 ///
@@ -231,7 +232,7 @@ impl Check<'_> {
         // Pages that could not be read hold slots that were not counted.
         if whole && records != walked.live {
             let location = Location::page(&self.state.pages.index.path, FIRST_META_PAGE);
-            let (expected, found) = (format!("{} records (live slots)", walked.live), format!("{records} records"));
+            let (expected, found) = (some(walked.live, "live slot"), some(records, "record"));
             sink.damage(kind::RECORD_COUNT, location, expected, found);
         }
     }

@@ -14,6 +14,7 @@ use crate::error::{Location, Result};
 use crate::layout::segment_path;
 use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader};
 use crate::sys::Disk;
+use crate::words::some;
 
 /// A segment, and how far its records have been read.
 #[derive(Debug)]
@@ -106,11 +107,11 @@ impl Segments {
             let dead = (entry.end - SEGMENT_HEADER_BYTES).saturating_sub(known.live_bytes);
             let possible = dead.saturating_sub(known.frame_bytes)..=dead;
             if !possible.contains(&entry.dead) {
-                let expected = format!("{} to {} dead bytes", possible.start(), possible.end());
+                let expected = format!("{} to {}", possible.start(), some(*possible.end(), "dead byte"));
                 sink.harmless(kind::SEGMENT_ACCOUNTING, Location::file(&known.path), expected, entry.dead);
             }
             if entry.removals != known.removals {
-                let expected = format!("{} removals", known.removals);
+                let expected = some(known.removals, "removal");
                 sink.harmless(kind::SEGMENT_ACCOUNTING, Location::file(&known.path), expected, entry.removals);
             }
         }
@@ -143,7 +144,7 @@ fn check_file(disk: &dyn Disk, path: &Path, entry: SegmentEntry, state: &State, 
     };
     if input.len < entry.end {
         let expected = format!("at least {} bytes", entry.end);
-        sink.damage(kind::SEGMENT_LENGTH, Location::file(path), expected, format!("{} bytes", input.len));
+        sink.damage(kind::SEGMENT_LENGTH, Location::file(path), expected, some(input.len, "byte"));
     }
     let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
     input.read(&mut bytes, 0, sink)?;

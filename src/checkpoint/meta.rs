@@ -27,6 +27,7 @@ use crate::sys::PAGE_BYTES;
 use crate::table::growth::Growth;
 use crate::table::page::{BUCKET_SLOTS, PageImage, PageKind, image};
 use crate::table::region::{GROUPS_MAX, Region, RegionKind};
+use crate::words::some;
 
 /// Pages kept for meta data: enough for all segments and as many blob ids as can wait.
 pub(crate) const META_PAGES: u64 = 128;
@@ -260,12 +261,15 @@ impl Meta {
             return Err(corrupt(format!("an end at page {}", self.end_page), format!("extents up to page {end}")));
         }
         if pages[0] < self.growth.pages() {
-            return Err(corrupt(format!("extents for {} pages", self.growth.pages()), format!("for {}", pages[0])));
+            return Err(corrupt(
+                format!("extents for {}", some(self.growth.pages(), "page")),
+                format!("for {}", pages[0]),
+            ));
         }
         let slots = (header.geometry.homes + header.geometry.stash) as u64 * BUCKET_SLOTS as u64;
         let most = self.growth.pages().saturating_add(pages[1]).saturating_mul(slots);
         if self.records > most {
-            return Err(corrupt(format!("at most {most} records"), self.records.to_string()));
+            return Err(corrupt(format!("at most {}", some(most, "record")), self.records.to_string()));
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ use crate::sync::Instant;
 use crate::sys::{Access, Disk, OpenMode, PAGE_BYTES, RealDisk};
 use crate::table::slot::Slot;
 use crate::tuning::{SyncPolicy, Tuning};
+use crate::words::some;
 
 /// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
 /// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
@@ -324,7 +325,7 @@ impl Build<'_> {
         // An entry whose record was unreadable when its page was split is in two pages, and not counted.
         if new.len() > records || new.len() + report.skipped_total < records {
             let location = Location::file(&index_path(self.path));
-            return Err(Error::corrupt("store", location, format!("{records} records"), new.len()));
+            return Err(Error::corrupt("store", location, some(records, "record"), new.len()));
         }
         let mut after = shape(&new)?;
         while after.overflow_pages > 0 {

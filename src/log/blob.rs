@@ -33,6 +33,7 @@ use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
 use crate::sys::{Disk, DiskFile, LogMap, OpenMode, write_all_at};
+use crate::words::some;
 
 /// Bytes before the value.
 pub(crate) const BLOB_HEADER_BYTES: usize = 64;
@@ -319,12 +320,7 @@ impl Blobs {
         };
         let len = file.len().context("look at", &path)?;
         if len != bytes {
-            return Err(Error::corrupt(
-                "blob",
-                Location::file(&path),
-                format!("{bytes} bytes"),
-                format!("{len} bytes"),
-            ));
+            return Err(Error::corrupt("blob", Location::file(&path), some(bytes, "byte"), some(len, "byte")));
         }
         let map = file.map_log(bytes as usize, bytes, false).context("map", &path)?;
         let header = map.read(0, BLOB_HEADER_BYTES as u64).unwrap_or(&[]);

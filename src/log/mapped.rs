@@ -11,6 +11,7 @@ use crate::address::Place;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::sys::pins::Pinned;
 use crate::sys::{Disk, DiskFile, LogMap, OpenMode};
+use crate::words::some;
 
 /// Maps a segment for use: readable up to `end`, and writable behind it if it goes on being the active one.
 ///
@@ -53,7 +54,12 @@ pub(crate) fn segment_len(disk: &dyn Disk, path: &Path, end: u64) -> Result<u64>
 fn usable_len(path: &Path, len: u64, end: u64) -> Result<u64> {
     let len = len.min(Place::SEGMENT_BYTES_MAX);
     if len < end {
-        return Err(Error::corrupt("segment", Location::file(path), format!("at least {end} bytes"), format!("{len}")));
+        return Err(Error::corrupt(
+            "segment",
+            Location::file(path),
+            format!("at least {end} bytes"),
+            some(len, "byte"),
+        ));
     }
     Ok(len)
 }

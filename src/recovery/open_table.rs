@@ -14,6 +14,7 @@ use crate::sys::IndexMap;
 use crate::table::Table;
 use crate::table::page::{PageImage, PageKind};
 use crate::table::region::{BITMAP_START, Group, GroupShape, PageState, RegionKind};
+use crate::words::some;
 
 /// An extent of the table.
 #[derive(Clone, Copy)]
@@ -55,8 +56,8 @@ impl Opening<'_> {
                 let in_file = end.is_some_and(|end| end <= len);
                 if !(in_file || self.options.read_only && self.overlay_reaches(shape, len)) {
                     let location = Location::file(&self.index_path);
-                    let expected = format!("{} pages from page {first} on", shape.total());
-                    return Err(Error::corrupt("index file", location, expected, format!("{len} bytes")));
+                    let expected = format!("{} from page {first} on", some(shape.total(), "page"));
+                    return Err(Error::corrupt("index file", location, expected, some(len, "byte")));
                 }
                 Ok(Extent { kind, number, first, shape, in_file })
             };

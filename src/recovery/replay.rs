@@ -26,6 +26,7 @@ use crate::need::Step;
 use crate::recovery::tail::{Tail, TailOp, TailReader};
 use crate::sync::{in_parallel, parts};
 use crate::table::growth::Growth;
+use crate::words::some;
 
 /// Changes replayed at a time: the least and the most.
 const PIECE_CHANGES: (usize, usize) = (1 << 12, 1 << 20);
@@ -87,7 +88,7 @@ impl Engine {
             return Ok(());
         }
         let location = Location::file(self.log.dir());
-        let expected = format!("{expected} changes of {what} applied");
+        let expected = format!("{} of {what} applied", some(expected as u64, "change"));
         Err(Error::corrupt("replay", location, expected, format!("{found}")))
     }
 

@@ -26,6 +26,7 @@ use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, Se
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::sys::{Disk, DiskFile, OpenMode, PAGE_BYTES, read_up_to};
+use crate::words::some;
 
 /// Where to look.
 #[derive(Debug)]
@@ -253,7 +254,7 @@ impl TailSource<'_> {
                 let len = file.len().context("look at", &path)?;
                 if bytes.iter().any(|&byte| byte != 0) && !len.is_multiple_of(PAGE_BYTES as u64) {
                     let expected = format!("a multiple of {PAGE_BYTES} bytes");
-                    return Err(Error::corrupt("segment", Location::file(&path), expected, format!("{len} bytes")));
+                    return Err(Error::corrupt("segment", Location::file(&path), expected, some(len, "byte")));
                 }
             }
             later.files.push((sequence, path));

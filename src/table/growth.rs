@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::words::some;
+
 /// Level, evacuation cursor, whether the table is being resized and in which direction, and the stripe
 /// exponent.
 ///
@@ -138,7 +140,7 @@ impl Growth {
 
 impl fmt::Debug for Growth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "level {}, {} stripes", self.level(), 1 << self.stripes_log2())?;
+        write!(f, "level {}, {}", self.level(), some(1 << self.stripes_log2(), "stripe"))?;
         let direction = if self.is_shrinking() { "shrinking" } else { "growing" };
         if self.is_resizing() { write!(f, ", {direction}, {} divided", self.cursor()) } else { Ok(()) }
     }

@@ -46,6 +46,7 @@ use crate::need::Step;
 use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
 use crate::sys::{Disk, DiskFile};
 use crate::tuning::Tuning;
+use crate::words::some;
 use chain::{Chain, OVERFLOW_MAX};
 use dirty::DirtySet;
 use growth::Growth;
@@ -237,7 +238,7 @@ impl Table {
     pub(crate) fn primary_page(&self, page: u64) -> Result<PageSlot<'_>> {
         self.primary.page(page).ok_or_else(|| {
             let location = Location::file(&self.path);
-            Error::corrupt("growth state", location, format!("at most {} pages", self.primary.pages()), page)
+            Error::corrupt("growth state", location, format!("at most {}", some(self.primary.pages(), "page")), page)
         })
     }
 

@@ -5,6 +5,7 @@
 
 use super::diagnosis::{Advice, Diagnosis, Level};
 use crate::stats::Stats;
+use crate::words::noun;
 use Level::{Critical, Info, Warning};
 
 /// A rule.
@@ -61,7 +62,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "unreadable-entries",
         levels: &[(Critical, 1.0)],
         measure: |d| Some(d.slots.marked as f64),
-        finding: |d| format!("the records of {} could not be read when their pages were split", slots(d.slots.marked)),
+        finding: |d| format!("{} whose record could not be read when the page was split", slots(d.slots.marked)),
         reason: "such a slot is kept twice, and reading its key fails with an error",
         action: "`tophash verify STORE` names the records; restore the store from a copy, or `tophash repair STORE NEW`",
     },
@@ -197,7 +198,7 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| Some(share(chained(d), d.table.pages_in_use)),
         finding: |d| {
             format!(
-                "{} of the index's pages in use ({}) go on in overflow pages; the longest chain has {}",
+                "{} of the index's pages in use ({}) continued in overflow pages; the longest chain has {}",
                 percent(chained(d), d.table.pages_in_use),
                 count(chained(d)),
                 things(d.chain_longest, "overflow page")
@@ -219,7 +220,7 @@ pub(super) const RULES: &[Rule] = &[
         levels: &[(Info, 0.01), (Warning, 0.05)],
         measure: |d| Some(share(d.overflow.needless, d.table.pages_in_use)),
         finding: |d| {
-            format!("{} would not be needed if their chains were packed", things(d.overflow.needless, "overflow page"))
+            format!("{} would not be needed if chains were packed", things(d.overflow.needless, "overflow page"))
         },
         reason: "an overflow page is freed only when its last entry has gone",
         action: "`tophash compact STORE`; growth and `Store::shrink_to_fit` pack the pages that they pass",
@@ -356,7 +357,7 @@ pub(super) const RULES: &[Rule] = &[
         measure: |d| d.stats.as_ref().map(|s| s.compaction.damaged_segments as f64),
         finding: |d| {
             let segments = d.stats.as_ref().map_or(0, |s| s.compaction.damaged_segments);
-            format!("{} cannot be compacted: a record in them cannot be read", things(segments, "segment"))
+            format!("{} kept from compaction by a record that cannot be read", things(segments, "segment"))
         },
         reason: "their space never comes back, and some key in them fails with an error",
         action: "`tophash verify STORE` with the service stopped, then a copy, or `tophash repair STORE NEW`",
@@ -490,7 +491,7 @@ fn count(number: u64) -> String {
 
 fn things(number: impl TryInto<u64>, what: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
-    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+    format!("{} {}", count(number), noun(number, what))
 }
 
 /// `1 change follows`, `2 changes follow`.
@@ -499,7 +500,7 @@ fn follow(changes: u64) -> String {
 }
 
 fn removals(number: u64) -> String {
-    format!("{} record{} of removals", count(number), if number == 1 { "" } else { "s" })
+    format!("{} of removals", things(number, "record"))
 }
 
 fn slots(number: u64) -> String {

@@ -28,6 +28,7 @@ use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::record::{ALIGN, BlobLink, FRAME_BYTES, Invalid, Kind};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::Disk;
+use crate::words::some;
 
 /// Losses that are listed; the rest is counted.
 const LOSSES_MAX: usize = 1000;
@@ -258,7 +259,7 @@ impl Salvage<'_, '_> {
             return Ok(Err(Refused { why: "a batch without a length".into(), batch_end: Some(first) }));
         };
         let Some(end) = first.checked_add(bytes).filter(|&end| end <= cursor.limit) else {
-            let why = format!("a batch of {bytes} bytes that ends behind the segment's records");
+            let why = format!("a batch of {} that ends behind the segment's records", some(bytes, "byte"));
             return Ok(Err(Refused { why, batch_end: Some(cursor.limit) }));
         };
         let (mut at, mut left) = (first, records);
@@ -272,11 +273,11 @@ impl Salvage<'_, '_> {
                 Ok(record) => format!("a record of kind {:?} in a batch", record.header.kind),
                 Err(why) => Refused::from(why).why,
             };
-            let why = format!("a batch of {records} records whose record at byte {at} is damaged: {why}");
+            let why = format!("a batch of {} whose record at byte {at} is damaged: {why}", some(records, "record"));
             return Ok(Err(Refused { why, batch_end: Some(end) }));
         }
         if at != end {
-            let why = format!("a batch of {records} records that end at byte {at}, not at {end}");
+            let why = format!("a batch of {} whose end is at byte {at}, not at {end}", some(records, "record"));
             return Ok(Err(Refused { why, batch_end: Some(end) }));
         }
         self.report.batches += 1;

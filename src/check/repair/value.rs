@@ -12,6 +12,7 @@ use crate::log::blob::{BLOB_HEADER_BYTES, is_foreign};
 use crate::log::record::{BlobLink, Header, Record};
 use crate::sys::Disk;
 use crate::sys::read_up_to;
+use crate::words::some;
 
 /// Bytes read between two looks at the progress.
 const PIECE_BYTES: usize = 4 << 20;
@@ -41,7 +42,7 @@ pub(super) fn blob(
     };
     let expected = BLOB_HEADER_BYTES as u64 + link.len;
     if input.len != expected {
-        return lost(format!("{name}, which holds its value, has {} bytes instead of {expected}", input.len));
+        return lost(format!("{name}, which holds its value, has {} instead of {expected}", some(input.len, "byte")));
     }
     let Some(mut value) = memory(link.len as usize) else {
         return Err(out_of_memory(&path));

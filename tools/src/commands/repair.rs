@@ -112,12 +112,12 @@ fn text(new: &Path, report: &Report) -> String {
         text.push_str(&format!("with their value there at the last checkpoint: {entries}\n"));
     }
     if report.stale_keys_max > 0 {
-        let keys = output::count(report.stale_keys_max);
-        text.push_str(&format!("at most {keys} of the saved keys may have an older value, or should be gone\n"));
+        let keys = output::some(report.stale_keys_max, "key");
+        text.push_str(&format!("saved with an older value, or though they should be gone: at most {keys}\n"));
     }
     if report.unconfirmed_records > 0 {
         let records = output::records(report.unconfirmed_records);
-        text.push_str(&format!("{records} behind the damage were saved that may never have been acknowledged\n"));
+        text.push_str(&format!("saved from behind the damage, perhaps never acknowledged: {records}\n"));
     }
     if report.batches_in_part > 0 {
         let batches = output::count(report.batches_in_part);
@@ -172,5 +172,5 @@ fn keys(report: &Report, text: &mut String) {
 }
 
 fn listed(listed: usize, total: u64) -> String {
-    if (listed as u64) < total { format!(" (the first {listed} are listed)") } else { String::new() }
+    if (listed as u64) < total { format!(" (listed: the first {listed})") } else { String::new() }
 }

@@ -114,7 +114,7 @@ fn text(store: &Path, report: &Report) -> String {
     text.push_str(&output::some(report.findings_total, "finding"));
     let listed = report.findings.len() as u64;
     if listed < report.findings_total {
-        text.push_str(&format!(" (the first {} are listed)", output::count(listed)));
+        text.push_str(&format!(" (listed: the first {})", output::count(listed)));
     }
     text.push_str(if report.is_clean() {
         ", harmless; no damage found\n"
@@ -158,7 +158,7 @@ mod tests {
     fn findings_are_listed_with_their_place_and_their_number() {
         let text = text(Path::new("s"), &report(70));
         assert!(text.contains("| page-checksum | index, byte 8192, page 2 |"), "{text}");
-        assert!(text.contains("70 findings (the first 1 are listed)"), "{text}");
+        assert!(text.contains("70 findings (listed: the first 1)"), "{text}");
         assert!(text.contains("restore the store"), "{text}");
     }
 

@@ -3,7 +3,7 @@
 use tophash::doctor::{Advice, Level};
 
 use super::profile::Profile;
-use crate::output::count;
+use crate::output::{count, some};
 use Level::{Info, Warning};
 
 /// A rule. The highest threshold that its figure reaches decides the level.
@@ -58,10 +58,10 @@ pub const RULES: &[Rule] = &[
         measure: |p| (p.puts >= 1_000).then(|| share(p.same_values, p.puts)),
         finding: |p| {
             format!(
-                "{} of {} puts wrote the value that was there, to {} keys; {} of them to key {}",
+                "{} of {} wrote the value that was there, to {}; {} of them to key {}",
                 count(p.same_values),
-                count(p.puts),
-                count(p.same_value_keys),
+                some(p.puts, "put"),
+                some(p.same_value_keys, "key"),
                 count(p.same_value_hottest_puts),
                 p.same_value_hottest.as_deref().unwrap_or("-")
             )
@@ -91,9 +91,9 @@ pub const RULES: &[Rule] = &[
         measure: |p| Some((p.keys_near_limit + p.values_near_limit) as f64),
         finding: |p| {
             format!(
-                "{} keys and {} values are within a tenth of the limits, 65,535 bytes and 4 GiB",
-                count(p.keys_near_limit),
-                count(p.values_near_limit)
+                "{} and {} within a tenth of the limits, 65,535 bytes and 4 GiB",
+                some(p.keys_near_limit, "key"),
+                some(p.values_near_limit, "value")
             )
         },
         reason: "beyond them a write fails with `KeyTooLong` or `ValueTooLong`",

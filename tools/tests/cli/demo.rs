@@ -20,7 +20,7 @@ fn everything_is_as_it_should_be_and_nothing_is_left() {
     let desk = folder();
     let ran = desk.run(&["demo", "files"]);
     let text = ran.text();
-    for part in ["42 files", "everything is as it should be", "| verify", "1 links and special files"] {
+    for part in ["42 files", "everything is as it should be", "| verify", "links and special files, not followed: 1"] {
         assert!(text.contains(part), "`{part}` is missing in\n{text}");
     }
     ran.ok();
@@ -50,7 +50,7 @@ fn the_json_has_every_step_and_the_store_can_be_kept() {
 fn the_limit_cuts_and_says_so() {
     let desk = folder();
     let ran = desk.run(&["demo", "files", "--max-bytes", "1M"]);
-    assert!(ran.text().contains("left out, because of --max-bytes: 1 files, 3.00 MiB"), "{}", ran.text());
+    assert!(ran.text().contains("left out, because of --max-bytes: 1 file, 3.00 MiB"), "{}", ran.text());
     ran.ok();
 }
 

@@ -171,10 +171,8 @@ fn warn(args: &Args, environment: &Environment) {
         output::note(format_args!("tophash: {dir} lies in memory; durable writes mean nothing there (--dir)"));
     }
     if args.threads > environment.cores {
-        let (threads, cores) = (args.threads, environment.cores);
-        output::note(format_args!(
-            "tophash: {threads} threads share {cores} cores; latencies include waiting for a core"
-        ));
+        let (threads, cores) = (args.threads, output::some(environment.cores as u64, "core"));
+        output::note(format_args!("tophash: {threads} threads share {cores}; latencies include waiting for a core"));
     }
 }
 

@@ -198,7 +198,7 @@ impl Bench {
 
     /// Only says what is going on: a bar that moves would be work inside what is measured.
     fn bar(&self, phase: Phase) -> indicatif::ProgressBar {
-        let bar = progress::waiting(format!("{}, {} records", phase.name(), output::count(self.population.records())));
+        let bar = progress::waiting(format!("{}, {}", phase.name(), output::records(self.population.records())));
         bar.tick();
         bar
     }

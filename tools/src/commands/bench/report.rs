@@ -125,10 +125,10 @@ impl Report {
         for phase in &self.phases {
             if let Some(syncs) = phase.syncs {
                 lines.push(format!(
-                    "{}: {} writes in {} syncs, {:.1} each",
+                    "{}: {} in {}, {:.1} each",
                     phase.phase.name(),
-                    output::count(phase.operations),
-                    output::count(syncs),
+                    output::some(phase.operations, "write"),
+                    output::some(syncs, "sync"),
                     phase.operations as f64 / syncs.max(1) as f64,
                 ));
             }
@@ -140,7 +140,7 @@ impl Report {
             output::duration(self.derive_cost_nanos),
         ));
         if self.wrong() > 0 {
-            lines.push(format!("{} ANSWERS WERE WRONG", output::count(self.wrong())));
+            lines.push(format!("WRONG ANSWERS: {}", output::count(self.wrong())));
         }
         if let Some(kept) = &self.kept {
             lines.push(format!("the store is kept in {kept}"));
@@ -154,20 +154,20 @@ impl Report {
         let unknown = || "unknown".to_string();
         vec![
             format!(
-                "tophash {}: {} records of {} + {} bytes, {} threads, {} operations a pass, sync {}, seed {}",
+                "tophash {}: {} of {} + {} bytes, {}, {} a pass, sync {}, seed {}",
                 environment.version,
-                output::count(settings.records),
+                output::records(settings.records),
                 settings.key_bytes,
                 settings.value_bytes,
-                settings.threads,
-                output::count(settings.operations),
+                output::some(settings.threads as u64, "thread"),
+                output::some(settings.operations, "operation"),
                 settings.sync,
                 settings.seed,
             ),
             format!(
-                "{} ({} cores), {} memory, Linux {}, {}, load before {}",
+                "{} ({}), {} memory, Linux {}, {}, load before {}",
                 environment.cpu.clone().unwrap_or_else(unknown),
-                environment.cores,
+                output::some(environment.cores as u64, "core"),
                 environment.memory_bytes.map_or_else(unknown, output::size),
                 environment.kernel.clone().unwrap_or_else(unknown),
                 environment.file_system.clone().unwrap_or_else(unknown),
@@ -245,6 +245,6 @@ mod tests {
         let mut report = report();
         report.phases.push(PhaseReport::new(Phase::ReadHit, &pass(500, 1), &pass(500, 2), 1, 4096));
         assert_eq!(report.wrong(), 3);
-        assert!(report.text().contains("3 ANSWERS WERE WRONG"));
+        assert!(report.text().contains("WRONG ANSWERS: 3"));
     }
 }

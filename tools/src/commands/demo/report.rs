@@ -95,18 +95,18 @@ impl Report {
     pub fn text(&self) -> String {
         let count = output::count;
         let mut lines =
-            vec![format!("{}: {} files, {}", self.source, count(self.files), output::size(self.file_bytes))];
+            vec![format!("{}: {}, {}", self.source, output::some(self.files, "file"), output::size(self.file_bytes))];
         if self.cut_files > 0 {
-            let (files, size) = (count(self.cut_files), output::size(self.cut_bytes));
-            lines.push(format!("left out, because of --max-bytes: {files} files, {size}"));
+            let (files, size) = (output::some(self.cut_files, "file"), output::size(self.cut_bytes));
+            lines.push(format!("left out, because of --max-bytes: {files}, {size}"));
         }
         for (number, what) in [
-            (self.not_regular_files, "links and special files were not followed"),
-            (self.unreadable_files, "files or folders could not be read"),
-            (self.changed_meanwhile, "comparisons met a file that had changed since it was stored"),
+            (self.not_regular_files, "links and special files, not followed"),
+            (self.unreadable_files, "files and folders that could not be read"),
+            (self.changed_meanwhile, "comparisons with a file that had changed since it was stored"),
         ] {
             if number > 0 {
-                lines.push(format!("{} {what}", count(number)));
+                lines.push(format!("{what}: {}", count(number)));
             }
         }
         lines.push(String::new());
@@ -123,7 +123,7 @@ impl Report {
         lines.push(if self.is_good() {
             "everything is as it should be".to_string()
         } else {
-            format!("{} DIFFERENCES, {} FINDINGS IN THE FILES", count(self.differences), count(self.findings))
+            format!("DIFFERENCES: {}, FINDINGS IN THE FILES: {}", count(self.differences), count(self.findings))
         });
         if let Some(store) = &self.store {
             lines.push(format!(
@@ -183,6 +183,9 @@ mod tests {
         report.differences_first.push("a is missing".into());
         assert!(!report.is_good());
         let text = report.text();
-        assert!(text.contains("DIFFERENT: a is missing") && text.contains("1 DIFFERENCES"), "{text}");
+        assert!(
+            text.contains("DIFFERENT: a is missing") && text.contains("DIFFERENCES: 1, FINDINGS IN THE FILES: 0"),
+            "{text}"
+        );
     }
 }

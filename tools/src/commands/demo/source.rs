@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use walkdir::WalkDir;
 
+use crate::output;
+
 /// The lock file of the build names the crates whose sources cargo has unpacked.
 const CARGO_LOCK: &str = include_str!("../../../../Cargo.lock");
 
@@ -56,7 +58,7 @@ pub fn choose(dir: Option<&Path>, cargo_home: Option<&Path>, current: &Path) -> 
     if roots.is_empty() {
         return Ok(folder(current, format!("the current folder, {}", current.display())));
     }
-    let description = format!("the sources of the {} crates this tool was built from", roots.len());
+    let description = format!("the sources of this tool: {}", output::some(roots.len() as u64, "crate"));
     Ok(Source { description, roots })
 }
 

@@ -14,7 +14,7 @@ use tophash::{Result, Store};
 use super::report::Step;
 use super::source::SourceFile;
 use crate::format::escape;
-use crate::{interrupt, progress};
+use crate::{interrupt, output, progress};
 
 /// Every so many-th file is updated, and every so many-th of the others removed.
 const UPDATE_EVERY: usize = 4;
@@ -111,7 +111,7 @@ impl Demo {
         }
         let stored = meter.records;
         if store.len() != stored {
-            self.different(format!("the store counts {} records after {stored} were stored", store.len()));
+            self.different(format!("the store counts {}, stored: {stored}", output::records(store.len())));
         }
         Ok(meter.step("store", "each key is new, the count is right".into()))
     }
@@ -187,7 +187,7 @@ impl Demo {
         let removed = meter.time(|| store.remove_many(&keys))?;
         meter.records += removed;
         if removed != many.len() as u64 {
-            self.different(format!("remove_many removed {removed} records of {}", many.len()));
+            self.different(format!("remove_many removed {removed} of {}", output::records(many.len() as u64)));
         }
         for i in victims {
             self.files[i].state = State::Removed;
@@ -222,11 +222,14 @@ impl Demo {
             let wanted = u32::from(matches!(self.files[i].state, State::Kept | State::Updated));
             expected += u64::from(wanted);
             if times != wanted {
-                self.differs(i, &format!("occurs {times} times in the iteration, not {wanted}"));
+                self.differs(
+                    i,
+                    &format!("occurs {} in the iteration, not {wanted}", output::some(times.into(), "time")),
+                );
             }
         }
         if store.len() != expected {
-            self.different(format!("the store counts {} records, {expected} should be there", store.len()));
+            self.different(format!("the store counts {}, there should be {expected}", output::records(store.len())));
         }
         Ok(meter.step("iterate", "every record exactly once, no other".into()))
     }
@@ -268,7 +271,7 @@ pub fn verified(report: &tophash::verify::Report, time: Duration) -> Step {
         records: report.records,
         bytes: report.bytes_read,
         seconds: time.as_secs_f64(),
-        checked: format!("{} findings in the files", report.findings_total),
+        checked: format!("{} in the files", output::some(report.findings_total, "finding")),
     }
 }
 

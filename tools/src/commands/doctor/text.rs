@@ -70,9 +70,10 @@ fn head(text: &mut String, store: &Path, d: &Diagnosis) {
         output::some(d.overflow.used, "overflow page"),
         output::size(d.disk.all()),
     );
+    let pages = output::some(1 << table.level.min(63), "page");
     let state = match (table.growing, table.shrinking) {
-        (true, _) => format!("growing, {} of {} pages divided", table.cursor, 1u64 << table.level.min(63)),
-        (_, true) => format!("shrinking, {} of {} pages still divided", table.cursor, 1u64 << table.level.min(63)),
+        (true, _) => format!("growing, {} of {pages} divided", table.cursor),
+        (_, true) => format!("shrinking, {} of {pages} still divided", table.cursor),
         _ => "at rest".to_string(),
     };
     let floor = if table.floor > 0 {
