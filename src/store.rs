@@ -412,7 +412,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint). Nothing that was durable is lost by an error; the next open
-    /// replays the rest.
+    /// replays the rest. [`Error::Removed`] if the store's directory was removed: nothing of the store is left then.
     pub fn close(mut self) -> Result<()> {
         self.shut_down()
     }
@@ -498,6 +498,10 @@ impl Store {
         }
         self.engine.run_checkpoint(true)?;
         self.engine.publish_now();
+        // Files without a name take every write and every sync, and nobody can open them again.
+        if self.engine.log.disk().is_removed(&self.engine.path) {
+            return Err(Error::Removed { action: "close", path: self.engine.path.clone() });
+        }
         discarded
     }
 }

@@ -299,6 +299,27 @@ fn the_tail_of_a_store_that_was_not_closed_counts() {
     assert!(d.advice.iter().all(|advice| advice.rule == "tail-unreadable"), "{:?}", d.advice);
 }
 
+/// The number of large values was that of the last checkpoint, although the records that link them counted.
+#[test]
+fn large_values_of_the_tail_count() {
+    let dir = scratch();
+    let (path, copy) = (dir.path().join("store"), dir.path().join("copy"));
+    let store = options().checkpoint_bytes(1 << 30).open(&path).unwrap();
+    store.insert(b"before", vec![1; 300_000]).unwrap();
+    store.insert(b"removed", vec![2; 310_000]).unwrap();
+    store.checkpoint().unwrap();
+    store.insert(b"after", vec![3; 320_000]).unwrap();
+    store.insert(b"after that", vec![4; 330_000]).unwrap();
+    store.remove(b"removed").unwrap();
+    copy_store(&path, &copy);
+    store.close().unwrap();
+    for path in [&copy, &path] {
+        let d = tophash::doctor::diagnose(path).unwrap();
+        assert_eq!((d.records, d.blobs.count, d.blobs.bytes), (3, 3, 950_000), "{:?}", d.blobs);
+        assert_eq!(d.clean, path.ends_with("store"));
+    }
+}
+
 #[test]
 fn a_diagnosis_changes_nothing_and_can_be_ended() {
     let dir = scratch();

@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::retry_on_intr;
 
 use super::access::{self, Access};
-use super::at::At;
+use super::at::{self, At};
 use super::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, OpenMode, PathKind, file, mapping};
 use crate::mutant::{Mutant, broken};
 use crate::sync::Mutex;
@@ -200,6 +200,10 @@ impl Disk for AnchoredDisk {
         self.at(path)?.remove(AtFlags::REMOVEDIR)?;
         self.forget(path);
         Ok(())
+    }
+
+    fn is_removed(&self, dir: &Path) -> bool {
+        self.inside(dir).and_then(|(anchor, name)| anchor.directory(name).ok()).is_some_and(|dir| at::is_removed(&dir))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

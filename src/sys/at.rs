@@ -113,6 +113,6 @@ impl<'p> At<'p> {
 }
 
 /// True if a directory has no name any more.
-fn is_removed(dir: &OwnedFd) -> bool {
+pub(super) fn is_removed(dir: &OwnedFd) -> bool {
     rustix::fs::fstat(dir).is_ok_and(|stat| stat.st_nlink == 0)
 }

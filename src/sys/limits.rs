@@ -9,10 +9,16 @@ use std::path::{Path, PathBuf};
 pub(crate) fn memory_limit() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
-    let read = |path: &str| small_file(Path::new(path)).unwrap_or_default();
+    smallest_limit(Path::new("/"), machine)
+}
+
+/// The smallest of the machine's memory and the limits that control groups have, in the files below `root`.
+fn smallest_limit(root: &Path, machine: u64) -> u64 {
+    let below_root = |path: &Path| small_file(&root.join(path.strip_prefix("/").unwrap_or(path)));
+    let read = |path: &str| below_root(Path::new(path)).unwrap_or_default();
     let files = limit_files(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
     // A group without a limit says "max", or a number beyond any memory.
-    let limits = files.iter().filter_map(|path| small_file(path)?.trim().parse::<u64>().ok());
+    let limits = files.iter().filter_map(|path| below_root(path)?.trim().parse::<u64>().ok());
     limits.fold(machine, u64::min)
 }
 
@@ -149,6 +155,42 @@ mod tests {
         assert_eq!(files("0::/a\n", "1 2 3\n\n - cgroup2\n"), [""; 0]);
         let spaced = "35 24 0:30 / /a\\040b\\x\\9 rw - cgroup2 none rw\n";
         assert_eq!(files("0::/c:d\n", spaced), ["/a b\\x\\9/c:d/memory.max", "/a b\\x\\9/memory.max"]);
+    }
+
+    /// A made-up root directory: the files of the kernel that tell the groups, and limits of groups.
+    fn limit(groups: &str, mounts: &str, limits: &[(&str, &str)]) -> u64 {
+        let root = tempfile::tempdir().unwrap();
+        let process = [("proc/self/cgroup", groups), ("proc/self/mountinfo", mounts)];
+        for (path, text) in process.iter().chain(limits) {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        smallest_limit(root.path(), 32 << 30)
+    }
+
+    /// A store in a group of 128 MiB, and the groups above it with other limits or none.
+    #[test]
+    fn the_smallest_limit_counts_in_both_versions() {
+        let memory = "sys/fs/cgroup/memory";
+        let (own, above, top) = (
+            format!("{memory}/user/1/memory.limit_in_bytes"),
+            format!("{memory}/user/memory.limit_in_bytes"),
+            format!("{memory}/memory.limit_in_bytes"),
+        );
+        let none = "9223372036854771712\n";
+        let v1 = |limits: &[(&str, &str)]| limit("9:memory:/user/1\n0::/\n", V1, limits);
+        assert_eq!(v1(&[(&own, "134217728\n"), (&above, none), (&top, none)]), 128 << 20);
+        assert_eq!(v1(&[(&own, none), (&above, "134217728\n"), (&top, none)]), 128 << 20);
+        assert_eq!(v1(&[(&own, none), (&above, none), (&top, none)]), 32 << 30);
+        let (own, above) = ("sys/fs/cgroup/system.slice/a.service/memory.max", "sys/fs/cgroup/system.slice/memory.max");
+        let v2 = |limits: &[(&str, &str)]| limit("0::/system.slice/a.service\n", V2, limits);
+        assert_eq!(v2(&[(own, "134217728\n"), (above, "max\n")]), 128 << 20);
+        assert_eq!(v2(&[(own, "268435456\n"), (above, "134217728\n")]), 128 << 20);
+        assert_eq!(v2(&[(own, "max\n"), (above, "max\n")]), 32 << 30);
+        // Neither groups nor a readable number.
+        assert_eq!(limit("", "", &[]), 32 << 30);
+        assert_eq!(v2(&[(own, "\n")]), 32 << 30);
     }
 
     #[test]

@@ -141,6 +141,10 @@ pub trait Disk: Send + Sync + Debug {
     fn remove_dir(&self, _path: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// True if a directory of which a descriptor is held has no name any more.
+    fn is_removed(&self, _dir: &Path) -> bool {
+        false
+    }
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Gives `to` the owner and the permissions of `from`, as far as this process may; both are files or both

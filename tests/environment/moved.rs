@@ -77,12 +77,35 @@ fn an_old_handle_leaves_a_new_store_at_its_path_alone() {
         let large = old.get("large").err();
         assert!(matches!(large, Some(Error::Removed { .. })), "{large:?}");
         assert!(Options::new().open(&path).is_err_and(|error| matches!(error, Error::Locked { .. })));
-        let _ = old.close();
+        assert!(matches!(old.close(), Err(Error::Removed { .. })));
         assert_eq!(snapshot(&path), before, "the old handle changed the new store");
         new.close().unwrap();
         whole(&path, 3000, 7);
         fs::remove_dir_all(&path).unwrap();
     }
+}
+
+/// Files without a name take every write and every sync: a store whose directory was removed closed with Ok, although
+/// nothing of it was left. Whoever only read has lost nothing by closing.
+#[test]
+fn closing_a_removed_store_says_so() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = open(&options(), &path);
+    fill(&store, 100, 1);
+    fs::remove_dir_all(&path).unwrap();
+    store.sync().unwrap();
+    let error = store.close().unwrap_err();
+    assert!(matches!(error, Error::Removed { .. }), "{error}");
+    says(&error, &["close", path.to_str().unwrap(), "directory was removed"]);
+
+    let store = open(&options(), &path);
+    fill(&store, 100, 1);
+    store.close().unwrap();
+    let reader = open(&Options::new().read_only(true), &path);
+    fs::remove_dir_all(&path).unwrap();
+    reader.close().unwrap();
+    assert!(!path.exists());
 }
 
 #[test]
