@@ -61,6 +61,7 @@ pub mod mutant;
 mod need;
 mod observe;
 mod options;
+mod progress;
 mod recovery;
 pub mod stats;
 mod store;
@@ -78,6 +79,7 @@ pub use engine::scan::Entries;
 pub use error::{Error, Location, Result};
 pub use iter::{Iter, Keys, Values};
 pub use options::Options;
+pub use progress::Progress;
 pub use store::Store;
 #[doc(hidden)]
 pub use sync::{PartOrder, PartPlan};

@@ -1,6 +1,7 @@
 //! The public handle. Its calls are short texts on top of the engine.
 
 use std::fmt::{self, Debug};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::iter::{Iter, Keys, Values};
 use crate::observe::Timed;
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::stats::{CompactionReport, Stats};
 use crate::sync::JoinHandle;
 use crate::value::Value;
@@ -357,13 +359,13 @@ impl Store {
     /// # Errors
     /// As [`compact_with`](Store::compact_with).
     pub fn compact(&self) -> Result<CompactionReport> {
-        self.compact_with(&mut |_, _| true)
+        self.compact_with(Progress::ignore)
     }
 
     /// Compacts the log now, in this thread, while others go on reading and writing: live records are appended
     /// again at the log's head, one lock at a time. Not needed in normal use: the background does it when the
-    /// log is over its bound ([`Options::log_ratio`]). `progress` is told (bytes of emptied segments, bytes in
-    /// all) and ends the call by returning false; what was compacted stays so.
+    /// log is over its bound ([`Options::log_ratio`]). `progress` is told how many bytes of
+    /// segments were emptied, and ends the call by returning [`ControlFlow::Break`]; what was compacted stays so.
     ///
     /// Ends with a checkpoint, after which the space comes back; a segment with a [`Value`] that is still held
     /// gives its blocks back when that is dropped. After a crash everything is there, compacted or not.
@@ -371,8 +373,8 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A record that cannot be read keeps its segment as it is:
     /// [`Error::Corrupt`].
-    pub fn compact_with(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
-        self.engine.compact_all(progress)
+    pub fn compact_with(&self, mut progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<CompactionReport> {
+        self.engine.compact_all(&mut progress)
     }
 
     /// Makes the table as small as its entries allow, and gives back what [`reserve`](Store::reserve) has kept. In

@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -149,9 +150,9 @@ fn compaction_gives_back_what_removals_left() {
     assert!(before.dead_bytes > before.bytes * 9 / 10);
     let mut told = Vec::new();
     let report = store
-        .compact_with(&mut |done, all| {
-            told.push((done, all));
-            true
+        .compact_with(|progress| {
+            told.push((progress.done, progress.total));
+            ControlFlow::Continue(())
         })
         .unwrap();
     assert!(report.finished && told.len() > 2);
@@ -205,9 +206,9 @@ fn a_compaction_that_is_ended_early_leaves_a_whole_store() {
     }
     let mut calls = 0;
     let report = store
-        .compact_with(&mut |_, _| {
+        .compact_with(|_| {
             calls += 1;
-            calls < 8
+            if calls < 8 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .unwrap();
     assert!(!report.finished);

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{bytes, copy_store, scratch, snapshot, tiny_options};
@@ -328,7 +329,9 @@ fn a_diagnosis_changes_nothing_and_can_be_ended() {
     let before = snapshot(&path);
     tophash::doctor::diagnose(&path).unwrap();
     assert_eq!(snapshot(&path), before);
-    let ended = tophash::doctor::diagnose_with(&path, &mut |done, _| done < 100_000);
+    let ended = tophash::doctor::diagnose_with(&path, |progress| {
+        if progress.done < 100_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
     assert!(matches!(ended, Err(Error::Aborted { what: "doctor" })), "{ended:?}");
     assert!(matches!(tophash::doctor::diagnose(dir.path().join("none")), Err(Error::NotFound { .. })));
 }

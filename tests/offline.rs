@@ -4,12 +4,13 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use common::{Random, bytes, scratch, seed, tiny_options};
 use tophash::compact::{compact, compact_with};
-use tophash::{Error, Options, Store, SyncPolicy};
+use tophash::{Error, Options, Progress, Store, SyncPolicy};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY)
@@ -71,13 +72,13 @@ fn a_churned_store_becomes_small_and_holds_the_same() {
         let dir = scratch();
         let path = dir.path().join("store");
         let model = churned(&path, seed, close);
-        let would = compact_with(&path, true, &mut |_, _| true).unwrap();
+        let would = compact_with(&path, true, Progress::ignore).unwrap();
         assert!(would.dry_run && !would.switched && would.after.disk_bytes < would.before.disk_bytes, "{would:#?}");
         assert_eq!(names(&path), ["LOCK", "index", "journal", "log-1"], "a dry run changes nothing");
         let mut told = Vec::new();
-        let report = compact_with(&path, false, &mut |done, all| {
-            told.push((done, all));
-            true
+        let report = compact_with(&path, false, |progress| {
+            told.push((progress.done, progress.total));
+            ControlFlow::Continue(())
         })
         .unwrap();
         assert!(told.iter().all(|&(done, all)| done <= all) && told.len() > 2);
@@ -108,9 +109,10 @@ fn an_abort_leaves_the_old_store() {
     let model = churned(&path, 5, true);
     for stop in [1, 2, 3] {
         let mut calls = 0;
-        let result = compact_with(&path, false, &mut |done, all| {
-            calls += u32::from(done > all / 2);
-            calls < stop && (stop < 3 || done < all)
+        let result = compact_with(&path, false, |Progress { done, total, .. }| {
+            calls += u32::from(done > total / 2);
+            let goes_on = calls < stop && (stop < 3 || done < total);
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         if let Err(error) = result {
             assert!(matches!(error, Error::Aborted { .. }), "{error}");
@@ -187,7 +189,7 @@ fn tiny_pages_and_an_empty_store() {
         }
     }
     store.close().unwrap();
-    let report = tophash::compact::compact_disk(&tiny_options(), &path, false, &mut |_, _| true).unwrap();
+    let report = tophash::compact::compact_disk(&tiny_options(), &path, false, Progress::ignore).unwrap();
     assert!(report.switched && report.after.overflow_pages == 0, "{report:#?}");
     assert_holds(&path, &model);
     let path = dir.path().join("empty");

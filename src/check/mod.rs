@@ -33,7 +33,7 @@ mod tests;
 mod unnamed;
 mod walk;
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,6 +56,7 @@ use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{COMPACTING, TEMPORARY, index_path, lock_path, log_path, parse_blob_name};
 use crate::log::record::BlobLink;
+use crate::progress::{OnProgress, Progress};
 use crate::recovery::create::check_vacant;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::sync::AtomicU64;
@@ -67,15 +68,15 @@ use crate::words::some;
 /// # Errors
 /// As [`verify_with`].
 pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
-    verify_with(path, &mut |_, _| true)
+    verify_with(path, Progress::ignore)
 }
 
 /// Checks the files of the store at a path: every checksum, every page, every record, every link between them, in both
 /// directions: each slot names a record of its key, and the last record of each key is the one that a slot names. (A
 /// store with dead records is read twice for that, or more often if there are millions of them.)
 ///
-/// Changes nothing. `progress` is told (bytes done, bytes in all, as far as is known) and ends the check by
-/// returning false.
+/// Changes nothing. `progress` is told how many bytes were read, and ends the check by returning
+/// [`ControlFlow::Break`].
 ///
 /// Damage is no error: it is in the report.
 ///
@@ -83,7 +84,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
 /// If the check cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
 /// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if
 /// neither header slot tells what the store is; [`Error::Aborted`] if `progress` said so.
-pub fn verify_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Report> {
+pub fn verify_with(path: impl AsRef<Path>, progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
     verify_disk(&RealDisk, path, progress)
 }
 
@@ -95,13 +96,13 @@ pub fn verify_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) ->
 pub fn verify_disk(
     disk: &dyn Disk,
     path: impl AsRef<Path>,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    check(disk, path.as_ref(), progress, SLOTS_MAX)
+    check(disk, path.as_ref(), &mut progress, SLOTS_MAX)
 }
 
 /// Checks a store with that many slots in memory at a time.
-fn check(disk: &dyn Disk, path: &Path, progress: &mut dyn FnMut(u64, u64) -> bool, slots_max: usize) -> Result<Report> {
+fn check(disk: &dyn Disk, path: &Path, progress: &mut OnProgress<'_>, slots_max: usize) -> Result<Report> {
     let locked = Locked::for_reading(disk, path)?;
     let disk = locked.disk(disk);
     let index_path = index_path(path);

@@ -2,12 +2,14 @@
 
 use std::fmt::Display;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::kind;
 use super::report::{Finding, Report};
 use crate::error::{Error, Location, Result, is_of_the_moment};
+use crate::progress::{OnProgress, tell};
 use crate::sys::{Disk, DiskFile, OpenMode, read_around};
 
 /// Findings that are kept; the rest is counted.
@@ -18,7 +20,7 @@ pub(super) struct Sink<'p> {
     pub(super) report: Report,
     /// What is being done, for the error that ends it.
     what: &'static str,
-    progress: &'p mut dyn FnMut(u64, u64) -> bool,
+    progress: &'p mut OnProgress<'p>,
     /// Bytes that are to be read in all, as far as is known.
     all: u64,
     /// Nothing is added: the same was looked at before.
@@ -28,7 +30,7 @@ pub(super) struct Sink<'p> {
 }
 
 impl<'p> Sink<'p> {
-    pub(super) fn new(what: &'static str, progress: &'p mut dyn FnMut(u64, u64) -> bool) -> Self {
+    pub(super) fn new(what: &'static str, progress: &'p mut OnProgress<'p>) -> Self {
         Sink { report: Report::default(), what, progress, all: 0, muted: false, moment: None }
     }
 
@@ -135,7 +137,10 @@ impl<'p> Sink<'p> {
         self.report.bytes_read += bytes;
         // Some pages and record fronts are read twice: the end is where we are, at the latest.
         self.all = self.all.max(self.report.bytes_read);
-        if (self.progress)(self.report.bytes_read, self.all) { Ok(()) } else { Err(Error::Aborted { what: self.what }) }
+        match tell(self.progress, self.report.bytes_read, self.all) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Aborted { what: self.what }),
+        }
     }
 }
 

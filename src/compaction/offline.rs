@@ -14,6 +14,7 @@
 //!    store or the new one, whole.
 //! 6. The old log directory is removed. *Crash:* garbage, as in 2.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{COMPACTING, index_path, journal_path, log_path};
 use crate::mutant::{Mutant, broken};
 use crate::options::{Options, Origin};
+use crate::progress::{OnProgress, Progress, tell};
 use crate::recovery::create::remove_garbage;
 use crate::store::Store;
 use crate::sync::Instant;
@@ -121,7 +123,7 @@ impl Damaged {
 /// # Errors
 /// As [`compact_with`].
 pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
-    compact_with(path, false, &mut |_, _| true)
+    compact_with(path, false, Progress::ignore)
 }
 
 /// Writes the store at a path anew: a table sized for its content without tombstones and overflow pages, a log
@@ -131,8 +133,8 @@ pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
 ///
 /// Needs as much free disk space as the store's live records take. The old store stays whole until the new one
 /// is switched in by one rename: after a crash there is one of the two. `dry_run` only tells what would be
-/// gained. `progress` is told (work done, work in all) and ends the call by returning false; the store is as it
-/// was then. If the result would not be smaller, nothing is changed.
+/// gained. `progress` is told how far the work has come, and ends the call by returning [`ControlFlow::Break`]; the store
+/// is as it was then. If the result would not be smaller, nothing is changed.
 ///
 /// # Errors
 /// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair::repair)), [`Error::Locked`],
@@ -140,7 +142,7 @@ pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
 pub fn compact_with(
     path: impl AsRef<Path>,
     dry_run: bool,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     compact_disk(&Options::new().disk(Arc::new(RealDisk)), path.as_ref(), dry_run, progress)
 }
@@ -155,10 +157,10 @@ pub fn compact_with(
 pub fn compact_skipping_damaged(
     path: impl AsRef<Path>,
     dry_run: bool,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     let options = Options::new().disk(Arc::new(RealDisk));
-    run(&options, path.as_ref(), dry_run, Damaged::Skip, progress)
+    run(&options, path.as_ref(), dry_run, Damaged::Skip, &mut progress)
 }
 
 /// Compacts a store on the disk that the options name. See [`compact_with`].
@@ -170,9 +172,9 @@ pub fn compact_disk(
     options: &Options,
     path: &Path,
     dry_run: bool,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    run(options, path, dry_run, Damaged::Refuse, progress)
+    run(options, path, dry_run, Damaged::Refuse, &mut progress)
 }
 
 fn run(
@@ -180,7 +182,7 @@ fn run(
     path: &Path,
     dry_run: bool,
     damaged: Damaged,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    progress: &mut OnProgress<'_>,
 ) -> Result<Report> {
     let started = Instant::now();
     let disk = &*options.disk;
@@ -234,25 +236,25 @@ fn run(
 
 /// Tells how far the work has come.
 struct Work<'w> {
-    progress: &'w mut dyn FnMut(u64, u64) -> bool,
+    progress: &'w mut OnProgress<'w>,
     done: u64,
     all: u64,
 }
 
 impl Work<'_> {
     fn tell(&mut self) -> Result<()> {
-        if (self.progress)(self.done.min(self.all), self.all) {
-            return Ok(());
+        match tell(self.progress, self.done, self.all) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Aborted { what: "compaction" }),
         }
-        Err(Error::Aborted { what: "compaction" })
     }
 
     /// Step 1: the check counts as the first half of the work.
     fn check(&mut self, disk: &dyn Disk, path: &Path, damaged: Damaged) -> Result<()> {
         let mut all = 0;
-        let report = verify_disk(disk, path, &mut |done, of| {
-            all = of;
-            (self.progress)(done, 2 * of)
+        let report = verify_disk(disk, path, |checked| {
+            all = checked.total;
+            tell(self.progress, checked.done, 2 * checked.total)
         })?;
         if let Some(finding) = report.findings.iter().find(|finding| !damaged.passes(finding)) {
             let location = Location {

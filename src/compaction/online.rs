@@ -31,6 +31,7 @@ use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
 use crate::observe::{self, Cause};
+use crate::progress::{OnProgress, tell};
 use crate::stats::CompactionReport;
 use crate::sync::{AtomicU64, Instant, Ordering, sleep, yield_now};
 use crate::sys::pins::Pinned;
@@ -381,7 +382,7 @@ impl Engine {
 
     /// Compacts every segment that exists now and has something to gain; see
     /// [`Store::compact_with`](crate::Store::compact_with).
-    pub(crate) fn compact_all(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<CompactionReport> {
+    pub(crate) fn compact_all(&self, progress: &mut OnProgress<'_>) -> Result<CompactionReport> {
         self.health.check_writable()?;
         let _span = observe::compaction(&self.path);
         let started = Instant::now();
@@ -419,10 +420,10 @@ impl Engine {
     }
 
     /// Compacts segments up to a sequence until nothing is worth it. Returns false if `progress` has ended it.
-    fn compact_forced(&self, last: u32, progress: &mut dyn FnMut(u64, u64) -> bool, all: u64) -> Result<bool> {
+    fn compact_forced(&self, last: u32, progress: &mut OnProgress<'_>, all: u64) -> Result<bool> {
         loop {
             let space = self.log.space();
-            if !progress(space.evacuated.min(all), all) {
+            if tell(progress, space.evacuated, all).is_break() {
                 return Ok(false);
             }
             match self.compact_step(STEP_RECORDS, Some(last))? {

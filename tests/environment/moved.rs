@@ -7,6 +7,7 @@
 //! directory ended all writes the same way. No layer saw it, because the simulated disk has no second path to anything.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -145,15 +146,15 @@ fn an_offline_compaction_stays_with_the_store_that_it_opened() {
     store.remove_many(&(17_000..20_000).map(key).collect::<Vec<_>>()).unwrap();
     store.close().unwrap();
     let mut before = None;
-    let report = tophash::compact::compact_with(&path, false, &mut |done, all| {
+    let report = tophash::compact::compact_with(&path, false, |progress| {
         // In the second half the store is open and locked.
-        if done > all / 2 && before.is_none() {
+        if progress.done > progress.total / 2 && before.is_none() {
             fs::rename(&path, &moved).unwrap();
             copy_store(&moved, &path);
             let _ = fs::remove_dir_all(path.join("compact.tmp"));
             before = Some(snapshot(&path));
         }
-        true
+        ControlFlow::Continue(())
     });
     let report = report.unwrap();
     assert!(report.switched && before.is_some());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Mutex;
@@ -110,7 +111,7 @@ fn later_files_follow_the_index() {
     store.close().unwrap();
     let mut seen = false;
     let report = with_umask(0o077, || {
-        tophash::compact::compact_with(&path, false, &mut |_, _| {
+        tophash::compact::compact_with(&path, false, |_| {
             let temporary = path.join("compact.tmp");
             if temporary.exists() {
                 seen = true;
@@ -118,7 +119,7 @@ fn later_files_follow_the_index() {
                 // Nobody but the owner has to get in there.
                 assert_eq!(fs::metadata(&temporary).unwrap().mode() & 0o077, 0);
             }
-            true
+            ControlFlow::Continue(())
         })
     });
     assert!(report.unwrap().switched && seen);

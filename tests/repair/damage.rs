@@ -147,7 +147,7 @@ fn a_block_that_cannot_be_read_is_a_loss() {
     let segment = files.segment(files.meta().segments[1].sequence);
     let disk = Watched { bad: Some((segment.clone(), 2)), ..Watched::default() };
     let new = dir.path().join("new");
-    let report = tophash::repair::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true).unwrap();
+    let report = tophash::repair::repair_disk(&disk, &files.path, &new, &options(), tophash::Progress::ignore).unwrap();
     let loss = &report.losses[0];
     assert!(report.losses_total == 1 && loss.from <= 8192 && loss.to >= 12288, "{report:#?}");
     assert!(loss.reason.contains("medium error"), "{loss:?}");

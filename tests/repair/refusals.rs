@@ -1,6 +1,7 @@
 //! What a repair refuses, and what it leaves behind then: nothing.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::stores::*;
@@ -79,18 +80,18 @@ fn an_abort_leaves_nothing() {
     let new = dir.path().join("new");
     let mut calls = 0;
     let mut told = Vec::new();
-    let report = tophash::repair::repair_with(&files.path, &new, &mut |done, all| {
-        told.push((done, all));
-        true
+    let report = tophash::repair::repair_with(&files.path, &new, |progress| {
+        told.push((progress.done, progress.total));
+        ControlFlow::Continue(())
     });
     report.unwrap();
     assert!(told.is_sorted() && told.iter().all(|(done, all)| done <= all), "{told:?}");
     fs::remove_dir_all(&new).unwrap();
     for stop in 0..told.len() {
         calls = 0;
-        let stopped = tophash::repair::repair_with(&files.path, &new, &mut |_, _| {
+        let stopped = tophash::repair::repair_with(&files.path, &new, |_| {
             calls += 1;
-            calls <= stop
+            if calls <= stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         assert!(matches!(stopped, Err(Error::Aborted { what: "repair" })), "{stopped:?}");
         assert_eq!(names(dir.path()), ["s"], "stopped at call {stop}");
@@ -118,7 +119,7 @@ fn a_moment_without_descriptors_or_memory_is_never_a_loss() {
         let new = dir.path().join("new");
         let attempt = |fails| {
             let disk = Watched { short: Short::new(fails).into(), ..Watched::default() };
-            let report = tophash::repair::repair_disk(&disk, &files.path, &new, &options(), &mut |_, _| true);
+            let report = tophash::repair::repair_disk(&disk, &files.path, &new, &options(), tophash::Progress::ignore);
             (report, disk.short.calls())
         };
         let (report, calls) = attempt(0..0);
@@ -153,7 +154,7 @@ fn a_moment_without_descriptors_or_memory_is_never_a_finding() {
         let (_dir, files) = copy(history);
         let attempt = |fails| {
             let disk = Watched { short: Short::new(fails).into(), ..Watched::default() };
-            (tophash::verify::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
+            (tophash::verify::verify_disk(&disk, &files.path, tophash::Progress::ignore), disk.short.calls())
         };
         let (report, calls) = attempt(0..0);
         assert_eq!(report.unwrap().findings_total, 0);
@@ -179,7 +180,7 @@ fn a_device_that_fails_in_between_makes_no_record_a_lost_one() {
         let (_dir, files) = copy(history);
         let attempt = |fails| {
             let disk = Watched { short: Short::of_device(fails).into(), ..Watched::default() };
-            (tophash::verify::verify_disk(&disk, &files.path, &mut |_, _| true), disk.short.calls())
+            (tophash::verify::verify_disk(&disk, &files.path, tophash::Progress::ignore), disk.short.calls())
         };
         let calls = attempt(0..0).1;
         let mut told = 0;

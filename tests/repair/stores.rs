@@ -143,7 +143,7 @@ pub fn repair(path: &Path) -> (Report, Contents) {
     // Every write to the old store, and every mapping of it, is a panic.
     let disk = Watched::default();
     let report = loop {
-        match tophash::repair::repair_disk(&disk, path, &new, &options(), &mut |_, _| true) {
+        match tophash::repair::repair_disk(&disk, path, &new, &options(), tophash::Progress::ignore) {
             // Another test of this process is just starting a child, which has our locks for a moment.
             Err(tophash::Error::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
             Ok(report) => break report,

@@ -3,6 +3,7 @@
 use crate::support::*;
 use std::collections::HashMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -283,17 +284,17 @@ fn progress_ends_at_the_end_and_can_stop_the_check() {
     let path = dir.path().join("s");
     mixed_store(&path).close().unwrap();
     let mut seen = Vec::new();
-    let report = tophash::verify::verify_with(&path, &mut |done, all| {
-        seen.push((done, all));
-        true
+    let report = tophash::verify::verify_with(&path, |progress| {
+        seen.push((progress.done, progress.total));
+        ControlFlow::Continue(())
     });
     assert!(seen.is_sorted() && seen.iter().all(|(done, all)| done <= all));
     assert_eq!(seen.last().unwrap().0, report.unwrap().bytes_read);
     for calls in 0..seen.len() {
         let mut left = calls;
-        let result = tophash::verify::verify_with(&path, &mut |_, _| {
+        let result = tophash::verify::verify_with(&path, |_| {
             left = left.wrapping_sub(1);
-            left != usize::MAX
+            if left == usize::MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         assert!(matches!(result, Err(Error::Aborted { .. })), "{result:?}");
     }

@@ -1,6 +1,11 @@
 //! Progress bars. indicatif draws them on stderr and only where that is a terminal.
 
+use std::ops::ControlFlow;
+
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use tophash::Progress;
+
+use crate::interrupt;
 
 /// A bar that counts records.
 pub fn records(total: u64, what: &'static str) -> ProgressBar {
@@ -15,6 +20,15 @@ pub fn bytes(total: Option<u64>, what: &'static str) -> ProgressBar {
         "{msg} {spinner} {binary_bytes} ({binary_bytes_per_sec})"
     };
     bar(total, what, template)
+}
+
+/// Moves a bar as far as the work has come; ends the work once the user asked to stop.
+pub fn follow(bar: &ProgressBar) -> impl FnMut(Progress) -> ControlFlow<()> {
+    |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 /// A line that says what is going on and does not move.

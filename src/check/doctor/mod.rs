@@ -13,6 +13,7 @@ mod rules;
 #[cfg(test)]
 mod rules_tests;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use diagnosis::{
@@ -32,6 +33,7 @@ use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{index_path, journal_path, log_path, parse_blob_name, parse_segment_name};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::options::Options;
+use crate::progress::{OnProgress, Progress};
 use crate::store::Store;
 use crate::sync::Ordering;
 use crate::sys::{Disk, OpenMode, RealDisk};
@@ -55,12 +57,12 @@ use crate::tuning::Tuning;
 /// # Errors
 /// As [`diagnose_with`].
 pub fn diagnose(path: impl AsRef<Path>) -> Result<Diagnosis> {
-    diagnose_with(path, &mut |_, _| true)
+    diagnose_with(path, Progress::ignore)
 }
 
 /// Diagnoses the store at a path: how full its pages are, where tombstones are, how much of the log is dead, what
-/// compaction would give back, and what to do. Changes nothing. `progress` is told (bytes done, bytes in all, as far
-/// as is known) and ends the diagnosis by returning false.
+/// compaction would give back, and what to do. Changes nothing. `progress` is told how many bytes were read, and ends
+/// the diagnosis by returning [`ControlFlow::Break`].
 ///
 /// If the store was closed, the last checkpoint is all there is. If not, the log's tail is replayed in memory, as a
 /// read-only open does: records and log are current then, and the figures of pages and slots are those of the last
@@ -71,9 +73,12 @@ pub fn diagnose(path: impl AsRef<Path>) -> Result<Diagnosis> {
 /// If the diagnosis cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
 /// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if
 /// the checkpoint cannot be read; [`Error::Aborted`] if `progress` said so. Other damage is in the diagnosis.
-pub fn diagnose_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Diagnosis> {
+pub fn diagnose_with(
+    path: impl AsRef<Path>,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Diagnosis> {
     let reader = Options::new().read_only(true).create(false);
-    examine(&RealDisk, path.as_ref(), Some(&reader), progress)
+    examine(&RealDisk, path.as_ref(), Some(&reader), &mut progress)
 }
 
 /// Diagnoses a store on any disk, without replaying its log's tail. See [`diagnose_with`].
@@ -84,18 +89,13 @@ pub fn diagnose_with(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64) 
 pub fn diagnose_disk(
     disk: &dyn Disk,
     path: impl AsRef<Path>,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Diagnosis> {
-    examine(disk, path.as_ref(), None, progress)
+    examine(disk, path.as_ref(), None, &mut progress)
 }
 
 /// `reader` opens the store for reading, which replays the log's tail.
-fn examine(
-    disk: &dyn Disk,
-    path: &Path,
-    reader: Option<&Options>,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<Diagnosis> {
+fn examine(disk: &dyn Disk, path: &Path, reader: Option<&Options>, progress: &mut OnProgress<'_>) -> Result<Diagnosis> {
     let locked = Locked::for_reading(disk, path)?;
     let disk = locked.disk(disk);
     let index_path = index_path(path);

@@ -20,6 +20,7 @@ mod source;
 mod target;
 mod value;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use report::{Loss, LostKey, Report};
@@ -32,6 +33,7 @@ use super::sink::Sink;
 use crate::error::{Error, Result};
 use crate::layout::lock_path;
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::sys::{Disk, LockMode, LockOutcome, RealDisk};
 use crate::tuning::SyncPolicy;
 
@@ -41,13 +43,13 @@ use crate::tuning::SyncPolicy;
 /// # Errors
 /// As [`repair_with`].
 pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Report> {
-    repair_with(path, new_path, &mut |_, _| true)
+    repair_with(path, new_path, Progress::ignore)
 }
 
 /// Builds a new store at `new_path`, where there must be nothing, from whatever of the log of the store at `path`
 /// is valid. The old store is not changed. Index and journal are not needed; where they are whole, they help to
-/// tell damage from the end of the log. `progress` is told (bytes done, bytes in all, as far as is known) and ends
-/// the repair by returning false.
+/// tell damage from the end of the log. `progress` is told how many bytes were read, and ends the repair by returning
+/// [`ControlFlow::Break`].
 ///
 /// Damage is no error: what was lost is in the report. Each key gets the value of its last change that is left; the
 /// report says how many keys may have had a later one. Of a batch that is known to have been committed, every record
@@ -64,7 +66,7 @@ pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Repo
 pub fn repair_with(
     path: impl AsRef<Path>,
     new_path: impl AsRef<Path>,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     repair_disk(&RealDisk, path, new_path, &Options::new(), progress)
 }
@@ -79,7 +81,7 @@ pub fn repair_disk(
     path: impl AsRef<Path>,
     new_path: impl AsRef<Path>,
     options: &Options,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     let (path, new_path) = (path.as_ref(), new_path.as_ref());
     let anchored = super::hold_directory(disk, path)?;
@@ -95,7 +97,7 @@ pub fn repair_disk(
         }
         Err(error) => return Err(Error::io("lock", &lock_file, error)),
     };
-    let mut sink = Sink::new("repair", progress);
+    let mut sink = Sink::new("repair", &mut progress);
     let source = Source::find(disk, path, &mut sink, &mut report)?;
     report.uuid = source.uuid.to_string();
     let plan = Plan::make(disk, &source, &mut report)?;

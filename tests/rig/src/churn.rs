@@ -44,8 +44,8 @@ pub fn run(script: &Script, seed: u64) -> Result<u64, String> {
         }
     }
     store.close().map_err(|error| format!("close: {error}"))?;
-    let report =
-        tophash::verify::verify_disk(&disk, STORE, &mut |_, _| true).map_err(|error| format!("verify: {error}"))?;
+    let report = tophash::verify::verify_disk(&disk, STORE, tophash::Progress::ignore)
+        .map_err(|error| format!("verify: {error}"))?;
     if report.is_clean() { Ok(script.ops.len() as u64) } else { Err(format!("verify: {:?}", report.findings)) }
 }
 
@@ -64,7 +64,7 @@ pub fn repair(script: &Script, seed: u64) -> Result<u64, String> {
         if matches!(op, Op::Reopen | Op::Die | Op::Offline(..)) {
             store.close().map_err(|error| format!("close: {error}"))?;
             let mended = Path::new(STORE).with_file_name(format!("mended-{i}"));
-            tophash::repair::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true)
+            tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore)
                 .map_err(|error| format!("step {i}, repair: {error}"))?;
             let repaired = options.open(&mended).map_err(|error| format!("open of a repaired store: {error}"))?;
             let found = content_of(&repaired)?;

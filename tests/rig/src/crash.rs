@@ -401,7 +401,7 @@ impl Layer<'_> {
         }
         let options = self.script.options(disk);
         if how.compacted {
-            match tophash::compact::compact_disk(&options, path, false, &mut |_, _| true) {
+            match tophash::compact::compact_disk(&options, path, false, tophash::Progress::ignore) {
                 Err(Error::NotFound { .. }) if !how.bounds.exists => {}
                 result => _ = result.map_err(|error| format!("offline compaction: {error}"))?,
             }
@@ -510,7 +510,7 @@ impl Layer<'_> {
     /// Checks a disk by `verify`. There may be no store if the power failed during its creation.
     fn verify(&self, disk: &SimDisk, may_be_missing: bool, examined: &mut Examined) -> Result<(), String> {
         examined.tally.verified += 1;
-        match tophash::verify::verify_disk(disk, STORE, &mut |_, _| true) {
+        match tophash::verify::verify_disk(disk, STORE, tophash::Progress::ignore) {
             Ok(report) if report.is_clean() => {
                 examined.tally.harmless += report.harmless_total;
                 Ok(())

@@ -445,8 +445,8 @@ impl<'s> Run<'s> {
         }
         let disk = SimDisk::untracked(image, 5);
         if exists && self.random.one_in(8) {
-            let report =
-                tophash::verify::verify_disk(&disk, STORE, &mut |_, _| true).map_err(|e| format!("verify: {e}"))?;
+            let report = tophash::verify::verify_disk(&disk, STORE, tophash::Progress::ignore)
+                .map_err(|e| format!("verify: {e}"))?;
             if !report.is_clean() {
                 return Err(format!("verify: {:?}", report.findings));
             }

@@ -196,7 +196,7 @@ impl Left {
             return Ok(tally);
         }
         store.close().map_err(text)?;
-        let report = tophash::verify::verify_disk(&disk, STORE, &mut |_, _| true).map_err(text)?;
+        let report = tophash::verify::verify_disk(&disk, STORE, tophash::Progress::ignore).map_err(text)?;
         if !report.is_clean() {
             return Err(format!("verify: {:?}", report.findings));
         }

@@ -266,8 +266,8 @@ impl<'s> Run<'s> {
         store.insert(key(4), "after").map_err(|error| format!("after a recovery: {error}"))?;
         self.content.insert(key(4), b"after".to_vec());
         store.close().map_err(|error| format!("close: {error}"))?;
-        let report =
-            tophash::verify::verify_disk(&self.disk, STORE, &mut |_, _| true).map_err(|e| format!("verify: {e}"))?;
+        let report = tophash::verify::verify_disk(&self.disk, STORE, tophash::Progress::ignore)
+            .map_err(|e| format!("verify: {e}"))?;
         if !report.is_clean() {
             return Err(format!("verify: {:?}", report.findings));
         }

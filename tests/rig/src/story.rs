@@ -110,7 +110,7 @@ pub fn a_clear_behind_damage() -> Result<(), String> {
     let image = disk.cached().without(&Path::new(STORE).join("index")).ok_or("no index")?;
     let disk = SimDisk::untracked(image, 9);
     let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
-    tophash::repair::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true).map_err(text)?;
+    tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
     let store = options.open(&mended).map_err(text)?;
     let back = (0..30u32).filter(|n| store.contains_key(n.to_le_bytes()).unwrap_or(true)).count();
     if store.len() == 30 && back == 0 { Ok(()) } else { Err(format!("{back} keys are back of {}", store.len())) }

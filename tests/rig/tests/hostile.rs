@@ -18,7 +18,7 @@ fn refused(image: &Image) {
         assert!(error.is_corruption(), "{error}");
     }
     assert_eq!(disk.cached().hash(), image.hash(), "a refused open changed something");
-    let report = tophash::verify::verify_disk(&disk, STORE, &mut |_, _| true);
+    let report = tophash::verify::verify_disk(&disk, STORE, tophash::Progress::ignore);
     assert!(!report.is_ok_and(|report| report.is_clean()));
 }
 
@@ -161,7 +161,7 @@ fn a_split_base_that_no_hash_has() {
             image.put_page(base.anatomy.uuid, number, page);
         }
         let disk = SimDisk::untracked(image, 1);
-        let report = tophash::verify::verify_disk(&disk, STORE, &mut |_, _| true).expect("a report");
+        let report = tophash::verify::verify_disk(&disk, STORE, tophash::Progress::ignore).expect("a report");
         assert!(report.findings.iter().any(|finding| finding.kind == "page-split-base"), "{:#?}", report.findings);
     }
 }

@@ -42,14 +42,10 @@ Example:
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
     let bar = progress::bytes(Some(0), "compact");
-    let mut progress = |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-        !interrupt::requested()
-    };
+    let follow = progress::follow(&bar);
     let result = match args.skip_damaged {
-        true => tophash::compact::compact_skipping_damaged(&args.store, args.dry_run, &mut progress),
-        false => tophash::compact::compact_with(&args.store, args.dry_run, &mut progress),
+        true => tophash::compact::compact_skipping_damaged(&args.store, args.dry_run, follow),
+        false => tophash::compact::compact_with(&args.store, args.dry_run, follow),
     };
     bar.finish_and_clear();
     let report = match result {

@@ -35,11 +35,7 @@ Example:
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
     let bar = progress::bytes(Some(0), "repair");
-    let result = tophash::repair::repair_with(&args.store, &args.new, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-        !interrupt::requested()
-    });
+    let result = tophash::repair::repair_with(&args.store, &args.new, progress::follow(&bar));
     bar.finish_and_clear();
     let report = match result {
         Ok(report) => report,

@@ -56,11 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// Verifies a store with a progress bar.
 pub fn check(store: &Path) -> Result<Report, Error> {
     let bar = progress::bytes(Some(0), "verify");
-    let result = tophash::verify::verify_with(store, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-        !interrupt::requested()
-    });
+    let result = tophash::verify::verify_with(store, progress::follow(&bar));
     bar.finish_and_clear();
     result
 }

@@ -42,7 +42,7 @@ pub(super) fn differing(
 ) -> Result<Option<(Report, Content)>, String> {
     let disk = SimDisk::untracked(image, seed);
     let (options, mended) = (script.options(&disk), Path::new(STORE).with_file_name("mended"));
-    let report = match tophash::repair::repair_disk(&disk, STORE, &mended, &options, &mut |_, _| true) {
+    let report = match tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore) {
         // A store of which nothing is left but what was not there yet.
         Err(Error::NotAStore { .. }) if content.is_empty() => return Ok(None),
         result => result.map_err(|error| format!("{what}: {error}"))?,

@@ -106,11 +106,7 @@ fn look(args: &Args, store: &Path) -> anyhow::Result<Diagnosis> {
 
 fn diagnose(store: &Path) -> Result<Diagnosis, Error> {
     let bar = progress::bytes(Some(0), "doctor");
-    let result = tophash::doctor::diagnose_with(store, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-        !interrupt::requested()
-    });
+    let result = tophash::doctor::diagnose_with(store, progress::follow(&bar));
     bar.finish_and_clear();
     result
 }
