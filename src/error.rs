@@ -78,11 +78,27 @@ impl fmt::Display for Location {
 ///
 /// No variant is ever the result of a panic caught, and no damaged file makes a call panic: damage is
 /// [`Error::Corrupt`] or one of its more exact relatives.
+///
+/// Variants and their fields may be added: a `match` ends with `_`, and a pattern with `..`.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// use tophash::{Error, Options};
+/// match Options::new().create(false).open(&path) {
+///     Ok(store) => println!("{} sessions", store.len()),
+///     Err(Error::NotFound { path, .. }) => println!("no sessions yet in {}", path.display()),
+///     // The text says what is wrong where, and what to do next.
+///     Err(error) if error.is_corruption() => eprintln!("{error}"),
+///     Err(error) => eprintln!("try again later: {error}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An operating-system call failed.
     #[error("{action} {}: {source}", path.display())]
+    #[non_exhaustive]
     Io {
         /// What was being done, as in "open" or "allocate blocks of".
         action: &'static str,
@@ -98,6 +114,7 @@ pub enum Error {
         "no space left to {what} {}: {source}; free some disk space and repeat the call (reads go on, removals go on from a reserve)",
         path.display()
     )]
+    #[non_exhaustive]
     DiskFull {
         /// What was being done, as in "extend" or "allocate blocks of".
         what: &'static str,
@@ -112,6 +129,7 @@ pub enum Error {
         "{} is in use by {}; a store is opened by one process at a time (read-only openers may share it among themselves)",
         path.display(), holder(*pid, *reading)
     )]
+    #[non_exhaustive]
     Locked {
         /// The store's directory.
         path: PathBuf,
@@ -127,6 +145,7 @@ pub enum Error {
         "{action} {}: the store's directory was removed while the store was open; close this handle, and open or restore the store",
         path.display()
     )]
+    #[non_exhaustive]
     Removed {
         /// What was being done.
         action: &'static str,
@@ -136,6 +155,7 @@ pub enum Error {
 
     /// There is nothing at the path, and the options do not allow to create a store.
     #[error("there is no store at {}; Options::create(true) would create one", path.display())]
+    #[non_exhaustive]
     NotFound {
         /// The path that was to be opened.
         path: PathBuf,
@@ -143,6 +163,7 @@ pub enum Error {
 
     /// There is a store already, and `create_new` was asked for.
     #[error("{} is a store already; open it without create_new, or choose another path", path.display())]
+    #[non_exhaustive]
     AlreadyExists {
         /// The path that was to be created.
         path: PathBuf,
@@ -150,6 +171,7 @@ pub enum Error {
 
     /// The path is a file, or a directory that belongs to something else. Nothing was written.
     #[error("{} is not a tophash store: {reason}", path.display())]
+    #[non_exhaustive]
     NotAStore {
         /// The path.
         path: PathBuf,
@@ -162,6 +184,7 @@ pub enum Error {
         "{}: format version {found} is newer than {supported}, the newest that this build can {access}; use a newer tophash",
         path.display()
     )]
+    #[non_exhaustive]
     NewerFormat {
         /// The file.
         path: PathBuf,
@@ -177,6 +200,7 @@ pub enum Error {
     #[error(
         "{location}: belongs to store {found}, this is store {expected}; restore the file that belongs here from a copy, or save the rest with `tophash repair STORE NEW`"
     )]
+    #[non_exhaustive]
     WrongStore {
         /// Where.
         location: Location,
@@ -190,6 +214,7 @@ pub enum Error {
     #[error(
         "damaged {what} in {location}: expected {expected}, found {found}; run `tophash verify` to see the extent; restore the store from a copy, or save what is whole with `tophash repair STORE NEW`"
     )]
+    #[non_exhaustive]
     Corrupt {
         /// The structure that is damaged, as in "record" or "bucket page".
         what: &'static str,
@@ -206,6 +231,7 @@ pub enum Error {
     #[error(
         "{location}: acknowledged data is lost: the log is valid up to position {valid_to:#x}, but was durable up to {durable_to:#x}; keep the files as they are and restore from a copy, or save what is whole with `tophash repair STORE NEW`; `tophash verify` shows the extent"
     )]
+    #[non_exhaustive]
     LostData {
         /// Where the first record that does not validate begins.
         location: Box<Location>,
@@ -217,6 +243,7 @@ pub enum Error {
 
     /// The key is longer than a record can hold.
     #[error("the key has {len} bytes, the limit is {limit}; use a hash of it as the key and keep it in the value")]
+    #[non_exhaustive]
     KeyTooLong {
         /// The key's length in bytes.
         len: usize,
@@ -226,6 +253,7 @@ pub enum Error {
 
     /// The value is longer than a record can hold.
     #[error("the value has {len} bytes, the limit is {limit}; split it over several keys")]
+    #[non_exhaustive]
     ValueTooLong {
         /// The value's length in bytes.
         len: usize,
@@ -235,6 +263,7 @@ pub enum Error {
 
     /// The batch is larger than one log frame can be.
     #[error("the batch needs {bytes} bytes of log, the limit is {limit}; apply it in parts")]
+    #[non_exhaustive]
     BatchTooLarge {
         /// Bytes that the batch needs in the log.
         bytes: u64,
@@ -244,6 +273,7 @@ pub enum Error {
 
     /// A structural limit of the format is reached.
     #[error("{}: {what}: the limit of {limit} is reached; {remedy}", path.display())]
+    #[non_exhaustive]
     LimitReached {
         /// The store.
         path: PathBuf,
@@ -257,6 +287,7 @@ pub enum Error {
 
     /// The store was opened read-only.
     #[error("{} is open read-only; open it without Options::read_only to change it", path.display())]
+    #[non_exhaustive]
     ReadOnly {
         /// The store.
         path: PathBuf,
@@ -268,6 +299,7 @@ pub enum Error {
         "{} refuses changes since an earlier error ({cause}); reads go on; close the store and open it again to recover",
         path.display()
     )]
+    #[non_exhaustive]
     Poisoned {
         /// The store.
         path: PathBuf,
@@ -277,6 +309,7 @@ pub enum Error {
 
     /// The handle was inherited through `fork`. Only the process that opened the store may use it.
     #[error("{} was opened by process {owner}; a forked child must open its own store", path.display())]
+    #[non_exhaustive]
     Forked {
         /// The store.
         path: PathBuf,
@@ -290,6 +323,7 @@ pub enum Error {
         "{}: given up after {tries} tries: {reason}; this is a fault of tophash: please report it, with the output of `tophash verify`",
         path.display()
     )]
+    #[non_exhaustive]
     Stuck {
         /// The store, or the file.
         path: PathBuf,
@@ -301,6 +335,7 @@ pub enum Error {
 
     /// The caller of a long operation asked it to stop. Nothing was changed.
     #[error("{what} was stopped before its end")]
+    #[non_exhaustive]
     Aborted {
         /// The operation, as in "verify".
         what: &'static str,
@@ -308,6 +343,7 @@ pub enum Error {
 
     /// An option has a value that cannot work.
     #[error("option {option}: {value} is not possible: {reason}")]
+    #[non_exhaustive]
     InvalidOption {
         /// The option's name.
         option: &'static str,
@@ -451,27 +487,4 @@ impl<T> IoContext<T> for io::Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nature_of_an_error_is_what_may_follow_from_it() {
-        use rustix::io::Errno;
-        let path = Path::new("s/index");
-        let io = |action, errno: Errno| Error::io(action, path, errno.into());
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOSPC, Errno::DQUOT] {
-            for action in ["open", "map", "allocate blocks of", "unlink", "reserve memory for pages of"] {
-                assert_eq!(io(action, errno).nature(), Nature::Moment, "{action}: {errno}");
-            }
-            for action in ["sync", "write", "write pages of"] {
-                assert_eq!(io(action, errno).nature(), Nature::Unknown, "{action}: {errno}");
-            }
-        }
-        assert_eq!(io("open", Errno::IO).nature(), Nature::Unknown);
-        assert_eq!(io("read", Errno::IO).nature(), Nature::Unknown);
-        assert_eq!(Error::corrupt("record", Location::file(path), 1, 2).nature(), Nature::Damage);
-        let full = Error::LimitReached { path: path.into(), what: "log segments", limit: 1, remedy: "" };
-        assert!(full.nature() == Nature::Moment && full.can_wait());
-        assert!(!Error::ReadOnly { path: path.into() }.can_wait());
-    }
-}
+mod tests;

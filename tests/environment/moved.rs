@@ -237,7 +237,7 @@ fn a_name_that_is_taken_is_an_error_and_stays() {
         });
     }
     for (n, error) in errors.iter().enumerate() {
-        let Error::Io { action: "create", path, source } = error else { panic!("{error}") };
+        let Error::Io { action: "create", path, source, .. } = error else { panic!("{error}") };
         assert_eq!(path, if n == 0 { &blob } else { &segment });
         assert_eq!(source.kind(), std::io::ErrorKind::AlreadyExists);
     }

@@ -20,12 +20,12 @@ pub enum Outcome {
 /// An error of the library in the words of the command. The library's advice is about its own options.
 pub fn explained(error: &Error) -> String {
     match error {
-        Error::NotFound { path } => format!(
+        Error::NotFound { path, .. } => format!(
             "there is no store at {}; `tophash set` and `tophash import` create one (without --no-create)",
             path.display()
         ),
-        Error::AlreadyExists { path } => format!("{} is a store already; choose another path", path.display()),
-        Error::Poisoned { path, cause } => {
+        Error::AlreadyExists { path, .. } => format!("{} is a store already; choose another path", path.display()),
+        Error::Poisoned { path, cause, .. } => {
             format!(
                 "{}: an error left unclear what is on disk ({cause}); run the command again, which recovers",
                 path.display()

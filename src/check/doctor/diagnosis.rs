@@ -11,6 +11,7 @@ use crate::stats::Stats;
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Level {
     /// Good to know; nothing need be done.
     Info,
@@ -43,6 +44,7 @@ impl FromStr for Level {
 
 /// A finding with what to do about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Advice {
     /// The rule's stable name, as in `dead-log`.
     pub rule: String,
@@ -58,6 +60,30 @@ pub struct Advice {
     pub measured: f64,
     /// From where on it speaks at this level.
     pub threshold: f64,
+}
+
+impl Advice {
+    /// Advice of a rule that the caller has of its own, to be shown beside the store's. Texts are empty and figures
+    /// zero until they are set.
+    ///
+    /// ```
+    /// use tophash::doctor::{Advice, Level};
+    /// let mut advice = Advice::new("old-backup", Level::Warning);
+    /// advice.finding = "the last copy is 40 days old".into();
+    /// advice.action = "copy the store tonight".into();
+    /// ```
+    #[must_use]
+    pub fn new(rule: impl Into<String>, level: Level) -> Self {
+        Advice {
+            rule: rule.into(),
+            level,
+            finding: String::new(),
+            reason: String::new(),
+            action: String::new(),
+            measured: 0.0,
+            threshold: 0.0,
+        }
+    }
 }
 
 /// How a store's space is used, and what can be done about it. Made by [`diagnose`](crate::doctor::diagnose).

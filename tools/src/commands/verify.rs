@@ -171,7 +171,7 @@ mod tests {
     fn the_json_says_whether_it_is_clean() {
         assert_eq!(document(Path::new("s"), Ok(&report(0))).unwrap()["is_clean"], json!(true));
         assert_eq!(document(Path::new("s"), Ok(&report(2))).unwrap()["is_clean"], json!(false));
-        let error = Error::NotFound { path: "s".into() };
+        let error = tophash::verify::verify("no/store/here").unwrap_err();
         assert_eq!(document(Path::new("s"), Err(&error)).unwrap()["is_clean"], json!(false));
     }
 }

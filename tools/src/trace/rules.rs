@@ -145,15 +145,11 @@ pub fn advice(profile: &Profile) -> Vec<Advice> {
         .filter_map(|rule| {
             let measured = (rule.measure)(profile)?;
             let &(level, threshold) = rule.levels.iter().rfind(|&&(_, threshold)| measured >= threshold)?;
-            Some(Advice {
-                rule: rule.name.into(),
-                level,
-                finding: (rule.finding)(profile),
-                reason: rule.reason.into(),
-                action: rule.action.into(),
-                measured,
-                threshold,
-            })
+            let mut advice = Advice::new(rule.name, level);
+            advice.finding = (rule.finding)(profile);
+            (advice.reason, advice.action) = (rule.reason.into(), rule.action.into());
+            (advice.measured, advice.threshold) = (measured, threshold);
+            Some(advice)
         })
         .collect();
     advice.sort_by_key(|advice| std::cmp::Reverse(advice.level));
