@@ -115,3 +115,43 @@ pub fn a_clear_behind_damage() -> Result<(), String> {
     let back = (0..30u32).filter(|n| store.contains_key(n.to_le_bytes()).unwrap_or(true)).count();
     if store.len() == 30 && back == 0 { Ok(()) } else { Err(format!("{back} keys are back of {}", store.len())) }
 }
+
+/// A crash leaves old blocks behind the end of the log: a file system shows in a file what another one held there before.
+/// Here these are the records of the first segment at the very offsets that they had: nothing but the segment's salt tells
+/// them from records of this one.
+///
+/// # Errors
+/// In words: what came back.
+pub fn old_blocks_behind_the_end() -> Result<(), String> {
+    let text = |error: tophash::Error| error.to_string();
+    let disk = SimDisk::new(blank(), 7);
+    let store = open(&disk)?;
+    // Records of one length, so that they begin at the same offsets in all segments.
+    let put = |round: u64| {
+        (0..100u64).try_for_each(|n| store.insert(n.to_le_bytes(), round.to_le_bytes()).map(|_| ())).map_err(text)
+    };
+    let segment = |image: &Image, sequence: u64| {
+        let path = Path::new(STORE).join(format!("log-1/{sequence:08}.log"));
+        image.find(&path).ok_or_else(|| format!("there is no segment {sequence}"))
+    };
+    (0..2).try_for_each(put)?;
+    let mut old = vec![0; 4096];
+    let image = disk.cached();
+    if let Node::File(data) = &image.nodes[segment(&image, 1)? as usize] {
+        data.read(0, &mut old);
+    }
+    (2..4).try_for_each(put)?;
+    let active = store.stats().log.position;
+    kill(&disk, store);
+
+    let (sequence, end) = (active >> 32, (active & u64::from(u32::MAX)) as usize);
+    let mut image = disk.cached();
+    let node = segment(&image, sequence)? as usize;
+    if let Node::File(data) = &mut image.nodes[node] {
+        std::sync::Arc::make_mut(data).write(end as u64, &old[end..]);
+    }
+    let store = open(&SimDisk::new(image, 8))?;
+    let is_old = |n: &u64| store.get(n.to_le_bytes()).ok().flatten().as_deref() != Some(&3u64.to_le_bytes()[..]);
+    let back = (0..100u64).filter(is_old).count();
+    if back == 0 { Ok(()) } else { Err(format!("{back} of 100 keys have earlier values")) }
+}

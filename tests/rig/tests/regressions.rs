@@ -24,6 +24,15 @@ fn a_clear_stays_while_an_older_segment_is_damaged() {
     story::a_clear_behind_damage().unwrap();
 }
 
+/// The salt of a segment is in the checksum of its records. While freed files were used again, crashes met old records behind
+/// the end of the log all the time, and a log without salts was noticed. Files are made anew now, no script leads there any
+/// more, and a log without salts went unnoticed in 8 minutes of crashes. File systems that show old blocks after a
+/// crash still do.
+#[test]
+fn old_blocks_behind_the_end_of_the_log_are_no_records() {
+    story::old_blocks_behind_the_end().unwrap();
+}
+
 /// A process died before it had written a record. The recovery replaced its empty segment by a fresh one, and yet took
 /// that segment's end for the position up to which everything was durable; the segment after the fresh one claimed
 /// so in its header. Then the power failed, nothing had been synced, and of all that was written only that header had

@@ -193,7 +193,8 @@ impl Layer {
                 (found, format!("{done} reads"))
             }
             Layer::Story => {
-                let stories = [story::journal_of_two_checkpoints, story::a_clear_behind_damage];
+                let stories =
+                    [story::journal_of_two_checkpoints, story::a_clear_behind_damage, story::old_blocks_behind_the_end];
                 let (found, done) = first(stories, |story| story().map(|()| 1));
                 (found, format!("{done} stories"))
             }
