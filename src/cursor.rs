@@ -13,6 +13,9 @@ use std::str::FromStr;
 /// somewhere else. A scan begins at [`Cursor::START`]; behind the last entry there is no cursor, so that a step returns
 /// `None` there.
 ///
+/// With the feature `serde` it serializes as its number. Readers that keep 53 bits of a number, as many of JSON do, get
+/// the text instead.
+///
 /// A larger cursor lies nearer to the end. Threads can therefore share a scan: each takes a range of cursors and ends
 /// where its step returns one beyond the range.
 ///
@@ -24,6 +27,7 @@ use std::str::FromStr;
 /// assert!(Cursor::START < cursor && cursor < Cursor::from(u64::MAX));
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Cursor(u64);
 
 impl Cursor {

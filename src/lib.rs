@@ -31,9 +31,11 @@
 //!
 //! # Features
 //!
-//! Both are off by default and cost nothing then; `docs/METRICS.md` has the names.
+//! All are off by default and cost nothing then.
 //!
-//! * `metrics`: figures of running stores through the [`metrics`](https://docs.rs/metrics) facade.
+//! * `serde`: figures, reports and cursors can be serialized and deserialized.
+//! * `metrics`: figures of running stores through the [`metrics`](https://docs.rs/metrics) facade; `docs/METRICS.md`
+//!   has the names.
 //! * `tracing`: events about growth, checkpoints, compaction, waits and mappings through
 //!   [`tracing`](https://docs.rs/tracing).
 #![deny(unsafe_code)]

@@ -1,12 +1,14 @@
 //! Figures about a store.
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 /// A snapshot of a store's figures, taken by [`Store::stats`](crate::Store::stats).
 ///
 /// Sizes are in bytes. Counters count since the store was opened. The figures are read one after another
 /// without stopping writers, so they can be off against each other by the writes of that instant.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Records in the store.
@@ -30,7 +32,8 @@ pub struct Stats {
 }
 
 /// Figures of the index.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct IndexStats {
     /// log2 of the number of primary pages, without those that a growth under way has added.
@@ -76,7 +79,8 @@ pub struct IndexStats {
 }
 
 /// Figures of the log.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct LogStats {
     /// Segment files that hold records.
@@ -109,7 +113,8 @@ pub struct LogStats {
 }
 
 /// Figures of the checkpoints.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct CheckpointStats {
     /// Checkpoints finished since the store was opened.
@@ -133,7 +138,8 @@ pub struct CheckpointStats {
 }
 
 /// Figures of syncs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct CommitStats {
     /// Rounds of fdatasync on the log.
@@ -143,7 +149,8 @@ pub struct CommitStats {
 }
 
 /// How often callers had to wait or to try again, and for what.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct WaitStats {
     /// A writer prepared a segment itself or waited for one.
@@ -159,7 +166,8 @@ pub struct WaitStats {
 }
 
 /// What opening the store took.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct RecoveryStats {
     /// False if the store had been closed cleanly.
@@ -177,7 +185,8 @@ pub struct RecoveryStats {
 }
 
 /// What [`Store::compact`](crate::Store::compact) did.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct CompactionReport {
     /// False if the caller ended it early.
@@ -203,7 +212,8 @@ pub struct CompactionReport {
 }
 
 /// Figures of online compaction.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct CompactionStats {
     /// Live records that were appended again.

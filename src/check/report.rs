@@ -1,9 +1,11 @@
 //! What a check reports.
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 /// One thing that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Finding {
     /// A stable name of the kind of finding, as in `page-checksum`.
@@ -22,7 +24,7 @@ pub struct Finding {
     pub found: String,
     /// No stored value is affected and the store works: a counter that only steers housekeeping is wrong, or a
     /// file is left that nobody needs.
-    #[serde(default)]
+    #[cfg_attr(feature = "serde", serde(default))]
     pub harmless: bool,
 }
 
@@ -30,8 +32,8 @@ pub struct Finding {
 ///
 /// What a crash leaves behind (a torn end of the log, prepared segments, a journal that is still to be applied)
 /// is no finding: the next writable open mends it. It is counted here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Report {
     /// The findings, up to a bound.

@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Finding, verify_disk};
@@ -45,7 +46,8 @@ const SKIPPED_MAX: usize = 1000;
 const TELL: u64 = 1 << 14;
 
 /// A store's shape: what its slots and files hold.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Shape {
     /// Records in the store.
@@ -73,7 +75,8 @@ pub struct Shape {
 }
 
 /// What [`compact`] did, or would do.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Report {
     /// The store before.

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 use crate::check::Finding;
 use crate::stats::Stats;
 
 /// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Level {
     /// Good to know; nothing need be done.
@@ -43,7 +44,8 @@ impl FromStr for Level {
 }
 
 /// A finding with what to do about it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Advice {
     /// The rule's stable name, as in `dead-log`.
@@ -90,8 +92,8 @@ impl Advice {
 ///
 /// The figures of a store that was closed are those of its last checkpoint. Of one that was not, records and log are
 /// current, and those of pages and slots are of the last checkpoint: see [`index_is_current`](Self::index_is_current).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Diagnosis {
     /// What should be looked at, the worst first.
@@ -174,8 +176,8 @@ impl Diagnosis {
 }
 
 /// Size and state of the table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct TableFigures {
     /// log2 of the number of primary pages, without those that a resize under way has added.
@@ -206,8 +208,8 @@ pub struct TableFigures {
 }
 
 /// Slots by state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct SlotCounts {
     /// Slots of entries.
@@ -231,8 +233,8 @@ impl SlotCounts {
 }
 
 /// The pages of the table as a map, many to a cell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct HeatMap {
     /// Primary pages to a cell.
@@ -242,8 +244,8 @@ pub struct HeatMap {
 }
 
 /// What the pages of a cell have together, overflow pages included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct HeatCell {
     /// Slots.
@@ -259,8 +261,8 @@ pub struct HeatCell {
 }
 
 /// One page.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct PageNote {
     /// Page number in the index file.
@@ -278,8 +280,8 @@ pub struct PageNote {
 }
 
 /// Overflow pages.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct OverflowFigures {
     /// Pages that the index file has for them.
@@ -293,8 +295,8 @@ pub struct OverflowFigures {
 }
 
 /// The log as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct LogFigures {
     /// Segments that hold records.
@@ -312,8 +314,8 @@ pub struct LogFigures {
 }
 
 /// One segment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct SegmentFigures {
     /// Its sequence, as in the file's name.
@@ -329,8 +331,8 @@ pub struct SegmentFigures {
 }
 
 /// Blob files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct BlobFigures {
     /// Blobs that records link.
@@ -342,8 +344,8 @@ pub struct BlobFigures {
 }
 
 /// Bytes that the store's files occupy on the disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct DiskBytes {
     /// The index.
@@ -365,8 +367,8 @@ impl DiskBytes {
 }
 
 /// What offline compaction would give back, by the checkpoint's counters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Reclaimable {
     /// Disk blocks of the log beyond what the live records need: dead records, prepared files, unwritten ends.

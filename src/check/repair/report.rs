@@ -1,11 +1,13 @@
 //! What a repair reports: what was saved, and what was lost.
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
 use crate::check::Finding;
 
 /// A range of bytes of the old log whose records could not be saved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct Loss {
     /// A stable name: `record` (bytes that are no valid record), `batch` (a batch that is not whole, and that nothing
@@ -26,7 +28,8 @@ pub struct Loss {
 }
 
 /// A key whose latest change is known to be lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct LostKey {
     /// The key: printable ASCII as it is, everything else as `\n`, `\\` or `\x1f`.
@@ -42,8 +45,8 @@ pub struct LostKey {
 }
 
 /// What a repair saved and what was lost. See [`repair`](crate::repair::repair).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Report {
     /// Uuid of the old store.
