@@ -227,7 +227,7 @@ fn is_checkpoint_due(engine: &Engine) -> bool {
         && (engine.checkpointer.is_due(engine.log.total())
             || engine.table.dirty.is_half_full()
             || engine.log.blobs.is_crowded()
-            || engine.frees_space())
+            || engine.compactor.frees_space(&engine.log))
 }
 
 fn compactions(engine: &Engine) {
@@ -267,18 +267,18 @@ struct Watch {
 
 impl Watch {
     fn new(engine: &Engine) -> Self {
-        let (appended, space) = (engine.appended_by_others(), engine.log.space());
+        let (appended, space) = (engine.compactor.appended_by_others(&engine.log), engine.log.space());
         Watch { appended, since: Instant::now(), space, vain: 0, retry: Retry::new() }
     }
 
     fn was_written(&self, engine: &Engine) -> bool {
-        engine.appended_by_others() != self.appended
+        engine.compactor.appended_by_others(&engine.log) != self.appended
     }
 
     /// True if nobody has written for a while.
     fn is_quiet(&mut self, engine: &Engine) -> bool {
         if self.was_written(engine) {
-            (self.appended, self.since) = (engine.appended_by_others(), Instant::now());
+            (self.appended, self.since) = (engine.compactor.appended_by_others(&engine.log), Instant::now());
         }
         self.since.elapsed() >= PAUSE
     }
@@ -297,7 +297,7 @@ impl Watch {
             false => after(PAUSE),
             // Nothing tells when a reader lets go of a segment that is freed but for that.
             true if engine.log.has_retired() => self.retry.later(),
-            true if self.vain < VAIN_LOOKS && engine.is_worth_a_look() => self.retry.later(),
+            true if self.vain < VAIN_LOOKS && engine.compactor.is_worth_a_look(&engine.log) => self.retry.later(),
             true => None,
         }
     }

@@ -1,13 +1,15 @@
 //! Space of the log comes back: online by moving live records, offline by writing the store anew.
 //!
 //! ```text
-//! online    emptying segments while the store is in use
-//! ├── state     what is being emptied, and counters
-//! ├── victim    which segment is emptied next
-//! offline   a closed store written anew
+//! online          emptying segments while the store is in use
+//! ├── compactor   what is being emptied, whose turn it is, counters
+//! ├── space       how far the log is over its bound
+//! ├── victim      which segment is emptied next
+//! offline         a closed store written anew
 //! ```
 
+pub(crate) mod compactor;
 pub(crate) mod offline;
 pub(crate) mod online;
-pub(crate) mod state;
+mod space;
 mod victim;

@@ -3,31 +3,24 @@
 use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 use crate::log::appender::Appender;
-use crate::stats::{CommitStats, CompactionStats, IndexStats, LogStats, Stats, WaitStats};
+use crate::stats::{CommitStats, IndexStats, LogStats, Stats};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{OpenMode, PathKind};
 
 impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
         Stats {
             records: self.table.len(),
             index: self.index_stats(),
             log: self.log_stats(),
-            compaction: self.compaction_stats(),
+            compaction: self.compactor.stats(&self.log),
             checkpoint: self.checkpointer.stats(&self.table, &self.log),
             commit: {
                 let (syncs, waiters) = self.log.commit.counts();
                 CommitStats { syncs, waiters }
             },
-            waits: WaitStats {
-                segment: get(&counters.segment_waits),
-                journal: get(&counters.journal_waits),
-                memory: get(&counters.memory_waits),
-                index_space: get(&counters.space_waits),
-                reader_locks: get(&self.table.counters.reader_locks),
-            },
+            waits: self.waits.stats(get(&self.table.counters.reader_locks)),
             recovery: self.recovery.get().cloned().unwrap_or_default(),
             poisoned: self.health.poisoned().cloned(),
         }
@@ -90,22 +83,6 @@ impl Engine {
             stats.pinned_segments += u64::from(log.pins.is_pinned(segment.slot));
         }
         stats
-    }
-
-    fn compaction_stats(&self) -> CompactionStats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let own = &self.compaction;
-        CompactionStats {
-            moved_records: get(&own.moved_records),
-            moved_bytes: get(&own.moved_bytes),
-            evacuated_segments: get(&own.evacuated),
-            freed_segments: get(&own.freed),
-            evacuated_bytes: self.log.space().evacuated,
-            pinned_bytes: self.log.held_bytes(),
-            damaged_segments: self.log.segments().iter().filter(|segment| segment.is_damaged()).count() as u64,
-            helps: get(&own.helps),
-            throttles: get(&own.throttles),
-        }
     }
 
     /// Bytes that the store occupies on the disk: its files, and unlinked ones that readers keep.

@@ -166,7 +166,7 @@ impl Engine {
 
     /// Writes a value into a blob. If far too much of what was freed waits for a checkpoint, that comes first.
     pub(crate) fn new_blob(&self, value: &[u8]) -> Result<BlobLink> {
-        if self.log.blobs.is_crowded() || self.log.blobs.waiting().1 > 2 * self.freed_blobs_max() {
+        if self.log.blobs.is_crowded() || self.log.blobs.waiting().1 > 2 * self.compactor.freed_blobs_max(&self.log) {
             // Once: what cannot be unlinked at this moment is no reason to refuse the value.
             self.satisfy(Need::BlobList)?;
         }
@@ -288,29 +288,6 @@ impl Engine {
             Err(error) if length >= OVERFLOW_MAX || !error.can_wait() => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// An insert met a long chain: growth is moved along, or begun.
-    #[cold]
-    fn shorten_chains(&self, pages: usize) -> Step<()> {
-        if self.table.growth().is_shrinking()
-            && let Some(mut structure) = self.table.structure.try_lock()
-        {
-            self.table.turn_round(&mut structure);
-        }
-        if self.table.growth().is_resizing() {
-            self.table.help_growth(pages, self)?;
-            return Ok(());
-        }
-        let growth = self.table.growth();
-        let crowded = self.table.len() > self.table.threshold(growth.level()) / 2;
-        if crowded
-            && let Some(mut structure) = self.table.structure.try_lock()
-            && !self.table.growth().is_resizing()
-        {
-            self.table.begin_growth(&mut structure)?;
-        }
-        Ok(())
     }
 
     /// The value that a change has just stored.

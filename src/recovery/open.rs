@@ -26,17 +26,17 @@ use crate::checkpoint::journal::{Journal, JournalHead};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
-use crate::compaction::state::Compaction;
-use crate::engine::{Counters, Engine};
+use crate::compaction::compactor::Compactor;
+use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::health::Health;
 use crate::layout::{index_path, journal_path, lock_path, log_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
-use crate::observe::{self, Observer};
+use crate::observe;
 use crate::options::Options;
 use crate::stats::RecoveryStats;
-use crate::sync::{Instant, OnceLock};
+use crate::sync::Instant;
 use crate::sys::{
     Access, Disk, DiskFile, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
     read_up_to,
@@ -340,8 +340,8 @@ impl<'o> Opening<'o> {
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };
         let files = writable.then(|| Files::new(Arc::clone(&self.index), self.index_path.clone(), journal));
-        Ok(Engine {
-            path: self.path.to_path_buf(),
+        Ok(Engine::new(EngineParts {
+            path: self.path,
             table,
             log,
             health: Health::new(self.path, options.read_only),
@@ -357,13 +357,9 @@ impl<'o> Opening<'o> {
                 interval_bytes: options.checkpoint_bytes,
                 limit_pages,
             }),
-            counters: Counters::default(),
-            compaction: Compaction::default(),
-            log_ratio: options.log_ratio,
+            compactor: Compactor::new(options.log_ratio),
             wake,
-            recovery: OnceLock::new(),
-            observer: Observer::new(self.path),
-            _lock: lock,
-        })
+            lock,
+        }))
     }
 }

@@ -1,0 +1,148 @@
+//! How far the log is over its bound, and what has to be done about it.
+
+use std::time::Duration;
+
+use super::compactor::Compactor;
+use super::victim::small_max;
+use crate::checkpoint::run::LetGo;
+use crate::log::segments::Log;
+use crate::sync::{Instant, Ordering};
+
+/// Bytes of freed blobs that are worth a checkpoint in any case; more, if the store holds more.
+const FREED_BLOBS_MIN: u64 = 16 << 20;
+/// How long nothing is freed after an error of freeing, unless somebody asks for a checkpoint.
+const FREEING_PAUSE: Duration = Duration::from_secs(1);
+/// So many emptied segments are worth a checkpoint, however small they are.
+const WAITING_MAX: usize = 32;
+
+/// How far the log is over its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub(super) enum Pressure {
+    None = 0,
+    /// Writers help.
+    Help = 1,
+    /// Writers wait a little: what would free space is the checkpoint that is under way. Moving more records
+    /// before it is done would only make the log longer.
+    Wait = 2,
+    /// The log is at its bound: writers wait for the checkpoint, or for whatever else is missing.
+    Full = 3,
+}
+
+/// The log's space, measured against its bound.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SpaceReport {
+    /// There is too much of it.
+    pub(super) due: bool,
+    pub(super) pressure: Pressure,
+    /// A checkpoint would free enough to be worth it.
+    pub(super) checkpoint: bool,
+    /// What was emptied cannot be freed at this moment.
+    pub(super) stuck: bool,
+}
+
+impl Pressure {
+    fn from_word(word: u32) -> Self {
+        match word {
+            0 => Pressure::None,
+            1 => Pressure::Help,
+            2 => Pressure::Wait,
+            _ => Pressure::Full,
+        }
+    }
+}
+
+impl Compactor {
+    /// Compares the log's size with its bound. A quiet store is tidied up further: half-way to no dead bytes.
+    pub(super) fn assess(&self, log: &Log, quiet: bool) -> SpaceReport {
+        let space = log.space();
+        let segment = space.active.max(log.segment_bytes(0));
+        let ratio = if quiet { (1.0 + self.ratio) / 2.0 } else { self.ratio };
+        let bound = (space.live() as f64 * ratio).min(u64::MAX as f64 / 4.0) as u64;
+        let goal = bound.saturating_add(segment);
+        // What nothing can be done about is no reason to copy the rest over and over.
+        let bytes = space.bytes - space.stuck;
+        let total = bytes + space.evacuated;
+        let far = total > goal.saturating_add(segment * 2);
+        // The promise is four segments, of which `goal` has one. Half of one is left for what happens between two looks.
+        let pressure = if total > goal.saturating_add(segment * 5 / 2) {
+            Pressure::Full
+        } else if far && space.evacuated >= segment {
+            Pressure::Wait
+        } else if far || bytes > goal.saturating_add(segment / 2) {
+            Pressure::Help
+        } else {
+            Pressure::None
+        };
+        self.live.store(space.live(), Ordering::Relaxed);
+        let can_free = self.can_free();
+        SpaceReport {
+            due: bytes > goal || space.small > small_max(log),
+            pressure,
+            checkpoint: can_free
+                && (space.evacuated >= segment
+                    || (space.evacuated > 0 && total > goal)
+                    || space.waiting >= WAITING_MAX),
+            stuck: space.evacuated > 0 && !can_free,
+        }
+    }
+
+    /// True if a checkpoint would free enough space to be worth it.
+    pub(crate) fn frees_space(&self, log: &Log) -> bool {
+        self.assess(log, false).checkpoint || self.frees_blobs(log)
+    }
+
+    /// Bytes of freed blobs that may wait for a checkpoint.
+    pub(crate) fn freed_blobs_max(&self, log: &Log) -> u64 {
+        let live = log.blobs.bytes() + self.live.load(Ordering::Relaxed);
+        // However much dead weight the log may have, these are no more than the rest.
+        let share = (self.ratio - 1.0).clamp(0.0, 1.0);
+        (live as f64 * share).max(FREED_BLOBS_MIN as f64) as u64
+    }
+
+    pub(super) fn frees_blobs(&self, log: &Log) -> bool {
+        log.blobs.waiting().1 > self.freed_blobs_max(log) && self.can_free()
+    }
+
+    /// Assesses the space, and notes what writers have to do and when to look again.
+    pub(super) fn look(&self, log: &Log, quiet: bool) -> SpaceReport {
+        let report = self.assess(log, quiet);
+        self.pressure.store(report.pressure as u32, Ordering::Relaxed);
+        self.look_at.store(log.total() + log.segment_bytes(0) / 8, Ordering::Relaxed);
+        report
+    }
+
+    /// True if the log's space is to be looked at when so many bytes were appended.
+    #[inline]
+    pub(super) fn is_look_due(&self, total: u64) -> bool {
+        total >= self.look_at.load(Ordering::Relaxed)
+    }
+
+    /// What writers have to do now.
+    #[inline]
+    pub(super) fn pressure(&self) -> Pressure {
+        Pressure::from_word(self.pressure.load(Ordering::Relaxed))
+    }
+
+    /// Writers have nothing to do until the next look, because there is nothing to gain. To look at all segments at each
+    /// write would be dear.
+    pub(super) fn relieve(&self) {
+        self.pressure.store(Pressure::None as u32, Ordering::Relaxed);
+    }
+
+    /// True if a quiet store has more than it should: another look may find what this one could not do.
+    pub(crate) fn is_worth_a_look(&self, log: &Log) -> bool {
+        let report = self.assess(log, true);
+        report.due || report.checkpoint
+    }
+
+    /// Notes what a checkpoint could let go.
+    pub(crate) fn note_freeing(&self, let_go: LetGo) {
+        self.counters.freed.fetch_add(let_go.segments, Ordering::Relaxed);
+        *self.freeing.lock() = (!let_go.all).then(|| Instant::now() + FREEING_PAUSE);
+    }
+
+    fn can_free(&self) -> bool {
+        self.freeing.lock().is_none_or(|until| Instant::now() >= until)
+    }
+}

@@ -1,0 +1,150 @@
+//! What a step runs short of is found here, with no lock held; then the step starts again.
+
+use crate::engine::Engine;
+use crate::error::{Error, IoContext, Result};
+use crate::need::{Need, Shortage, Step};
+use crate::observe::{self, Cause, Timed, Timer};
+use crate::stats::WaitStats;
+use crate::sync::{AtomicU64, Ordering};
+
+/// How often callers had to wait for something, by what it was.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    segment: AtomicU64,
+    journal: AtomicU64,
+    memory: AtomicU64,
+    index_space: AtomicU64,
+}
+
+impl Waits {
+    /// The figures, with how often readers took a lock.
+    pub(super) fn stats(&self, reader_locks: u64) -> WaitStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        WaitStats {
+            segment: get(&self.segment),
+            journal: get(&self.journal),
+            memory: get(&self.memory),
+            index_space: get(&self.index_space),
+            reader_locks,
+        }
+    }
+}
+
+impl Engine {
+    /// A caller begins to wait.
+    pub(crate) fn waiting(&self, cause: Cause) -> Timer<'_> {
+        observe::waiting(&self.path, cause);
+        self.observer.time(Timed::Wait(cause))
+    }
+
+    /// Runs a step until it has what it needs. Between two tries no lock is held.
+    ///
+    /// # Errors
+    /// Those of the step and of finding what it needs; `Stuck` if it never comes to an end.
+    pub(crate) fn retry<T>(&self, mut step: impl FnMut() -> Step<T>) -> Result<T> {
+        /// Far more than any step ever needed.
+        const TRIES_MAX: u64 = 1_000_000;
+        let mut tries = 0;
+        loop {
+            match step() {
+                Ok(value) => return Ok(value),
+                Err(Shortage::Error(error)) => return Err(*error),
+                Err(Shortage::Need(need)) => {
+                    tries += 1;
+                    if tries == TRIES_MAX {
+                        let reason = match need {
+                            Need::Again(again) => again.to_string(),
+                            other => format!("{other:?} was found each time, and was never enough"),
+                        };
+                        return Err(Error::Stuck { path: self.path.clone(), tries, reason });
+                    }
+                    self.satisfy(need)?;
+                }
+            }
+        }
+    }
+
+    /// Does something that takes space of the disk. If there is none, what can be freed is freed, and it is tried once
+    /// more. The caller holds no lock.
+    ///
+    /// # Errors
+    /// `DiskFull` only if nothing can be freed, or it is not enough.
+    pub(crate) fn with_space<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(Error::DiskFull { .. }) if self.can_free() => {
+                self.run_checkpoint(false)?;
+                work()
+            }
+            other => other,
+        }
+    }
+
+    /// True if a checkpoint would free space of the disk. Not in a recovery: the records that are still to be replayed lie
+    /// below any cut.
+    fn can_free(&self) -> bool {
+        !self.health.is_recovering()
+            && self.health.check_writable().is_ok()
+            && (self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0)
+    }
+
+    /// Finds what a step ran short of. The caller holds no lock.
+    #[cold]
+    pub(crate) fn satisfy(&self, need: Need) -> Result<()> {
+        match need {
+            Need::Journal { pages, alone } => {
+                let _waiting = self.waiting(Cause::Journal);
+                self.waits.journal.fetch_add(1, Ordering::Relaxed);
+                match self.checkpointer.extend_journal(&self.table, pages) {
+                    // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
+                    // in a recovery: the records that are still to be replayed lie below any cut.
+                    Err(full @ Error::DiskFull { .. }) => {
+                        if alone > self.table.dirty.journal_pages() || self.health.is_recovering() {
+                            return Err(full);
+                        }
+                        self.run_checkpoint(false)
+                    }
+                    other => other,
+                }
+            }
+            Need::Checkpoint => {
+                let _waiting = self.waiting(Cause::Memory);
+                self.waits.memory.fetch_add(1, Ordering::Relaxed);
+                self.health.check_writable()?;
+                debug_assert!(!self.health.is_recovering());
+                self.run_checkpoint(false)
+            }
+            Need::Copies => {
+                let added = self.table.dirty.add_copies(self.log.disk());
+                added.context("reserve memory for copies of pages of", &self.table.path)
+            }
+            Need::IndexBlocks(page) => {
+                let _waiting = self.waiting(Cause::IndexSpace);
+                self.waits.index_space.fetch_add(1, Ordering::Relaxed);
+                self.with_space(|| self.table.allocate_blocks(page))
+            }
+            Need::Overflow { pages } => {
+                let _waiting = self.waiting(Cause::IndexSpace);
+                self.waits.index_space.fetch_add(1, Ordering::Relaxed);
+                // A few more than asked for, so that not every insert comes here.
+                self.with_space(|| self.retry(|| self.table.provide_overflow(pages + 4)))
+            }
+            Need::Segment { bytes } => {
+                self.health.check_writable()?;
+                let _waiting = self.waiting(Cause::Segment);
+                self.waits.segment.fetch_add(1, Ordering::Relaxed);
+                self.with_space(|| {
+                    self.checkpointer.provide_meta_room(&self.table, &self.log)?;
+                    self.log.provide_segment(bytes)
+                })
+            }
+            Need::BlobList => {
+                let _waiting = self.waiting(Cause::Blobs);
+                self.run_checkpoint(false)
+            }
+            Need::Again(_) => {
+                crate::sync::yield_now();
+                Ok(())
+            }
+        }
+    }
+}
