@@ -5,6 +5,7 @@
 //! cargo bench --bench churn -- steady 2000000 20000000   one pattern: live records, steps
 //! cargo bench --bench churn -- steady 2000000 20000000 without
 //! cargo bench --bench churn -- random 1000000 5000000 ratio=1.2    less space, more copying (`Options::log_ratio`)
+//! cargo bench --bench churn -- removals 9 batch          what removals leave behind (`removals/mod.rs`): rounds, calls
 //! ```
 //!
 //! * *steady*: each step removes the oldest record and inserts a new one; 16-byte keys, 100-byte values. Whole
@@ -19,13 +20,14 @@
 //! "Without" turns off path repair, page rewrites, compaction and shrinking.
 
 mod records;
+mod removals;
 
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use records::{key, mixed, value};
-use tophash::{Options, Store, SyncPolicy, Tuning};
+use tophash::{Options, Removal, Removals, Store, SyncPolicy, Tuning};
 
 /// `Options::log_ratio`, if it was given.
 static RATIO: OnceLock<f64> = OnceLock::new();
@@ -45,6 +47,9 @@ fn main() -> Result<()> {
     let number = |i: usize, default: u64| -> Result<u64> {
         arguments.get(i).map_or(Ok(default), |text| Ok(text.replace('_', "").parse()?))
     };
+    if arguments.first().is_some_and(|pattern| pattern == "removals") {
+        return removals::run(&arguments[1..]);
+    }
     let (live, steps) = (number(1, 200_000)?, number(2, 2_000_000)?);
     match arguments.first().map(String::as_str) {
         None => {
@@ -64,7 +69,8 @@ fn main() -> Result<()> {
         Some("emptied") => emptied(live, !without),
         Some("compacted") => compacted(live),
         Some(other) => {
-            Err(format!("no pattern {other:?}: steady, random, clustered, growing, emptied or compacted").into())
+            Err(format!("no pattern {other:?}: steady, random, clustered, growing, emptied, compacted or removals")
+                .into())
         }
     }
 }
@@ -74,7 +80,8 @@ fn options(reuse: bool) -> Options {
     if reuse {
         return RATIO.get().map_or(options.clone(), |&ratio| options.log_ratio(ratio));
     }
-    let tuning = Tuning { repair: false, rewrite_permille: 1000, shrink_permille: 0, ..Tuning::default() };
+    let removals = Removals::all(Removal::Tombstone);
+    let tuning = Tuning { removals, rewrite_permille: 1000, shrink_permille: 0, ..Tuning::default() };
     options.tuning(tuning).log_ratio(f64::INFINITY)
 }
 

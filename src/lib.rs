@@ -87,7 +87,7 @@ pub use store::Store;
 pub use sync::{PartOrder, PartPlan};
 pub use tuning::SyncPolicy;
 #[doc(hidden)]
-pub use tuning::Tuning;
+pub use tuning::{Removal, Removals, Tuning};
 pub use value::{Entry, Value};
 
 /// Checking a store's files: every checksum, every page, every link. Changes nothing.

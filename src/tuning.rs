@@ -25,6 +25,44 @@ impl Default for SyncPolicy {
     }
 }
 
+/// What a removal leaves behind.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Repaired paths: entries move into the freed slots.
+    Repair,
+    /// A tombstone. A page with more than `rewrite_permille` of them is rewritten.
+    Tombstone,
+    /// Tombstones where one call of `remove_many` removes more than an eighth of a page's slots, else repaired paths.
+    Mixed,
+}
+
+/// What each kind of removal leaves behind. The bench `churn -- removals` compares them.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removals {
+    /// `remove`, and calls that change one key.
+    pub single: Removal,
+    /// Batches, and replay.
+    pub batch: Removal,
+    /// `remove_many`.
+    pub many: Removal,
+}
+
+impl Removals {
+    /// The same for all.
+    #[must_use]
+    pub fn all(removal: Removal) -> Self {
+        Removals { single: removal, batch: removal, many: removal }
+    }
+}
+
+impl Default for Removals {
+    fn default() -> Self {
+        Removals { many: Removal::Tombstone, ..Removals::all(Removal::Repair) }
+    }
+}
+
 /// Constants that tests make tiny, so that growth, overflow, segment switches and checkpoints happen all the
 /// time. Not part of the public interface: no promise covers them.
 #[doc(hidden)]
@@ -47,8 +85,8 @@ pub struct Tuning {
     pub chain_help: u32,
     /// Tombstones of a page (in thousandths of its slots) past which it is rewritten in place.
     pub rewrite_permille: u32,
-    /// False: removals leave tombstones where they are, as in Go's map. To show what path repair is good for.
-    pub repair: bool,
+    /// What removals leave behind.
+    pub removals: Removals,
     /// Values larger than this go to a blob file of their own.
     pub blob_bytes_min: u64,
     /// Frames of that many bytes and more are written to the file of the active segment, not through its mapping.
@@ -76,7 +114,7 @@ impl Default for Tuning {
             overflow_log2_min: 4,
             chain_help: 2,
             rewrite_permille: 125,
-            repair: true,
+            removals: Removals::default(),
             blob_bytes_min: 256 << 10,
             written_bytes_min: 32 << 10,
             background: true,

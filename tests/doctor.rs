@@ -191,16 +191,19 @@ fn chains_are_counted_and_those_that_packing_would_shorten() {
     let before = diagnose_closed(store, &path);
     assert_eq!((before.chain_longest, before.overflow.needless), (0, 0));
     let store = options.open(&path).unwrap();
-    fill(&store, 2000);
+    fill(&store, 3000);
     let filled = diagnose_closed(store, &path);
     assert!(filled.chain_longest > 0 && filled.overflow.used > 0, "{filled:#?}");
     assert_eq!(filled.chains.iter().skip(1).sum::<u64>(), filled.chains.iter().sum::<u64>() - filled.chains[0]);
     let store = options.open(&path).unwrap();
-    let most: Vec<_> = (0..2000).filter(|n| n % 8 != 0).map(key).collect();
+    // Of many chains an entry is left in the last page, which keeps that one.
+    let most: Vec<_> = (0..3000).filter(|n| n % 3 != 0).map(key).collect();
     store.remove_many(&most).unwrap();
     let emptied = diagnose_closed(store, &path);
     assert!(emptied.overflow.needless > 0 && emptied.overflow.needless <= emptied.overflow.used, "{emptied:#?}");
-    assert!(emptied.slots.stranded > filled.slots.stranded);
+    // Pages that had become empty at the end of their chains were given back; those that are left hold less.
+    let stranded = |d: &Diagnosis| d.slots.stranded as f64 / d.overflow.used as f64;
+    assert!(stranded(&emptied) > stranded(&filled), "{} and {}", stranded(&emptied), stranded(&filled));
 }
 
 fn diagnose_closed(store: Store, path: &Path) -> Diagnosis {

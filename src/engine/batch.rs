@@ -268,7 +268,7 @@ impl Engine {
                     self.log.blobs.linked(link);
                 }
             }
-            edit.trim()?;
+            edit.tidy()?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use crate::address::Place;
 use crate::error::{Error, Result};
 use crate::need::{Need, Step};
 use crate::sync::Ordering;
+use crate::tuning::Removal;
 
 /// A page whose stripe is held. `G` is the guard of the stripe, or a reference to it.
 pub(crate) struct Edit<'t, G> {
@@ -70,7 +71,20 @@ pub(crate) struct Reserved {
 enum Change {
     Replace(Spot),
     Fill(Spot),
-    Remove { spot: Spot, moving: bool },
+    Remove { spot: Spot, leave: Leave },
+}
+
+/// What a removal leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// An empty slot. No other entry moves, because the bucket has an `emptyRest`.
+    Empty,
+    /// Repaired paths, and no empty overflow page at the chain's end.
+    Repaired,
+    /// A tombstone.
+    Tombstone,
+    /// A tombstone that is one too many: the chain is rewritten.
+    Rewritten,
 }
 
 /// The stripes of several hashes, held.
@@ -211,14 +225,26 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     /// A [`Need`].
     pub(crate) fn reserve_removal(&mut self, sought: Sought) -> Step<Option<Reserved>> {
         let Found::Hit(spot, _) = sought.found else { return Ok(None) };
-        // Other entries can be moved, or a page given back.
-        let moving = self.table.tuning.repair && (self.chain.must_move(spot) || !self.chain.overflow.is_empty());
-        if moving {
-            self.touch_all()?;
-        } else {
-            self.touch(spot.page)?;
+        let leave = match self.table.tuning.removals.single {
+            Removal::Repair if self.chain.must_move(spot) || !self.chain.overflow.is_empty() => Leave::Repaired,
+            Removal::Repair => Leave::Empty,
+            Removal::Tombstone | Removal::Mixed if self.is_one_too_many(spot) => Leave::Rewritten,
+            Removal::Tombstone | Removal::Mixed => Leave::Tombstone,
+        };
+        match leave {
+            // Other entries can be moved, or a page given back.
+            Leave::Repaired | Leave::Rewritten => self.touch_all()?,
+            Leave::Empty | Leave::Tombstone => self.touch(spot.page)?,
         }
-        Ok(Some(Reserved { hash: sought.hash, change: Change::Remove { spot, moving } }))
+        Ok(Some(Reserved { hash: sought.hash, change: Change::Remove { spot, leave } }))
+    }
+
+    /// True if the chain is to be tidied after the entry's removal without repair: because its page is littered then,
+    /// or an empty overflow page.
+    fn is_one_too_many(&self, spot: Spot) -> bool {
+        let page = self.chain.slot_of(spot.page);
+        spot.page > 0 && page.page.live() <= 1
+            || self.chain.must_move(spot) && self.table.is_littered_by(page.page.tombstones().saturating_add(1))
     }
 
     /// Publishes a change whose record is in the log. `place` is that of the record.
@@ -230,17 +256,20 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         match reserved.change {
             Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), place)),
             Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), place)),
-            Change::Remove { spot, moving: true } => {
+            Change::Remove { spot, leave: Leave::Repaired } => {
                 self.remove_moving(spot);
                 return self.trim();
             }
-            Change::Remove { spot, moving: false } if self.table.tuning.repair => {
+            Change::Remove { spot, leave: Leave::Empty } => {
                 self.chain.remove(spot);
                 self.count_removed(1);
             }
-            Change::Remove { spot, moving: false } => {
+            Change::Remove { spot, leave } => {
                 self.chain.remove_unrepaired(spot);
                 self.count_removed(1);
+                if leave == Leave::Rewritten {
+                    return self.tidy();
+                }
             }
         }
         Ok(())
@@ -305,17 +334,44 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     /// # Errors
     /// `Corrupt` if something is found that cannot be; the entries are removed then.
     pub(crate) fn remove_many(&mut self, entries: &[Sought]) -> Result<()> {
+        let repairs = match self.table.tuning.removals.many {
+            Removal::Repair => true,
+            Removal::Mixed => entries.len() <= self.chain.geometry.slots() / 8,
+            Removal::Tombstone => false,
+        };
+        if repairs {
+            for sought in entries {
+                // Repairs of earlier removals may have moved the entry.
+                let found = match sought.found {
+                    Found::Hit(spot, slot) if self.chain.get(spot) == slot => sought.found,
+                    Found::Hit(_, slot) => self.find_place(sought.hash, Some(slot.place())).found,
+                    missing @ Found::Miss(_) => missing,
+                };
+                if let Found::Hit(spot, _) = found {
+                    self.remove_moving(spot);
+                }
+            }
+            return self.trim();
+        }
         for sought in entries {
             if let Found::Hit(spot, _) = sought.found {
                 self.chain.remove_unrepaired(spot);
             }
         }
         self.count_removed(entries.len());
+        self.tidy()
+    }
+
+    /// Rewrites the page if it is littered with tombstones, and gives empty overflow pages at the chain's end back. All
+    /// its pages are dirty: this runs short of nothing.
+    ///
+    /// # Errors
+    /// As for [`trim`](Self::trim).
+    pub(crate) fn tidy(&mut self) -> Result<()> {
         if self.chain.pages().any(|page| self.table.is_littered(page)) {
-            // All pages are dirty: this runs short of nothing.
             ignore_shortage(self.table.rewrite(&mut self.chain, self.owner, self.growth))?;
         }
-        Ok(())
+        self.trim()
     }
 
     /// Overflow pages that are missing for an empty slot for each of the hashes, whether or not its key is there.
@@ -358,6 +414,10 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     pub(crate) fn set(&mut self, hash: u64, old: Option<Place>, new: Option<Place>) -> Result<()> {
         // Repairs of earlier changes may have moved the entry: it is looked for again.
         match (self.find_place(hash, old).found, new) {
+            (Found::Hit(spot, _), None) if self.table.tuning.removals.batch == Removal::Tombstone => {
+                self.chain.remove_unrepaired(spot);
+                self.count_removed(1);
+            }
             (Found::Hit(spot, _), None) => self.remove_moving(spot),
             (Found::Hit(spot, _), Some(place)) => self.chain.replace(spot, Slot::new(self.tag(hash), place)),
             (Found::Miss(_), None) => {}

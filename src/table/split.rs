@@ -207,8 +207,12 @@ impl Table {
 
     /// True if so many of the page's slots are tombstones that a rewrite pays.
     pub(super) fn is_littered(&self, page: &PageSlot<'_>) -> bool {
-        u64::from(page.page.tombstones()) * 1000
-            > self.geometry.slots() as u64 * u64::from(self.tuning.rewrite_permille)
+        self.is_littered_by(page.page.tombstones())
+    }
+
+    /// True if a page with that many tombstones is to be rewritten.
+    pub(super) fn is_littered_by(&self, tombstones: u16) -> bool {
+        u64::from(tombstones) * 1000 > self.geometry.slots() as u64 * u64::from(self.tuning.rewrite_permille)
     }
 
     /// Unlinks the chain's empty overflow pages at its end, after a removal.

@@ -3,7 +3,7 @@
 //! Stores are tiny, so that in a few dozen steps everything happens: pages of 24 slots, segments of 4 KiB, values
 //! of more than 1 KiB in files of their own.
 
-use tophash::{PartPlan, SyncPolicy, Tuning};
+use tophash::{PartPlan, Removals, SyncPolicy, Tuning};
 
 use crate::random::{Random, mix};
 use crate::script::{Op, Script, Value};
@@ -20,7 +20,7 @@ pub fn tiny() -> Tuning {
         overflow_log2_min: 1,
         chain_help: 2,
         rewrite_permille: 125,
-        repair: true,
+        removals: Removals::default(),
         blob_bytes_min: 1 << 10,
         written_bytes_min: 256,
         background: false,
