@@ -58,6 +58,9 @@ mod health;
 mod iter;
 mod layout;
 mod log;
+#[cfg(not(tophash_mutants))]
+mod mutant;
+#[cfg(tophash_mutants)]
 #[doc(hidden)]
 pub mod mutant;
 mod need;

@@ -1,8 +1,8 @@
-//! Switches that each break one rule of a protocol, for tests of the tests: `tests/rig/tests/mutants.rs` shows that each
+//! Switches that each break one rule of a protocol, for tests of the tests: `tests/rig/tests/mutants/` shows that each
 //! is noticed, and by which layer.
 //!
-//! Without the feature `mutants`, which nothing but that test turns on, `broken` is the constant `false` and
-//! nothing of this is in the program.
+//! Without `--cfg tophash_mutants`, which only that test's command passes to rustc, `broken` is the constant `false` and
+//! nothing of this is in the program. No Cargo feature turns it on, because any crate of a build can turn a feature on.
 
 /// Declares the rules, and the list of all of them.
 macro_rules! mutants {
@@ -16,6 +16,7 @@ macro_rules! mutants {
 
         impl Mutant {
             /// All of them.
+            #[cfg(tophash_mutants)]
             pub const ALL: &[Mutant] = &[$(Mutant::$name),*];
         }
     };
@@ -108,7 +109,7 @@ mutants! {
     FreedNotSynced,
 }
 
-#[cfg(feature = "mutants")]
+#[cfg(tophash_mutants)]
 mod switch {
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -144,19 +145,19 @@ mod switch {
     }
 }
 
-#[cfg(feature = "mutants")]
+#[cfg(tophash_mutants)]
 pub use switch::activate;
-#[cfg(feature = "mutants")]
+#[cfg(tophash_mutants)]
 pub(crate) use switch::{broken, pause_if};
 
 /// True if the rule is to be broken: never.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(tophash_mutants))]
 #[inline(always)]
 pub(crate) const fn broken(_: Mutant) -> bool {
     false
 }
 
 /// Nothing.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(tophash_mutants))]
 #[inline(always)]
 pub(crate) const fn pause_if(_: Mutant) {}

@@ -2,6 +2,14 @@
 //!
 //! The layers are run first with no rule broken, and must find nothing. Then, for each mutant, those that its rule
 //! concerns, until one of them finds something. A mutant that nobody notices fails the test.
+//!
+//! The switches are in builds of their own alone:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg tophash_mutants" CARGO_TARGET_DIR=target/mutants \
+//!     cargo test --profile heavy -p tophash-rig --test mutants -- --nocapture
+//! ```
+#![cfg(tophash_mutants)]
 
 mod layers;
 
