@@ -73,6 +73,14 @@ impl Batch {
     }
 
     /// Forgets all changes and keeps the allocation.
+    ///
+    /// ```
+    /// let mut batch = tophash::Batch::new();
+    /// batch.insert("a", "1");
+    /// // After `Store::apply`, for the next changes.
+    /// batch.clear();
+    /// assert!(batch.is_empty());
+    /// ```
     pub fn clear(&mut self) {
         self.records.clear();
         (self.changes, self.longest_value, self.refused) = (0, 0, None);

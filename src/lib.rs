@@ -38,6 +38,8 @@
 //!   has the names.
 //! * `tracing`: events about growth, checkpoints, compaction, waits and mappings through
 //!   [`tracing`](https://docs.rs/tracing).
+// Marks what a feature brings, where docs.rs builds the documentation.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 

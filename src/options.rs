@@ -80,6 +80,13 @@ impl Options {
     }
 
     /// When writes are made safe against power loss. Default: every 100 ms.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tophash::{Options, SyncPolicy};
+    /// // A power failure may take the writes of the last second.
+    /// let options = Options::new().sync(SyncPolicy::Every(Duration::from_secs(1)));
+    /// ```
     #[must_use]
     pub fn sync(mut self, policy: SyncPolicy) -> Self {
         self.sync = policy;
@@ -87,6 +94,14 @@ impl Options {
     }
 
     /// Whether a store is created where there is none. Default: true.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// use tophash::{Error, Options};
+    /// let error = Options::new().create(false).open(&path).unwrap_err();
+    /// assert!(matches!(error, Error::NotFound { .. }));
+    /// ```
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
@@ -94,6 +109,16 @@ impl Options {
     }
 
     /// Whether the store must be a new one: an existing one is [`Error::AlreadyExists`]. Default: false.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// use tophash::{Error, Options};
+    /// let error = Options::new().create_new(true).open(&path).unwrap_err();
+    /// assert!(matches!(error, Error::AlreadyExists { .. }));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
@@ -103,6 +128,14 @@ impl Options {
     /// Sizes the table of a *new* store for this many entries, so that it does not grow while it is filled.
     /// Costs no journal and hardly any disk before use: the pages are holes in the file. No effect on an
     /// existing store (see [`Store::reserve`](crate::Store::reserve)).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// let store = tophash::Options::new().capacity(1_000_000).open(&path)?;
+    /// assert!(store.stats().index.slots > 1_000_000);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn capacity(mut self, entries: u64) -> Self {
         self.capacity = entries;
@@ -152,6 +185,14 @@ impl Options {
     /// records at each write. At least 1.1; less space means more copying: at 1.5, with keys replaced at
     /// random, about one record is copied for each that is written. [`f64::INFINITY`] turns compaction off.
     /// Default: 1.5.
+    ///
+    /// ```
+    /// use tophash::Options;
+    /// // A disk of twice the data, and less copying.
+    /// let roomy = Options::new().log_ratio(2.0);
+    /// // No copying: the program calls `Store::compact` at night.
+    /// let by_hand = Options::new().log_ratio(f64::INFINITY);
+    /// ```
     #[must_use]
     pub fn log_ratio(mut self, ratio: f64) -> Self {
         self.log_ratio = ratio;
@@ -160,6 +201,16 @@ impl Options {
 
     /// Opens without changing anything on disk: the log's tail is replayed into private memory. Several
     /// read-only openers may share a store, none beside a writer. Default: false.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// use tophash::{Error, Options};
+    /// let store = Options::new().read_only(true).open(&path)?;
+    /// assert!(matches!(store.insert("a", "1"), Err(Error::ReadOnly { .. })));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;

@@ -1,21 +1,20 @@
-//! The public handle. Its calls are short texts on top of the engine.
+//! The public handle: opening, closing, and one key at a time. Its calls are short texts on top of the engine.
+//!
+//! * **many** has the calls for many keys: batches, removals, iteration.
+//! * **upkeep** has those for the store as a whole: room, space, durability, figures.
+
+mod many;
+mod upkeep;
 
 use std::fmt::{self, Debug};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::batch::Batch;
-use crate::cursor::Cursor;
 use crate::engine::Engine;
-use crate::engine::scan::Entries;
 use crate::engine::write::{Expect, New};
 use crate::error::{Error, Result};
-use crate::iter::{Iter, Keys, Values};
 use crate::observe::Timed;
 use crate::options::Options;
-use crate::progress::Progress;
-use crate::stats::{CompactionReport, Stats};
 use crate::sync::JoinHandle;
 use crate::value::Value;
 
@@ -58,6 +57,14 @@ impl Options {
 impl Store {
     /// Opens the store at a path with the default [`Options`], creating it if there is none.
     ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// let store = tophash::Store::open(&path)?;
+    /// store.insert("a", "1")?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
@@ -74,6 +81,16 @@ impl Store {
 
     /// The value of a key, without a copy. Takes no lock; about two dependent memory accesses.
     ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("user:1", "Ada")?;
+    /// let name = store.get("user:1")?.expect("it was just inserted");
+    /// assert_eq!(&*name, b"Ada");
+    /// assert!(store.get("user:2")?.is_none());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Corrupt`] if the record (or one that could be the key's) does not match its checksum; [`Error::Forked`].
     #[inline]
@@ -86,6 +103,16 @@ impl Store {
     /// The values of many keys, in their order. Two to three times as fast per key as [`get`](Store::get),
     /// because the memory accesses of different keys overlap.
     ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("a", "1")?;
+    /// let values = store.get_many(&["a", "b"])?;
+    /// assert_eq!(values[0].as_deref(), Some(&b"1"[..]));
+    /// assert!(values[1].is_none());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`get`](Store::get); the first error ends the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
@@ -93,6 +120,14 @@ impl Store {
     }
 
     /// True if the key is in the store. Reads and checks the record's key, not a blob's value.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("a", "")?;
+    /// assert!(store.contains_key("a")? && !store.contains_key("b")?);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`get`](Store::get).
@@ -107,6 +142,15 @@ impl Store {
     /// After a crash the key has the new value or the old one, never a mixture; the new one for certain if
     /// only the process died after the call returned, or if the write was synced. A value of more than
     /// 256 KiB goes to a file of its own, which is synced in this call, whatever the policy.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// assert!(store.insert("user:1", "Ada")?.is_none());
+    /// let before = store.insert("user:1", "Grace")?;
+    /// assert_eq!(before.as_deref(), Some(&b"Ada"[..]));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::KeyTooLong`] (65,535 bytes), [`Error::ValueTooLong`] (4,294,967,295 bytes),
@@ -123,6 +167,15 @@ impl Store {
 
     /// Removes a key; returns the value that it had. Writes nothing if the key is not there.
     ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("user:1", "Ada")?;
+    /// assert_eq!(store.remove("user:1")?.as_deref(), Some(&b"Ada"[..]));
+    /// assert!(store.remove("user:1")?.is_none());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`insert`](Store::insert). On a full disk removals go on from a reserve, for a while.
     #[inline]
@@ -136,6 +189,18 @@ impl Store {
     /// remove the key.
     ///
     /// Returns `Ok(Err(value))` with what was there instead, and changes nothing then.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// // A lock that one of several workers gets.
+    /// assert!(store.compare_exchange("owner", None, Some(b"worker 1"))?.is_ok());
+    /// let refused = store.compare_exchange("owner", None, Some(b"worker 2"))?.unwrap_err();
+    /// assert_eq!(refused.as_deref(), Some(&b"worker 1"[..]));
+    /// // Its owner gives it back.
+    /// assert!(store.compare_exchange("owner", Some(b"worker 1"), None)?.is_ok());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`insert`](Store::insert).
@@ -212,6 +277,14 @@ impl Store {
     /// The value of a key; if it is absent, it is first set to what `make` returns. No lock is held while
     /// `make` runs. If another writer is faster, its value is returned and the made one dropped.
     ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// let page = store.get_or_insert_with("/index.html", || "<html>rendered</html>")?;
+    /// assert_eq!(&*page, b"<html>rendered</html>");
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`insert`](Store::insert).
     pub fn get_or_insert_with<V: AsRef<[u8]>>(
@@ -239,232 +312,22 @@ impl Store {
         }
     }
 
-    /// Applies a batch: after any crash all of it is there or nothing. For readers it is atomic per key, not
-    /// across keys.
-    ///
-    /// # Errors
-    /// As [`insert`](Store::insert), and [`Error::BatchTooLarge`] (about 1 GiB of keys and small values).
-    /// After an error nothing of the batch has been applied.
-    pub fn apply(&self, batch: &Batch) -> Result<()> {
-        self.engine.apply(batch)
-    }
-
-    /// Removes many keys; returns how many were there. Works page by page, with one append and one lock per
-    /// page: faster than single removals, and tidier. Not atomic: a crash can keep the removals of some
-    /// pages and lose those of others.
-    ///
-    /// # Errors
-    /// As [`remove`](Store::remove); what was removed before the error stays removed.
-    pub fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
-        self.engine.remove_many(keys)
-    }
-
-    /// Removes everything. One record in the log; after a crash everything is there or nothing.
-    ///
-    /// Holds all writers for a time proportional to the pages of the table (about 1 µs a page).
-    ///
-    /// # Errors
-    /// As [`remove`](Store::remove).
-    pub fn clear(&self) -> Result<()> {
-        self.engine.clear()
-    }
-
-    /// All entries, in no useful order. Each key that is present throughout is seen exactly once, growth or
-    /// not; keys that come or go meanwhile may be seen or not. Writers are not held up.
-    ///
-    /// # Errors
-    /// Each item can be [`Error::Corrupt`]: a damaged record, or a damaged page of the index, which hides the keys of
-    /// a range of cursors that the error names. Iteration goes on with the next record or page, so every key that is
-    /// whole is seen. Whoever passes over an error passes over the keys in it. An error that is no damage, and that
-    /// every further page would have too ([`Error::Forked`]), is the last item.
-    pub fn iter(&self) -> Iter<'_> {
-        Iter::new(&self.engine)
-    }
-
-    /// All keys, as [`iter`](Store::iter), without touching values in blob files.
-    ///
-    /// # Errors
-    /// As [`iter`](Store::iter).
-    pub fn keys(&self) -> Keys<'_> {
-        Keys::new(&self.engine)
-    }
-
-    /// All values, as [`iter`](Store::iter).
-    ///
-    /// # Errors
-    /// As [`iter`](Store::iter).
-    pub fn values(&self) -> Values<'_> {
-        Values::new(&self.engine)
-    }
-
-    /// A piece of an iteration that can be resumed at any time, also after the store was closed and opened:
-    /// up to `limit` entries at or after `cursor`, and the cursor to go on from (`None` at the end). Begin
-    /// with [`Cursor::START`]. A few more than `limit` come if keys have equal 64-bit hashes.
-    ///
-    /// The contract is that of [`iter`](Store::iter). Damage does not end a scan: what cannot be read is in
-    /// [`Entries::damaged`], and the cursor lies behind it. A caller that needs all keys looks there after each step:
-    ///
-    /// ```
-    /// # fn main() -> tophash::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let store = tophash::Store::open(dir.path().join("s"))?;
-    /// # store.insert("key", "value")?;
-    /// let mut cursor = Some(tophash::Cursor::START);
-    /// while let Some(at) = cursor {
-    ///     let (entries, next) = store.scan(at, 1000)?;
-    ///     for error in &entries.damaged {
-    ///         eprintln!("skipped: {error}");
-    ///     }
-    ///     for entry in &entries {
-    ///         println!("{}", entry.key().escape_ascii());
-    ///     }
-    ///     cursor = next;
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// What is no damage: [`Error::Io`] for want of descriptors or memory, [`Error::Forked`]. The cursor stays good:
-    /// the same step can be made again.
-    pub fn scan(&self, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
-        self.engine.scan(cursor, limit)
-    }
-
-    /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.engine.table.len()
-    }
-
-    /// True if there are no entries.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Makes room for `additional` more entries, so that the table does not grow while they are inserted.
-    /// Grows the table now, step by step, while others go on reading and writing: about 3 µs for each page
-    /// of 504 slots. The room is kept until the table is shrunk on purpose.
-    ///
-    /// # Errors
-    /// As [`insert`](Store::insert). A crash leaves a table of any size between.
-    pub fn reserve(&self, additional: u64) -> Result<()> {
-        self.engine.health.check_writable()?;
-        self.engine.reserve(additional)
-    }
-
-    /// Compacts the log now: every segment of which more than a twentieth is dead is emptied, and its space is given
-    /// back. See [`compact_with`](Store::compact_with).
-    ///
-    /// # Errors
-    /// As [`compact_with`](Store::compact_with).
-    pub fn compact(&self) -> Result<CompactionReport> {
-        self.compact_with(Progress::ignore)
-    }
-
-    /// Compacts the log now, in this thread, while others go on reading and writing: live records are appended
-    /// again at the log's head, one lock at a time. Not needed in normal use: the background does it when the
-    /// log is over its bound ([`Options::log_ratio`]). `progress` is told how many bytes of
-    /// segments were emptied, and ends the call by returning [`ControlFlow::Break`]; what was compacted stays so.
-    ///
-    /// Ends with a checkpoint, after which the space comes back; a segment with a [`Value`] that is still held
-    /// gives its blocks back when that is dropped. After a crash everything is there, compacted or not.
-    ///
-    /// # Errors
-    /// As [`insert`](Store::insert). A record that cannot be read keeps its segment as it is:
-    /// [`Error::Corrupt`].
-    pub fn compact_with(&self, mut progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<CompactionReport> {
-        self.engine.compact_all(&mut progress)
-    }
-
-    /// Makes the table as small as its entries allow, and gives back what [`reserve`](Store::reserve) has kept. In
-    /// normal use the table shrinks by itself when most entries are gone. Merges pages step by step, while
-    /// others go on reading and writing: a few microseconds for each page. Ends with a checkpoint.
-    ///
-    /// # Errors
-    /// As [`insert`](Store::insert). A crash leaves a table of any size between.
-    pub fn shrink_to_fit(&self) -> Result<()> {
-        self.engine.health.check_writable()?;
-        self.engine.shrink_to_fit()
-    }
-
-    /// Returns when every change that returned before this call is durable (group commit: calls share one
-    /// fdatasync).
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the sync failed; the store is poisoned then. [`Error::ReadOnly`],
-    /// [`Error::Poisoned`], [`Error::Forked`].
-    pub fn sync(&self) -> Result<()> {
-        self.engine.health.check_writable()?;
-        self.engine.sync_to(self.engine.log.tail())
-    }
-
-    /// Writes the changed index pages into the index file, so that the next open replays nothing. Runs by
-    /// itself often enough; costs two writes of each page changed since the last checkpoint.
-    ///
-    /// # Errors
-    /// As [`sync`](Store::sync).
-    pub fn checkpoint(&self) -> Result<()> {
-        self.engine.health.check_writable()?;
-        self.engine.run_checkpoint(false)
-    }
-
     /// Syncs, runs a checkpoint and closes the store, telling of errors. After this the next open replays
     /// nothing.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("a", "1")?;
+    /// store.close()?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint). Nothing that was durable is lost by an error; the next open
     /// replays the rest. [`Error::Removed`] if the store's directory was removed: nothing of the store is left then.
     pub fn close(mut self) -> Result<()> {
         self.shut_down()
-    }
-
-    /// Figures about the store. Reads counters one after another; stops nobody.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.engine.stats()
-    }
-
-    /// Publishes the figures of this moment to the recorder of the `metrics` crate that was installed when the store
-    /// was opened. The store does it by itself about every second; before a scrape it makes the figures fresh.
-    #[cfg(feature = "metrics")]
-    pub fn publish_metrics(&self) {
-        self.engine.publish_now();
-    }
-
-    /// Bytes that the store's files occupy on the disk (blocks, not lengths).
-    ///
-    /// # Errors
-    /// [`Error::Io`] if a file cannot be looked at.
-    pub fn disk_bytes(&self) -> Result<u64> {
-        self.engine.disk_bytes()
-    }
-
-    /// For benchmarks of the table: the cache lines of slots that a lookup of an absent key reads, on average over
-    /// `samples` random hashes, and the tombstones among their slots. No promise covers it.
-    #[doc(hidden)]
-    pub fn survey(&self, samples: u32, seed: u64) -> Result<(f64, f64)> {
-        let (mut lines, mut tombstones, mut state) = (0u64, 0u64, seed);
-        for _ in 0..samples {
-            // SplitMix64.
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let (more, dead) = self.engine.table.survey(mixed ^ mixed >> 31)?;
-            lines += u64::from(more);
-            tombstones += u64::from(dead);
-        }
-        let samples = f64::from(samples.max(1));
-        Ok((lines as f64 / samples, tombstones as f64 / samples))
-    }
-
-    /// For tests: how often background threads were woken, and whether all of them wait for something to do, without a
-    /// deadline. No promise covers it.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn rest(&self) -> (u64, bool) {
-        let (wakings, resting) = self.engine.rest();
-        (wakings, resting == self.threads.len())
     }
 
     pub(crate) fn engine(&self) -> &Engine {

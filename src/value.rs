@@ -99,6 +99,17 @@ impl fmt::Debug for Value<'_> {
 
 /// A key and its value, from [`Store::iter`](crate::Store::iter) or [`Store::scan`](crate::Store::scan).
 /// Pins its log segment, as a [`Value`] does.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let store = tophash::Store::open(dir.path().join("s"))?;
+/// store.insert("a", "1")?;
+/// for entry in &store {
+///     let entry = entry?;
+///     assert_eq!((entry.key(), entry.value()), (&b"a"[..], &b"1"[..]));
+/// }
+/// # Ok::<(), tophash::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Entry<'s> {
     pub(crate) key: PinnedBytes<'s>,

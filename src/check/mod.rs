@@ -65,6 +65,18 @@ use crate::words::some;
 
 /// Checks the files of the store at a path. See [`verify_with`].
 ///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// let report = tophash::verify::verify(&path)?;
+/// for finding in &report.findings {
+///     println!("{} in {}: {} instead of {}", finding.kind, finding.path, finding.found, finding.expected);
+/// }
+/// assert!(report.is_clean());
+/// # Ok::<(), tophash::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`verify_with`].
 pub fn verify(path: impl AsRef<Path>) -> Result<Report> {

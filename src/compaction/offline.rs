@@ -123,6 +123,15 @@ impl Damaged {
 
 /// Compacts the store at a path. See [`compact_with`].
 ///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// let report = tophash::compact::compact(&path)?;
+/// println!("{} bytes became {}", report.before.disk_bytes, report.after.disk_bytes);
+/// # Ok::<(), tophash::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`compact_with`].
 pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
@@ -138,6 +147,17 @@ pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
 /// is switched in by one rename: after a crash there is one of the two. `dry_run` only tells what would be
 /// gained. `progress` is told how far the work has come, and ends the call by returning [`ControlFlow::Break`]; the store
 /// is as it was then. If the result would not be smaller, nothing is changed.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// // What would it gain?
+/// let report = tophash::compact::compact_with(&path, true, tophash::Progress::ignore)?;
+/// assert!(report.dry_run && !report.switched);
+/// println!("{} bytes", report.before.disk_bytes.saturating_sub(report.after.disk_bytes));
+/// # Ok::<(), tophash::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair::repair)), [`Error::Locked`],

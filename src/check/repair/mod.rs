@@ -40,6 +40,21 @@ use crate::tuning::SyncPolicy;
 /// Builds a new store at `new_path` from whatever of the log of the store at `path` is valid. See
 /// [`repair_with`].
 ///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # let store = tophash::Store::open(&path)?;
+/// # store.insert("a", "1")?;
+/// # store.close()?;
+/// let report = tophash::repair::repair(&path, path.with_extension("repaired"))?;
+/// println!("{} keys saved", report.keys);
+/// for lost in &report.lost_keys {
+///     println!("the last change of {} is lost", lost.key);
+/// }
+/// assert!(report.is_complete());
+/// # Ok::<(), tophash::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`repair_with`].
 pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Report> {
