@@ -27,7 +27,7 @@ use crate::background::wake::Rester;
 use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 use crate::log::space::Space;
-use crate::sync::{Bell, Builder, Instant, JoinHandle, Ordering, Woken};
+use crate::sync::{Bell, Builder, Instant, JoinHandle, Woken};
 use crate::tuning::SyncPolicy;
 
 /// A log is looked at again this long after it was written to: by then it may be quiet.
@@ -169,13 +169,13 @@ fn growth(engine: &Engine) {
 fn resize(engine: &Engine) -> Result<()> {
     let table = &engine.table;
     while engine.health.check_writable().is_ok() && !engine.wake.is_stopped() {
-        if table.growth_wanted.load(Ordering::Relaxed) {
+        if table.wants_growth() {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
             engine.checkpointer.prepare_journal(&engine.table);
         }
         engine.retry(|| table.prepare_overflow())?;
-        if table.shrink_wanted.load(Ordering::Relaxed) {
+        if table.wants_shrink() {
             table.start_shrink(false)?;
         }
         if !table.growth().is_resizing() {

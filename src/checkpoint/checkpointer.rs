@@ -226,8 +226,7 @@ impl Checkpointer {
 
     /// Journal pages that a table of twice the size can need.
     pub(super) fn journal_pages_wanted(&self, table: &Table) -> u64 {
-        let overflow = table.overflow.pages().saturating_sub(table.pool.len());
-        let pages = table.growth().pages() * 2 + overflow;
+        let pages = table.growth().pages() * 2 + table.overflow_pages();
         (pages + pages / 16 + 64).min(self.limit_pages)
     }
 

@@ -217,13 +217,8 @@ impl<'r> Run<'r> {
 
     /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
     fn give_back_space(&self) -> Result<()> {
-        let (Scope { table, path, .. }, files) = (self.scope, self.files);
-        if table.gives_back.swap(false, Ordering::AcqRel) {
-            let given = table.give_back();
-            let pages = given.inspect_err(|_| table.gives_back.store(true, Ordering::Release))?;
-            observe::pages_given_back(path, pages);
-            table.counters.given_back.fetch_add(pages, Ordering::Relaxed);
-        }
+        let (Scope { table, .. }, files) = (self.scope, self.files);
+        table.give_back_unused()?;
         let _one = files.extending.lock();
         let wanted = self.own.journal_pages_wanted(table);
         // None of its images is needed any more.

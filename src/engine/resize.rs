@@ -3,7 +3,6 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::need::Step;
-use crate::sync::Ordering;
 
 /// Pages divided or merged between two looks at the world.
 const PAGES: usize = 64;
@@ -20,19 +19,16 @@ impl Engine {
                 remedy: "reserve room for fewer, or split the store",
             });
         }
-        self.table.structure.lock().floor = wanted;
+        self.table.set_floor(wanted);
         self.grow_for(wanted)
     }
 
     /// Makes the table as small as its entries allow.
     pub(crate) fn shrink_to_fit(&self) -> Result<()> {
-        self.table.structure.lock().floor = 0;
+        self.table.set_floor(0);
         loop {
             if self.table.growth().is_resizing() {
-                self.retry(|| {
-                    let mut structure = self.table.structure.lock();
-                    self.table.evacuate(PAGES, self, &mut structure)
-                })?;
+                self.retry(|| self.table.resize_step(PAGES, self))?;
             } else if !self.table.start_shrink(true)? {
                 break;
             }
@@ -48,21 +44,14 @@ impl Engine {
 
     /// No room is kept for entries to come.
     pub(crate) fn give_up_reserve(&self) {
-        self.table.structure.lock().floor = 0;
+        self.table.set_floor(0);
     }
 
     /// Grows the table until so many entries fit.
     pub(crate) fn grow_for(&self, wanted: u64) -> Result<()> {
         let level = self.table.level_for(wanted);
         while self.table.growth().level() < level {
-            self.retry(|| {
-                let mut structure = self.table.structure.lock();
-                self.table.turn_round(&mut structure);
-                if !self.table.growth().is_resizing() {
-                    self.table.begin_growth(&mut structure)?;
-                }
-                self.table.evacuate(PAGES, self, &mut structure)
-            })?;
+            self.retry(|| self.table.growth_step(PAGES, self))?;
         }
         Ok(())
     }
@@ -81,7 +70,7 @@ impl Engine {
     /// keeps no change from being made.
     #[inline]
     pub(crate) fn help_growth(&self, hash: u64) -> Result<()> {
-        if self.table.growth().is_resizing() && !hash.is_multiple_of(self.changes_per_page()) {
+        if self.table.growth().is_resizing() && !hash.is_multiple_of(self.table.changes_per_page()) {
             return Ok(());
         }
         self.help_growth_by(1)
@@ -89,19 +78,13 @@ impl Engine {
 
     /// The same for many changes at once.
     pub(crate) fn help_growth_for(&self, changes: usize) -> Result<()> {
-        self.help_growth_by(changes.div_ceil(self.changes_per_page() as usize))
-    }
-
-    /// In so many changes one evacuates a page.
-    #[inline]
-    fn changes_per_page(&self) -> u64 {
-        (self.table.geometry.slots() / 16).max(1) as u64
+        self.help_growth_by(changes.div_ceil(self.table.changes_per_page() as usize))
     }
 
     fn help_growth_by(&self, pages: usize) -> Result<()> {
         let growing = self.table.growth().is_resizing();
-        if !growing && !self.table.growth_wanted.load(Ordering::Relaxed) {
-            if !self.tuning.background && self.table.shrink_wanted.load(Ordering::Relaxed) {
+        if !growing && !self.table.wants_growth() {
+            if !self.tuning.background && self.table.wants_shrink() {
                 self.table.start_shrink(false)?;
             }
             return Ok(());
@@ -110,7 +93,7 @@ impl Engine {
             // The growth thread is adding the extent.
             return Ok(());
         }
-        let turns = growing && self.table.growth_wanted.load(Ordering::Relaxed) && self.table.growth().is_shrinking();
+        let turns = growing && self.table.wants_growth() && self.table.growth().is_shrinking();
         let helped =
             self.retry(|| if growing && !turns { self.evacuate(pages) } else { self.table.try_start_growth() });
         match helped {
@@ -122,28 +105,5 @@ impl Engine {
     /// Evacuates some pages, if growth is under way and nobody else is at it.
     pub(crate) fn evacuate(&self, pages: usize) -> Step<()> {
         self.table.help_growth(pages, self).map(|_| ())
-    }
-
-    /// An insert met a long chain: growth is moved along, or begun.
-    #[cold]
-    pub(super) fn shorten_chains(&self, pages: usize) -> Step<()> {
-        if self.table.growth().is_shrinking()
-            && let Some(mut structure) = self.table.structure.try_lock()
-        {
-            self.table.turn_round(&mut structure);
-        }
-        if self.table.growth().is_resizing() {
-            self.table.help_growth(pages, self)?;
-            return Ok(());
-        }
-        let growth = self.table.growth();
-        let crowded = self.table.len() > self.table.threshold(growth.level()) / 2;
-        if crowded
-            && let Some(mut structure) = self.table.structure.try_lock()
-            && !self.table.growth().is_resizing()
-        {
-            self.table.begin_growth(&mut structure)?;
-        }
-        Ok(())
     }
 }

@@ -3,16 +3,16 @@
 use crate::engine::Engine;
 use crate::error::{IoContext, Result};
 use crate::log::appender::Appender;
-use crate::stats::{CommitStats, IndexStats, LogStats, Stats};
-use crate::sync::{AtomicU64, Ordering};
+use crate::stats::{CommitStats, LogStats, Stats};
+use crate::sync::Ordering;
 use crate::sys::{OpenMode, PathKind};
 
 impl Engine {
     pub(crate) fn stats(&self) -> Stats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             records: self.table.len(),
-            index: self.index_stats(),
+            // Blocks, since an extent gets them as it is filled.
+            index: self.table.stats(self.checkpointer.index_bytes()),
             log: self.log_stats(),
             compaction: self.compactor.stats(&self.log),
             checkpoint: self.checkpointer.stats(&self.table, &self.log),
@@ -20,42 +20,9 @@ impl Engine {
                 let (syncs, waiters) = self.log.commit.counts();
                 CommitStats { syncs, waiters }
             },
-            waits: self.waits.stats(get(&self.table.counters.reader_locks)),
+            waits: self.waits.stats(self.table.reader_locks()),
             recovery: self.recovery.get().cloned().unwrap_or_default(),
             poisoned: self.health.poisoned().cloned(),
-        }
-    }
-
-    fn index_stats(&self) -> IndexStats {
-        let table = &self.table;
-        let growth = table.growth();
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let free = table.pool.len();
-        let counters = &table.counters;
-        let into_empty_one = get(&counters.into_empty_one);
-        let into_new_overflow = get(&counters.into_new_overflow);
-        IndexStats {
-            level: u32::from(growth.level()),
-            pages: growth.pages(),
-            growing: growth.is_resizing() && !growth.is_shrinking(),
-            shrinking: growth.is_shrinking(),
-            evacuated_pages: growth.cursor(),
-            overflow_pages: table.overflow.pages().saturating_sub(free),
-            overflow_pages_free: free,
-            // Blocks, since an extent gets them as it is filled.
-            file_bytes: self.checkpointer.index_bytes(),
-            slots: growth.pages() * table.geometry.slots() as u64,
-            growths: get(&counters.growths),
-            splits: get(&counters.splits),
-            shrinks: get(&counters.shrinks),
-            merges: get(&counters.merges),
-            pages_given_back: get(&counters.given_back),
-            refills: get(&counters.refills),
-            rewrites: get(&counters.rewrites),
-            repairs: get(&counters.repairs),
-            inserts_into_empty_rest: table.inserts().saturating_sub(into_empty_one + into_new_overflow),
-            inserts_into_empty_one: into_empty_one,
-            inserts_into_new_overflow: into_new_overflow,
         }
     }
 

@@ -284,7 +284,7 @@ impl Engine {
     #[cold]
     fn help_with_long_chain(&self, length: usize, attempt: &mut Attempt<'_>) -> Result<()> {
         attempt.helped += 1;
-        match self.retry(|| self.shorten_chains(EVACUATED << attempt.helped.min(6))) {
+        match self.retry(|| self.table.shorten_chains(EVACUATED << attempt.helped.min(6), self)) {
             Err(error) if length >= OVERFLOW_MAX || !error.can_wait() => Err(error),
             _ => Ok(()),
         }

@@ -239,7 +239,7 @@ impl Table {
     }
 
     /// The unconditional part of [`start_growth`](Self::start_growth).
-    pub(crate) fn begin_growth(&self, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+    pub(super) fn begin_growth(&self, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
         let growth = self.growth();
         if growth.level() >= LEVEL_LIMIT {
             return Err(Error::LimitReached {

@@ -30,9 +30,11 @@ pub(crate) mod lookup;
 pub(crate) mod page;
 pub(crate) mod pool;
 pub(crate) mod region;
+mod resize;
 pub(crate) mod shrink;
 pub(crate) mod slot;
 pub(crate) mod split;
+mod stats;
 pub(crate) mod stripes;
 
 use std::path::PathBuf;
@@ -55,23 +57,8 @@ use pool::OverflowPool;
 use region::{PageSlot, PageState, Region, RegionKind};
 use slot::{Slot, Tag};
 use split::SPLIT_BITS;
+use stats::IndexCounters;
 use stripes::Stripes;
-
-/// Counters that [`IndexStats`](crate::stats::IndexStats) reports.
-#[derive(Debug, Default)]
-pub(crate) struct IndexCounters {
-    pub(crate) growths: AtomicU64,
-    pub(crate) splits: AtomicU64,
-    pub(crate) shrinks: AtomicU64,
-    pub(crate) merges: AtomicU64,
-    pub(crate) given_back: AtomicU64,
-    pub(crate) refills: AtomicU64,
-    pub(crate) rewrites: AtomicU64,
-    pub(crate) repairs: AtomicU64,
-    pub(crate) into_empty_one: AtomicU64,
-    pub(crate) into_new_overflow: AtomicU64,
-    pub(crate) reader_locks: AtomicU64,
-}
 
 /// What changes when the table gets a new extent or begins or ends to grow.
 #[derive(Debug)]
@@ -97,7 +84,7 @@ pub(crate) struct Table {
     pub(super) file: Option<Arc<dyn DiskFile>>,
     growth: CachePadded<AtomicU64>,
     pub(super) primary: Region,
-    pub(crate) overflow: Region,
+    overflow: Region,
     stripes: Stripes,
     pub(crate) dirty: DirtySet,
     pub(crate) pool: OverflowPool,
@@ -106,12 +93,12 @@ pub(crate) struct Table {
     /// Held while disk blocks of pages are allocated or given back.
     pub(super) blocks: Mutex<()>,
     /// The load has passed the threshold or is near it: growth should start or be prepared.
-    pub(crate) growth_wanted: AtomicBool,
+    growth_wanted: AtomicBool,
     /// There are so few entries that the table should shrink.
-    pub(crate) shrink_wanted: AtomicBool,
+    shrink_wanted: AtomicBool,
     /// Pages may have gone out of use: the next checkpoint gives their space back.
-    pub(crate) gives_back: AtomicBool,
-    pub(crate) counters: IndexCounters,
+    gives_back: AtomicBool,
+    counters: IndexCounters,
     /// No page of the file can be of a later generation than this before it is touched.
     opened_generation: u64,
 }

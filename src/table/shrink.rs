@@ -79,7 +79,7 @@ impl Table {
     }
 
     /// Turns a shrinking table round. The caller holds the structure lock.
-    pub(crate) fn turn_round(&self, _structure: &mut MutexGuard<'_, Structure>) {
+    pub(super) fn turn_round(&self, _structure: &mut MutexGuard<'_, Structure>) {
         let growth = self.growth();
         if growth.is_shrinking() {
             self.set_growth(growth.turned());
@@ -153,7 +153,7 @@ impl Table {
 
     /// Punches holes where pages are not in use, in the file and in memory. The caller has made a checkpoint
     /// durable and keeps others from running. Returns the number of pages given back.
-    pub(crate) fn give_back(&self) -> Result<u64> {
+    pub(super) fn give_back(&self) -> Result<u64> {
         let structure = self.structure.lock();
         let _one = self.blocks.lock();
         let growth = self.growth();

@@ -51,7 +51,7 @@ impl Table {
     }
 
     /// Evacuates up to `pages` pages under the structure lock.
-    pub(crate) fn evacuate(
+    pub(super) fn evacuate(
         &self,
         pages: usize,
         log: &dyn ReadHash,
