@@ -150,7 +150,7 @@ fn compare(wanted: &Wanted, call: Call, fill: u64) -> Result<()> {
     let mut arms = arms.collect::<Result<Vec<_>>>()?;
     for arm in &mut arms {
         // Each page is rewritten some times before anything counts.
-        arm.steps(2 * PAGE_SLOTS << wanted.level)?;
+        arm.steps((2 * PAGE_SLOTS) << wanted.level)?;
     }
     for round in 0..wanted.rounds {
         // Another one begins in each round.
