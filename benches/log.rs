@@ -79,40 +79,61 @@ fn permille(sorted: &[Duration], part: usize) -> f64 {
     sorted[(sorted.len() * part / 1000).min(sorted.len() - 1)].as_secs_f64() * 1e6
 }
 
+/// The stores take turns, in blocks short enough for the noise of a shared machine to hit all of them.
 fn synced(count: u64) -> Result<()> {
-    println!("| policy | insert + sync, k/s | p50 us | p99 us | after a load of 200,000, k/s | KiB written each |");
-    println!("|---|---:|---:|---:|---:|---:|");
-    for (name, policy) in policies() {
-        let dir = scratch()?;
-        let store = open(&dir, policy)?;
-        let each = |from: u64| -> Result<(f64, Vec<Duration>, f64)> {
-            let written = written_bytes();
-            let mut times = Vec::new();
-            let started = Instant::now();
-            for n in from..from + count {
-                let one = Instant::now();
-                store.insert(long_key(n), long_value(n))?;
-                store.sync()?;
-                times.push(one.elapsed());
+    const BLOCK: u64 = 50;
+    const LOADED: u64 = 200_000;
+    println!("| policy | log | insert + sync, k/s | / Always | p50 us | p99 us | KiB written each |");
+    println!("|---|---|---:|---:|---:|---:|---:|");
+    let dirs = [scratch()?, scratch()?, scratch()?];
+    let mut stores = Vec::new();
+    for ((name, policy), dir) in policies().into_iter().zip(&dirs) {
+        stores.push((name, open(dir, policy)?));
+    }
+    let mut next = 0;
+    for log in ["new", "loaded"] {
+        if log == "loaded" {
+            for first in (next..next + LOADED).step_by(1_000) {
+                let mut batch = Batch::new();
+                (first..first + 1_000).for_each(|n| _ = batch.insert(long_key(n), long_value(n)));
+                stores.iter().try_for_each(|(_, store)| store.apply(&batch))?;
             }
-            let rate = count as f64 / started.elapsed().as_secs_f64() / 1e3;
-            times.sort_unstable();
-            Ok((rate, times, (written_bytes() - written) as f64 / count as f64 / 1024.0))
-        };
-        let (rate, times, _) = each(0)?;
-        for n in count..count + 200_000 {
-            store.insert(long_key(n), long_value(n))?;
+            next += LOADED;
+            stores.iter().try_for_each(|(_, store)| store.sync())?;
+            std::thread::sleep(Duration::from_secs(1));
         }
-        store.sync()?;
-        std::thread::sleep(Duration::from_secs(1));
-        let (later, _, written) = each(count + 200_000)?;
-        println!(
-            "| {name} | {rate:.2} | {:.0} | {:.0} | {later:.2} | {written:.1} |",
-            permille(&times, 500),
-            permille(&times, 990)
-        );
+        let mut rows = [const { (Vec::new(), Vec::new(), 0) }; 3];
+        for _ in 0..count / BLOCK {
+            for ((_, store), (rates, times, bytes)) in stores.iter().zip(&mut rows) {
+                let written = written_bytes();
+                let started = Instant::now();
+                for n in next..next + BLOCK {
+                    let one = Instant::now();
+                    store.insert(long_key(n), long_value(n))?;
+                    store.sync()?;
+                    times.push(one.elapsed());
+                }
+                rates.push(BLOCK as f64 / started.elapsed().as_secs_f64() / 1e3);
+                *bytes += written_bytes() - written;
+            }
+            next += BLOCK;
+        }
+        let always = rows[0].0.clone();
+        for ((name, _), (mut rates, mut times, bytes)) in stores.iter().zip(rows) {
+            let ratio = median(&mut rates.iter().zip(&always).map(|(rate, always)| rate / always).collect());
+            let rate = median(&mut rates);
+            times.sort_unstable();
+            let (half, most) = (permille(&times, 500), permille(&times, 990));
+            let each = bytes as f64 / count as f64 / 1024.0;
+            println!("| {name} | {log} | {rate:.2} | {ratio:.2} | {half:.0} | {most:.0} | {each:.1} |");
+        }
     }
     Ok(())
+}
+
+fn median(values: &mut Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// What this process has handed to the device.
@@ -160,50 +181,55 @@ fn bulk(records: u64) -> Result<()> {
 }
 
 fn space(records: u64) -> Result<()> {
+    println!("| policy | loaded | when | log MB | index MB | journal MB | all / keys and values | segments |");
+    println!("|---|---|---|---:|---:|---:|---:|---:|");
     for (name, policy) in policies().into_iter().skip(1) {
-        let dir = scratch()?;
-        let path = dir.path().join("log.tophash");
-        let store = open(&dir, policy)?;
-        for n in 0..records {
-            store.insert(long_key(n), long_value(n))?;
+        for load in ["one by one", "one batch"] {
+            let dir = scratch()?;
+            let path = dir.path().join("log.tophash");
+            let store = open(&dir, policy)?;
+            if load == "one batch" {
+                let mut batch = Batch::new();
+                (0..records).for_each(|n| _ = batch.insert(long_key(n), long_value(n)));
+                store.apply(&batch)?;
+            } else {
+                (0..records).try_for_each(|n| store.insert(long_key(n), long_value(n)).map(drop))?;
+            }
+            let row = |when: &str, records: u64| -> Result<()> {
+                print!("| {name} | {load} | {when} ");
+                blocks(&path, records)
+            };
+            row("at once", records)?;
+            store.checkpoint()?;
+            row("after `checkpoint`", records)?;
+            std::thread::sleep(Duration::from_secs(2));
+            row("2 s later", records)?;
+            (0..records).step_by(2).try_for_each(|n| store.remove(long_key(n)).map(drop))?;
+            store.compact()?;
+            row("half removed, `compact`", records / 2)?;
+            std::thread::sleep(Duration::from_secs(2));
+            row("2 s later", records / 2)?;
+            store.close()?;
+            row("closed", records / 2)?;
         }
-        store.checkpoint()?;
-        println!("\n## {name}: {records} records, loaded one by one, checkpoint");
-        blocks(&path, records)?;
-        std::thread::sleep(Duration::from_secs(2));
-        println!("\n## {name}: 2 s later");
-        blocks(&path, records)?;
-        for n in (0..records).step_by(2) {
-            store.remove(long_key(n))?;
-        }
-        store.compact()?;
-        println!("\n## {name}: half removed, compact()");
-        blocks(&path, records / 2)?;
-        store.close()?;
-        println!("\n## {name}: closed");
-        blocks(&path, records / 2)?;
     }
     Ok(())
 }
 
-/// Prints what each file takes.
+/// Prints what the files take.
 fn blocks(path: &Path, records: u64) -> Result<()> {
-    let mut all = 0;
-    for dir in [path.to_path_buf(), path.join("log-1")] {
-        let mut files = fs::read_dir(dir)?.collect::<std::result::Result<Vec<_>, _>>()?;
-        files.sort_unstable_by_key(fs::DirEntry::file_name);
-        for file in files {
-            let meta = file.metadata()?;
-            if meta.is_file() && meta.blocks() > 8 {
-                all += meta.blocks() * 512;
-                let mb = |bytes: u64| bytes as f64 / 1e6;
-                let name = file.file_name();
-                println!("{:>14} {:>8.2} MB, length {:>8.2} MB", name.display(), mb(meta.blocks() * 512), mb(meta.len()));
-            }
-        }
+    let bytes = |file: &Path| -> Result<u64> { Ok(fs::metadata(file)?.blocks() * 512) };
+    let mut log = 0;
+    let segments = fs::read_dir(path.join("log-1"))?.collect::<std::result::Result<Vec<_>, _>>()?;
+    for file in &segments {
+        // The background may free a segment meanwhile.
+        log += file.metadata().map_or(0, |meta| meta.blocks() * 512);
     }
-    let wanted = records * RECORD;
-    println!("{:>14} {:>8.2} MB = {:.3} x keys and values", "all", all as f64 / 1e6, all as f64 / wanted as f64);
+    let (index, journal) = (bytes(&path.join("index"))?, bytes(&path.join("journal"))?);
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let ratio = (log + index + journal) as f64 / (records * RECORD) as f64;
+    let segments = segments.len();
+    println!("| {:.1} | {:.1} | {:.1} | {ratio:.3} | {segments} |", mb(log), mb(index), mb(journal));
     Ok(())
 }
 
@@ -238,12 +264,8 @@ fn device() -> Result<()> {
         }
     }
     for (kib, rounds) in rows {
-        let median = |column: usize| {
-            let mut values: Vec<f64> = rounds.iter().map(|round: &[f64; 4]| round[column]).collect();
-            values.sort_unstable_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        println!("| {kib} | {:.2} | {:.0} | {:.0} | {:.1} |", median(0), median(1), median(2), median(3));
+        let of = |column: usize| median(&mut rounds.iter().map(|round: &[f64; 4]| round[column]).collect());
+        println!("| {kib} | {:.2} | {:.0} | {:.0} | {:.1} |", of(0), of(1), of(2), of(3));
     }
     Ok(())
 }

@@ -32,9 +32,7 @@ use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::stats::RecoveryStats;
-use crate::sync::Ordering;
 use crate::sys::{Disk, LogWriter, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
-use crate::tuning::SyncPolicy;
 
 /// The page size as files count.
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -148,8 +146,6 @@ impl Engine {
             let segment = Arc::new(segment);
             observe::mapped(&segment.path, 0, segment.capacity());
             if active {
-                let unsuited = found.bulk && self.sync != SyncPolicy::Manual;
-                self.log.unsuited.store(unsuited, Ordering::Relaxed);
                 let writer = LogWriter::new(map);
                 self.log.pins.install(found.slot, Arc::clone(writer.map()));
                 *self.log.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, tail.end));
