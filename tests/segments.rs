@@ -157,7 +157,7 @@ fn the_flags_of_a_segment_are_reserved() {
         store.apply(&batch_of(1_000..2_000)).unwrap();
         store.close().unwrap();
         let found = headers(&path);
-        assert!(found.len() > 3, "{}", found.len());
+        assert!(found.len() >= 3, "{}", found.len());
         assert!(found.iter().all(|header| header[FLAGS..FLAGS + 4] == [0; 4]), "{policy:?}");
         common::segments(&path).iter().for_each(|file| set_flag(file));
         assert!(headers(&path).iter().all(|header| header[FLAGS] == 2));
