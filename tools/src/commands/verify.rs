@@ -12,7 +12,7 @@ use crate::{interrupt, output, progress};
 /// Check a store completely
 ///
 /// Reads every page and every record and changes nothing. Exit code 0: clean. 1: damage was found, and is listed.
-/// 2: the check could not be carried out, as when another process has the store open.
+/// 2: the check could not be carried out, as when a writer has the store open.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
