@@ -27,6 +27,11 @@ pub(crate) enum Need {
         /// How many.
         pages: u64,
     },
+    /// Disk blocks for this many free overflow pages, all at once: a batch begins again for each need.
+    OverflowBlocks {
+        /// How many.
+        pages: u64,
+    },
     /// A log segment with room for this many bytes.
     Segment {
         /// How many.

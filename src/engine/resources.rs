@@ -128,6 +128,11 @@ impl Engine {
                 // A few more than asked for, so that not every insert comes here.
                 self.with_space(|| self.retry(|| self.table.provide_overflow(pages + 4)))
             }
+            Need::OverflowBlocks { pages } => {
+                let _waiting = self.waiting(Cause::IndexSpace);
+                self.waits.index_space.fetch_add(1, Ordering::Relaxed);
+                self.with_space(|| self.table.allocate_free(pages))
+            }
             Need::Segment { bytes } => {
                 self.health.check_writable()?;
                 let _waiting = self.waiting(Cause::Segment);

@@ -447,11 +447,14 @@ impl Table {
     /// Takes overflow pages. What is not linked when they are dropped goes back.
     ///
     /// # Errors
-    /// [`Need::Overflow`].
+    /// [`Need::Overflow`], [`Need::OverflowBlocks`].
     pub(crate) fn take_free_pages(&self, pages: usize) -> Step<FreePages<'_>> {
-        match self.pool.take(pages) {
-            Some(pages) => Ok(FreePages { table: self, pages }),
-            None => Err(Need::Overflow { pages: pages as u64 }.into()),
+        let wanted = pages as u64;
+        let Some(pages) = self.pool.take(pages) else { return Err(Need::Overflow { pages: wanted }.into()) };
+        let free = FreePages { table: self, pages };
+        if free.pages.iter().any(|&page| self.without_blocks(page).is_some()) {
+            return Err(Need::OverflowBlocks { pages: wanted }.into());
         }
+        Ok(free)
     }
 }

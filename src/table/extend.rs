@@ -130,6 +130,21 @@ impl Table {
         Ok(())
     }
 
+    /// A free overflow page, if it lacks disk blocks.
+    pub(super) fn without_blocks(&self, number: u64) -> Option<PageSlot<'_>> {
+        self.overflow.page(number).filter(|page| !page.is_used() && !page.group.is_allocated(page.id.index.into()))
+    }
+
+    /// Allocates the disk blocks of the free overflow pages that are taken next.
+    pub(crate) fn allocate_free(&self, pages: u64) -> Result<()> {
+        for number in self.pool.next(pages) {
+            if let Some(page) = self.without_blocks(number) {
+                self.allocate_blocks(page.id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes sure that so many overflow pages are free.
     pub(crate) fn provide_overflow(&self, pages: u64) -> Step<()> {
         let mut structure = self.structure.lock();

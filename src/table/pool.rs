@@ -51,6 +51,13 @@ impl OverflowPool {
         Some(taken)
     }
 
+    /// The pages that are taken next.
+    pub(super) fn next(&self, pages: u64) -> Vec<u64> {
+        let inner = self.inner.lock();
+        let pages = usize::try_from(pages).unwrap_or(usize::MAX);
+        inner.free[inner.free.len().saturating_sub(pages)..].to_vec()
+    }
+
     /// Gives pages back.
     pub(crate) fn give(&self, pages: impl IntoIterator<Item = u64>) {
         self.inner.lock().free.extend(pages);
