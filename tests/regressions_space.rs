@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{bytes, scratch, tiny_options};
 use tophash::sys::*;
-use tophash::{Options, Store, SyncPolicy, Tuning};
+use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
 fn quiet() -> Options {
     Options::new().sync(SyncPolicy::Manual).tuning(Tuning { background: false, ..Tuning::default() })
@@ -558,4 +558,37 @@ fn compaction_goes_on_when_nobody_writes() {
         let log = s.stats().log;
         log.bytes < (log.bytes - log.dead_bytes) * 3 / 2 + 4 * (64 << 10)
     });
+}
+
+/// The same however records die, and for a store that is opened with a smaller ratio than it was written with.
+#[test]
+fn dead_records_go_however_they_died() {
+    let dir = scratch();
+    let options = Options::new().sync(SyncPolicy::Manual).segment_bytes(64 << 10);
+    for how in ["clear", "batch of removals", "batch of smaller values", "smaller ratio"] {
+        let path = dir.path().join(how);
+        let mut s = options.clone().log_ratio(f64::INFINITY).open(&path).unwrap();
+        let keys: Vec<_> = (0..20_000).map(key).collect();
+        for (round, &key) in keys.iter().enumerate() {
+            s.insert(key, bytes(100, round as u64)).unwrap();
+        }
+        if how == "smaller ratio" {
+            keys.iter().for_each(|key| drop(s.insert(key, b"").unwrap()));
+        }
+        s.close().unwrap();
+        s = options.open(&path).unwrap();
+        let mut batch = Batch::new();
+        match how {
+            "clear" => s.clear().unwrap(),
+            "batch of removals" => keys[200..].iter().for_each(|key| _ = batch.remove(key)),
+            "batch of smaller values" => keys[200..].iter().for_each(|key| _ = batch.insert(key, "")),
+            _ => {}
+        }
+        s.apply(&batch).unwrap();
+        common::eventually("the log to be within its bound", || {
+            let log = s.stats().log;
+            log.bytes <= (log.bytes - log.dead_bytes) * 3 / 2 + 4 * (64 << 10)
+        });
+        s.close().unwrap();
+    }
 }

@@ -123,3 +123,34 @@ fn iteration_and_scan_go_on_behind_a_value_whose_file_is_damaged_or_gone() {
         assert_eq!(open(&files.path).keys().filter(Result::is_err).count(), 0);
     }
 }
+
+/// An entry whose record could not be read when its page was split is in both halves. When the record could be read again, it
+/// was seen twice.
+#[test]
+fn an_entry_that_is_in_two_pages_is_seen_once() {
+    let dir = crate::common::scratch();
+    let path = dir.path().join("s");
+    let options = options().log_ratio(f64::INFINITY);
+    let key = |n: u32| n.to_le_bytes();
+    let store = options.open(&path).unwrap();
+    (0..20).for_each(|n| drop(store.insert(key(n), [7; 50]).unwrap()));
+    store.close().unwrap();
+    let files = Files::new(&path);
+    let record = files.all_records().into_iter().find(|record| record.key == key(5)).unwrap();
+    let last = record.at + record.len as u64 - 1;
+    let whole = files.read(&record.file, last, 1);
+    files.write(&record.file, last, &[whole[0] ^ 1]);
+    // Past eight doublings, which read the hashes of all keys again.
+    let store = options.open(&path).unwrap();
+    (20..10_000).for_each(|n| drop(store.insert(key(n), "").unwrap()));
+    assert!(store.stats().index.refills > 0);
+    store.close().unwrap();
+    assert!(verify(&path).marked_slots >= 2, "the entry is in one page only");
+    files.write(&record.file, last, &whole);
+    let store = open(&path);
+    let wanted: Keys = (0..10_000).map(|n| key(n).to_vec()).collect();
+    let (keys, errors) = iterate(&store);
+    assert_eq!((keys == wanted, errors.len()), (true, 0), "{errors:?}");
+    let (keys, errors) = scan(&store, 64);
+    assert_eq!((keys == wanted, errors.len()), (true, 0), "{errors:?}");
+}
