@@ -153,3 +153,21 @@ impl Engine {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::need::Again;
+
+    /// A state that should not be was tried again for ever, without a word.
+    #[test]
+    fn a_step_that_never_ends_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::Store::open(dir.path().join("s")).unwrap();
+        let stuck = store.engine().retry::<()>(|| Err(Need::Again(Again::LongChain).into())).unwrap_err();
+        assert!(matches!(stuck, Error::Stuck { tries: 1_000_000, .. }), "{stuck}");
+        assert!(stuck.to_string().contains("a chain of overflow pages stayed long"), "{stuck}");
+        store.insert("a", "b").unwrap();
+        store.close().unwrap();
+    }
+}
