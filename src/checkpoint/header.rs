@@ -17,6 +17,7 @@
 //! ```
 //!
 //! A build reads a file whose *read version* it knows, and writes to one whose *write version* it knows.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::mem::offset_of;
 use std::path::Path;
@@ -58,7 +59,10 @@ struct Raw {
     overflow_log2: u32,
 }
 
-const _: () = assert!(size_of::<Raw>() == 112);
+/// Bytes of the fields.
+const RAW_BYTES: usize = 112;
+
+const _: () = assert!(size_of::<Raw>() == RAW_BYTES);
 
 /// A header slot, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,9 +109,9 @@ impl IndexHeader {
             overflow_log2: u32::from(self.overflow_log2),
         };
         let mut page = [0; PAGE_BYTES];
-        page[..size_of::<Raw>()].copy_from_slice(bytemuck::bytes_of(&raw));
+        page[..RAW_BYTES].copy_from_slice(bytemuck::bytes_of(&raw));
         raw.crc = crc32(&page);
-        page[..size_of::<Raw>()].copy_from_slice(bytemuck::bytes_of(&raw));
+        page[..RAW_BYTES].copy_from_slice(bytemuck::bytes_of(&raw));
         page
     }
 
@@ -116,7 +120,7 @@ impl IndexHeader {
     /// # Errors
     /// `NotAStore` if the magic is not there, `NewerFormat`, `Corrupt`.
     pub(crate) fn decode(path: &Path, slot: u64, page: &[u8; PAGE_BYTES], writable: bool) -> Result<IndexHeader> {
-        let raw: Raw = bytemuck::pod_read_unaligned(&page[..size_of::<Raw>()]);
+        let raw: Raw = bytemuck::pod_read_unaligned(&page[..RAW_BYTES]);
         if raw.magic != MAGIC {
             let reason = format!("its index file does not begin with the magic of a tophash index{REPAIR_HINT}");
             return Err(Error::NotAStore { path: path.to_path_buf(), reason });
@@ -174,7 +178,9 @@ impl IndexHeader {
         let flags = offset_of!(Raw, flags)..offset_of!(Raw, homes);
         let mut pages = [self.encode(), *slot];
         for page in &mut pages {
-            changing.iter().chain([&flags]).for_each(|range| page[range.clone()].fill(0));
+            for range in changing.iter().chain([&flags]) {
+                page.get_mut(range.clone()).into_iter().for_each(|bytes| bytes.fill(0));
+            }
         }
         pages[0] == pages[1]
     }

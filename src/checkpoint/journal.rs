@@ -17,6 +17,7 @@
 //! set of images and to one head.
 //!
 //! The file's blocks are allocated before a page may become dirty, so writing it cannot run out of space.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub(crate) struct JournalWriter<'j> {
     /// Block at which the buffer will be written.
     at: u64,
     images: u64,
+    /// Number of the image added last.
+    previous: Option<u64>,
     checksum: crc32fast::Hasher,
     paced: Paced<'j>,
 }
@@ -98,8 +101,8 @@ fn encode_trailer(uuid: Uuid, generation: u64, images: u64, checksum: u32) -> [u
 }
 
 fn decode_head(uuid: Uuid, block: &[u8; PAGE_BYTES]) -> Option<JournalHead> {
-    let word = |i: usize| u64::from_le_bytes(block.as_chunks::<8>().0[i]);
-    let head = JournalHead { generation: word(4), cut: Lsn::from_raw(word(5)), images: word(6), growth: word(7) };
+    let [generation, cut, images, growth]: [u64; 4] = bytemuck::pod_read_unaligned(&block[32..64]);
+    let head = JournalHead { generation, cut: Lsn::from_raw(cut), images, growth };
     (encode_head(uuid, head) == *block).then_some(head)
 }
 
@@ -181,6 +184,7 @@ impl Journal {
             buffer: Vec::with_capacity(BUFFER_BYTES),
             at: 1,
             images: 0,
+            previous: None,
             checksum: crc32fast::Hasher::new(),
             paced: Paced::new(&*self.file),
         }
@@ -247,15 +251,15 @@ impl Journal {
         mut each: impl FnMut(&[[u8; PAGE_BYTES]]) -> Result<bool>,
     ) -> Result<()> {
         let most = BUFFER_BYTES / PAGE_BYTES;
-        let mut buffer = vec![0; head.images.min(most as u64) as usize * PAGE_BYTES];
+        let mut buffer = Vec::with_capacity(head.images.min(most as u64) as usize * PAGE_BYTES);
         let mut block = 1;
         while block <= head.images {
             let blocks = (head.images + 1 - block).min(most as u64);
-            let bytes = &mut buffer[..blocks as usize * PAGE_BYTES];
             // A file that is too short leaves zeroes, which are no valid image.
-            bytes.fill(0);
-            read_up_to(&*self.file, bytes, block * BLOCK).context("read", &self.path)?;
-            if !each(bytes.as_chunks::<PAGE_BYTES>().0)? {
+            buffer.clear();
+            buffer.resize(blocks as usize * PAGE_BYTES, 0);
+            read_up_to(&*self.file, &mut buffer, block * BLOCK).context("read", &self.path)?;
+            if !each(buffer.as_chunks::<PAGE_BYTES>().0)? {
                 return Ok(());
             }
             block += blocks;
@@ -286,6 +290,13 @@ impl JournalWriter<'_> {
     /// Adds an image: seals it with the generation. Images come in ascending order of their numbers.
     pub(crate) fn push(&mut self, page: &mut [u8; PAGE_BYTES]) -> Result<()> {
         image::seal(page, self.journal.uuid, self.generation);
+        let number = image::number(page);
+        debug_assert!(
+            (FIRST_META_PAGE..PAGES_MAX).contains(&number) && self.previous.is_none_or(|previous| number > previous),
+            "page {number} after {:?}: a journal that no recovery accepts",
+            self.previous
+        );
+        self.previous = Some(number);
         self.checksum.update(&page[..4]);
         self.buffer.extend_from_slice(page);
         self.images += 1;
@@ -309,7 +320,9 @@ impl JournalWriter<'_> {
     /// Writes trailer and head and makes all durable. The journal is complete when this returns.
     pub(crate) fn finish(mut self, cut: Lsn, growth: u64) -> Result<()> {
         let (uuid, generation, images) = (self.journal.uuid, self.generation, self.images);
-        let head = encode_head(uuid, JournalHead { generation, cut, images, growth });
+        let named = JournalHead { generation, cut, images, growth };
+        let head = encode_head(uuid, named);
+        debug_assert_eq!(decode_head(uuid, &head), Some(named), "a head that no recovery accepts");
         self.checksum.update(&head);
         let checksum = self.checksum.clone().finalize();
         self.buffer.extend_from_slice(&encode_trailer(uuid, generation, images, checksum));

@@ -11,6 +11,7 @@
 //! segments: sequence 32, slot 32, salt, capacity, end, dead bytes, removals (64 each)
 //! ids of blobs in flight, of blobs dying (64 each)
 //! ```
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::path::Path;
 
@@ -137,7 +138,7 @@ impl Meta {
         let stream = self.encode();
         let pages = stream.chunks(PAYLOAD).zip(FIRST_META_PAGE..).map(|(chunk, number)| {
             let mut page = image::empty(PageKind::Meta, number);
-            page[PAGE_HEADER..PAGE_HEADER + chunk.len()].copy_from_slice(chunk);
+            page.split_at_mut(PAGE_HEADER).1.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
             page
         });
         pages.collect()
@@ -161,9 +162,10 @@ impl Meta {
             }
             let page = read_page(number)?;
             check_page(path, uuid, generation, number, PageKind::Meta, &page)?;
-            stream.extend_from_slice(&page[PAGE_HEADER..]);
+            stream.extend_from_slice(page.split_at(PAGE_HEADER).1);
             if number == FIRST_META_PAGE {
-                len = bytemuck::pod_read_unaligned::<RawMeta>(&stream[..size_of::<RawMeta>()]).len;
+                // The length stands at the front.
+                len = stream.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
             }
         }
         Self::parse(stream.get(..len as usize).unwrap_or(&[])).ok_or_else(|| {
@@ -245,15 +247,16 @@ impl Meta {
             Region::new(RegionKind::Primary, header.primary_log2),
             Region::new(RegionKind::Overflow, header.overflow_log2),
         ];
-        for (i, extents) in [&self.primary_extents, &self.overflow_extents].into_iter().enumerate() {
+        let extents = [&self.primary_extents, &self.overflow_extents];
+        for ((region, extents), pages) in regions.iter().zip(extents).zip(&mut pages) {
             for (number, &first) in extents.iter().enumerate() {
-                let shape = regions[i].shape(number);
+                let shape = region.shape(number);
                 ranges.push((first, first.saturating_add(shape.total())));
-                pages[i] = pages[i].saturating_add(shape.pages);
+                *pages = pages.saturating_add(shape.pages);
             }
         }
         ranges.sort_unstable();
-        if let Some(two) = ranges.windows(2).find(|two| two[0].1 > two[1].0) {
+        if let Some(two) = ranges.iter().zip(ranges.iter().skip(1)).find(|(one, next)| one.1 > next.0) {
             return Err(corrupt("extents with pages of their own".into(), format!("{two:?}")));
         }
         let end = ranges.last().map_or(FIRST_META_PAGE + META_PAGES, |range| range.1);

@@ -14,6 +14,7 @@
 //! The crc covers everything after itself up to the end of the value, XORed with a mask of the segment's salt
 //! and the record's offset. Bit 7 of the kind says "large header"; bits 3 to 6 are kept for expiry, compression and
 //! table ids; a record that has one of them set is not valid in this version.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::ops::Range;
 
@@ -195,7 +196,7 @@ impl<'a> Record<'a> {
     /// Compares the checksum.
     #[inline]
     pub(crate) fn check(&self, salt: u64, offset: u64) -> std::result::Result<(), Invalid> {
-        self.header.check(crc32(&self.bytes[CRC_BYTES..]), salt, offset)
+        self.header.check(crc32(self.part(CRC_BYTES..self.bytes.len())), salt, offset)
     }
 
     /// True if a part of the value is cut off.
@@ -205,12 +206,19 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub(crate) fn key(&self) -> &'a [u8] {
-        &self.bytes[self.header.key_range()]
+        self.part(self.header.key_range())
     }
 
     #[inline]
     pub(crate) fn value(&self) -> &'a [u8] {
-        &self.bytes[self.header.value_start()..]
+        self.part(self.header.value_start()..self.bytes.len())
+    }
+
+    /// A part of the record. Header and key are there, because each constructor has compared their lengths with the bytes.
+    #[inline]
+    fn part(&self, range: Range<usize>) -> &'a [u8] {
+        debug_assert!(range.start <= range.end && range.end <= self.bytes.len(), "a record without all of its key");
+        self.bytes.get(range).unwrap_or_default()
     }
 
     fn words(&self) -> Option<(u64, u64)> {
@@ -324,8 +332,15 @@ impl Encoded {
         }
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        let crc = crc32(&self.bytes[start + CRC_BYTES..]);
-        self.bytes[start..start + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
+        let (_, record) = self.bytes.split_at_mut(start);
+        if let Some((front, rest)) = record.split_first_chunk_mut::<CRC_BYTES>() {
+            *front = crc32(rest).to_le_bytes();
+        }
+        debug_assert!(
+            Record::decode(record)
+                .is_ok_and(|read| { (read.header.kind, read.key(), read.value()) == (kind, key, value) }),
+            "a record that no reader accepts"
+        );
         let padded = self.bytes.len().next_multiple_of(ALIGN as usize);
         self.bytes.resize(padded, 0);
         start as u64
@@ -402,7 +417,7 @@ impl Entry<'_> {
         while let Some(header) = Header::decode(rest) {
             let (record, next) = rest.split_at(header.total() as usize);
             put(&(header.crc ^ place_mask(salt, offset)).to_le_bytes());
-            put(&record[CRC_BYTES..]);
+            put(record.split_at(CRC_BYTES).1);
             offset += header.total();
             rest = next;
         }

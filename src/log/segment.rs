@@ -17,6 +17,7 @@
 //!
 //! The header is written when the segment becomes the active one; before that the file is all zeroes. A file
 //! takes records only after its size and its directory entry are durable.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,6 +79,7 @@ impl SegmentHeader {
         bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
         let crc = crc32(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        debug_assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(*self), "a header that no reader accepts");
         bytes
     }
 
@@ -91,33 +93,32 @@ impl SegmentHeader {
 
     /// The header that the bytes were before one of their bits was flipped.
     pub(crate) fn mended(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> Option<SegmentHeader> {
-        let mut mended = *bytes;
-        for bit in 0..mended.len() * 8 {
-            mended[bit / 8] ^= 1 << (bit % 8);
-            if let HeaderState::Valid(header) = SegmentHeader::decode(&mended) {
-                return Some(header);
+        (0..bytes.len() * 8).find_map(|bit| {
+            let mut mended = *bytes;
+            *mended.get_mut(bit / 8)? ^= 1 << (bit % 8);
+            match SegmentHeader::decode(&mended) {
+                HeaderState::Valid(header) => Some(header),
+                _ => None,
             }
-            mended[bit / 8] ^= 1 << (bit % 8);
-        }
-        None
+        })
     }
 
     /// True if an interrupted write can have left these bytes, which are no valid header. Before the
     /// write there were zeroes, so each word is as it was meant to be or zero, and at least one is missing. What
     /// is known of a header's words must be right; checksum and salt can be anything.
     pub(crate) fn can_be_torn(bytes: &[u8; SEGMENT_HEADER_BYTES as usize], uuid: Uuid, sequence: u32) -> bool {
-        let words: [u64; 16] = std::array::from_fn(|i| u64::from_le_bytes(bytes.as_chunks::<8>().0[i]));
-        let known = |at: usize, right: u64| words[at] == 0 || words[at] == right;
+        let words: [u64; 16] = bytemuck::pod_read_unaligned(bytes);
+        let known = |word: u64, right: u64| word == 0 || word == right;
         if let Some(whole) = SegmentHeader::mended(bytes) {
             // One bit is wrong. Only a word that was lost explains that, not one that is almost right.
-            let whole = whole.encode();
-            return whole.as_chunks::<8>().0.iter().enumerate().all(|(at, word)| known(at, u64::from_le_bytes(*word)));
+            let whole: [u64; 16] = bytemuck::pod_read_unaligned(&whole.encode());
+            return words.into_iter().zip(whole).all(|(word, right)| known(word, right));
         }
-        let uuid_words = uuid.0.as_chunks::<8>().0;
-        let identity = known(0, u64::from_le_bytes(MAGIC))
-            && known(2, u64::from_le_bytes(uuid_words[0]))
-            && known(3, u64::from_le_bytes(uuid_words[1]))
-            && known(4, sequence.into());
+        let uuid_words: [u64; 2] = bytemuck::pod_read_unaligned(&uuid.0);
+        let identity = known(words[0], u64::from_le_bytes(MAGIC))
+            && known(words[2], uuid_words[0])
+            && known(words[3], uuid_words[1])
+            && known(words[4], sequence.into());
         let version = words[1] == 0 || words[1] as u32 == SEGMENT_VERSION;
         let earlier = words[6] < sequence.into()
             && words[7] <= Place::SEGMENT_BYTES_MAX
@@ -135,11 +136,11 @@ impl SegmentHeader {
         if bytes.iter().all(|&b| b == 0) {
             return HeaderState::Unused;
         }
-        let word = |at: usize| u64::from_le_bytes(bytes.as_chunks::<8>().0[at / 8]);
+        let words: [u64; 16] = bytemuck::pod_read_unaligned(bytes);
         if bytes[..8] != MAGIC {
             return HeaderState::Invalid;
         }
-        let version = word(8) as u32;
+        let version = words[1] as u32;
         if version > SEGMENT_VERSION {
             return HeaderState::Newer(version);
         }
@@ -147,20 +148,20 @@ impl SegmentHeader {
         without_crc[12..16].fill(0);
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&bytes[16..32]);
-        let (Ok(sequence), Ok(predecessor)) = (u32::try_from(word(32)), u32::try_from(word(48))) else {
+        let (Ok(sequence), Ok(predecessor)) = (u32::try_from(words[4]), u32::try_from(words[6])) else {
             return HeaderState::Invalid;
         };
-        if crc32(&without_crc) != (word(8) >> 32) as u32 || version == 0 {
+        if crc32(&without_crc) != (words[1] >> 32) as u32 || version == 0 {
             return HeaderState::Invalid;
         }
         HeaderState::Valid(SegmentHeader {
             uuid: Uuid(uuid),
             sequence,
-            salt: word(40),
+            salt: words[5],
             predecessor,
-            predecessor_end: word(56),
-            claim: Lsn::from_raw(word(64)),
-            slot: word(72) as u32,
+            predecessor_end: words[7],
+            claim: Lsn::from_raw(words[8]),
+            slot: words[9] as u32,
         })
     }
 }
