@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::report::Report;
 use crate::address::Lsn;
@@ -214,15 +215,20 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
             }
             header = HeaderState::Invalid;
         }
+        let len = input.len.min(Place::SEGMENT_BYTES_MAX);
         if let (HeaderState::Invalid, Some(mended)) = (header, SegmentHeader::mended(&bytes)) {
-            header = HeaderState::Valid(mended);
+            // One bit is wrong. If it is the only bit of its word, an interrupted write can have left this: then the records
+            // count only if they say that they were durable, as for an open.
+            let is_torn = SegmentHeader::can_be_torn(&bytes, mended.uuid, sequence);
+            if !is_torn || PreadSource::new(Arc::clone(&input.file), len).claims_itself(sequence) {
+                header = HeaderState::Valid(mended);
+            }
         }
         if let HeaderState::Valid(valid) = header
             && (valid.sequence != sequence || valid.slot as usize >= Place::SEGMENTS)
         {
             header = HeaderState::Invalid;
         }
-        let len = input.len.min(Place::SEGMENT_BYTES_MAX);
         files.insert(sequence, SegmentFile { path, len, header });
     }
     Ok(files)

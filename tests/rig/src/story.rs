@@ -155,3 +155,48 @@ pub fn old_blocks_behind_the_end() -> Result<(), String> {
     let back = (0..100u64).filter(is_old).count();
     if back == 0 { Ok(()) } else { Err(format!("{back} of 100 keys have earlier values")) }
 }
+
+/// A large batch has its segment, the frame stands in it, and of the header all words are on the disk but that of the segment
+/// slot, which has a single bit. An interrupted write leaves that, so an open takes the batch for one that never was.
+///
+/// # Errors
+/// In words: how a repair differs from the open.
+pub fn a_header_without_its_slot() -> Result<(), String> {
+    const SLOT: usize = 72;
+    let text = |error: tophash::Error| error.to_string();
+    let disk = SimDisk::new(blank(), 7);
+    let store = open(&disk)?;
+    store.insert("before", "1").map_err(text)?;
+    let mut batch = tophash::Batch::new();
+    (0..14u8).for_each(|n| _ = batch.insert([n], [n; 500]));
+    store.apply(&batch).map_err(text)?;
+    kill(&disk, store);
+
+    let mut image = disk.cached();
+    let mut torn = false;
+    for sequence in (1..9).rev() {
+        let path = Path::new(STORE).join(format!("log-1/{sequence:08}.log"));
+        let Some(node) = image.find(&path) else { continue };
+        let Node::File(data) = &mut image.nodes[node as usize] else { continue };
+        let mut header = [0; 128];
+        data.read(0, &mut header);
+        if header.iter().any(|&byte| byte != 0) {
+            torn = u32::from_le_bytes(header[SLOT..SLOT + 4].try_into().unwrap_or_default()).is_power_of_two();
+            std::sync::Arc::make_mut(data).write(SLOT as u64, &[0; 8]);
+            break;
+        }
+    }
+    if !torn {
+        return Err("the slot of the batch's segment has several bits, or none".into());
+    }
+    let contents = |store: &Store| {
+        let entries = store.iter().map(|entry| entry.map(|entry| entry.key().to_vec()));
+        entries.collect::<Result<std::collections::BTreeSet<_>, _>>().map_err(text)
+    };
+    let opened = contents(&open(&SimDisk::untracked(image.clone(), 8))?)?;
+    let disk = SimDisk::untracked(image, 9);
+    let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
+    tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
+    let repaired = contents(&options.open(&mended).map_err(text)?)?;
+    if repaired == opened { Ok(()) } else { Err(format!("an open yields {opened:?}, a repair {repaired:?}")) }
+}
