@@ -59,11 +59,16 @@ pub(crate) fn blob_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.blob"))
 }
 
+/// Blob ids are below this. The counter that gives them out never comes near it, so a greater number in a file or in a
+/// name is none of ours.
+pub(crate) const BLOB_IDS: u64 = 1 << 62;
+
 /// The id in a blob's file name.
 pub(crate) fn parse_blob_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".blob")?;
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (digits.len() == 16 && digits.bytes().all(hex)).then(|| u64::from_str_radix(digits, 16).ok())?
+    let id = (digits.len() == 16 && digits.bytes().all(hex)).then(|| u64::from_str_radix(digits, 16).ok())?;
+    id.filter(|&id| id < BLOB_IDS)
 }
 
 #[cfg(test)]
@@ -86,6 +91,7 @@ mod tests {
             ".log",
             "abc.blob",
             "0000000000000ABC.blob",
+            "4000000000000000.blob",
             "log-01",
             "log-",
             "log-x",

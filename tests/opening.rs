@@ -166,3 +166,24 @@ fn an_open_maps_the_whole_log_and_no_read_needs_a_file() {
         assert_eq!(store.get(key(n)).unwrap().unwrap(), &bytes(100, n)[..]);
     }
 }
+
+/// A file in the log directory had the name of a blob with the highest number there is. The open took the number for one
+/// of its own, the next checkpoint wrote down the one after it, and the open after that refused the meta data: the store
+/// was lost to a file that was none of its own.
+#[test]
+fn a_file_that_is_called_like_a_blob_of_an_impossible_number_does_no_harm() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = quiet();
+    let open_and_close = |round: u64| {
+        let store = open(&options, &path);
+        assert_eq!(store.len(), round);
+        store.insert(key(round), bytes(300_000, round)).unwrap();
+        store.close().unwrap();
+    };
+    open_and_close(0);
+    let stray = path.join("log-1/ffffffffffffffff.blob");
+    fs::write(&stray, "not a blob").unwrap();
+    (1..4).for_each(open_and_close);
+    assert_eq!(fs::read(&stray).unwrap(), b"not a blob");
+}

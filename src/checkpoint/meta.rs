@@ -22,6 +22,7 @@ use crate::address::Lsn;
 use crate::address::Place;
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
+use crate::layout::BLOB_IDS;
 use crate::log::blob::{BlobSnapshot, FREED_MAX};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
@@ -136,6 +137,7 @@ impl Meta {
     /// The pages that hold the stream, without generation and checksum.
     pub(crate) fn pages(&self) -> Vec<PageImage> {
         let stream = self.encode();
+        debug_assert!(Self::parse(&stream).is_some(), "the next open refuses {self:?}");
         let pages = stream.chunks(PAYLOAD).zip(FIRST_META_PAGE..).map(|(chunk, number)| {
             let mut page = image::empty(PageKind::Meta, number);
             page.split_at_mut(PAGE_HEADER).1.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
@@ -219,7 +221,7 @@ impl Meta {
         let extents_fit = extents.into_iter().all(|&page| (first..self.end_page).contains(&page));
         let ends = self.end_page < 1 << 48 && self.records < 1 << 48;
         let blobs = &self.blobs;
-        let blobs_fit = blobs.next_id <= 1 << 62 && blobs.count < 1 << 48 && blobs.bytes <= 1 << 62;
+        let blobs_fit = blobs.next_id <= BLOB_IDS && blobs.count < 1 << 48 && blobs.bytes <= 1 << 62;
         segments_fit && ascending && extents_fit && ends && blobs_fit && self.growth.is_valid()
     }
 }

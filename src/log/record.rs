@@ -21,6 +21,7 @@ use std::ops::Range;
 use crate::address::Lsn;
 use crate::checksum::{crc32, place_mask};
 use crate::error::{Error, Result};
+use crate::layout::BLOB_IDS;
 use crate::sys::LogMap;
 
 /// The longest key in bytes.
@@ -261,7 +262,8 @@ impl BlobLink {
         let &[id, len, rest] = bytes.as_chunks::<8>().0 else { return None };
         let rest = u64::from_le_bytes(rest);
         let link = BlobLink { id: u64::from_le_bytes(id), len: u64::from_le_bytes(len), crc: rest as u32 };
-        (bytes.len() == 24 && rest >> 32 == 0 && link.len <= VALUE_BYTES_MAX as u64).then_some(link)
+        let is_possible = link.id < BLOB_IDS && link.len <= VALUE_BYTES_MAX as u64;
+        (bytes.len() == 24 && rest >> 32 == 0 && is_possible).then_some(link)
     }
 }
 
@@ -546,5 +548,6 @@ mod tests {
         let link = BlobLink { id: 7, len: 1 << 31, crc: 0xdead_beef };
         assert_eq!(BlobLink::decode(&link.encode()), Some(link));
         assert_eq!(BlobLink::decode(&[0; 23]), None);
+        assert_eq!(BlobLink::decode(&BlobLink { id: BLOB_IDS, ..link }.encode()), None);
     }
 }
