@@ -119,9 +119,9 @@ fn synced(count: u64) -> Result<()> {
             next += BLOCK;
         }
         let always = rows[0].0.clone();
-        for ((name, _), (mut rates, mut times, bytes)) in stores.iter().zip(rows) {
-            let ratio = median(&mut rates.iter().zip(&always).map(|(rate, always)| rate / always).collect());
-            let rate = median(&mut rates);
+        for ((name, _), (rates, mut times, bytes)) in stores.iter().zip(rows) {
+            let ratio = median(rates.iter().zip(&always).map(|(rate, always)| rate / always).collect());
+            let rate = median(rates);
             times.sort_unstable();
             let (half, most) = (permille(&times, 500), permille(&times, 990));
             let each = bytes as f64 / count as f64 / 1024.0;
@@ -131,7 +131,7 @@ fn synced(count: u64) -> Result<()> {
     Ok(())
 }
 
-fn median(values: &mut Vec<f64>) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[values.len() / 2]
 }
@@ -264,7 +264,7 @@ fn device() -> Result<()> {
         }
     }
     for (kib, rounds) in rows {
-        let of = |column: usize| median(&mut rounds.iter().map(|round: &[f64; 4]| round[column]).collect());
+        let of = |column: usize| median(rounds.iter().map(|round: &[f64; 4]| round[column]).collect());
         println!("| {kib} | {:.2} | {:.0} | {:.0} | {:.1} |", of(0), of(1), of(2), of(3));
     }
     Ok(())

@@ -171,7 +171,7 @@ fn warn(args: &Args, environment: &Environment) {
         output::note(format_args!("tophash: {dir} lies in memory; durable writes mean nothing there (--dir)"));
     }
     if args.threads > environment.cores {
-        let (threads, cores) = (args.threads, output::some(environment.cores as u64, "core"));
+        let (threads, cores) = (args.threads, output::some(environment.cores, "core"));
         output::note(format_args!("tophash: {threads} threads share {cores}; latencies include waiting for a core"));
     }
 }

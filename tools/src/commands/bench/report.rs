@@ -159,7 +159,7 @@ impl Report {
                 output::records(settings.records),
                 settings.key_bytes,
                 settings.value_bytes,
-                output::some(settings.threads as u64, "thread"),
+                output::some(settings.threads, "thread"),
                 output::some(settings.operations, "operation"),
                 settings.sync,
                 settings.seed,
@@ -167,7 +167,7 @@ impl Report {
             format!(
                 "{} ({}), {} memory, Linux {}, {}, load before {}",
                 environment.cpu.clone().unwrap_or_else(unknown),
-                output::some(environment.cores as u64, "core"),
+                output::some(environment.cores, "core"),
                 environment.memory_bytes.map_or_else(unknown, output::size),
                 environment.kernel.clone().unwrap_or_else(unknown),
                 environment.file_system.clone().unwrap_or_else(unknown),
