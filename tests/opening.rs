@@ -182,8 +182,26 @@ fn a_file_that_is_called_like_a_blob_of_an_impossible_number_does_no_harm() {
         store.close().unwrap();
     };
     open_and_close(0);
-    let stray = path.join("log-1/ffffffffffffffff.blob");
-    fs::write(&stray, "not a blob").unwrap();
+    let strays =
+        ["ffffffffffffffff", "3fffffffffffffff", "0000000100000100"].map(|id| path.join(format!("log-1/{id}.blob")));
+    strays.iter().for_each(|stray| fs::write(stray, "not a blob").unwrap());
     (1..4).for_each(open_and_close);
-    assert_eq!(fs::read(&stray).unwrap(), b"not a blob");
+    strays.iter().for_each(|stray| assert_eq!(fs::read(stray).unwrap(), b"not a blob"));
+}
+
+/// The same for a segment: an empty file with the highest number was taken for a segment that had been prepared, and no number
+/// was left for the next one, now or ever again.
+#[test]
+fn an_empty_file_that_is_called_like_the_last_of_all_segments_does_no_harm() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = quiet().segment_bytes(4096);
+    drop(open(&options, &path));
+    fs::write(path.join("log-1/4294967295.log"), "").unwrap();
+    for round in 0..3u64 {
+        let store = open(&options, &path);
+        assert_eq!(store.len(), round * 100);
+        (round * 100..(round + 1) * 100).for_each(|n| _ = store.insert(key(n), bytes(100, n)).unwrap());
+        store.close().unwrap();
+    }
 }

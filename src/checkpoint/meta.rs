@@ -145,11 +145,6 @@ impl Meta {
         pages.collect()
     }
 
-    /// True if an open accepts what a checkpoint is about to write.
-    pub(crate) fn is_readable(&self) -> bool {
-        Self::parse(&self.encode()).is_some()
-    }
-
     /// Decodes the stream; `read_page` yields meta pages by number.
     ///
     /// # Errors

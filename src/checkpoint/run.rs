@@ -311,7 +311,6 @@ impl<'r> Run<'r> {
     /// Step 3.
     fn write_journal(&self, state: &mut Written, cut: &mut Cut<'_>, generation: u64) -> Result<JournalHead> {
         let files = self.files;
-        debug_assert!(cut.meta.is_readable(), "the next open refuses {:?}", cut.meta);
         let mut writer = files.journal.begin(generation);
         // The meta pages come first in the file. Only those that say something new are written.
         let mut meta_pages = cut.meta.pages();

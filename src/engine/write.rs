@@ -24,7 +24,7 @@ use crate::engine::read::{Fetched, Hit};
 use crate::error::{Error, Location, Result};
 use crate::log::appender::Appended;
 use crate::log::blob::BlobMap;
-use crate::log::record::{BlobLink, Encoded, Kind, Record, check_key, check_value};
+use crate::log::record::{BlobLink, Encoded, Invalid, Kind, Record, check_key, check_value};
 use crate::need::{Again, Need, Step};
 use crate::observe::Timed;
 use crate::sync::thread_local;
@@ -244,7 +244,7 @@ impl Engine {
     /// returned to the caller, and a damaged one must be reported before anything changes.
     fn check_previous_blob<'s>(&'s self, attempt: &mut Attempt<'s>) -> Result<()> {
         let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
-        let Some(link) = hit.blob() else { return Ok(()) };
+        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
         // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
         if let Some(map) = self.log.blobs.map(link)? {
             self.check_blob(link, &map)?;

@@ -65,8 +65,11 @@ pub(crate) enum HeaderState {
     Invalid,
 }
 
+/// A header as it stands in a file.
+type HeaderBytes = [u8; SEGMENT_HEADER_BYTES as usize];
+
 impl SegmentHeader {
-    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+    pub(crate) fn encode(&self) -> HeaderBytes {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
@@ -85,19 +88,24 @@ impl SegmentHeader {
 
     /// True if the bytes have the checksum that they say, whatever their version: magic, version and checksum
     /// stand where they stand in every version.
-    pub(crate) fn is_sealed(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> bool {
+    pub(crate) fn is_sealed(bytes: &HeaderBytes) -> bool {
         let mut without_crc = *bytes;
         without_crc[12..16].fill(0);
         bytes[..8] == MAGIC && crc32(&without_crc).to_le_bytes() == bytes[12..16]
     }
 
     /// The header that the bytes were before one of their bits was flipped.
-    pub(crate) fn mended(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> Option<SegmentHeader> {
+    pub(crate) fn mended(bytes: &HeaderBytes) -> Option<SegmentHeader> {
+        Self::mended_bytes(bytes).map(|(header, _)| header)
+    }
+
+    /// The same with its bytes, in which reserved bits stand as they were written.
+    fn mended_bytes(bytes: &HeaderBytes) -> Option<(SegmentHeader, HeaderBytes)> {
         (0..bytes.len() * 8).find_map(|bit| {
             let mut mended = *bytes;
             *mended.get_mut(bit / 8)? ^= 1 << (bit % 8);
             match SegmentHeader::decode(&mended) {
-                HeaderState::Valid(header) => Some(header),
+                HeaderState::Valid(header) => Some((header, mended)),
                 _ => None,
             }
         })
@@ -106,12 +114,12 @@ impl SegmentHeader {
     /// True if an interrupted write can have left these bytes, which are no valid header. Before the
     /// write there were zeroes, so each word is as it was meant to be or zero, and at least one is missing. What
     /// is known of a header's words must be right; checksum and salt can be anything.
-    pub(crate) fn can_be_torn(bytes: &[u8; SEGMENT_HEADER_BYTES as usize], uuid: Uuid, sequence: u32) -> bool {
+    pub(crate) fn can_be_torn(bytes: &HeaderBytes, uuid: Uuid, sequence: u32) -> bool {
         let words: [u64; 16] = bytemuck::pod_read_unaligned(bytes);
         let known = |word: u64, right: u64| word == 0 || word == right;
-        if let Some(whole) = SegmentHeader::mended(bytes) {
+        if let Some((_, whole)) = SegmentHeader::mended_bytes(bytes) {
             // One bit is wrong. Only a word that was lost explains that, not one that is almost right.
-            let whole: [u64; 16] = bytemuck::pod_read_unaligned(&whole.encode());
+            let whole: [u64; 16] = bytemuck::pod_read_unaligned(&whole);
             return words.into_iter().zip(whole).all(|(word, right)| known(word, right));
         }
         let uuid_words: [u64; 2] = bytemuck::pod_read_unaligned(&uuid.0);

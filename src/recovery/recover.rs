@@ -34,6 +34,8 @@ use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::stats::RecoveryStats;
 use crate::sys::{Disk, LogWriter, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
 
+/// Ids of large values that are this far above the checkpoint's counter are not ours.
+const FOREIGN_IDS: u64 = 1 << 32;
 /// The page size as files count.
 const PAGE: u64 = PAGE_BYTES as u64;
 
@@ -226,7 +228,9 @@ impl Engine {
     fn unlink_orphan_blobs(&self, meta: &Meta, tail: &Tail) -> Result<()> {
         let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
         let mut orphans = Vec::new();
-        for &id in &tail.blobs {
+        // No store makes this number of large values between two checkpoints: a file beyond is none of ours.
+        let foreign = meta.blobs.next_id.saturating_add(FOREIGN_IDS);
+        for &id in tail.blobs.iter().filter(|&&id| id < foreign) {
             let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);
             if meta.blobs.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
                 orphans.push(id);

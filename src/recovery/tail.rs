@@ -223,6 +223,15 @@ impl TailSource<'_> {
         }
     }
 
+    /// No store makes this number of segments between two checkpoints: a file beyond is none of ours, and its number does
+    /// not count.
+    fn first_foreign(&self) -> u32 {
+        /// Segments of 4 KiB, the smallest, for 64 GiB of log.
+        const FOREIGN_SEGMENTS: u32 = 1 << 24;
+        let known = self.known.iter().map(|entry| entry.sequence).max().unwrap_or(0);
+        known.max(self.cut.sequence()).saturating_add(FOREIGN_SEGMENTS)
+    }
+
     /// The headers of all segment files that the checkpoint does not know.
     fn later_headers(&self) -> Result<Later> {
         let mut later = Later::default();
@@ -237,7 +246,9 @@ impl TailSource<'_> {
                 later.sequence_max = later.sequence_max.max(sequence);
                 continue;
             }
-            later.sequence_max = later.sequence_max.max(sequence);
+            if sequence < self.first_foreign() {
+                later.sequence_max = later.sequence_max.max(sequence);
+            }
             if let Some(Front { state, bytes, file }) = self.header_of(&path)? {
                 match state {
                     HeaderState::Valid(header)

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::report::Report;
 use crate::address::Lsn;
@@ -189,6 +188,7 @@ fn record_bytes(disk: &dyn Disk, file: &SegmentFile) -> Result<u64> {
 /// The headers of all segment files. A directory that does not exist has none.
 fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
     let mut files = SegmentFiles::new();
+    let mut perhaps_torn = Vec::new();
     if disk.kind(dir).context("look at", dir)? != PathKind::Directory {
         return Ok(files);
     }
@@ -217,10 +217,10 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
         }
         let len = input.len.min(Place::SEGMENT_BYTES_MAX);
         if let (HeaderState::Invalid, Some(mended)) = (header, SegmentHeader::mended(&bytes)) {
-            // One bit is wrong. If it is the only bit of its word, an interrupted write can have left this: then the records
-            // count only if they say that they were durable, as for an open.
-            let is_torn = SegmentHeader::can_be_torn(&bytes, mended.uuid, sequence);
-            if !is_torn || PreadSource::new(Arc::clone(&input.file), len).claims_itself(sequence) {
+            // One bit is wrong. If it is the only bit of its word, an interrupted write can have left this.
+            if SegmentHeader::can_be_torn(&bytes, mended.uuid, sequence) {
+                perhaps_torn.push((sequence, mended));
+            } else {
                 header = HeaderState::Valid(mended);
             }
         }
@@ -231,7 +231,43 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
         }
         files.insert(sequence, SegmentFile { path, len, header });
     }
+    for (sequence, mended) in perhaps_torn {
+        if is_claimed(disk, &files, sequence, mended)?
+            && mended.sequence == sequence
+            && let Some(file) = files.get_mut(&sequence)
+        {
+            file.header = HeaderState::Valid(mended);
+        }
+    }
     Ok(files)
+}
+
+/// True if anything says that a record of this segment was durable: a header or a sync mark, in it or in a later one. If
+/// nothing does, an open drops a segment whose header can be torn, because no caller was told of its records. A block that
+/// cannot be read could say it.
+fn is_claimed(disk: &dyn Disk, files: &SegmentFiles, sequence: u32, mended: SegmentHeader) -> Result<bool> {
+    let first = Lsn::new(sequence, SEGMENT_HEADER_BYTES);
+    for (&number, file) in files.range(sequence..) {
+        let header = match file.header {
+            _ if number == sequence => mended,
+            HeaderState::Valid(header) => header,
+            _ => continue,
+        };
+        if header.claim > first {
+            return Ok(true);
+        }
+        let Ok(input) = Input::open(disk, &file.path)? else { return Ok(true) };
+        let mut source = PreadSource::new(input.file, file.len);
+        let (claim, _) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
+        let unread = source.take_bad();
+        for (_, error) in &unread {
+            of_the_moment("read", &file.path, error)?;
+        }
+        if !unread.is_empty() || claim.is_some_and(|claim| claim > first) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The store that most segments belong to.

@@ -200,3 +200,54 @@ pub fn a_header_without_its_slot() -> Result<(), String> {
     let repaired = contents(&options.open(&mended).map_err(text)?)?;
     if repaired == opened { Ok(()) } else { Err(format!("an open yields {opened:?}, a repair {repaired:?}")) }
 }
+
+/// Of the header of a segment, one bit has rotted that was the only one of its word; a later segment says that the records
+/// were durable. An open refuses the store, and a repair must save them.
+///
+/// # Errors
+/// In words: what an open or a repair did instead.
+pub fn a_rotten_header_before_a_claim() -> Result<(), String> {
+    const KEYS: u64 = 300;
+    let text = |error: tophash::Error| error.to_string();
+    let disk = SimDisk::new(blank(), 7);
+    let store = open(&disk)?;
+    store.checkpoint().map_err(text)?;
+    // Three segments, and a sync in the last one.
+    (0..KEYS).try_for_each(|n| store.insert(n.to_le_bytes(), [7; 16]).map(|_| ())).map_err(text)?;
+    store.sync().map_err(text)?;
+    store.insert("after the sync", "").map_err(text)?;
+    kill(&disk, store);
+
+    let image = disk.cached();
+    let mut rotted = 0;
+    for sequence in 2..5 {
+        let path = Path::new(STORE).join(format!("log-1/{sequence:08}.log"));
+        let Some(node) = image.find(&path) else { continue };
+        let mut rotten = image.clone();
+        let Node::File(data) = &mut rotten.nodes[node as usize] else { continue };
+        let mut slot = [0; 8];
+        data.read(72, &mut slot);
+        let mut next = [0; 8];
+        let behind = Path::new(STORE).join(format!("log-1/{:08}.log", sequence + 1));
+        if let Some(Node::File(next_data)) = image.find(&behind).map(|node| &image.nodes[node as usize]) {
+            next_data.read(0, &mut next);
+        }
+        // A segment behind it must be one that is in use.
+        if u64::from_le_bytes(slot).count_ones() != 1 || next == [0; 8] {
+            continue;
+        }
+        rotted += 1;
+        std::sync::Arc::make_mut(data).write(72, &[0; 8]);
+        if let Ok(store) = open(&SimDisk::untracked(rotten.clone(), 8)) {
+            return Err(format!("an open takes {} of {KEYS} keys", store.len()));
+        }
+        let disk = SimDisk::untracked(rotten, 9);
+        let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
+        tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
+        let repaired = options.open(&mended).map_err(text)?.len();
+        if repaired != KEYS + 1 {
+            return Err(format!("a repair saves {repaired} of {} keys", KEYS + 1));
+        }
+    }
+    if rotted > 0 { Ok(()) } else { Err("no segment has a slot with a single bit, and one behind it".into()) }
+}

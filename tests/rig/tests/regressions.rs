@@ -32,6 +32,13 @@ fn a_repair_takes_a_header_for_torn_where_an_open_does() {
     story::a_header_without_its_slot().unwrap();
 }
 
+/// The first mend of the above looked at the segment's own records alone: a repair lost a whole segment of acknowledged
+/// records, of which only a later segment said that they were durable.
+#[test]
+fn a_rotten_header_before_a_later_claim_costs_nothing() {
+    story::a_rotten_header_before_a_claim().unwrap();
+}
+
 /// The salt of a segment is in the checksum of its records. While freed files were used again, crashes met old records behind
 /// the end of the log all the time, and a log without salts was noticed. Files are made anew now, no script leads there any
 /// more, and a log without salts went unnoticed in 8 minutes of crashes. File systems that show old blocks after a
