@@ -139,8 +139,9 @@ pub enum Error {
         reading: bool,
     },
 
-    /// The store's directory was removed while the store was open. Nothing can be stored under this handle any
-    /// more, and nothing at the same path is touched by it; values that are in memory can be read.
+    /// The store's directory was removed while the store was open. Changes and syncs succeed until one needs
+    /// a new file, and none of them survives; [`Store::close`](crate::Store::close) returns this error in any case. The handle
+    /// touches nothing else at the same path; values that are in memory can be read.
     #[error(
         "{action} {}: the store's directory was removed while the store was open; close this handle, and open or restore the store",
         path.display()

@@ -19,7 +19,7 @@
 //! | what happens | what is kept |
 //! |---|---|
 //! | the process dies (kill -9, panic, out of memory) | every write that returned |
-//! | power loss, kernel crash | every write covered by a sync: with [`SyncPolicy::Always`] every write that returned, with [`SyncPolicy::Every`] all but the last interval, with [`SyncPolicy::Manual`] up to the last [`Store::sync`]; always a prefix of the writes, batches whole |
+//! | power loss, kernel crash | every write covered by a sync: with [`SyncPolicy::Always`] every write that returned, with [`SyncPolicy::Every`] all but about the last interval and what was written during a sync, with [`SyncPolicy::Manual`] up to the last [`Store::sync`]; always a prefix of the writes, batches whole |
 //! | disk full | everything; writes that do not fit fail with [`Error::DiskFull`], removals go on from a reserve, reads go on |
 //! | an fsync error, of the log or of a checkpoint | the store refuses further changes ([`Error::Poisoned`]); opening again recovers. Reads go on, unless the file system itself has shut down. The fsync of a value over 256 KiB, which has a file of its own, fails its call only |
 //! | bit rot | [`Error::Corrupt`] with file and offset, never a wrong value |

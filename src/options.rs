@@ -136,6 +136,8 @@ impl Options {
     /// assert!(store.stats().index.slots > 1_000_000);
     /// # Ok::<(), tophash::Error>(())
     /// ```
+    ///
+    /// At most 2^38.
     #[must_use]
     pub fn capacity(mut self, entries: u64) -> Self {
         self.capacity = entries;
@@ -173,7 +175,7 @@ impl Options {
     /// quarter of the memory that the container or machine allows, at least 64 MiB. Pages of an extent that
     /// growth has just added are in memory from the start, whatever the bound; clean ones are given back. Where the system
     /// gives huge pages, a large extent (of [`capacity`](Self::capacity), or of a large table's growth) takes memory in
-    /// units of 2 MiB: a changed page of it counts 4 KiB and takes more.
+    /// units of 2 MiB: a changed page of it counts 4 KiB and takes more. At least 256 KiB.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);

@@ -46,8 +46,9 @@ impl Options {
     /// # Errors
     /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotAStore`],
     /// [`Error::NewerFormat`], [`Error::WrongStore`], [`Error::Corrupt`], [`Error::LostData`],
-    /// [`Error::InvalidOption`], [`Error::DiskFull`], [`Error::Io`]. After an error nothing was changed,
-    /// except that an interrupted recovery may have been carried further.
+    /// [`Error::InvalidOption`], [`Error::LimitReached`], [`Error::DiskFull`], [`Error::Io`]. After an error the contents of
+    /// an existing store are unchanged; a recovery that was begun may have been carried further. Where there was no store, an
+    /// empty one may be left, complete or unfinished: the next open takes it.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         self.validate()?;
         Store::open_with(path.as_ref(), self)
@@ -92,7 +93,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the record (or one that could be the key's) does not match its checksum; [`Error::Forked`].
+    /// [`Error::Corrupt`] if the record (or one that could be the key's) does not match its checksum; [`Error::Forked`]. For a
+    /// value in a file of its own also [`Error::Io`] (descriptors, mappings) and [`Error::Removed`].
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
@@ -119,7 +121,8 @@ impl Store {
         Ok(self.engine.get_many(keys)?)
     }
 
-    /// True if the key is in the store. Reads and checks the record's key, not a blob's value.
+    /// True if the key is in the store. Checks the whole record, the value in the log included; a value in a file of its own
+    /// is not read.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -154,7 +157,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::KeyTooLong`] (65,535 bytes), [`Error::ValueTooLong`] (4,294,967,295 bytes),
-    /// [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Forked`], and those of
+    /// [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Forked`], [`Error::Removed`],
+    /// [`Error::LimitReached`], [`Error::Io`], [`Error::Stuck`], and those of
     /// [`get`](Store::get): a damaged record is not overwritten. After an error nothing has changed, except
     /// that a failed sync leaves open whether the change is durable.
     #[inline]

@@ -12,7 +12,8 @@ pub enum SyncPolicy {
     /// Every writing call returns after its record is durable. Concurrent writers share one fdatasync.
     Always,
     /// A background thread syncs at this interval while there is something to sync. Power loss can take the
-    /// writes of the last interval; what is left is a prefix of the writes.
+    /// writes of about the last interval, and those made during a sync; what is left is a prefix of the writes. An interval
+    /// of zero is [`Error::InvalidOption`](crate::Error::InvalidOption).
     Every(Duration),
     /// Only [`Store::sync`](crate::Store::sync), [`Store::checkpoint`](crate::Store::checkpoint), automatic checkpoints and [`Store::close`](crate::Store::close) sync.
     Manual,

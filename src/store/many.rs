@@ -23,7 +23,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`insert`](Store::insert), and [`Error::BatchTooLarge`](crate::Error::BatchTooLarge) (about 1 GiB of keys and small values).
-    /// After an error nothing of the batch has been applied.
+    /// After an error nothing of the batch has been applied, except that after a failed sync all of it is applied and perhaps
+    /// not durable.
     pub fn apply(&self, batch: &Batch) -> Result<()> {
         self.engine.apply(batch)
     }
@@ -81,9 +82,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Each item can be [`Error::Corrupt`](crate::Error::Corrupt): a damaged record, or a damaged page of the index, which hides the keys of
+    /// Each item can be [`Error::Io`](crate::Error::Io) or [`Error::Corrupt`](crate::Error::Corrupt): a damaged record, or a damaged page of the index, which hides the keys of
     /// a range of cursors that the error names. Iteration goes on with the next record or page, so every key that is
-    /// whole is seen. Whoever passes over an error passes over the keys in it. An error that is no damage, and that
+    /// whole is seen. A caller that ignores an error misses the keys that it hides. An error that is no damage, and that
     /// every further page would have too ([`Error::Forked`](crate::Error::Forked)), is the last item.
     pub fn iter(&self) -> Iter<'_> {
         Iter::new(&self.engine)

@@ -69,7 +69,7 @@ impl Store {
     /// Compacts the log now, in this thread, while others go on reading and writing: live records are appended
     /// again at the log's head, one lock at a time. Not needed in normal use: the background does it when the
     /// log is over its bound ([`Options::log_ratio`](crate::Options::log_ratio)). `progress` is told how many bytes of
-    /// segments were emptied, and ends the call by returning [`ControlFlow::Break`]; what was compacted stays so.
+    /// emptied segments wait for a checkpoint, so it can go back when one has run, and ends the call by returning [`ControlFlow::Break`]; what was compacted stays so.
     ///
     /// Ends with a checkpoint, after which the space comes back; a segment with a [`Value`](crate::Value) that is still held
     /// gives its blocks back when that is dropped. After a crash everything is there, compacted or not.
@@ -119,7 +119,7 @@ impl Store {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let store = tophash::Store::open(dir.path().join("s"))?;
     /// store.insert("a", "1")?;
-    /// // Before a copy of the files is made, or before the process is ended without a close.
+    /// // Before a snapshot of the volume: an open of the snapshot replays little. (Never copy the files of an open store.)
     /// store.checkpoint()?;
     /// assert_eq!(store.stats().checkpoint.log_bytes_since, 0);
     /// # Ok::<(), tophash::Error>(())
