@@ -1,4 +1,5 @@
-//! How segments are prepared: one of its own for a large batch, and the same header whatever the sync policy.
+//! How segments are prepared: one of its own for a large batch, small ones for somebody who waits, and for bulk writing only
+//! while somebody writes in bulk.
 
 mod common;
 
@@ -11,8 +12,9 @@ use std::time::Duration;
 use common::{bytes, contents, open, scratch};
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
-/// Where a segment's header has its flags (docs/FORMAT.md).
-const FLAGS: usize = 76;
+/// Where a segment's header says how it was prepared (docs/FORMAT.md), and the bit for bulk writing.
+const FLAGS: u64 = 76;
+const BULK: u8 = 2;
 
 fn key(n: u64) -> Vec<u8> {
     format!("key-{n:012}").into_bytes()
@@ -120,48 +122,38 @@ fn a_batch_that_fails_leaves_no_segment() {
     assert_eq!(common::segments(&path), before);
 }
 
-/// The headers of the segments that hold records.
-fn headers(path: &Path) -> Vec<[u8; 128]> {
-    let header = |file: PathBuf| {
+/// The file of the newest segment that holds a record was prepared for bulk writing.
+fn is_bulk(path: &Path) -> bool {
+    let newest = common::segments(path).into_iter().rev().find_map(|file| {
         let mut header = [0; 128];
         fs::File::open(file).ok()?.read_exact_at(&mut header, 0).ok()?;
         (header != [0; 128]).then_some(header)
-    };
-    common::segments(path).into_iter().filter_map(header).collect()
+    });
+    newest.is_some_and(|header| header[FLAGS as usize] & BULK != 0)
 }
 
-/// Sets the flag that earlier builds have set, with a checksum that is right.
-fn set_flag(path: &Path) {
-    let file = fs::File::options().read(true).write(true).open(path).unwrap();
-    let mut header = [0; 128];
-    file.read_exact_at(&mut header, 0).unwrap();
-    if header == [0; 128] {
-        return;
-    }
-    header[FLAGS] = 2;
-    header[12..16].fill(0);
-    let crc = crc32fast::hash(&header);
-    header[12..16].copy_from_slice(&crc.to_le_bytes());
-    file.write_all_at(&header, 0).unwrap();
-}
-
-/// The bits of the flags once said how a segment was prepared. No writer sets them any more, and no reader asks for them.
 #[test]
-fn the_flags_of_a_segment_are_reserved() {
-    for policy in [SyncPolicy::Manual, SyncPolicy::Always, SyncPolicy::Every(Duration::from_millis(5))] {
-        let dir = scratch();
-        let path = dir.path().join("store");
-        let options = Options::new().segment_bytes(64 << 10).sync(policy);
-        let store = open(&options, &path);
-        (0..1_000).for_each(|n| _ = store.insert(key(n), bytes(100, n)).unwrap());
-        store.apply(&batch_of(1_000..2_000)).unwrap();
-        store.close().unwrap();
-        let found = headers(&path);
-        assert!(found.len() >= 3, "{}", found.len());
-        assert!(found.iter().all(|header| header[FLAGS..FLAGS + 4] == [0; 4]), "{policy:?}");
-        common::segments(&path).iter().for_each(|file| set_flag(file));
-        assert!(headers(&path).iter().all(|header| header[FLAGS] == 2));
-        assert_stored(&options, &path, 0..2_000);
-        assert_stored(&options.clone().sync(SyncPolicy::Always), &path, 0..2_000);
-    }
+fn segments_are_for_bulk_writing_while_much_is_written() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    // Small segments: a few records within half a second are a hurry, on the slowest machine too.
+    let options = Options::new().sync(SyncPolicy::Every(Duration::from_millis(5))).segment_bytes(16 << 10);
+    let store = open(&options, &path);
+    assert!(!is_bulk(&path), "nobody is in a hurry yet");
+    let mut n = 0;
+    common::eventually("a segment for bulk writing", || {
+        for _ in 0..100 {
+            store.insert(key(n), bytes(1_000, n)).unwrap();
+            n += 1;
+        }
+        is_bulk(&path)
+    });
+    // Now and then a record: each sync would write a large piece.
+    common::eventually("a segment for small syncs", || {
+        store.insert(key(n), bytes(10, n)).unwrap();
+        n += 1;
+        !is_bulk(&path)
+    });
+    store.close().unwrap();
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
 }

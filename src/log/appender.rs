@@ -1,11 +1,13 @@
 //! The active segment, and those that wait to become it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::address::{Lsn, Place};
 use crate::checksum::Uuid;
-use crate::sys::LogWriter;
+use crate::sync::Instant;
+use crate::sys::{LogMap, LogWriter};
 
 /// The active segment and its writer.
 #[derive(Debug)]
@@ -16,7 +18,15 @@ pub(crate) struct Appender {
     pub(super) marked: Lsn,
     /// Bytes appended since the store was opened.
     pub(super) total: u64,
+    /// When the segment became the active one.
+    since: Instant,
+    /// The segment before was full in a hurry: two are prepared ahead.
+    hurried: bool,
 }
+
+/// A segment that is full before this has passed was written in a hurry, and so was one that was written at this rate.
+const HURRY: Duration = Duration::from_millis(500);
+const HURRY_BYTES_PER_SECOND: f64 = 64e6;
 
 /// Where a record or frame was put.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +42,15 @@ pub(crate) struct Appended {
 
 impl Appender {
     pub(crate) fn new(segment: Arc<Segment>, writer: LogWriter, marked: Lsn) -> Self {
-        Appender { segment, writer, marked, total: 0 }
+        Appender { segment, writer, marked, total: 0, since: Instant::now(), hurried: false }
     }
 
-    /// Goes on in the next segment.
+    /// Goes on in the next segment. The rate at which this one was filled says how many are prepared ahead.
     pub(super) fn go_on_in(&mut self, segment: Arc<Segment>, writer: LogWriter, marked: Lsn) {
-        *self = Appender { total: self.total, ..Appender::new(segment, writer, marked) };
+        let (total, taken) = (self.total, self.since.elapsed());
+        let rate = self.writer.position() as f64 / taken.as_secs_f64();
+        let hurried = taken < HURRY || rate > HURRY_BYTES_PER_SECOND;
+        *self = Appender { total, hurried, ..Appender::new(segment, writer, marked) };
     }
 
     /// The LSN of the next record.
@@ -50,14 +63,29 @@ impl Appender {
         self.total
     }
 
+    /// True if the segment before was full in a hurry.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
+    /// Nobody is in a hurry any more.
+    pub(crate) fn slow_down(&mut self) {
+        self.hurried = false;
+    }
+
+    /// The mapping, and where the next record goes.
+    pub(crate) fn ahead(&self) -> (Arc<LogMap>, u64) {
+        (Arc::clone(self.writer.map()), self.writer.position())
+    }
+
     /// Bytes left in the segment.
     pub(crate) fn room(&self) -> u64 {
         self.writer.room()
     }
 
-    /// How many segments should be prepared: one when half of this one is used.
+    /// How many segments should be prepared: one when half of this one is used, two in a hurry.
     pub(crate) fn segments_ahead(&self) -> u32 {
-        u32::from(self.writer.room() * 2 < self.segment.capacity())
+        if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
     }
 
     pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, claim: Lsn) {
@@ -70,6 +98,7 @@ impl Appender {
             predecessor_end,
             claim,
             slot: self.segment.slot,
+            bulk: self.segment.bulk,
         };
         self.writer.put(&header.encode());
         debug_assert_eq!(self.writer.position(), SEGMENT_HEADER_BYTES);

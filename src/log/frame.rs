@@ -172,7 +172,7 @@ impl Log {
             file.sync_data().context("sync", path)?;
         }
         let map = file.map_log(bytes as usize, 0, true).context("map", path)?;
-        Ok(Made { file, map })
+        Ok(Made { file, map, bulk: self.config.sync == SyncPolicy::Manual })
     }
 
     /// True if the segment is the next to become active.

@@ -10,7 +10,8 @@
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
 //!  64  claim 64: everything below this LSN was durable when the header was written
 //!  72  slot 32: the segment slot that places name
-//!  76  flags 32: none is in use; earlier builds have set bit 1
+//!  76  flags 32: bit 0 is reserved; bit 1 = the file was prepared for bulk writing, so that small syncs of it are
+//!      slow
 //!  80  zero
 //! 128  records
 //! ```
@@ -34,7 +35,7 @@ const MAGIC: [u8; 8] = *b"tophLOG1";
 /// The newest segment format that this build reads and writes.
 pub(crate) const SEGMENT_VERSION: u32 = 1;
 
-/// Flags that a header of this version can have. None means anything.
+/// All flags that this version writes.
 const FLAGS: u8 = 0b11;
 
 /// A segment's header.
@@ -50,6 +51,8 @@ pub(crate) struct SegmentHeader {
     /// Everything below was durable.
     pub(crate) claim: Lsn,
     pub(crate) slot: u32,
+    /// The file was prepared for bulk writing.
+    pub(crate) bulk: bool,
 }
 
 /// What a segment header can look like.
@@ -80,6 +83,7 @@ impl SegmentHeader {
         bytes[56..64].copy_from_slice(&self.predecessor_end.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.claim.raw().to_le_bytes());
         bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[76] = u8::from(self.bulk) << 1;
         let crc = crc32(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         debug_assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(*self), "a header that no reader accepts");
@@ -170,6 +174,7 @@ impl SegmentHeader {
             predecessor_end: words[7],
             claim: Lsn::from_raw(words[8]),
             slot: words[9] as u32,
+            bulk: words[9] >> 32 & 2 != 0,
         })
     }
 }
@@ -183,6 +188,8 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     /// Bytes of the file.
     capacity: AtomicU64,
+    /// The file was prepared for bulk writing: small syncs of it are slow.
+    pub(crate) bulk: bool,
     /// Where its records end; `u64::MAX` while it is the active one.
     end: AtomicU64,
     /// Remove- and clear-records in it.
@@ -213,6 +220,7 @@ impl Segment {
             salt,
             path,
             capacity: AtomicU64::new(capacity),
+            bulk: false,
             end: AtomicU64::new(end.unwrap_or(u64::MAX)),
             removals: AtomicU64::new(0),
             removal_bytes: AtomicU64::new(0),
@@ -221,6 +229,11 @@ impl Segment {
             clears: AtomicBool::new(false),
             file: Mutex::new(file),
         }
+    }
+
+    /// The same segment, and whether its file was made for bulk writing.
+    pub(crate) fn made(self, bulk: bool) -> Self {
+        Segment { bulk, ..self }
     }
 
     /// Bytes of the file.
@@ -311,6 +324,7 @@ mod tests {
             predecessor_end: 4096,
             claim: Lsn::new(11, 4000),
             slot: 5,
+            bulk: true,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Valid(header));

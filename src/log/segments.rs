@@ -4,8 +4,10 @@
 //!
 //! 1. The file is created and its blocks are allocated; fsync, and fsync of the directory: from here on size
 //!    and name are durable. *Crash:* a file of zeroes that recovery unlinks.
-//! 2. It is filled with zeroes in pieces of [`PIECE_BYTES`]. Where writes are synced, the zeroes are synced now, so that no
-//!    later sync has to.
+//! 2. It is filled with zeroes in pieces. The page cache keeps a file in pieces as large as it was written in,
+//!    and writes whole pieces back: small ones make small syncs, large ones are mapped by huge pages. Where
+//!    writes are synced, the zeroes are synced now, so that no later sync has to. With `SyncPolicy::Every` the rate at
+//!    which the last segment was filled decides.
 //! 3. It is mapped, and becomes the next in the queue.
 //!
 //! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
@@ -28,14 +30,10 @@ use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::layout::segment_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned, Retired};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
 use crate::tuning::{SyncPolicy, Tuning};
-
-/// Bytes of zeroes that one call writes to a segment. The page cache keeps a file in pieces as large as it was written in,
-/// and a sync writes whole pieces. Smaller ones make no sync faster, and every store through the mapping slower.
-const PIECE_BYTES: u64 = 64 << 10;
 
 /// The smallest and the largest segment that the store chooses by itself.
 const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
@@ -61,10 +59,12 @@ pub(crate) struct LogConfig {
     pub(crate) tuning: Tuning,
 }
 
-/// A segment's file, and its mapping.
+/// A segment's file, and how it was made.
 pub(crate) struct Made {
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) map: LogMap,
+    /// It is for bulk writing.
+    pub(crate) bulk: bool,
 }
 
 #[derive(Debug)]
@@ -102,6 +102,8 @@ pub(crate) struct Log {
     /// Held while a segment is prepared: one at a time.
     pub(super) preparing: Mutex<()>,
     pub(super) outgoing: Mutex<Outgoing>,
+    /// The active segment was prepared for another sync policy.
+    pub(crate) unsuited: AtomicBool,
     pub(crate) commit: Commit,
     pub(crate) blobs: Blobs,
 }
@@ -121,6 +123,7 @@ impl Log {
             prepared_count: AtomicU32::new(0),
             preparing: Mutex::new(()),
             outgoing: Mutex::default(),
+            unsuited: AtomicBool::new(false),
             commit: Commit::new(),
             blobs: Blobs::restore(Arc::clone(&config.disk), config.dir.clone(), config.uuid, blobs),
             config,
@@ -223,6 +226,36 @@ impl Log {
         (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096)
     }
 
+    /// True if the next segment is for bulk writing. Then it is written back in large pieces, which is dear for small
+    /// syncs; in small pieces each sync interrupts the writers once for each page, which is dear for many records.
+    fn wants_bulk(&self) -> bool {
+        match self.config.sync {
+            SyncPolicy::Always => false,
+            SyncPolicy::Every(_) => self.appender.lock().as_ref().is_some_and(Appender::is_hurried),
+            SyncPolicy::Manual => true,
+        }
+    }
+
+    /// Bytes of the zeroes that a segment is prepared with.
+    fn piece_bytes(&self, bulk: bool) -> usize {
+        match self.config.sync {
+            _ if bulk => 4 << 20,
+            SyncPolicy::Always => 4 << 10,
+            SyncPolicy::Every(_) | SyncPolicy::Manual => 16 << 10,
+        }
+    }
+
+    /// So little is written that the next segment need not be one for bulk writing, nor the active one.
+    pub(crate) fn slow_down(&self) {
+        let mut guard = self.appender.lock();
+        if let Some(appender) = guard.as_mut() {
+            appender.slow_down();
+            if appender.segment.bulk {
+                self.unsuited.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Prepares a segment and puts it into the queue, unless the next in the queue will do.
     ///
     /// # Errors
@@ -294,6 +327,21 @@ impl Log {
         let next = if queue.front().is_some_and(will_do) { queue.pop_front() } else { None };
         self.prepared_count.store(queue.len() as u32, Ordering::Release);
         next
+    }
+
+    /// Faults in the memory that the next records will go to. A page of a segment that was synced when it was prepared, or
+    /// has been synced since, is mapped for reading only: the first store to it would be interrupted for microseconds.
+    pub(crate) fn warm_ahead(&self, bytes: u64) {
+        let Some((map, at)) = self.appender.lock().as_ref().map(Appender::ahead) else { return };
+        let start = at & !(crate::sys::PAGE_BYTES as u64 - 1);
+        let end = (at + bytes).min(map.len());
+        // Only advice, here and below.
+        let _ = map.populate(start, end.saturating_sub(start));
+        let rest = (at + bytes).saturating_sub(map.len());
+        let next = self.prepared.lock().front().map(|next| Arc::clone(next.writer.map()));
+        if let Some(next) = next.filter(|_| rest > 0) {
+            let _ = next.populate(0, rest.min(next.len()));
+        }
     }
 
     /// Bytes of the prepared segments' files.
@@ -371,14 +419,15 @@ impl Log {
         let path = segment_path(self.dir(), sequence);
         let mut created = false;
         match make(salt, &path, &mut created) {
-            Ok(Made { file, map }) => {
+            Ok(Made { file, map, bulk }) => {
                 let writer = LogWriter::new(map.with_salt(salt));
                 self.pins.install(slot, Arc::clone(writer.map()));
                 self.set_dead(slot, 0);
                 observe::mapped(&path, 0, bytes);
                 let segment = Segment::new((sequence, slot, salt), path, bytes, None, Some(file));
                 let mut queue = self.prepared.lock();
-                queue.push_back(Prepared { segment: Arc::new(segment), writer, has_frame });
+                let segment = Arc::new(segment.made(bulk));
+                queue.push_back(Prepared { segment, writer, has_frame });
                 self.prepared_count.store(queue.len() as u32, Ordering::Release);
                 Ok(sequence)
             }
@@ -423,8 +472,9 @@ impl Log {
     }
 
     fn create_segment(&self, path: &Path, bytes: u64, created: &mut bool) -> Result<Made> {
+        let bulk = self.wants_bulk();
         let file = self.create_allocated(path, bytes, created)?;
-        let zeroes = vec![0; PIECE_BYTES.min(bytes) as usize];
+        let zeroes = vec![0; self.piece_bytes(bulk).min(bytes as usize)];
         let synced = self.config.sync != SyncPolicy::Manual;
         let mut paced = Paced::new(&*file);
         let mut at = 0;
@@ -440,7 +490,11 @@ impl Log {
             file.sync_data().context("sync", path)?;
         }
         let map = file.map_log(bytes as usize, 0, true).context("map", path)?;
-        Ok(Made { file, map })
+        if self.config.sync == SyncPolicy::Manual {
+            // Only advice: the first store to each page is slower without it.
+            let _ = map.populate(0, bytes);
+        }
+        Ok(Made { file, map, bulk })
     }
 
     /// Step 1.

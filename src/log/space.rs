@@ -150,13 +150,13 @@ impl Log {
     }
 
     /// True if the active segment should not go on: it is far larger than the log needs by now, because most of
-    /// it was removed.
+    /// it was removed, or it was prepared for bulk writing and now little is written between two syncs.
     ///
     /// Not before it holds a record: until then it cannot be ended, and nothing is lost by its size.
     pub(crate) fn is_ill_fitting(&self) -> bool {
         let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.lsn().offset()));
         let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
-        capacity > 2 * self.segment_bytes(0)
+        capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
 
     /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the

@@ -68,6 +68,8 @@ pub(crate) struct TailSegment {
     pub(crate) predecessor: u32,
     pub(crate) predecessor_end: u64,
     pub(crate) path: PathBuf,
+    /// It was prepared for bulk writing.
+    pub(crate) bulk: bool,
     /// Where its valid records end.
     pub(crate) end: u64,
     /// Remove- and clear-records found in its tail part.
@@ -171,6 +173,7 @@ impl TailSource<'_> {
             predecessor: header.predecessor,
             predecessor_end: header.predecessor_end,
             path: segment_path(self.dir, header.sequence),
+            bulk: header.bulk,
             end: SEGMENT_HEADER_BYTES,
             removals: 0,
             overhead: 0,

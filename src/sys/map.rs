@@ -115,7 +115,7 @@ pub struct LogMap {
     written: AtomicU64,
     /// A number that the map's maker attached; the log keeps the segment's salt here, one load away.
     salt: u64,
-    _owner: Box<dyn MapOwner>,
+    owner: Box<dyn MapOwner>,
 }
 
 // SAFETY: bytes below `written` are immutable, bytes above are accessed by the single `LogWriter` only.
@@ -131,13 +131,7 @@ impl LogMap {
     /// `owner` lives; nobody but the map's `LogWriter` may change it, through the mapping or by writing to the file at or
     /// above the watermark.
     pub unsafe fn from_raw(memory: NonNull<u8>, bytes: usize, written: u64, owner: Box<dyn MapOwner>) -> Self {
-        LogMap {
-            base: memory,
-            len: bytes as u64,
-            written: AtomicU64::new(written.min(bytes as u64)),
-            salt: 0,
-            _owner: owner,
-        }
+        LogMap { base: memory, len: bytes as u64, written: AtomicU64::new(written.min(bytes as u64)), salt: 0, owner }
     }
 
     /// Attaches a number to the map.
@@ -194,6 +188,12 @@ impl LogMap {
             // SAFETY: the offset is inside the mapping.
             prefetch_line(unsafe { self.base.as_ptr().add(offset as usize) });
         }
+    }
+
+    /// Faults a byte range in for writing.
+    pub(crate) fn populate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        debug_assert!(offset + bytes <= self.len);
+        self.owner.populate(offset as usize, bytes as usize)
     }
 }
 

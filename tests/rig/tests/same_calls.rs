@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use tophash::Store;
 use tophash::sys::{Disk, RealDisk};
-use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 use tophash_rig::disk::SimDisk;
 use tophash_rig::run::{STORE, blank};
 use tophash_rig::script::{Op, Script};
@@ -110,33 +109,4 @@ fn the_real_and_the_simulated_disk_are_given_the_same_calls() {
         assert!(names.contains_key(needed), "no script calls {needed}: {names:?}");
     }
     println!("same calls: {} scripts, {total} calls on the real and the simulated disk alike: {names:?}", all.len());
-}
-
-/// With `Manual` and in a hurry with `Every`, zeroes were written in pieces of 4 MiB: the page cache keeps a file in pieces of
-/// the size that it was written in, and an insert with a `sync` after it then wrote 2 MiB. A third of the rate of `Always`.
-#[test]
-fn a_segment_is_prepared_in_the_same_pieces_whatever_the_policy() {
-    let every = SyncPolicy::Every(Duration::from_secs(1));
-    let pieces = [SyncPolicy::Always, every, SyncPolicy::Manual].map(|policy| {
-        let disk = TracedDisk::new(Arc::new(SimDisk::untracked(blank(), 1)), Path::new(STORE).parent().unwrap(), 1);
-        let tuning = Tuning { background: false, ..Tuning::default() };
-        let options = Options::new().disk(Arc::new(disk.clone())).tuning(tuning).sync(policy);
-        let store = options.open(STORE).unwrap();
-        for first in (0..30_000u32).step_by(300) {
-            let mut batch = Batch::new();
-            (first..first + 300).for_each(|n| _ = batch.insert(n.to_le_bytes(), [7; 50]));
-            store.apply(&batch).unwrap();
-        }
-        store.close().unwrap();
-        let mut written = BTreeMap::<String, u64>::new();
-        for call in disk.take().iter().filter(|call| call.starts_with("write_at") && call.contains(".log [")) {
-            let numbers = call.split(['[', ']']).nth(1).unwrap();
-            let largest = written.entry(call.split(' ').nth(1).unwrap().to_string()).or_default();
-            *largest = (*largest).max(numbers.split(", ").nth(1).unwrap().parse().unwrap());
-        }
-        written
-    });
-    assert!(pieces[0].len() > 5 && pieces[0].values().all(|&bytes| bytes == 64 << 10), "{:?}", pieces[0]);
-    assert_eq!(pieces[1], pieces[0]);
-    assert_eq!(pieces[2], pieces[0]);
 }
