@@ -225,21 +225,26 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
             }
         }
         if let HeaderState::Valid(valid) = header
-            && (valid.sequence != sequence || valid.slot as usize >= Place::SEGMENTS)
+            && !is_of(valid, sequence)
         {
             header = HeaderState::Invalid;
         }
         files.insert(sequence, SegmentFile { path, len, header });
     }
     for (sequence, mended) in perhaps_torn {
-        if is_claimed(disk, &files, sequence, mended)?
-            && mended.sequence == sequence
+        if is_of(mended, sequence)
+            && is_claimed(disk, &files, sequence, mended)?
             && let Some(file) = files.get_mut(&sequence)
         {
             file.header = HeaderState::Valid(mended);
         }
     }
     Ok(files)
+}
+
+/// True if a header can be that of the file with this number.
+fn is_of(header: SegmentHeader, sequence: u32) -> bool {
+    header.sequence == sequence && (header.slot as usize) < Place::SEGMENTS
 }
 
 /// True if anything says that a record of this segment was durable: a header or a sync mark, in it or in a later one. If
