@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
-use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::checkpoint::meta::Meta;
 use crate::error::{Error, IoContext, Result};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
@@ -150,11 +150,6 @@ impl Checkpointer {
     /// The meta data that the store was opened with.
     pub(crate) fn opened(&self) -> Meta {
         self.state.lock().opened.clone()
-    }
-
-    /// The segments that the store was opened with.
-    pub(crate) fn opened_segments(&self) -> Vec<SegmentEntry> {
-        self.state.lock().opened.segments.clone()
     }
 
     /// Bytes that the index file occupies on the disk.

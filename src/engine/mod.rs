@@ -11,12 +11,12 @@ mod batch;
 pub(crate) mod bulk;
 pub(crate) mod read;
 mod resize;
-mod resources;
+pub(crate) mod resources;
 pub(crate) mod scan;
 mod stats;
 pub(crate) mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::address::Lsn;
 use crate::background::wake::Wake;
@@ -52,31 +52,14 @@ pub(crate) struct Engine {
     pub(crate) hasher: KeyHasher,
     pub(crate) sync: SyncPolicy,
     pub(crate) tuning: Tuning,
-    verify_reads: bool,
-    waits: Waits,
+    pub(crate) verify_reads: bool,
+    pub(crate) waits: Waits,
     /// What the open found and did.
     pub(crate) recovery: OnceLock<RecoveryStats>,
     /// Tells the outside.
     pub(crate) observer: Observer,
     /// Held as long as anything above lives.
-    _lock: Box<dyn LockGuard>,
-}
-
-/// What an engine is made of.
-#[derive(Debug)]
-pub(crate) struct EngineParts<'p> {
-    pub(crate) path: &'p Path,
-    pub(crate) table: Table,
-    pub(crate) log: Log,
-    pub(crate) checkpointer: Checkpointer,
-    pub(crate) compactor: Compactor,
-    pub(crate) health: Health,
-    pub(crate) wake: Wake,
-    pub(crate) hasher: KeyHasher,
-    pub(crate) sync: SyncPolicy,
-    pub(crate) verify_reads: bool,
-    pub(crate) tuning: Tuning,
-    pub(crate) lock: Box<dyn LockGuard>,
+    pub(crate) _lock: Box<dyn LockGuard>,
 }
 
 impl ReadHash for Engine {
@@ -94,28 +77,6 @@ impl ReadHash for Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(parts: EngineParts<'_>) -> Self {
-        let EngineParts { path, table, log, checkpointer, compactor, health, .. } = parts;
-        let EngineParts { wake, hasher, sync, verify_reads, tuning, lock, .. } = parts;
-        Engine {
-            path: path.to_path_buf(),
-            table,
-            log,
-            checkpointer,
-            compactor,
-            health,
-            wake,
-            hasher,
-            sync,
-            verify_reads,
-            tuning,
-            waits: Waits::default(),
-            recovery: OnceLock::new(),
-            observer: Observer::new(path),
-            _lock: lock,
-        }
-    }
-
     /// Publishes the figures, if that was some time ago. Called by a background thread.
     pub(crate) fn publish_figures(&self) {
         if self.observer.is_due() {

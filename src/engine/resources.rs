@@ -9,7 +9,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// How often callers had to wait for something, by what it was.
 #[derive(Debug, Default)]
-pub(super) struct Waits {
+pub(crate) struct Waits {
     segment: AtomicU64,
     journal: AtomicU64,
     memory: AtomicU64,

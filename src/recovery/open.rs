@@ -27,16 +27,17 @@ use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
 use crate::compaction::compactor::Compactor;
-use crate::engine::{Engine, EngineParts};
+use crate::engine::Engine;
+use crate::engine::resources::Waits;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::health::Health;
 use crate::layout::{index_path, journal_path, lock_path, log_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
-use crate::observe;
+use crate::observe::{self, Observer};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
-use crate::sync::Instant;
+use crate::sync::{Instant, OnceLock};
 use crate::sys::{
     Access, Disk, DiskFile, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
     read_up_to,
@@ -340,8 +341,8 @@ impl<'o> Opening<'o> {
         let journal =
             Journal { file: Arc::clone(&self.journal.file), path: self.journal.path.clone(), uuid: header.uuid };
         let files = writable.then(|| Files::new(Arc::clone(&self.index), self.index_path.clone(), journal));
-        Ok(Engine::new(EngineParts {
-            path: self.path,
+        Ok(Engine {
+            path: self.path.to_path_buf(),
             table,
             log,
             health: Health::new(self.path, options.read_only),
@@ -359,7 +360,10 @@ impl<'o> Opening<'o> {
             }),
             compactor: Compactor::new(options.log_ratio),
             wake,
-            lock,
-        }))
+            waits: Waits::default(),
+            recovery: OnceLock::new(),
+            observer: Observer::new(self.path),
+            _lock: lock,
+        })
     }
 }

@@ -130,7 +130,7 @@ impl Engine {
 
     /// The cut's segment and those after it. The last one goes on being written if the end was clean.
     fn adopt_tail(&self, disk: &dyn Disk, tail: &Tail, go_on: bool) -> Result<()> {
-        let opened = self.checkpointer.opened_segments();
+        let opened = self.checkpointer.opened().segments;
         for (i, found) in tail.segments.iter().enumerate() {
             let taken = self.log.registry.lock().segments.values().any(|segment| segment.slot == found.slot);
             if taken {
@@ -211,7 +211,7 @@ impl Engine {
     fn fresh_segment(&self, tail: &Tail, cut: Lsn) -> Result<()> {
         let mut predecessor = (tail.end.sequence(), tail.end.offset());
         if let Some(last) = tail.segments.last() {
-            let known = self.checkpointer.opened_segments().iter().any(|entry| entry.sequence == last.sequence);
+            let known = self.checkpointer.opened().segments.iter().any(|entry| entry.sequence == last.sequence);
             if !known && last.end == SEGMENT_HEADER_BYTES {
                 predecessor = (last.predecessor, last.predecessor_end);
                 self.log.forget(last.sequence)?;

@@ -10,6 +10,9 @@ use crate::recorder::Boundary;
 use crate::run::{STORE, blank, kill};
 use crate::world::Call;
 
+/// Where the header of a segment has small numbers: sequence, predecessor, slot.
+const SMALL_WORDS: [u64; 3] = [32, 48, 72];
+
 fn options(disk: &SimDisk) -> Options {
     let tuning = Tuning { background: false, level_min: 0, ..Tuning::default() };
     let options = Options::new().sync(SyncPolicy::Manual).segment_bytes(4096).tuning(tuning);
@@ -18,6 +21,44 @@ fn options(disk: &SimDisk) -> Options {
 
 fn open(disk: &SimDisk) -> Result<Store, String> {
     options(disk).open(STORE).map_err(|error| format!("open: {error}"))
+}
+
+fn text(error: tophash::Error) -> String {
+    error.to_string()
+}
+
+/// The file of a segment.
+fn segment(image: &Image, sequence: u64) -> Option<NodeId> {
+    image.find(&Path::new(STORE).join(format!("log-1/{sequence:08}.log")))
+}
+
+/// Bytes of a file from an offset on.
+fn bytes<const N: usize>(image: &Image, node: NodeId, at: u64) -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Node::File(data) = &image.nodes[node as usize] {
+        data.read(at, &mut bytes);
+    }
+    bytes
+}
+
+/// Where the header of a segment has a word with a single bit. One bit of damage makes it a word that was never written.
+fn word_of_one_bit(image: &Image, node: NodeId) -> Option<u64> {
+    SMALL_WORDS.into_iter().find(|&at| u64::from_le_bytes(bytes(image, node, at)).count_ones() == 1)
+}
+
+/// Writes bytes into a file.
+fn overwrite(image: &mut Image, node: NodeId, at: u64, bytes: &[u8]) {
+    if let Node::File(data) = &mut image.nodes[node as usize] {
+        std::sync::Arc::make_mut(data).write(at, bytes);
+    }
+}
+
+/// The store that a repair makes of an image.
+fn repaired(image: Image) -> Result<Store, String> {
+    let disk = SimDisk::untracked(image, 9);
+    let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
+    tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
+    options.open(&mended).map_err(text)
 }
 
 /// What a crash can leave just before the checkpoint that `store` runs syncs its journal, and the journal's number.
@@ -47,7 +88,6 @@ fn is_head(change: &Change) -> bool {
 /// # Errors
 /// In words: what was lost.
 pub fn journal_of_two_checkpoints() -> Result<(), String> {
-    let text = |error: tophash::Error| error.to_string();
     let disk = SimDisk::new(blank(), 7);
     let store = open(&disk)?;
     store.insert("a", "1").map_err(text)?;
@@ -79,7 +119,6 @@ pub fn journal_of_two_checkpoints() -> Result<(), String> {
 /// # Errors
 /// In words: what came back.
 pub fn a_clear_behind_damage() -> Result<(), String> {
-    let text = |error: tophash::Error| error.to_string();
     let disk = SimDisk::new(blank(), 7);
     let store = open(&disk)?;
     let put = |store: &Store, keys: std::ops::Range<u32>| {
@@ -89,12 +128,8 @@ pub fn a_clear_behind_damage() -> Result<(), String> {
     store.close().map_err(text)?;
 
     let mut image = disk.cached();
-    let path = Path::new(STORE).join("log-1/00000001.log");
-    let node = image.find(&path).ok_or("the first segment is gone")?;
-    if let Node::File(data) = &mut image.nodes[node as usize] {
-        let data = std::sync::Arc::make_mut(data);
-        data.write(2000, &[0x5a; 8]);
-    }
+    let node = segment(&image, 1).ok_or("the first segment is gone")?;
+    overwrite(&mut image, node, 2000, &[0x5a; 8]);
     let disk = SimDisk::new(image, 8);
     let store = open(&disk)?;
     // Meets the damage.
@@ -107,11 +142,7 @@ pub fn a_clear_behind_damage() -> Result<(), String> {
     }
     store.close().map_err(text)?;
 
-    let image = disk.cached().without(&Path::new(STORE).join("index")).ok_or("no index")?;
-    let disk = SimDisk::untracked(image, 9);
-    let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
-    tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
-    let store = options.open(&mended).map_err(text)?;
+    let store = repaired(disk.cached().without(&Path::new(STORE).join("index")).ok_or("no index")?)?;
     let back = (0..30u32).filter(|n| store.contains_key(n.to_le_bytes()).unwrap_or(true)).count();
     if store.len() == 30 && back == 0 { Ok(()) } else { Err(format!("{back} keys are back of {}", store.len())) }
 }
@@ -123,47 +154,35 @@ pub fn a_clear_behind_damage() -> Result<(), String> {
 /// # Errors
 /// In words: what came back.
 pub fn old_blocks_behind_the_end() -> Result<(), String> {
-    let text = |error: tophash::Error| error.to_string();
     let disk = SimDisk::new(blank(), 7);
     let store = open(&disk)?;
     // Records of one length, so that they begin at the same offsets in all segments.
     let put = |round: u64| {
         (0..100u64).try_for_each(|n| store.insert(n.to_le_bytes(), round.to_le_bytes()).map(|_| ())).map_err(text)
     };
-    let segment = |image: &Image, sequence: u64| {
-        let path = Path::new(STORE).join(format!("log-1/{sequence:08}.log"));
-        image.find(&path).ok_or_else(|| format!("there is no segment {sequence}"))
-    };
     (0..2).try_for_each(put)?;
-    let mut old = vec![0; 4096];
     let image = disk.cached();
-    if let Node::File(data) = &image.nodes[segment(&image, 1)? as usize] {
-        data.read(0, &mut old);
-    }
+    let old: [u8; 4096] = bytes(&image, segment(&image, 1).ok_or("there is no first segment")?, 0);
     (2..4).try_for_each(put)?;
     let active = store.stats().log.position;
     kill(&disk, store);
 
     let (sequence, end) = (active >> 32, (active & u64::from(u32::MAX)) as usize);
     let mut image = disk.cached();
-    let node = segment(&image, sequence)? as usize;
-    if let Node::File(data) = &mut image.nodes[node] {
-        std::sync::Arc::make_mut(data).write(end as u64, &old[end..]);
-    }
+    let node = segment(&image, sequence).ok_or("there is no active segment")?;
+    overwrite(&mut image, node, end as u64, &old[end..]);
     let store = open(&SimDisk::new(image, 8))?;
     let is_old = |n: &u64| store.get(n.to_le_bytes()).ok().flatten().as_deref() != Some(&3u64.to_le_bytes()[..]);
     let back = (0..100u64).filter(is_old).count();
     if back == 0 { Ok(()) } else { Err(format!("{back} of 100 keys have earlier values")) }
 }
 
-/// A large batch has its segment, the frame stands in it, and of the header all words are on the disk but that of the segment
-/// slot, which has a single bit. An interrupted write leaves that, so an open takes the batch for one that never was.
+/// A large batch has its segment, the frame stands in it, and of the header all words are on the disk but one of a single
+/// bit. An interrupted write leaves that, so an open takes the batch for one that never was.
 ///
 /// # Errors
 /// In words: how a repair differs from the open.
-pub fn a_header_without_its_slot() -> Result<(), String> {
-    const SLOT: usize = 72;
-    let text = |error: tophash::Error| error.to_string();
+pub fn a_header_without_a_word() -> Result<(), String> {
     let disk = SimDisk::new(blank(), 7);
     let store = open(&disk)?;
     store.insert("before", "1").map_err(text)?;
@@ -173,31 +192,16 @@ pub fn a_header_without_its_slot() -> Result<(), String> {
     kill(&disk, store);
 
     let mut image = disk.cached();
-    let mut torn = false;
-    for sequence in (1..9).rev() {
-        let path = Path::new(STORE).join(format!("log-1/{sequence:08}.log"));
-        let Some(node) = image.find(&path) else { continue };
-        let Node::File(data) = &mut image.nodes[node as usize] else { continue };
-        let mut header = [0; 128];
-        data.read(0, &mut header);
-        if header.iter().any(|&byte| byte != 0) {
-            torn = u32::from_le_bytes(header[SLOT..SLOT + 4].try_into().unwrap_or_default()).is_power_of_two();
-            std::sync::Arc::make_mut(data).write(SLOT as u64, &[0; 8]);
-            break;
-        }
-    }
-    if !torn {
-        return Err("the slot of the batch's segment has several bits, or none".into());
-    }
+    let used = |&node: &NodeId| bytes::<128>(&image, node, 0) != [0; 128];
+    let last = (1..9).rev().filter_map(|sequence| segment(&image, sequence)).find(used).ok_or("no segment")?;
+    let word = word_of_one_bit(&image, last).ok_or("each word of the header has several bits, or none")?;
+    overwrite(&mut image, last, word, &[0; 8]);
     let contents = |store: &Store| {
         let entries = store.iter().map(|entry| entry.map(|entry| entry.key().to_vec()));
         entries.collect::<Result<std::collections::BTreeSet<_>, _>>().map_err(text)
     };
     let opened = contents(&open(&SimDisk::untracked(image.clone(), 8))?)?;
-    let disk = SimDisk::untracked(image, 9);
-    let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
-    tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
-    let repaired = contents(&options.open(&mended).map_err(text)?)?;
+    let repaired = contents(&repaired(image)?)?;
     if repaired == opened { Ok(()) } else { Err(format!("an open yields {opened:?}, a repair {repaired:?}")) }
 }
 
@@ -208,7 +212,6 @@ pub fn a_header_without_its_slot() -> Result<(), String> {
 /// In words: what an open or a repair did instead.
 pub fn a_rotten_header_before_a_claim() -> Result<(), String> {
     const KEYS: u64 = 300;
-    let text = |error: tophash::Error| error.to_string();
     let disk = SimDisk::new(blank(), 7);
     let store = open(&disk)?;
     store.checkpoint().map_err(text)?;
@@ -221,33 +224,20 @@ pub fn a_rotten_header_before_a_claim() -> Result<(), String> {
     let image = disk.cached();
     let mut rotted = 0;
     for sequence in 2..5 {
-        let path = Path::new(STORE).join(format!("log-1/{sequence:08}.log"));
-        let Some(node) = image.find(&path) else { continue };
-        let mut rotten = image.clone();
-        let Node::File(data) = &mut rotten.nodes[node as usize] else { continue };
-        let mut slot = [0; 8];
-        data.read(72, &mut slot);
-        let mut next = [0; 8];
-        let behind = Path::new(STORE).join(format!("log-1/{:08}.log", sequence + 1));
-        if let Some(Node::File(next_data)) = image.find(&behind).map(|node| &image.nodes[node as usize]) {
-            next_data.read(0, &mut next);
-        }
+        let (Some(node), Some(behind)) = (segment(&image, sequence), segment(&image, sequence + 1)) else { continue };
         // A segment behind it must be one that is in use.
-        if u64::from_le_bytes(slot).count_ones() != 1 || next == [0; 8] {
-            continue;
-        }
+        let is_used = bytes::<8>(&image, behind, 0) != [0; 8];
+        let Some(word) = word_of_one_bit(&image, node).filter(|_| is_used) else { continue };
         rotted += 1;
-        std::sync::Arc::make_mut(data).write(72, &[0; 8]);
+        let mut rotten = image.clone();
+        overwrite(&mut rotten, node, word, &[0; 8]);
         if let Ok(store) = open(&SimDisk::untracked(rotten.clone(), 8)) {
             return Err(format!("an open takes {} of {KEYS} keys", store.len()));
         }
-        let disk = SimDisk::untracked(rotten, 9);
-        let (options, mended) = (options(&disk), Path::new(STORE).with_file_name("mended"));
-        tophash::repair::repair_disk(&disk, STORE, &mended, &options, tophash::Progress::ignore).map_err(text)?;
-        let repaired = options.open(&mended).map_err(text)?.len();
-        if repaired != KEYS + 1 {
-            return Err(format!("a repair saves {repaired} of {} keys", KEYS + 1));
+        let saved = repaired(rotten)?.len();
+        if saved != KEYS + 1 {
+            return Err(format!("a repair saves {saved} of {} keys", KEYS + 1));
         }
     }
-    if rotted > 0 { Ok(()) } else { Err("no segment has a slot with a single bit, and one behind it".into()) }
+    if rotted > 0 { Ok(()) } else { Err("no segment has a word with a single bit, and a segment behind it".into()) }
 }

@@ -2,10 +2,12 @@
 //!
 //! `TOPHASH_TEST_CASE` names the only case to run, with `TOPHASH_TEST_SEED` and the same scale.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../common/allocator.rs"]
+mod allocator;
+
 use std::time::Instant;
 
+use allocator::Counting;
 use tophash_rig::corruption::exercise::{Effort, exercise};
 use tophash_rig::corruption::run::{Meter, Settings, run};
 use tophash_rig::corruption::{Licence, anatomy, base};
@@ -13,80 +15,19 @@ use tophash_rig::disk::SimDisk;
 use tophash_rig::random::Random;
 use tophash_rig::{scale, seed};
 
-/// Counts what each thread has in use, and refuses absurd amounts.
-struct Counting;
-
 /// More than this at once ends the test: an allocation that a file's number was believed for.
 const ABSURD: usize = 2 << 30;
 
-thread_local! {
-    static NOW: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(more: usize, less: usize) {
-    // The thread's cells may be gone already when it ends; what happens then is not counted.
-    let _ = NOW.try_with(|now| {
-        now.set(now.get().saturating_add(more).saturating_sub(less));
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now.get())));
-    });
-}
-
-/// Says who wants so much: the process ends with the null pointer.
-#[cold]
-fn refuse(bytes: usize) -> *mut u8 {
-    eprintln!("corruption: {bytes} bytes at once are wanted here:\n{}", std::backtrace::Backtrace::force_capture());
-    std::ptr::null_mut()
-}
-
-// SAFETY: every call goes to the system's allocator with the same arguments, or returns null; counting allocates
-// nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > ABSURD {
-            return refuse(layout.size());
-        }
-        count(layout.size(), 0);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > ABSURD {
-            return refuse(layout.size());
-        }
-        count(layout.size(), 0);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if size > ABSURD {
-            return refuse(size);
-        }
-        count(size, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting { most: ABSURD };
 
 impl Meter for Counting {
     fn begin(&self) {
-        NOW.set(1 << 40);
-        PEAK.set(1 << 40);
+        self.begin();
     }
 
     fn peak(&self) -> usize {
-        PEAK.get() - (1 << 40)
+        self.peak()
     }
 }
 

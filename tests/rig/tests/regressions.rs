@@ -29,7 +29,7 @@ fn a_clear_stays_while_an_older_segment_is_damaged() {
 /// said had never been. One of 170,000 random crashes with background threads showed it.
 #[test]
 fn a_repair_takes_a_header_for_torn_where_an_open_does() {
-    story::a_header_without_its_slot().unwrap();
+    story::a_header_without_a_word().unwrap();
 }
 
 /// The first mend of the above looked at the segment's own records alone: a repair lost a whole segment of acknowledged
