@@ -107,6 +107,8 @@ mutants! {
     FreedNewestFirst,
     /// The unlink of a freed segment is durable before the next one.
     FreedNotSynced,
+    /// So it is after a process that was killed between the two.
+    KilledTrusted,
 }
 
 #[cfg(tophash_mutants)]

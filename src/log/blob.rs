@@ -17,7 +17,8 @@
 //!
 //! Orphans are known without looking at the index: an id that was being written at the last cut, or is above
 //! any given out before it, and that no replayed record links. Freed ones are listed in the checkpoint until
-//! they are unlinked.
+//! they are unlinked. So are those that could not be written: the store unlinks them at once, and the checkpoint's fsync of
+//! the directory makes that durable.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,7 +301,10 @@ impl Blobs {
     pub(crate) fn give_up(&self, link: BlobLink) {
         // If this fails the file is an orphan, which the next recovery unlinks: the id is still in flight.
         if self.disk.unlink(&blob_path(&self.dir, link.id)).is_ok() {
-            self.state.lock().in_flight.remove(&link.id);
+            let mut state = self.state.lock();
+            state.in_flight.remove(&link.id);
+            // It is gone for good after the next checkpoint's fsync of the directory, and listed until then.
+            state.freed.push(Freed { id: link.id, len: 0 });
         }
     }
 

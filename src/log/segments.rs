@@ -78,11 +78,11 @@ pub(crate) struct Registry {
 }
 
 /// Segments on their way out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outgoing {
     /// Mappings that readers still had pinned when their segments were freed, with the files' sizes.
     pub(super) retired: Vec<(Retired, u64)>,
-    /// A file was unlinked, and the directory is not synced since.
+    /// A file may have been unlinked since the directory was last synced.
     pub(super) unsynced: bool,
 }
 
@@ -122,7 +122,8 @@ impl Log {
             prepared: Mutex::new(VecDeque::new()),
             prepared_count: AtomicU32::new(0),
             preparing: Mutex::new(()),
-            outgoing: Mutex::default(),
+            // The process before may have died between an unlink and its fsync.
+            outgoing: Mutex::new(Outgoing { retired: Vec::new(), unsynced: !broken(Mutant::KilledTrusted) }),
             unsuited: AtomicBool::new(false),
             commit: Commit::new(),
             blobs: Blobs::restore(Arc::clone(&config.disk), config.dir.clone(), config.uuid, blobs),

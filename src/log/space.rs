@@ -8,12 +8,14 @@
 //! 3. *Freed*: when that checkpoint is durable, the file is unlinked (fsync of the directory), and the mapping is
 //!    taken out of the pin table; the oldest first, so that a remove-record never goes before the record that it
 //!    removes. *Crash before:* recovery finds a file that neither the checkpoint nor the chain behind the cut names,
-//!    and unlinks it. *Error:* the segment stays as it is, with all that come after it; the next checkpoint tries
+//!    and unlinks it. It syncs the directory before that, because the process before may have died between an unlink
+//!    and its fsync. *Error:* the segment stays as it is, with all that come after it; the next checkpoint tries
 //!    again.
 //! 4. Its segment slot is given out again when no reader has the old mapping pinned any more. Nobody waits for
 //!    that: a `Value` may be held for ever, and then costs the blocks of its own segment. The stats count them.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
@@ -120,15 +122,7 @@ impl Log {
     }
 
     fn free_segment(&self, segment: &Arc<Segment>) -> Result<()> {
-        // The one before must be gone for good.
-        self.sync_unlinked()?;
-        match self.config.disk.unlink(&segment.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("unlink", &segment.path, error));
-            }
-            _ => {}
-        }
-        self.outgoing.lock().unsynced = true;
+        self.unlink_next(&segment.path)?;
         self.registry.lock().segments.remove(&segment.sequence);
         segment.close_file();
         let retired = self.pins.retire(segment.slot).and_then(|retired| self.pins.reclaim(retired));
@@ -140,8 +134,20 @@ impl Log {
         Ok(())
     }
 
+    /// Unlinks the file of a segment, whether it exists or not, after the one before is gone for good, whichever process
+    /// unlinked that. The caller goes from the oldest on, because a removal must not go before what it removes.
+    pub(crate) fn unlink_next(&self, path: &Path) -> Result<()> {
+        self.sync_unlinked()?;
+        match self.config.disk.unlink(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("unlink", path, error)),
+            _ => {}
+        }
+        self.outgoing.lock().unsynced = true;
+        Ok(())
+    }
+
     /// Makes what was unlinked durable. If that fails, it is tried again before anything else is unlinked.
-    fn sync_unlinked(&self) -> Result<()> {
+    pub(crate) fn sync_unlinked(&self) -> Result<()> {
         if self.outgoing.lock().unsynced && !broken(Mutant::FreedNotSynced) {
             self.config.disk.sync_dir(self.dir()).context("sync", self.dir())?;
         }

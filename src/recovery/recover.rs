@@ -2,8 +2,8 @@
 //!
 //! 4. The segments are opened, the tail of the log is read (recovery/tail.rs), and whatever refuses the open does so
 //!    before anything is changed.
-//! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. Segments past the end X are
-//!    unlinked; the tail is written again and synced from the last claim on.
+//! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. The log's directory is
+//!    synced, segments past the end X are unlinked; the tail is written again and synced from the last claim on.
 //! 6. The header is written again, "not clean", and synced, the slot that was read first, before anything can be
 //!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
 //!    are never valid again.
@@ -79,7 +79,7 @@ impl Engine {
         }
         if writable {
             self.checkpointer.allocate_reserve(&self.table, &self.log)?;
-            self.discard(disk, &tail.discard)?;
+            self.discard(&tail.discard)?;
             if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;
             }
@@ -163,19 +163,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Seal, first part: nothing past X remains, nor anything that compaction has freed. The oldest goes first:
-    /// a remove-record must not go before what it removes.
-    fn discard(&self, disk: &dyn Disk, files: &[PathBuf]) -> Result<()> {
+    /// Seal, first part: nothing past X remains, nor anything that compaction has freed. The oldest goes first.
+    fn discard(&self, files: &[PathBuf]) -> Result<()> {
         let mut files = files.to_vec();
         // By sequence, which has more than eight digits some day.
         files.sort_unstable_by_key(|path| {
             path.file_name().and_then(|name| name.to_str()).and_then(parse_segment_name).unwrap_or(u32::MAX)
         });
-        for path in files {
-            disk.unlink(&path).context("unlink", &path)?;
-            disk.sync_dir(self.log.dir()).context("sync", self.log.dir())?;
+        if files.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        files.iter().try_for_each(|path| self.log.unlink_next(path))?;
+        self.log.sync_unlinked()
     }
 
     /// Seal, second part: what was read must be on the disk, not in the page cache only. The unused rest of
@@ -228,7 +227,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Unlinks blobs that no record links: written when the process died, or listed as dying.
+    /// Unlinks blobs that no record links: written when the process died, or listed as dying. What the last process unlinked
+    /// is gone for good, because the fresh segment's name was synced in the same directory.
     fn unlink_orphan_blobs(&self, meta: &Meta, tail: &Tail) -> Result<()> {
         let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
         let mut orphans = Vec::new();

@@ -5,6 +5,7 @@ use std::path::Path;
 use tophash::{Options, Store, SyncPolicy, Tuning};
 
 use crate::disk::SimDisk;
+use crate::faults::{Fault, FaultPlan};
 use crate::image::{Change, ChangeKind, Image, Node, NodeId};
 use crate::recorder::Boundary;
 use crate::run::{STORE, blank, kill};
@@ -240,4 +241,42 @@ pub fn a_rotten_header_before_a_claim() -> Result<(), String> {
         }
     }
     if rotted > 0 { Ok(()) } else { Err("no segment has a word with a single bit, and a segment behind it".into()) }
+}
+
+/// The power fails, and all that was pending has reached the disk but that files were unlinked.
+fn unlinked_again(boundary: &Boundary) -> Image {
+    let kept = boundary.pending.iter().filter(|change| !matches!(&change.kind, ChangeKind::Unlink(_)));
+    Image::after_crash(&boundary.durable, kept.map(|change| (change, None)))
+}
+
+/// The next open and its checkpoint leave no file of a large value.
+fn no_large_value_is_left(image: Image) -> Result<(), String> {
+    let disk = SimDisk::new(image, 12);
+    let store = open(&disk)?;
+    store.checkpoint().map_err(text)?;
+    kill(&disk, store);
+    let image = disk.cached();
+    let log = image.find(&Path::new(STORE).join("log-1")).and_then(|node| image.nodes[node as usize].as_dir());
+    let left: Vec<_> = log.ok_or("no log")?.keys().filter(|name| name.ends_with(".blob")).collect();
+    if left.is_empty() { Ok(()) } else { Err(format!("no record links {left:?}")) }
+}
+
+/// The file of a large value cannot be written, because the disk is full. The store unlinks it; a checkpoint follows. Then
+/// the power fails, and the file is back.
+///
+/// # Errors
+/// In words: what is left.
+pub fn a_large_value_given_up() -> Result<(), String> {
+    let disk = SimDisk::new(blank(), 7);
+    let store = open(&disk)?;
+    store.insert("small", "value").map_err(text)?;
+    disk.set_faults(Some(FaultPlan::new(1, Fault::Io, false)));
+    if store.insert("large", vec![7; 300 << 10]).is_ok() {
+        return Err("the write did not fail".into());
+    }
+    disk.set_faults(None);
+    store.checkpoint().map_err(text)?;
+    let moment = disk.moment();
+    kill(&disk, store);
+    no_large_value_is_left(unlinked_again(&moment))
 }

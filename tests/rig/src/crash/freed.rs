@@ -3,7 +3,8 @@
 //! Everything has reached the disk but for names: of the segments that were unlinked since the last fsync of their
 //! directory, any may be there again. A repair that has only the log must find in it what an open finds, with no excuse: a
 //! removal that went before what it removes would bring a key back, and a gap where it was says nothing. The same while
-//! the next open unlinks what is left.
+//! the next open unlinks what is left; and while a process opens the store, compacts it, and closes it after the one before
+//! was killed, so that what that one unlinked is still pending.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -23,7 +24,10 @@ const UNLINKED_MAX: usize = 6;
 /// Runs one script through this layer.
 #[must_use]
 pub fn run(script: &Script, settings: &Settings) -> Outcome {
-    each_boundary(script, settings, |layer, boundary, _| layer.freeing(boundary, None))
+    each_boundary(script, settings, |layer, boundary, _| {
+        layer.freeing(boundary, None);
+        layer.freeing_after_kill(boundary);
+    })
 }
 
 fn is_unlinked_segment(change: &Change) -> bool {
@@ -60,6 +64,32 @@ impl Layer<'_> {
             }
         }
         self.outcome.lock().tally.add(&tally);
+    }
+
+    /// The process is killed at this boundary, and the power fails while the next one works.
+    fn freeing_after_kill(&self, boundary: &Boundary) {
+        if !boundary.pending.iter().any(is_unlinked_segment) || self.stop.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        let fates = vec![Fate::Kept; boundary.pending.len()];
+        let origin = Origin { boundary, fates: &fates, history: &self.history, first: None, killed: true };
+        let attempt = catch_unwind(AssertUnwindSafe(|| self.next_process(boundary)));
+        match attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic)))) {
+            Ok(boundaries) => boundaries.iter().for_each(|boundary| self.freeing(boundary, Some(&origin))),
+            Err(what) => self.violation(&what, &origin),
+        }
+        self.outcome.lock().tally.add(&Tally { killed: 1, ..Tally::default() });
+    }
+
+    /// What the power can leave while the process after a killed one opens the store, compacts it, and closes it.
+    fn next_process(&self, boundary: &Boundary) -> Result<Vec<Boundary>, String> {
+        let disk = SimDisk::of_killed(boundary, self.settings.seed);
+        disk.record();
+        let text = |error: tophash::Error| format!("after a kill: {error}");
+        let store = self.script.options(&disk).open(STORE).map_err(text)?;
+        store.compact().map_err(text)?;
+        store.close().map_err(text)?;
+        Ok(disk.recorded().0)
     }
 
     fn without_index(&self, image: &Image, origin: &Origin<'_>, tally: &mut Tally) -> Result<(), String> {

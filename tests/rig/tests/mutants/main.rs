@@ -83,6 +83,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(CompactionGivesUp, "compaction goes on far beyond the bound", &[Space]),
         trial(FreedNewestFirst, "freed from the oldest on", &[Freed]),
         trial(FreedNotSynced, "each unlink durable before the next", &[Freed]),
+        trial(KilledTrusted, "the last process's unlinks durable before the next", &[Freed]),
     ]
 };
 
