@@ -123,8 +123,8 @@ pub mod doctor {
     #[doc(hidden)]
     pub use crate::check::doctor::diagnose_disk;
     pub use crate::check::doctor::{
-        Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
-        Reclaimable, SegmentFigures, SlotCounts, TableFigures, diagnose, diagnose_with,
+        Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, LogFigures, OverflowFigures, PageNote,
+        ParseSeverityError, Reclaimable, SegmentFigures, Severity, SlotCounts, TableFigures, diagnose, diagnose_with,
     };
 }
 

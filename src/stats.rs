@@ -196,9 +196,10 @@ pub struct CompactionReport {
     /// Bytes of the records that were appended again, kept removals included.
     pub moved_bytes: u64,
     /// Segments that were emptied.
-    pub freed_segments: u64,
-    /// Bytes of emptied segments that go away only when the last [`Value`](crate::Value) into them is dropped.
-    pub pinned_bytes: u64,
+    pub evacuated_segments: u64,
+    /// Bytes of unlinked files that wait for the last [`Value`](crate::Value) into them to be dropped, as in
+    /// [`LogStats::held_bytes`].
+    pub held_bytes: u64,
     /// Bytes of records in the log before.
     pub log_bytes_before: u64,
     /// Bytes of records in the log after.
@@ -226,9 +227,6 @@ pub struct CompactionStats {
     pub freed_segments: u64,
     /// Bytes of records in emptied segments that wait for a checkpoint.
     pub evacuated_bytes: u64,
-    /// Bytes of unlinked files that wait for the last [`Value`](crate::Value) into them to be dropped, as in
-    /// [`LogStats::held_bytes`].
-    pub pinned_bytes: u64,
     /// Segments that are kept because a record in them cannot be read.
     pub damaged_segments: u64,
     /// Times a writer dealt with a few records because the log was over its bound.

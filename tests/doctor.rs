@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{bytes, copy_store, scratch, snapshot, tiny_options};
-use tophash::doctor::{Diagnosis, Level};
+use tophash::doctor::{Diagnosis, Severity};
 use tophash::{Error, Options, Store, SyncPolicy, Tuning};
 
 const SEGMENT: u64 = 64 << 10;
@@ -60,7 +60,7 @@ fn diagnose(path: &Path) -> Diagnosis {
     assert_eq!((d.records, d.slots.live, d.slots.empty_one), (report.live_slots, report.live_slots, report.tombstones));
     assert_eq!((d.table.pages_in_use, d.overflow.used), (report.pages, report.overflow_pages));
     assert_eq!(d.slots.all(), (report.pages + report.overflow_pages) * d.table.page_slots);
-    assert_eq!((d.clean, d.generation), (report.clean, report.generation));
+    assert_eq!((d.closed_cleanly, d.generation), (report.closed_cleanly, report.generation));
     assert_eq!(d.load.iter().sum::<u64>(), report.pages);
     assert_eq!(d.chains.iter().sum::<u64>(), report.pages);
     let cells = |get: fn(&tophash::doctor::HeatCell) -> u64| d.heat.cells.iter().map(get).sum::<u64>();
@@ -72,8 +72,8 @@ fn diagnose(path: &Path) -> Diagnosis {
     d
 }
 
-fn level(d: &Diagnosis, rule: &str) -> Option<Level> {
-    d.advice.iter().find(|advice| advice.rule == rule).map(|advice| advice.level)
+fn severity(d: &Diagnosis, rule: &str) -> Option<Severity> {
+    d.advice.iter().find(|advice| advice.rule == rule).map(|advice| advice.severity)
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn churn_by_the_defaults_needs_nothing() {
     }
     store.close().unwrap();
     let d = diagnose(&path);
-    let warnings: Vec<_> = d.advice.iter().filter(|advice| advice.level > Level::Info).collect();
+    let warnings: Vec<_> = d.advice.iter().filter(|advice| advice.severity > Severity::Info).collect();
     assert!(warnings.is_empty(), "{warnings:#?}");
 }
 
@@ -117,21 +117,21 @@ fn a_littered_store_gets_the_advice_it_needs() {
     let dir = scratch();
     let d = churn(&dir.path().join("store"), &littering());
     for (rule, expected) in [
-        ("dead-log", Level::Critical),
-        ("tombstones", Level::Critical),
-        ("pseudo-full-pages", Level::Critical),
-        ("compaction-pays", Level::Warning),
-        ("empty-segments", Level::Warning),
-        ("remove-records", Level::Info),
-        ("absent-key-lookups", Level::Warning),
+        ("dead-log", Severity::Critical),
+        ("tombstones", Severity::Critical),
+        ("pseudo-full-pages", Severity::Critical),
+        ("compaction-pays", Severity::Warning),
+        ("empty-segments", Severity::Warning),
+        ("remove-records", Severity::Info),
+        ("absent-key-lookups", Severity::Warning),
     ] {
-        assert!(level(&d, rule) >= Some(expected), "{rule}: {:#?}", d.advice);
+        assert!(severity(&d, rule) >= Some(expected), "{rule}: {:#?}", d.advice);
     }
-    assert!(level(&d, "damage").is_none() && level(&d, "load").is_none(), "{:#?}", d.advice);
+    assert!(severity(&d, "damage").is_none() && severity(&d, "load").is_none(), "{:#?}", d.advice);
     assert_eq!(d.pseudo_full.len(), 16, "the worst are named");
     let worst = &d.pseudo_full[0];
     assert!(worst.tombstones * 4 > d.table.page_slots && worst.live * 4 < d.table.page_slots, "{worst:?}");
-    assert!(d.advice.is_sorted_by(|a, b| a.level >= b.level));
+    assert!(d.advice.is_sorted_by(|a, b| a.severity >= b.severity));
 
     // What is promised of compaction is what comes of it.
     let report = tophash::compact::compact(dir.path().join("store")).unwrap();
@@ -144,7 +144,7 @@ fn a_littered_store_gets_the_advice_it_needs() {
     // The same operations by the defaults: the pages are rewritten, the table shrinks, the log is compacted.
     let d = churn(&dir.path().join("healthy"), &options());
     for rule in ["tombstones", "pseudo-full-pages", "dead-log", "empty-segments", "absent-key-lookups"] {
-        assert_eq!(level(&d, rule), None, "{:#?}", d.advice);
+        assert_eq!(severity(&d, rule), None, "{:#?}", d.advice);
     }
     assert_eq!(d.pseudo_full_pages, 0);
 }
@@ -163,19 +163,19 @@ fn a_table_that_stayed_large_is_noticed() {
     };
     let large = emptied("large", 0);
     assert_eq!((large.table.level, large.table.level_needed), (9, 4), "{:?}", large.table);
-    assert_eq!(level(&large, "table-too-large"), Some(Level::Warning));
+    assert_eq!(severity(&large, "table-too-large"), Some(Severity::Warning));
     assert!(large.reclaimable.index_bytes > (512 - 16 - 128) * 4096, "{:?}", large.reclaimable);
     let small = emptied("small", Tuning::default().shrink_permille);
-    assert_eq!(level(&small, "table-too-large"), None, "{:?}", small.table);
+    assert_eq!(severity(&small, "table-too-large"), None, "{:?}", small.table);
 }
 
+#[cfg(feature = "serde")]
 #[test]
 fn a_diagnosis_survives_json() {
     let dir = scratch();
     let path = dir.path().join("store");
     let mut d = churn(&path, &littering());
     d.include_stats(Options::new().read_only(true).open(&path).unwrap().stats());
-    #[cfg(feature = "serde")]
     assert_eq!(serde_json::from_str::<Diagnosis>(&serde_json::to_string(&d).unwrap()).unwrap(), d);
 }
 
@@ -223,8 +223,12 @@ fn a_store_in_the_middle_of_growth_says_so() {
         n += 1;
     }
     let d = diagnose_closed(store, &path);
-    assert!(d.table.growing && d.table.cursor < 32 && d.table.pages == 32 + d.table.cursor, "{:?}", d.table);
-    assert_eq!(level(&d, "resize-under-way"), Some(Level::Info));
+    assert!(
+        d.table.growing && d.table.evacuated_pages < 32 && d.table.pages == 32 + d.table.evacuated_pages,
+        "{:?}",
+        d.table
+    );
+    assert_eq!(severity(&d, "resize-under-way"), Some(Severity::Info));
 }
 
 #[test]
@@ -234,8 +238,8 @@ fn room_that_was_reserved_is_no_waste() {
     let store = options().capacity(100_000).open(&path).unwrap();
     fill(&store, 100);
     let d = diagnose_closed(store, &path);
-    assert_eq!((d.table.floor, level(&d, "table-too-large")), (100_000, None));
-    assert_eq!(level(&d, "reserved-room"), Some(Level::Info));
+    assert_eq!((d.table.floor, severity(&d, "table-too-large")), (100_000, None));
+    assert_eq!(severity(&d, "reserved-room"), Some(Severity::Info));
     assert!(d.table.pages_in_use <= 100 && d.table.pages == 256, "{:?}", d.table);
 }
 
@@ -252,9 +256,9 @@ fn an_unclean_end_and_damage_are_said() {
     copy_store(&path, &copy);
     store.close().unwrap();
     let d = tophash::doctor::diagnose(&copy).unwrap();
-    assert!(!d.clean && d.records == FULL + 1);
+    assert!(!d.closed_cleanly && d.records == FULL + 1);
     assert_eq!((d.tail_records, d.slots.live, d.index_is_current()), (1, FULL, false));
-    assert_eq!((level(&d, "not-closed"), level(&d, "damage")), (Some(Level::Info), None));
+    assert_eq!((severity(&d, "not-closed"), severity(&d, "damage")), (Some(Severity::Info), None));
 
     // One page of 32 is damaged: the rest is counted.
     let index = path.join("index");
@@ -264,7 +268,7 @@ fn an_unclean_end_and_damage_are_said() {
     file[at] ^= 1;
     std::fs::write(&index, file).unwrap();
     let d = tophash::doctor::diagnose(&path).unwrap();
-    assert_eq!(level(&d, "damage"), Some(Level::Critical));
+    assert_eq!(severity(&d, "damage"), Some(Severity::Critical));
     assert_eq!((d.damage.len(), d.damage[0].kind.as_str(), d.damage[0].page), (1, "page-checksum", Some(140)));
     assert_eq!(d.table.pages_in_use, whole.table.pages_in_use - 1);
     assert!(d.slots.live < whole.slots.live);
@@ -321,7 +325,7 @@ fn large_values_of_the_tail_count() {
     for path in [&copy, &path] {
         let d = tophash::doctor::diagnose(path).unwrap();
         assert_eq!((d.records, d.blobs.count, d.blobs.bytes), (3, 3, 950_000), "{:?}", d.blobs);
-        assert_eq!(d.clean, path.ends_with("store"));
+        assert_eq!(d.closed_cleanly, path.ends_with("store"));
     }
 }
 

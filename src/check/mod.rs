@@ -337,7 +337,7 @@ impl Check<'_> {
                 return Ok(None);
             }
         };
-        sink.report.clean = header.clean && tail.end == header.cut;
+        sink.report.closed_cleanly = header.clean && tail.end == header.cut;
         sink.report.tail_records = tail.changes as u64;
         sink.report.torn_bytes = tail.discarded_bytes;
         sink.report.leftover_segments = tail.discard.len() as u64;

@@ -45,7 +45,7 @@ pub struct Report {
     /// Generation of the checkpoint that was checked.
     pub generation: u64,
     /// True if the store was closed cleanly.
-    pub clean: bool,
+    pub closed_cleanly: bool,
     /// The journal holds a checkpoint that was not carried to its end; its pages were checked in the place of
     /// the index file's.
     pub journal_pending: bool,

@@ -209,7 +209,6 @@ impl Compactor {
             evacuated_segments: evacuated,
             freed_segments: get(&self.counters.freed),
             evacuated_bytes: log.space().evacuated,
-            pinned_bytes: log.held_bytes(),
             damaged_segments: log.segments().iter().filter(|segment| segment.is_damaged()).count() as u64,
             helps: get(&self.counters.helps),
             throttles: get(&self.counters.throttles),

@@ -77,8 +77,8 @@ const GAUGES: &[Figure<f64>] = figures! {
     "tophash_log_file_bytes" Bytes |s| s.log.file_bytes as f64, "Size of all segment files, prepared ones included";
     "tophash_log_undurable_bytes" Bytes |s| undurable(s), "Bytes of the active segment that no sync has covered";
     "tophash_pinned_segments" Count |s| s.log.pinned_segments as f64, "Log segments that a value pins at this moment";
-    "tophash_pinned_bytes" Bytes |s| s.compaction.pinned_bytes as f64,
-        "Bytes of emptied segments that wait for a value to be dropped";
+    "tophash_held_bytes" Bytes |s| s.log.held_bytes as f64,
+        "Bytes of unlinked files that wait for a value to be dropped";
     "tophash_blobs" Count |s| s.log.blobs as f64, "Blob files";
     "tophash_blob_bytes" Bytes |s| s.log.blob_bytes as f64, "Size of all blob files";
     "tophash_damaged_segments" Count |s| s.compaction.damaged_segments as f64,

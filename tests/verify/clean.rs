@@ -19,7 +19,7 @@ fn a_store_that_was_just_created() {
     let report = verify_clean(&copy);
     assert_eq!((report.live_slots, report.records, report.generation), (0, 0, 1));
     store.close().unwrap();
-    assert!(verify_clean(&path).clean);
+    assert!(verify_clean(&path).closed_cleanly);
     // A table that is sized in advance is a hole in the file.
     let path = dir.path().join("large");
     Options::new().capacity(10_000_000).open(&path).unwrap().close().unwrap();
@@ -37,10 +37,13 @@ fn everything_at_once_open_and_closed() {
     let copy = dir.path().join("copy");
     copy_store(&path, &copy);
     let report = verify_clean(&copy);
-    assert!(!report.clean && report.tail_records > 0);
+    assert!(!report.closed_cleanly && report.tail_records > 0);
     store.close().unwrap();
     let report = verify_clean(&path);
-    assert!(report.clean && report.overflow_pages > 0 && report.tombstones > 0 && report.blobs > 0, "{report:#?}");
+    assert!(
+        report.closed_cleanly && report.overflow_pages > 0 && report.tombstones > 0 && report.blobs > 0,
+        "{report:#?}"
+    );
     assert_eq!((report.live_slots, report.records, report.tail_records), (len, len, 0));
     assert!(report.log_records > report.records && report.segments > 2);
     assert_eq!(report.leftover_segments + report.leftover_blobs + report.leftover_files + report.torn_bytes, 0);
@@ -118,7 +121,7 @@ fn random_operations(seed: u64) {
             9 => store.sync().unwrap(),
             10 => {
                 store.close().unwrap();
-                assert!(verify_clean(&path).clean, "seed {seed} step {step}");
+                assert!(verify_clean(&path).closed_cleanly, "seed {seed} step {step}");
                 store = options.open(&path).unwrap();
             }
             _ => {
@@ -164,7 +167,7 @@ fn a_checkpoint_that_waits_in_the_journal() {
     fs::write(waiting.join("index"), &index).unwrap();
     files.write(&files.index(), 140 * PAGE as u64, &applied);
     let report = verify_clean(&waiting);
-    assert!(report.journal_pending && !report.clean);
+    assert!(report.journal_pending && !report.closed_cleanly);
     assert_eq!((report.records, report.tail_records), (len, 0));
 
     // Damage in an image makes the journal incomplete: then the pages that it had reached are too new.

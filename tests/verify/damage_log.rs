@@ -197,7 +197,7 @@ fn a_damaged_tail_is_torn_or_lost_data() {
     for synced in [false, true] {
         let path = killed(&dir.path().join(synced.to_string()), synced);
         let report = verify_clean(&path);
-        assert_eq!((report.tail_records, report.clean, report.blobs), (3, false, 1));
+        assert_eq!((report.tail_records, report.closed_cleanly, report.blobs), (3, false, 1));
         let files = Files::new(&path);
         let cut = word(&files.header().1, 72) & 0xffff_ffff;
         files.write(&files.segment(1), cut + 9, &[0xff]);

@@ -13,7 +13,7 @@ use crate::stats::Stats;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
-pub enum Level {
+pub enum Severity {
     /// Good to know; nothing need be done.
     Info,
     /// Costs time or space that can be had back.
@@ -22,26 +22,50 @@ pub enum Level {
     Critical,
 }
 
-impl fmt::Display for Level {
+impl Severity {
+    /// Every severity, the least one first.
+    const ALL: [Severity; 3] = [Severity::Info, Severity::Warning, Severity::Critical];
+}
+
+impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Level::Info => "info",
-            Level::Warning => "warning",
-            Level::Critical => "critical",
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
         })
     }
 }
 
-impl FromStr for Level {
-    type Err = String;
+impl FromStr for Severity {
+    type Err = ParseSeverityError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Level::Info, Level::Warning, Level::Critical]
-            .into_iter()
-            .find(|level| level.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is no level: info, warning or critical"))
+    /// Reads the words that `Display` writes.
+    fn from_str(text: &str) -> Result<Self, ParseSeverityError> {
+        let named = |severity: &Severity| severity.to_string() == text;
+        Severity::ALL.into_iter().find(named).ok_or_else(|| ParseSeverityError { text: text.to_string() })
     }
 }
+
+/// A text names no [`Severity`]. Its message tells the words that do.
+///
+/// ```
+/// let error = "fatal".parse::<tophash::doctor::Severity>().unwrap_err();
+/// assert_eq!(error.to_string(), "`fatal` is no severity: expected info, warning or critical");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseSeverityError {
+    text: String,
+}
+
+impl fmt::Display for ParseSeverityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [info, warning, critical] = Severity::ALL;
+        write!(f, "`{}` is no severity: expected {info}, {warning} or {critical}", self.text)
+    }
+}
+
+impl std::error::Error for ParseSeverityError {}
 
 /// A finding with what to do about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +75,7 @@ pub struct Advice {
     /// The rule's stable name, as in `dead-log`.
     pub rule: String,
     /// How much it matters.
-    pub level: Level,
+    pub severity: Severity,
     /// What was found, in words and figures.
     pub finding: String,
     /// Why that matters.
@@ -60,7 +84,7 @@ pub struct Advice {
     pub action: String,
     /// What the rule measured.
     pub measured: f64,
-    /// From where on it speaks at this level.
+    /// The least figure of this severity.
     pub threshold: f64,
 }
 
@@ -69,16 +93,16 @@ impl Advice {
     /// zero until they are set.
     ///
     /// ```
-    /// use tophash::doctor::{Advice, Level};
-    /// let mut advice = Advice::new("old-backup", Level::Warning);
+    /// use tophash::doctor::{Advice, Severity};
+    /// let mut advice = Advice::new("old-backup", Severity::Warning);
     /// advice.finding = "the last copy is 40 days old".into();
     /// advice.action = "copy the store tonight".into();
     /// ```
     #[must_use]
-    pub fn new(rule: impl Into<String>, level: Level) -> Self {
+    pub fn new(rule: impl Into<String>, severity: Severity) -> Self {
         Advice {
             rule: rule.into(),
-            level,
+            severity,
             finding: String::new(),
             reason: String::new(),
             action: String::new(),
@@ -103,7 +127,7 @@ pub struct Diagnosis {
     /// Generation of the checkpoint that the figures are of.
     pub generation: u64,
     /// True if the store was closed cleanly: then the figures are all there is.
-    pub clean: bool,
+    pub closed_cleanly: bool,
     /// Changes in the log behind the checkpoint, which records and log count.
     pub tail_records: u64,
     /// Bytes of the log behind the checkpoint.
@@ -159,19 +183,19 @@ impl Diagnosis {
     /// True if the figures of pages and slots are those of now: nothing was changed since the last checkpoint.
     #[must_use]
     pub fn index_is_current(&self) -> bool {
-        self.clean || (self.tail_records == 0 && self.log_is_current())
+        self.closed_cleanly || (self.tail_records == 0 && self.log_is_current())
     }
 
     /// True if the figures of records and log are those of now.
     #[must_use]
     pub fn log_is_current(&self) -> bool {
-        self.clean || self.tail_problem.is_none()
+        self.closed_cleanly || self.tail_problem.is_none()
     }
 
-    /// The level of the worst advice.
+    /// The severity of the worst advice.
     #[must_use]
-    pub fn worst(&self) -> Option<Level> {
-        self.advice.iter().map(|advice| advice.level).max()
+    pub fn worst(&self) -> Option<Severity> {
+        self.advice.iter().map(|advice| advice.severity).max()
     }
 }
 
@@ -202,7 +226,7 @@ pub struct TableFigures {
     /// True while the table is being halved.
     pub shrinking: bool,
     /// Pages that the resize under way has divided, or not yet merged.
-    pub cursor: u64,
+    pub evacuated_pages: u64,
     /// Removals since the pages were last rewritten, of all pages.
     pub removals: u64,
 }

@@ -17,8 +17,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use diagnosis::{
-    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, Level, LogFigures, OverflowFigures, PageNote,
-    Reclaimable, SegmentFigures, SlotCounts, TableFigures,
+    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, LogFigures, OverflowFigures, PageNote,
+    ParseSeverityError, Reclaimable, SegmentFigures, Severity, SlotCounts, TableFigures,
 };
 
 use self::census::Census;
@@ -49,7 +49,7 @@ use crate::tuning::Tuning;
 /// # let path = dir.path().join("sessions.tophash");
 /// # tophash::Store::open(&path)?.close()?;
 /// for advice in tophash::doctor::diagnose(&path)?.advice {
-///     println!("{}: {}. {}", advice.level, advice.finding, advice.action);
+///     println!("{}: {}. {}", advice.severity, advice.finding, advice.action);
 /// }
 /// # Ok(()) }
 /// ```
@@ -115,7 +115,7 @@ fn examine(disk: &dyn Disk, path: &Path, reader: Option<&Options>, progress: &mu
     diagnosis.disk.journal = allocated(disk, &journal_path(path));
     diagnosis.uuid = state.header.uuid.to_string();
     diagnosis.generation = state.header.generation;
-    diagnosis.clean = state.header.clean;
+    diagnosis.closed_cleanly = state.header.clean;
     note_table(&state, &mut diagnosis);
     let (primary, overflow) = extents::find(&state, &mut sink)?;
     Census::new(&state, &primary, &overflow).run(&mut sink, &mut diagnosis)?;
@@ -168,7 +168,7 @@ fn note_table(state: &State, to: &mut Diagnosis) {
     table.slots = growth.pages().saturating_mul(table.page_slots);
     table.growing = growth.is_resizing() && !growth.is_shrinking();
     table.shrinking = growth.is_shrinking();
-    table.cursor = growth.cursor();
+    table.evacuated_pages = growth.cursor();
     to.blobs.count = meta.blobs.count;
     to.blobs.bytes = meta.blobs.bytes;
     to.blobs.dying = meta.blobs.dying.len() as u64;

@@ -1,19 +1,19 @@
 //! The rules: one table, each with a name, thresholds, a reason, and what to do.
 //!
-//! A rule measures one figure of a diagnosis; the highest threshold that it reaches decides the level. A rule that
+//! A rule measures one figure of a diagnosis; the highest threshold that it reaches decides the severity. A rule that
 //! does not apply (there is nothing to measure, or too little to matter) measures nothing.
 
-use super::diagnosis::{Advice, Diagnosis, Level};
+use super::diagnosis::{Advice, Diagnosis, Severity};
 use crate::stats::Stats;
 use crate::words::noun;
-use Level::{Critical, Info, Warning};
+use Severity::{Critical, Info, Warning};
 
 /// A rule.
 pub(super) struct Rule {
     /// Stable name.
     pub(super) name: &'static str,
-    /// Levels, the lowest first, and the figure from which on the rule speaks.
-    pub(super) levels: &'static [(Level, f64)],
+    /// Severities, the lowest first, and the figure from which on the rule speaks.
+    pub(super) thresholds: &'static [(Severity, f64)],
     /// The figure; `None` if the rule does not apply.
     pub(super) measure: fn(&Diagnosis) -> Option<f64>,
     /// What was found, in words.
@@ -51,7 +51,7 @@ const OF_LOG: &[&str] =
 pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "damage",
-        levels: &[(Critical, 1.0)],
+        thresholds: &[(Critical, 1.0)],
         measure: |d| Some(d.damage.len() as f64),
         finding: |d| format!("{} of the index or the segments' headers cannot be read", things(d.damage.len(), "part")),
         reason: "the figures leave out what could not be read, and keys behind it fail with an error",
@@ -60,7 +60,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "unreadable-entries",
-        levels: &[(Critical, 1.0)],
+        thresholds: &[(Critical, 1.0)],
         measure: |d| Some(d.slots.marked as f64),
         finding: |d| format!("{} whose record could not be read when the page was split", slots(d.slots.marked)),
         reason: "such a slot is kept twice, and reading its key fails with an error",
@@ -68,8 +68,8 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "not-closed",
-        levels: &[(Info, 1.0)],
-        measure: |d| Some(f64::from(u8::from(!d.clean && d.log_is_current()))),
+        thresholds: &[(Info, 1.0)],
+        measure: |d| Some(f64::from(u8::from(!d.closed_cleanly && d.log_is_current()))),
         finding: |d| {
             if d.tail_records == 0 {
                 return "the store was not closed; nothing follows its last checkpoint".into();
@@ -82,7 +82,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "tail-unreadable",
-        levels: &[(Critical, 1.0)],
+        thresholds: &[(Critical, 1.0)],
         measure: |d| Some(f64::from(u8::from(!d.log_is_current()))),
         finding: |d| {
             let why = d.tail_problem.as_deref().unwrap_or_default();
@@ -95,7 +95,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "dead-log",
-        levels: &[(Warning, 0.40), (Critical, 0.75)],
+        thresholds: &[(Warning, 0.40), (Critical, 0.75)],
         measure: |d| (d.log.dead_bytes > tolerated(d)).then(|| share(d.log.dead_bytes, d.log.bytes)),
         finding: |d| {
             format!(
@@ -111,7 +111,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "empty-segments",
-        levels: &[(Info, 2.0), (Warning, 16.0)],
+        thresholds: &[(Info, 2.0), (Warning, 16.0)],
         measure: |d| (d.log.dead_bytes > tolerated(d)).then(|| mostly_dead(d).count() as f64),
         finding: |d| format!("next to nothing is live in {} of the log", things(mostly_dead(d).count(), "segment")),
         reason: "emptying them costs hardly any copying: compaction is off, or has not kept up with the writers",
@@ -119,7 +119,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "remove-records",
-        levels: &[(Info, 1.0), (Warning, 10.0)],
+        thresholds: &[(Info, 1.0), (Warning, 10.0)],
         measure: |d| (d.log.bytes > tolerated(d)).then(|| d.log.removals as f64 / d.records.max(1) as f64),
         finding: |d| format!("the log keeps {} for {}", removals(d.log.removals), things(d.records, "live record")),
         reason: "a remove-record stays as long as an older put of its key may exist",
@@ -127,7 +127,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "segments",
-        levels: &[(Warning, 3072.0), (Critical, 3840.0)],
+        thresholds: &[(Warning, 3072.0), (Critical, 3840.0)],
         measure: |d| Some(d.log.segments as f64),
         finding: |d| format!("{} of 4,096 possible ones", things(d.log.segments, "segment")),
         reason: "with the last one the store takes no more writes (`LimitReached`)",
@@ -135,7 +135,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "tombstones",
-        levels: &[(Info, 0.02), (Warning, 0.10), (Critical, 0.25)],
+        thresholds: &[(Info, 0.02), (Warning, 0.10), (Critical, 0.25)],
         measure: |d| Some(share(d.slots.empty_one, d.slots.all())),
         finding: |d| {
             format!(
@@ -151,7 +151,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "pseudo-full-pages",
-        levels: &[(Warning, 0.000_001), (Critical, 0.10)],
+        thresholds: &[(Warning, 0.000_001), (Critical, 0.10)],
         measure: |d| Some(share(d.pseudo_full_pages, d.table.pages_in_use)),
         finding: |d| {
             format!(
@@ -166,7 +166,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "absent-key-lookups",
-        levels: &[(Info, 1.3), (Warning, 1.6), (Critical, 2.5)],
+        thresholds: &[(Info, 1.3), (Warning, 1.6), (Critical, 2.5)],
         measure: |d| (d.table.pages_in_use > 0).then(|| d.absent_mean / d.absent_expected.max(1.0)),
         finding: |d| {
             format!(
@@ -179,7 +179,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "load",
-        levels: &[(Warning, 0.90), (Critical, 0.97)],
+        thresholds: &[(Warning, 0.90), (Critical, 0.97)],
         measure: |d| Some(share(d.records, d.table.slots)),
         finding: |d| {
             format!(
@@ -194,7 +194,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "chains",
-        levels: &[(Info, 0.20), (Warning, 0.35), (Critical, 0.60)],
+        thresholds: &[(Info, 0.20), (Warning, 0.35), (Critical, 0.60)],
         measure: |d| Some(share(chained(d), d.table.pages_in_use)),
         finding: |d| {
             format!(
@@ -209,7 +209,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "long-chain",
-        levels: &[(Warning, 4.0), (Critical, 16.0)],
+        thresholds: &[(Warning, 4.0), (Critical, 16.0)],
         measure: |d| Some(d.chain_longest as f64),
         finding: |d| format!("a chain has {}", things(d.chain_longest, "overflow page")),
         reason: "writers that meet a long chain move growth along; a chain this long means that growth stood still",
@@ -217,7 +217,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "needless-overflow",
-        levels: &[(Info, 0.01), (Warning, 0.05)],
+        thresholds: &[(Info, 0.01), (Warning, 0.05)],
         measure: |d| Some(share(d.overflow.needless, d.table.pages_in_use)),
         finding: |d| {
             format!("{} would not be needed if chains were packed", things(d.overflow.needless, "overflow page"))
@@ -227,7 +227,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "stranded-slots",
-        levels: &[(Info, 0.20), (Warning, 0.40)],
+        thresholds: &[(Info, 0.20), (Warning, 0.40)],
         measure: |d| Some(share(d.slots.stranded, d.slots.all())),
         finding: |d| {
             format!(
@@ -241,7 +241,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "table-too-large",
-        levels: &[(Warning, 2.0), (Critical, 6.0)],
+        thresholds: &[(Warning, 2.0), (Critical, 6.0)],
         measure: |d| {
             let wanted = d.table.level_needed.max(d.table.level_floor);
             (!d.table.shrinking).then(|| f64::from(d.table.level.saturating_sub(wanted)))
@@ -260,7 +260,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "reserved-room",
-        levels: &[(Info, 2.0)],
+        thresholds: &[(Info, 2.0)],
         measure: |d| {
             let kept = d.table.level.min(d.table.level_floor);
             Some(f64::from(kept.saturating_sub(d.table.level_needed)))
@@ -273,19 +273,19 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "resize-under-way",
-        levels: &[(Info, 1.0)],
+        thresholds: &[(Info, 1.0)],
         measure: |d| Some(f64::from(u8::from(d.table.growing || d.table.shrinking))),
         finding: |d| {
             let what = if d.table.shrinking { "shrinking" } else { "growing" };
             let all = 1u64 << d.table.level.min(63);
-            format!("the table is {what}: {} of {} are divided", count(d.table.cursor), things(all, "page"))
+            format!("the table is {what}: {} of {} are divided", count(d.table.evacuated_pages), things(all, "page"))
         },
         reason: "a resize goes on with the next writes, or by itself while the store is open",
         action: "nothing need be done",
     },
     Rule {
         name: "journal",
-        levels: &[(Info, 1.5)],
+        thresholds: &[(Info, 1.5)],
         measure: |d| (d.disk.journal > 64 << 20).then(|| share(d.disk.journal, d.disk.index)),
         finding: |d| format!("the journal takes {}, the index {}", size(d.disk.journal), size(d.disk.index)),
         reason: "the journal keeps the size of the largest checkpoint",
@@ -294,7 +294,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "blobs-to-unlink",
-        levels: &[(Info, 256.0), (Warning, 8192.0)],
+        thresholds: &[(Info, 256.0), (Warning, 8192.0)],
         measure: |d| Some(d.blobs.dying as f64),
         finding: |d| format!("{} wait to be unlinked", things(d.blobs.dying, "blob file")),
         reason: "a blob's file goes with the checkpoint after its removal",
@@ -302,7 +302,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "compaction-pays",
-        levels: &[(Info, 0.30), (Warning, 0.60)],
+        thresholds: &[(Info, 0.30), (Warning, 0.60)],
         measure: |d| {
             let floor = SMALL_BYTES + tolerated(d);
             (d.reclaimable.bytes() > floor).then(|| share(d.reclaimable.bytes(), d.disk.all()))
@@ -322,7 +322,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "poisoned",
-        levels: &[(Critical, 1.0)],
+        thresholds: &[(Critical, 1.0)],
         measure: |d| d.stats.as_ref().map(|s| f64::from(u8::from(s.poisoned.is_some()))),
         finding: |d| {
             let cause = d.stats.as_ref().and_then(|s| s.poisoned.as_deref()).unwrap_or_default();
@@ -333,7 +333,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "new-overflow-inserts",
-        levels: &[(Info, 0.002), (Warning, 0.02)],
+        thresholds: &[(Info, 0.002), (Warning, 0.02)],
         measure: |d| {
             let [rest, one, new] = inserts(d)?;
             (rest + one + new >= 1000).then(|| share(new, rest + one + new))
@@ -353,7 +353,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "damaged-segments",
-        levels: &[(Critical, 1.0)],
+        thresholds: &[(Critical, 1.0)],
         measure: |d| d.stats.as_ref().map(|s| s.compaction.damaged_segments as f64),
         finding: |d| {
             let segments = d.stats.as_ref().map_or(0, |s| s.compaction.damaged_segments);
@@ -364,14 +364,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "pinned-segments",
-        levels: &[(Info, 0.10), (Warning, 0.30)],
+        thresholds: &[(Info, 0.10), (Warning, 0.30)],
         measure: |d| {
             let stats = d.stats.as_ref()?;
-            (stats.compaction.pinned_bytes > tolerated(d))
-                .then(|| share(stats.compaction.pinned_bytes, stats.log.bytes))
+            (stats.log.held_bytes > tolerated(d)).then(|| share(stats.log.held_bytes, stats.log.bytes))
         },
         finding: |d| {
-            let bytes = d.stats.as_ref().map_or(0, |s| s.compaction.pinned_bytes);
+            let bytes = d.stats.as_ref().map_or(0, |s| s.log.held_bytes);
             format!("{} of emptied segments wait for `Value`s to be dropped", size(bytes))
         },
         reason: "a `Value` keeps its segment's space until it is dropped",
@@ -379,7 +378,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "writers-throttled",
-        levels: &[(Info, 1.0), (Warning, 1000.0)],
+        thresholds: &[(Info, 1.0), (Warning, 1000.0)],
         measure: |d| d.stats.as_ref().map(|s| s.compaction.throttles as f64),
         finding: |d| {
             let times = d.stats.as_ref().map_or(0, |s| s.compaction.throttles);
@@ -390,7 +389,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "memory-waits",
-        levels: &[(Info, 1.0), (Warning, 100.0)],
+        thresholds: &[(Info, 1.0), (Warning, 100.0)],
         measure: |d| d.stats.as_ref().map(|s| s.waits.memory as f64),
         finding: |d| {
             let times = d.stats.as_ref().map_or(0, |s| s.waits.memory);
@@ -419,8 +418,8 @@ impl Diagnosis {
 pub(super) fn apply(diagnosis: &Diagnosis) -> Vec<Advice> {
     let current = RULES.iter().filter(|rule| rule.speaks_of_now(diagnosis));
     let mut advice: Vec<Advice> = current.filter_map(|rule| rule.check(diagnosis)).collect();
-    // Stable: within a level in the order of the table.
-    advice.sort_by_key(|advice| std::cmp::Reverse(advice.level));
+    // Stable: within a severity in the order of the table.
+    advice.sort_by_key(|advice| std::cmp::Reverse(advice.severity));
     advice
 }
 
@@ -433,10 +432,10 @@ impl Rule {
 
     fn check(&self, diagnosis: &Diagnosis) -> Option<Advice> {
         let measured = (self.measure)(diagnosis)?;
-        let &(level, threshold) = self.levels.iter().rev().find(|&&(_, threshold)| measured >= threshold)?;
+        let &(severity, threshold) = self.thresholds.iter().rev().find(|&&(_, threshold)| measured >= threshold)?;
         Some(Advice {
             rule: self.name.into(),
-            level,
+            severity,
             finding: (self.finding)(diagnosis),
             reason: self.reason.into(),
             action: self.action.into(),

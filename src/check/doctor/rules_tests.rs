@@ -1,13 +1,18 @@
 //! Each rule speaks at its thresholds and is silent below.
 
-use super::diagnosis::{Diagnosis, Level, SegmentFigures};
+use super::diagnosis::{Diagnosis, SegmentFigures, Severity};
 use super::rules::{RULES, apply};
 use crate::stats::Stats;
 
 /// A store in good shape: a million records, a third of the log dead.
 fn healthy() -> Diagnosis {
-    let mut d =
-        Diagnosis { records: 1_000_000, clean: true, absent_mean: 1.1, absent_expected: 1.1, ..Diagnosis::default() };
+    let mut d = Diagnosis {
+        records: 1_000_000,
+        closed_cleanly: true,
+        absent_mean: 1.1,
+        absent_expected: 1.1,
+        ..Diagnosis::default()
+    };
     (d.table.level, d.table.level_needed) = (12, 12);
     (d.table.pages, d.table.pages_in_use, d.table.page_slots, d.table.slots) = (4096, 4096, 504, 4096 * 504);
     (d.slots.live, d.slots.empty_rest) = (1_000_000, 4096 * 504 - 1_000_000);
@@ -24,20 +29,20 @@ fn segment(bytes: u64, dead_bytes: u64) -> SegmentFigures {
     SegmentFigures { capacity: 64 << 20, bytes, dead_bytes, ..SegmentFigures::default() }
 }
 
-/// The levels of a rule's advice as a figure changes.
-fn levels(rule: &str, figures: &[u64], set: fn(&mut Diagnosis, u64)) -> Vec<Option<Level>> {
+/// The severities of a rule's advice as a figure changes.
+fn severities(rule: &str, figures: &[u64], set: fn(&mut Diagnosis, u64)) -> Vec<Option<Severity>> {
     let check = |&figure| {
         let mut d = healthy();
         set(&mut d, figure);
-        apply(&d).into_iter().find(|advice| advice.rule == rule).map(|advice| advice.level)
+        apply(&d).into_iter().find(|advice| advice.rule == rule).map(|advice| advice.severity)
     };
     figures.iter().map(check).collect()
 }
 
-const NONE: Option<Level> = None;
-const INFO: Option<Level> = Some(Level::Info);
-const WARNING: Option<Level> = Some(Level::Warning);
-const CRITICAL: Option<Level> = Some(Level::Critical);
+const NONE: Option<Severity> = None;
+const INFO: Option<Severity> = Some(Severity::Info);
+const WARNING: Option<Severity> = Some(Severity::Warning);
+const CRITICAL: Option<Severity> = Some(Severity::Critical);
 
 fn stats(d: &mut Diagnosis) -> &mut Stats {
     d.stats.get_or_insert_default()
@@ -53,20 +58,20 @@ fn a_healthy_store_gets_no_advice() {
 
 #[test]
 fn an_empty_diagnosis_divides_by_nothing() {
-    let d = Diagnosis { clean: true, ..Diagnosis::default() };
+    let d = Diagnosis { closed_cleanly: true, ..Diagnosis::default() };
     assert_eq!(apply(&d), []);
 }
 
 #[test]
 fn rules_speak_at_their_thresholds() {
-    type Case = (&'static str, &'static [u64], fn(&mut Diagnosis, u64), &'static [Option<Level>]);
+    type Case = (&'static str, &'static [u64], fn(&mut Diagnosis, u64), &'static [Option<Severity>]);
     let cases: &[Case] = &[
         ("unreadable-entries", &[0, 1], |d, n| d.slots.marked = n, &[NONE, CRITICAL]),
-        ("not-closed", &[0, 1], |d, n| d.clean = n == 0, &[NONE, INFO]),
+        ("not-closed", &[0, 1], |d, n| d.closed_cleanly = n == 0, &[NONE, INFO]),
         (
             "tail-unreadable",
             &[0, 1],
-            |d, n| (d.clean, d.tail_problem) = (false, (n == 1).then(|| "EIO".into())),
+            |d, n| (d.closed_cleanly, d.tail_problem) = (false, (n == 1).then(|| "EIO".into())),
             &[NONE, CRITICAL],
         ),
         // Of 1000 MiB. Four segments' worth is no reason to speak.
@@ -154,7 +159,7 @@ fn rules_speak_at_their_thresholds() {
             "pinned-segments",
             &[299, 300, 900],
             |d, n| {
-                stats(d).compaction.pinned_bytes = n << 20;
+                stats(d).log.held_bytes = n << 20;
                 stats(d).log.bytes = 3000 << 20;
             },
             &[NONE, INFO, WARNING],
@@ -163,7 +168,7 @@ fn rules_speak_at_their_thresholds() {
         ("memory-waits", &[0, 1, 100], |d, n| stats(d).waits.memory = n, &[NONE, INFO, WARNING]),
     ];
     for (rule, figures, set, expected) in cases {
-        assert_eq!(levels(rule, figures, *set), *expected, "{rule} at {figures:?}");
+        assert_eq!(severities(rule, figures, *set), *expected, "{rule} at {figures:?}");
     }
     // "damage" needs findings, which only a damaged store has: see tests/doctor.rs.
     for rule in RULES.iter().filter(|rule| rule.name != "damage") {
@@ -174,7 +179,7 @@ fn rules_speak_at_their_thresholds() {
 #[test]
 fn the_table_is_in_order() {
     for (i, rule) in RULES.iter().enumerate() {
-        assert!(rule.levels.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{}: levels", rule.name);
+        assert!(rule.thresholds.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{}: severities", rule.name);
         assert!(!RULES[..i].iter().any(|other| other.name == rule.name), "{}: twice", rule.name);
         assert!(rule.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", rule.name);
         assert!(!rule.reason.is_empty() && !rule.action.is_empty(), "{}", rule.name);
@@ -186,19 +191,20 @@ fn the_table_is_in_order() {
 #[test]
 fn the_worst_comes_first() {
     let mut d = healthy();
-    d.clean = false;
+    d.closed_cleanly = false;
     d.log.segments = 4000;
     d.chain_longest = 5;
     d.advise();
-    let named: Vec<_> = d.advice.iter().map(|advice| (advice.rule.as_str(), advice.level)).collect();
-    let expected = [("segments", Level::Critical), ("long-chain", Level::Warning), ("not-closed", Level::Info)];
-    assert_eq!((named.as_slice(), d.worst()), (&expected[..], Some(Level::Critical)));
+    let named: Vec<_> = d.advice.iter().map(|advice| (advice.rule.as_str(), advice.severity)).collect();
+    let expected =
+        [("segments", Severity::Critical), ("long-chain", Severity::Warning), ("not-closed", Severity::Info)];
+    assert_eq!((named.as_slice(), d.worst()), (&expected[..], Some(Severity::Critical)));
 }
 
 #[test]
-fn levels_are_read_as_they_are_written() {
-    for level in [Level::Info, Level::Warning, Level::Critical] {
-        assert_eq!(level.to_string().parse(), Ok(level));
+fn severities_are_read_as_they_are_written() {
+    for severity in [Severity::Info, Severity::Warning, Severity::Critical] {
+        assert_eq!(severity.to_string().parse(), Ok(severity));
     }
-    assert!("fatal".parse::<Level>().is_err());
+    assert!("fatal".parse::<Severity>().is_err());
 }

@@ -83,7 +83,7 @@ fn text(store: &Path, report: &Report) -> String {
         output::count(report.overflow_pages),
         output::size(report.bytes_read),
     );
-    if !report.clean {
+    if !report.closed_cleanly {
         text.push_str(&format!(
             "not closed cleanly; {} of the log's tail will be replayed when it is opened\n",
             output::records(report.tail_records)

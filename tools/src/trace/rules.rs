@@ -1,17 +1,17 @@
 //! What a workload could do better: one table, each rule with a name, thresholds, a reason, and what to do.
 
-use tophash::doctor::{Advice, Level};
+use tophash::doctor::{Advice, Severity};
 
 use super::profile::Profile;
 use crate::output::{count, some};
-use Level::{Info, Warning};
+use Severity::{Info, Warning};
 
-/// A rule. The highest threshold that its figure reaches decides the level.
+/// A rule. The highest threshold that its figure reaches decides the severity.
 pub struct Rule {
     /// Stable name.
     pub name: &'static str,
-    /// Levels, the lowest first, and the figure from which on the rule speaks.
-    pub levels: &'static [(Level, f64)],
+    /// Severities, the lowest first, and the figure from which on the rule speaks.
+    pub thresholds: &'static [(Severity, f64)],
     /// The figure; `None` if there is too little to matter.
     pub measure: fn(&Profile) -> Option<f64>,
     /// What was found, in words.
@@ -26,7 +26,7 @@ pub struct Rule {
 pub const RULES: &[Rule] = &[
     Rule {
         name: "unbatched-removals",
-        levels: &[(Info, 1_000.0), (Warning, 100_000.0)],
+        thresholds: &[(Info, 1_000.0), (Warning, 100_000.0)],
         measure: |p| Some(p.mass_removals as f64),
         finding: |p| {
             format!(
@@ -40,7 +40,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "no-reserve",
-        levels: &[(Info, 50_000.0), (Warning, 1_000_000.0)],
+        thresholds: &[(Info, 50_000.0), (Warning, 1_000_000.0)],
         measure: |p| Some(p.load_longest as f64),
         finding: |p| {
             format!(
@@ -54,7 +54,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "same-value",
-        levels: &[(Info, 0.05), (Warning, 0.25)],
+        thresholds: &[(Info, 0.05), (Warning, 0.25)],
         measure: |p| (p.puts >= 1_000).then(|| share(p.same_values, p.puts)),
         finding: |p| {
             format!(
@@ -71,7 +71,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "above-blob-threshold",
-        levels: &[(Info, 0.001), (Warning, 0.05)],
+        thresholds: &[(Info, 0.001), (Warning, 0.05)],
         measure: |p| (p.values_above_blob >= 10).then(|| share(p.values_above_blob, p.puts)),
         finding: |p| format!("{} of {} values have between 256 and 512 KiB", count(p.values_above_blob), count(p.puts)),
         reason: "a value of more than 256 KiB gets a file of its own, which is created, synced and unlinked for it alone",
@@ -79,7 +79,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "below-blob-threshold",
-        levels: &[(Info, 0.05)],
+        thresholds: &[(Info, 0.05)],
         measure: |p| (p.values_below_blob >= 10).then(|| share(p.values_below_blob, p.puts)),
         finding: |p| format!("{} of {} values have 90 % or more of 256 KiB", count(p.values_below_blob), count(p.puts)),
         reason: "if they grow a little, each gets a file of its own, and writing becomes much slower at one stroke",
@@ -87,7 +87,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "near-limits",
-        levels: &[(Warning, 1.0)],
+        thresholds: &[(Warning, 1.0)],
         measure: |p| Some((p.keys_near_limit + p.values_near_limit) as f64),
         finding: |p| {
             format!(
@@ -101,7 +101,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "tiny-batches",
-        levels: &[(Info, 0.25), (Warning, 0.75)],
+        thresholds: &[(Info, 0.25), (Warning, 0.75)],
         measure: |p| (p.batches >= 100).then(|| share(p.tiny_batches, p.batches)),
         finding: |p| format!("{} of {} batches had one or two changes", count(p.tiny_batches), count(p.batches)),
         reason: "a batch has a frame in the log, locks and looks up all its keys first, and with `SyncPolicy::Always` is \
@@ -110,7 +110,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "lone-durable-writes",
-        levels: &[(Info, 100.0), (Warning, 10_000.0)],
+        thresholds: &[(Info, 100.0), (Warning, 10_000.0)],
         measure: |p| Some(p.lone_durable_writes as f64),
         finding: |p| {
             format!(
@@ -124,7 +124,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "unbatched-reads",
-        levels: &[(Info, 0.5)],
+        thresholds: &[(Info, 0.5)],
         measure: |p| (p.gets >= 10_000).then(|| share(p.lone_gets, p.gets)),
         finding: |p| {
             format!("{} of {} reads came in runs of 32 or more, one by one", count(p.lone_gets), count(p.gets))
@@ -144,14 +144,14 @@ pub fn advice(profile: &Profile) -> Vec<Advice> {
         .iter()
         .filter_map(|rule| {
             let measured = (rule.measure)(profile)?;
-            let &(level, threshold) = rule.levels.iter().rfind(|&&(_, threshold)| measured >= threshold)?;
-            let mut advice = Advice::new(rule.name, level);
+            let &(severity, threshold) = rule.thresholds.iter().rfind(|&&(_, threshold)| measured >= threshold)?;
+            let mut advice = Advice::new(rule.name, severity);
             advice.finding = (rule.finding)(profile);
             (advice.reason, advice.action) = (rule.reason.into(), rule.action.into());
             (advice.measured, advice.threshold) = (measured, threshold);
             Some(advice)
         })
         .collect();
-    advice.sort_by_key(|advice| std::cmp::Reverse(advice.level));
+    advice.sort_by_key(|advice| std::cmp::Reverse(advice.severity));
     advice
 }

@@ -48,9 +48,9 @@ fn findings_decide_the_exit_code() {
     let desk = Desk::new();
     littered(&desk);
     assert_eq!(desk.run(&["doctor", "s"]).code, Some(0), "without --fail-on findings are no failure");
-    for level in ["info", "warning", "critical"] {
-        let ran = desk.run(&["doctor", "s", "--fail-on", level]);
-        assert_eq!(ran.code, Some(1), "{level}");
+    for severity in ["info", "warning", "critical"] {
+        let ran = desk.run(&["doctor", "s", "--fail-on", severity]);
+        assert_eq!(ran.code, Some(1), "{severity}");
         let text = ran.text();
         for part in ["CRITICAL  dead-log", "CRITICAL  tombstones", "pseudo-full-pages", "`tophash compact s`", "why:"] {
             assert!(text.contains(part), "`{part}` is missing in {text}");

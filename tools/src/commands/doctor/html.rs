@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use tophash::Tuning;
-use tophash::doctor::{Advice, Diagnosis, Level};
+use tophash::doctor::{Advice, Diagnosis, Severity};
 
 use super::circumstances::Circumstances;
 use super::markup::{capital, code, escape};
@@ -53,7 +53,7 @@ fn which(page: &mut String, at: &Circumstances, d: &Diagnosis) {
 
 /// Closed or not, and which figures are current.
 fn state(d: &Diagnosis) -> String {
-    if d.clean {
+    if d.closed_cleanly {
         return "closed; all figures are current".into();
     }
     let checkpoint = format!("checkpoint {}", count(d.generation));
@@ -72,7 +72,7 @@ fn state(d: &Diagnosis) -> String {
 
 /// Is the store well? The worst finding first, with the command that mends it.
 fn verdict(page: &mut String, at: &Circumstances, d: &Diagnosis) {
-    let findings = d.advice.split_first().filter(|(worst, _)| worst.level > Level::Info);
+    let findings = d.advice.split_first().filter(|(worst, _)| worst.severity > Severity::Info);
     let Some((worst, others)) = findings else {
         let _ = writeln!(
             page,
@@ -87,7 +87,7 @@ fn verdict(page: &mut String, at: &Circumstances, d: &Diagnosis) {
     let _ = write!(
         page,
         "<section class=\"verdict {0}\"><h2><span class=\"level\">{0}</span> {1}.</h2>",
-        worst.level,
+        worst.severity,
         code(&capital(finding)),
     );
     if !more.is_empty() {
@@ -142,7 +142,7 @@ fn list<'a>(page: &mut String, at: &Circumstances, findings: impl Iterator<Item 
             page,
             "<details class=\"finding {0}\"><summary><span class=\"level\">{0}</span> {1}.</summary><p>Why it matters: \
              {2}.</p><p>To do: {3}.</p></details>",
-            advice.level,
+            advice.severity,
             code(&capital(&advice.finding)),
             code(&advice.reason),
             code(&action(&at.path, advice)),
@@ -191,7 +191,7 @@ fn tiles(page: &mut String, d: &Diagnosis) {
     }
     if table.growing || table.shrinking {
         let what = if table.growing { "growing" } else { "shrinking" };
-        let done = percent(table.cursor, 1 << table.level.min(63));
+        let done = percent(table.evacuated_pages, 1 << table.level.min(63));
         tiles.push(("The index is", what.into(), format!("{done} of its pages are divided")));
     }
     if slots.live > 0 && !told(d, "absent-key-lookups") {
@@ -265,9 +265,9 @@ mod tests {
     #[test]
     fn the_state_says_what_is_current() {
         let mut d = Diagnosis::default();
-        (d.clean, d.generation) = (true, 7);
+        (d.closed_cleanly, d.generation) = (true, 7);
         assert_eq!(state(&d), "closed; all figures are current");
-        d.clean = false;
+        d.closed_cleanly = false;
         assert_eq!(state(&d), "not closed; nothing was changed after checkpoint 7, all figures are current");
         (d.tail_records, d.tail_bytes) = (1, 100);
         assert!(state(&d).contains("with 1 change (") && state(&d).contains("the index is as of checkpoint 7"));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::json;
 use tophash::Error;
-use tophash::doctor::{Advice, Diagnosis, Level};
+use tophash::doctor::{Advice, Diagnosis, Severity};
 use tophash::stats::Stats;
 
 use workload::Workload;
@@ -25,7 +25,7 @@ use crate::{interrupt, output, progress};
 /// Diagnose how a store's space is used, and what a workload asks of it, with advice
 ///
 /// Reads the index and the log's counters and changes nothing; nobody may have the store open for writing.
-/// Exit code 0, or 1 if a finding is at or above the level of --fail-on; 2: the diagnosis could not be made.
+/// Exit code 0, or 1 if a finding is at or above the severity of --fail-on; 2: the diagnosis could not be made.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
@@ -38,9 +38,9 @@ pub struct Args {
     /// Figures of the running store, as JSON: what Store::stats gave
     #[arg(long, value_name = "FILE", requires = "store")]
     stats: Option<PathBuf>,
-    /// Exit with code 1 on findings at or above this level: info, warning or critical
-    #[arg(long, value_name = "LEVEL")]
-    fail_on: Option<Level>,
+    /// Exit with code 1 on findings at or above this severity: info, warning or critical
+    #[arg(long, value_name = "SEVERITY")]
+    fail_on: Option<Severity>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         output::emit(&text)?;
     }
     let worst = diagnosis.and_then(|diagnosis| diagnosis.worst()).max(workload.and_then(|workload| workload.worst()));
-    let fails = args.fail_on.is_some_and(|level| worst >= Some(level));
+    let fails = args.fail_on.is_some_and(|severity| worst >= Some(severity));
     Ok(if fails { Outcome::No } else { Outcome::Yes })
 }
 

@@ -72,8 +72,8 @@ fn head(text: &mut String, store: &Path, d: &Diagnosis) {
     );
     let pages = output::some(1 << table.level.min(63), "page");
     let state = match (table.growing, table.shrinking) {
-        (true, _) => format!("growing, {} of {pages} divided", table.cursor),
-        (_, true) => format!("shrinking, {} of {pages} still divided", table.cursor),
+        (true, _) => format!("growing, {} of {pages} divided", table.evacuated_pages),
+        (_, true) => format!("shrinking, {} of {pages} still divided", table.evacuated_pages),
         _ => "at rest".to_string(),
     };
     let floor = if table.floor > 0 {
@@ -103,8 +103,8 @@ fn advice(text: &mut String, store: &Path, d: &Diagnosis) {
 
 /// A finding in three lines.
 pub fn finding(text: &mut String, advice: &Advice, action: &str) {
-    let level = advice.level.to_string().to_uppercase();
-    let _ = writeln!(text, "\n{level}  {}: {}", advice.rule, advice.finding);
+    let severity = advice.severity.to_string().to_uppercase();
+    let _ = writeln!(text, "\n{severity}  {}: {}", advice.rule, advice.finding);
     let _ = writeln!(text, "  why: {}", advice.reason);
     let _ = writeln!(text, "  do:  {action}");
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use tophash::doctor::{Advice, Level};
+use tophash::doctor::{Advice, Severity};
 
 use super::text;
 use crate::output;
@@ -29,9 +29,9 @@ impl Workload {
         Ok(Workload { trace: path.to_string_lossy().into_owned(), advice: rules::advice(&profile), profile })
     }
 
-    /// The level of the worst finding.
-    pub fn worst(&self) -> Option<Level> {
-        self.advice.iter().map(|advice| advice.level).max()
+    /// The severity of the worst finding.
+    pub fn worst(&self) -> Option<Severity> {
+        self.advice.iter().map(|advice| advice.severity).max()
     }
 
     /// For a terminal: findings first, then the figures.
