@@ -102,6 +102,29 @@ impl Batch {
     }
 }
 
+/// Adds "set key to value" for each pair, as [`Batch::insert`] does.
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Extend<(K, V)> for Batch {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, pairs: I) {
+        for (key, value) in pairs {
+            self.insert(key, value);
+        }
+    }
+}
+
+/// A batch that sets each key to its value.
+///
+/// ```
+/// let batch: tophash::Batch = [("user:1", "Ada"), ("user:2", "Grace")].into_iter().collect();
+/// assert_eq!(batch.len(), 2);
+/// ```
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(K, V)> for Batch {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut batch = Batch::new();
+        batch.extend(pairs);
+        batch
+    }
+}
+
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").field("changes", &self.changes).field("bytes", &self.records.len()).finish()

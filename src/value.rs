@@ -1,6 +1,9 @@
 //! What reads return: bytes in the log, without a copy.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -8,12 +11,18 @@ use crate::log::blob::BlobMap;
 use crate::sys::pins::PinnedBytes;
 use crate::words::some;
 
+/// Bytes of a key or a value that `Debug` prints.
+const SHOWN_BYTES: usize = 64;
+
 /// The bytes of a value (or of a key, from [`Store::keys`](crate::Store::keys)), in place in the log.
 ///
 /// Dereferences to `[u8]`. Costs no copy, never changes, and may be kept for long, sent to other threads or
 /// held across an `await`: it pins only the log segment that it lies in, which cannot be freed meanwhile. A value in a
 /// file of its own keeps that file and the segment of the record that links it. Nobody ever waits for a `Value` to be
-/// dropped; what held ones cost is in [`LogStats`](crate::stats::LogStats) and in `Store::disk_bytes`.
+/// dropped; what held ones cost is in [`LogStats`](crate::stats::LogStats) and in
+/// [`Store::disk_bytes`](crate::Store::disk_bytes).
+///
+/// Compares, sorts and hashes as its bytes do; `==` takes byte slices, arrays, vectors and strings on either side.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -21,7 +30,11 @@ use crate::words::some;
 /// store.insert("greeting", "hello")?;
 /// let value = store.get("greeting")?.expect("just inserted");
 /// store.remove("greeting")?;
-/// assert_eq!(&*value, b"hello");
+/// assert_eq!(value, "hello");
+/// assert_eq!(value.len(), 5);
+/// // A copy, which keeps nothing in the store.
+/// let owned: Vec<u8> = value.to_vec();
+/// # assert_eq!(owned, value);
 /// # Ok::<(), tophash::Error>(())
 /// ```
 #[derive(Clone)]
@@ -68,6 +81,14 @@ impl AsRef<[u8]> for Value<'_> {
     }
 }
 
+// Equality, order and hash are those of the bytes, as `Borrow` demands.
+
+impl Borrow<[u8]> for Value<'_> {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
 impl PartialEq for Value<'_> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
@@ -76,24 +97,70 @@ impl PartialEq for Value<'_> {
 
 impl Eq for Value<'_> {}
 
-impl PartialEq<[u8]> for Value<'_> {
-    fn eq(&self, other: &[u8]) -> bool {
-        **self == *other
+impl PartialOrd for Value<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
-impl PartialEq<&[u8]> for Value<'_> {
-    fn eq(&self, other: &&[u8]) -> bool {
-        **self == **other
+impl Ord for Value<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl Hash for Value<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+/// Compares a value with what a caller has, in both directions.
+macro_rules! compares_with {
+    ($([$($generics:tt)*] $other:ty;)*) => {$(
+        impl<$($generics)*> PartialEq<$other> for Value<'_> {
+            fn eq(&self, other: &$other) -> bool {
+                let other: &[u8] = other.as_ref();
+                **self == *other
+            }
+        }
+
+        impl<$($generics)*> PartialEq<Value<'_>> for $other {
+            fn eq(&self, other: &Value<'_>) -> bool {
+                other == self
+            }
+        }
+    )*};
+}
+
+compares_with! {
+    [] [u8];
+    [] &[u8];
+    [const N: usize] [u8; N];
+    [const N: usize] &[u8; N];
+    [] Vec<u8>;
+    [] str;
+    [] &str;
+    [] String;
+}
+
+/// The first bytes, as a string with escapes, in quotes: a value can have 4 GiB.
+struct Shown<'b>(&'b [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shown(bytes) = self;
+        match bytes.split_at_checked(SHOWN_BYTES) {
+            Some((shown, rest)) if !rest.is_empty() => write!(f, "\"{}…\"", shown.escape_ascii()),
+            _ => write!(f, "\"{}\"", bytes.escape_ascii()),
+        }
     }
 }
 
 impl fmt::Debug for Value<'_> {
-    /// Prints the bytes as a string with escapes, the first 64 of them.
+    /// Prints the length and the bytes as a string with escapes, the first 64 of them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self[..self.len().min(64)];
-        let (bytes, cut) = (some(self.len() as u64, "byte"), if self.len() > 64 { "…" } else { "" });
-        write!(f, "Value({bytes}, \"{}{cut}\")", shown.escape_ascii())
+        write!(f, "Value({}, {})", some(self.len() as u64, "byte"), Shown(self))
     }
 }
 
@@ -137,7 +204,8 @@ impl<'s> Entry<'s> {
 }
 
 impl fmt::Debug for Entry<'_> {
+    /// Prints the key as a string with escapes, the first 64 bytes of it, and the length of the value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Entry(\"{}\", {})", self.key().escape_ascii(), some(self.value().len() as u64, "byte"))
+        write!(f, "Entry({}, {})", Shown(self.key()), some(self.value().len() as u64, "byte"))
     }
 }

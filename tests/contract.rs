@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -148,6 +149,43 @@ fn values_outlive_what_happens_to_their_keys() {
     assert_eq!(format!("{value:?}"), "Value(8 bytes, \"precious\")");
     drop(value);
     assert_eq!(store.stats().log.pinned_segments, 0);
+}
+
+#[test]
+#[allow(clippy::mutable_key_type)] // The bytes never change.
+fn a_value_compares_sorts_and_hashes_as_its_bytes() {
+    let dir = common::scratch();
+    let store = open(&tiny_options(), &dir.path().join("store"));
+    let batch: Batch = [("a", "one"), ("b", "two")].into_iter().collect();
+    store.apply(&batch).unwrap();
+    let mut batch = Batch::new();
+    batch.extend((0..10u32).map(|i| (i.to_le_bytes(), vec![i as u8; 100])));
+    store.apply(&batch).unwrap();
+    let (one, two) = (store.get("a").unwrap().unwrap(), store.get("b").unwrap().unwrap());
+
+    let (string, vector, slice, array) = (String::from("one"), b"one".to_vec(), &b"one"[..], b"one");
+    assert!(one == "one" && one == *"one" && one == string && one == vector && one == one.clone());
+    assert!(one == slice && one == *slice && one == array && one == *array);
+    assert!("one" == one && *"one" == one && string == one && vector == one);
+    assert!(slice == one && *slice == one && array == one && *array == one);
+    assert!(one != two && one != "on" && one != b"onE" && "two" != one);
+    assert!(one < two && one.cmp(&one.clone()).is_eq() && one.partial_cmp(&two) == Some(std::cmp::Ordering::Less));
+
+    // A value is found by its bytes, because it borrows as them.
+    let hashed: HashMap<Value<'_>, u32> = HashMap::from([(one.clone(), 1), (two.clone(), 2)]);
+    assert_eq!((hashed.get(&b"two"[..]), hashed.get(&b"three"[..])), (Some(&2), None));
+    let sorted: BTreeSet<Value<'_>> = [two, one].into_iter().collect();
+    assert!(sorted.contains(&b"one"[..]) && sorted.first().unwrap() == "one");
+
+    // However long they are, keys and values print shortly.
+    assert_eq!(store.get(7u32.to_le_bytes()).unwrap().unwrap(), [7; 100]);
+    store.insert([b'k'; 200], [b'v'; 64]).unwrap();
+    let value = store.get([b'k'; 200]).unwrap().unwrap();
+    assert_eq!(format!("{value:?}"), format!("Value(64 bytes, \"{}\")", "v".repeat(64)));
+    let value = store.insert([b'k'; 200], [b'w'; 65]).and_then(|_| store.get([b'k'; 200])).unwrap().unwrap();
+    assert_eq!(format!("{value:?}"), format!("Value(65 bytes, \"{}…\")", "w".repeat(64)));
+    let entry = store.iter().map(Result::unwrap).find(|entry| entry.key().len() == 200).unwrap();
+    assert_eq!(format!("{entry:?}"), format!("Entry(\"{}…\", 65 bytes)", "k".repeat(64)));
 }
 
 #[test]
