@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::sys::{LockHolder, Removed};
@@ -12,11 +13,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error on the way through the hot paths: one word, so that results stay small enough to be returned in
 /// registers or built in place. Becomes an [`Error`] where it leaves the crate.
-pub(crate) type Fault = Box<Error>;
+#[derive(Debug)]
+pub(crate) struct Fault(Box<Error>);
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault(Box::new(error))
+    }
+}
+
+impl Deref for Fault {
+    type Target = Error;
+
+    fn deref(&self) -> &Error {
+        &self.0
+    }
+}
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        *fault
+        *fault.0
     }
 }
 
@@ -111,13 +127,13 @@ pub enum Error {
     /// The file system has no room for what the call needs. Nothing was lost: the store can be read, and
     /// removals go on from a reserve for a while.
     #[error(
-        "no space left to {what} {}: {source}; free some disk space and repeat the call (reads go on, removals go on from a reserve)",
+        "no space left to {action} {}: {source}; free some disk space and repeat the call (reads go on, removals go on from a reserve)",
         path.display()
     )]
     #[non_exhaustive]
     DiskFull {
         /// What was being done, as in "extend" or "allocate blocks of".
-        what: &'static str,
+        action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
@@ -335,11 +351,11 @@ pub enum Error {
     },
 
     /// The caller of a long operation asked it to stop. Nothing was changed.
-    #[error("{what} was stopped before its end")]
+    #[error("{operation} was stopped before its end")]
     #[non_exhaustive]
     Aborted {
-        /// The operation, as in "verify".
-        what: &'static str,
+        /// The operation, as its module is named: "verify", "repair", "compact" or "doctor".
+        operation: &'static str,
     },
 
     /// An option has a value that cannot work.
@@ -381,7 +397,7 @@ impl Error {
         if source.get_ref().is_some_and(|inner| inner.is::<Removed>()) {
             Error::Removed { action, path: path.to_path_buf() }
         } else if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            Error::DiskFull { what: action, path: path.to_path_buf(), source }
+            Error::DiskFull { action, path: path.to_path_buf(), source }
         } else {
             Error::Io { action, path: path.to_path_buf(), source }
         }
@@ -428,7 +444,7 @@ impl Error {
     pub(crate) fn nature(&self) -> Nature {
         match self {
             // Even a lack of space is no matter of the moment there: what the kernel had taken may be gone.
-            Error::Io { action, .. } | Error::DiskFull { what: action, .. } if is_writing(action) => Nature::Unknown,
+            Error::Io { action, .. } | Error::DiskFull { action, .. } if is_writing(action) => Nature::Unknown,
             Error::Io { source, .. } if !is_of_the_moment(source) => Nature::Unknown,
             Error::NotAStore { .. } | Error::NewerFormat { .. } => Nature::Damage,
             error if error.is_corruption() => Nature::Damage,

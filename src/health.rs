@@ -51,7 +51,7 @@ impl Health {
     /// does not have.
     #[inline]
     pub(crate) fn check_readable(&self) -> std::result::Result<(), Fault> {
-        if self.fork.is_child() { Err(Box::new(self.forked())) } else { Ok(()) }
+        if self.fork.is_child() { Err(self.forked().into()) } else { Ok(()) }
     }
 
     #[cold]

@@ -115,7 +115,8 @@ pub mod repair {
 pub mod compact {
     #[doc(hidden)]
     pub use crate::compaction::offline::compact_disk;
-    pub use crate::compaction::offline::{Report, Shape, compact, compact_skipping_damaged, compact_with};
+    pub use crate::compaction::offline::{Report, Shape, compact, compact_with};
+    pub use crate::compaction::options::Options;
 }
 
 /// Figures of a closed store's space, and advice drawn from them.

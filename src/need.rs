@@ -84,7 +84,7 @@ impl From<Need> for Shortage {
 
 impl From<Error> for Shortage {
     fn from(error: Error) -> Self {
-        Shortage::Error(Box::new(error))
+        Shortage::Error(error.into())
     }
 }
 

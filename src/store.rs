@@ -345,7 +345,7 @@ impl Store {
         if let Err(forked) = self.engine.health.check_readable() {
             // The threads and the lock are the parent's.
             std::mem::forget(std::mem::take(&mut self.threads));
-            let forked: Error = *forked;
+            let forked = Error::from(forked);
             return Err(forked);
         }
         self.engine.wake.stop();

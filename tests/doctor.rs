@@ -340,6 +340,6 @@ fn a_diagnosis_changes_nothing_and_can_be_ended() {
     let ended = tophash::doctor::diagnose_with(&path, |progress| {
         if progress.done < 100_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    assert!(matches!(ended, Err(Error::Aborted { what: "doctor", .. })), "{ended:?}");
+    assert!(matches!(ended, Err(Error::Aborted { operation: "doctor", .. })), "{ended:?}");
     assert!(matches!(tophash::doctor::diagnose(dir.path().join("none")), Err(Error::NotFound { .. })));
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use common::{Random, bytes, scratch, seed, tiny_options};
-use tophash::compact::{compact, compact_with};
+use tophash::compact::{self, compact, compact_with};
 use tophash::{Error, Options, Progress, Store, SyncPolicy};
 
 fn options() -> Options {
@@ -72,11 +72,11 @@ fn a_churned_store_becomes_small_and_holds_the_same() {
         let dir = scratch();
         let path = dir.path().join("store");
         let model = churned(&path, seed, close);
-        let would = compact_with(&path, true, Progress::ignore).unwrap();
+        let would = compact_with(&path, &compact::Options::new().dry_run(true), Progress::ignore).unwrap();
         assert!(would.dry_run && !would.switched && would.after.disk_bytes < would.before.disk_bytes, "{would:#?}");
         assert_eq!(names(&path), ["LOCK", "index", "journal", "log-1"], "a dry run changes nothing");
         let mut told = Vec::new();
-        let report = compact_with(&path, false, |progress| {
+        let report = compact_with(&path, &compact::Options::new(), |progress| {
             told.push((progress.done, progress.total));
             ControlFlow::Continue(())
         })
@@ -109,7 +109,7 @@ fn an_abort_leaves_the_old_store() {
     let model = churned(&path, 5, true);
     for stop in [1, 2, 3] {
         let mut calls = 0;
-        let result = compact_with(&path, false, |Progress { done, total, .. }| {
+        let result = compact_with(&path, &compact::Options::new(), |Progress { done, total, .. }| {
             calls += u32::from(done > total / 2);
             let goes_on = calls < stop && (stop < 3 || done < total);
             if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -189,7 +189,8 @@ fn tiny_pages_and_an_empty_store() {
         }
     }
     store.close().unwrap();
-    let report = tophash::compact::compact_disk(&tiny_options(), &path, false, Progress::ignore).unwrap();
+    let report =
+        tophash::compact::compact_disk(&tiny_options(), &path, &compact::Options::new(), Progress::ignore).unwrap();
     assert!(report.switched && report.after.overflow_pages == 0, "{report:#?}");
     assert_holds(&path, &model);
     let path = dir.path().join("empty");

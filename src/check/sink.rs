@@ -19,7 +19,7 @@ const FINDINGS_MAX: usize = 1000;
 pub(super) struct Sink<'p> {
     pub(super) report: Report,
     /// What is being done, for the error that ends it.
-    what: &'static str,
+    operation: &'static str,
     progress: &'p mut OnProgress<'p>,
     /// Bytes that are to be read in all, as far as is known.
     all: u64,
@@ -30,8 +30,8 @@ pub(super) struct Sink<'p> {
 }
 
 impl<'p> Sink<'p> {
-    pub(super) fn new(what: &'static str, progress: &'p mut OnProgress<'p>) -> Self {
-        Sink { report: Report::default(), what, progress, all: 0, muted: false, moment: None }
+    pub(super) fn new(operation: &'static str, progress: &'p mut OnProgress<'p>) -> Self {
+        Sink { report: Report::default(), operation, progress, all: 0, muted: false, moment: None }
     }
 
     /// Adds something that is not as it must be.
@@ -139,7 +139,7 @@ impl<'p> Sink<'p> {
         self.all = self.all.max(self.report.bytes_read);
         match tell(self.progress, self.report.bytes_read, self.all) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Aborted { what: self.what }),
+            ControlFlow::Break(()) => Err(Error::Aborted { operation: self.operation }),
         }
     }
 }

@@ -226,7 +226,7 @@ fn claim<'l>(
 ) -> Result<Option<Piece<'l>>> {
     let segment = &victim.segment;
     let start = Place::new(segment.slot, 0);
-    let pinned = log.pin(start).ok_or_else(|| *log.invalid_record(start, Invalid::Beyond))?;
+    let pinned = log.pin(start).ok_or_else(|| log.invalid_record(start, Invalid::Beyond))?;
     let mut items = Vec::with_capacity(records);
     // Marks and other records that need nothing done are not counted, but end the piece as well.
     let mut left = 4 * records;

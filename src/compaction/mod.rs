@@ -6,10 +6,12 @@
 //! ├── space       how far the log is over its bound
 //! ├── victim      which segment is emptied next
 //! offline         a closed store written anew
+//! ├── options     what a caller may ask of that
 //! ```
 
 pub(crate) mod compactor;
 pub(crate) mod offline;
 pub(crate) mod online;
+pub(crate) mod options;
 mod space;
 mod victim;

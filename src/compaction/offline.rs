@@ -21,13 +21,14 @@ use std::sync::Arc;
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Finding, verify_disk};
+use super::options::Options;
+use crate::check::verify_disk;
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::Journal;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{COMPACTING, index_path, journal_path, log_path};
 use crate::mutant::{Mutant, broken};
-use crate::options::{Options, Origin};
+use crate::options::{Options as StoreOptions, Origin};
 use crate::progress::{OnProgress, Progress, tell};
 use crate::recovery::create::remove_garbage;
 use crate::store::Store;
@@ -47,7 +48,7 @@ const TELL: u64 = 1 << 14;
 
 /// A store's shape: what its slots and files hold.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Shape {
     /// Records in the store.
@@ -76,7 +77,7 @@ pub struct Shape {
 
 /// What [`compact`] did, or would do.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Report {
     /// The store before.
@@ -104,23 +105,6 @@ impl Report {
     }
 }
 
-/// What to do about damaged records and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Damaged {
-    Refuse,
-    Skip,
-}
-
-impl Damaged {
-    /// True if a finding of the check need not end the compaction. Keys that the index hides would be lost for good,
-    /// where a repair finds them; and a block that the device refuses would end the process.
-    fn passes(self, finding: &Finding) -> bool {
-        let of_records = ["log-record", "frame", "unreadable-at-split"].contains(&finding.kind.as_str());
-        let of_values = ["blob-missing", "blob-length", "blob-header", "blob-checksum"];
-        finding.harmless || self == Damaged::Skip && (of_records || of_values.contains(&finding.kind.as_str()))
-    }
-}
-
 /// Compacts the store at a path. See [`compact_with`].
 ///
 /// ```
@@ -135,7 +119,7 @@ impl Damaged {
 /// # Errors
 /// As [`compact_with`].
 pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
-    compact_with(path, false, Progress::ignore)
+    compact_with(path, &Options::new(), Progress::ignore)
 }
 
 /// Writes the store at a path anew: a table sized for its content without tombstones and overflow pages, a log
@@ -144,98 +128,74 @@ pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
 /// the fastest scans.)
 ///
 /// Needs as much free disk space as the store's live records take. The old store stays whole until the new one
-/// is switched in by one rename: after a crash there is one of the two. `dry_run` only tells what would be
-/// gained. `progress` is told how far the work has come, and ends the call by returning [`ControlFlow::Break`]; the store
-/// is as it was then. If the result would not be smaller, nothing is changed.
+/// is switched in by one rename: after a crash there is one of the two. If the result would not be smaller, nothing is
+/// changed. `progress` is told how far the work has come, and ends the call by returning [`ControlFlow::Break`]; the store
+/// is as it was then.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("sessions.tophash");
 /// # tophash::Store::open(&path)?.close()?;
+/// use tophash::{Progress, compact};
 /// // What would it gain?
-/// let report = tophash::compact::compact_with(&path, true, tophash::Progress::ignore)?;
+/// let report = compact::compact_with(&path, &compact::Options::new().dry_run(true), Progress::ignore)?;
 /// assert!(report.dry_run && !report.switched);
 /// println!("{} bytes", report.before.disk_bytes.saturating_sub(report.after.disk_bytes));
 /// # Ok::<(), tophash::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair::repair)), [`Error::Locked`],
-/// [`Error::DiskFull`], [`Error::Aborted`], and those of [`Options::open`].
+/// [`Error::Corrupt`] if anything in the store is damaged (see [`repair`](crate::repair::repair) and
+/// [`Options::skip_damaged`]), [`Error::Locked`], [`Error::DiskFull`], [`Error::Aborted`], and those of
+/// [`tophash::Options::open`](crate::Options::open).
 pub fn compact_with(
     path: impl AsRef<Path>,
-    dry_run: bool,
+    options: &Options,
     progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    compact_disk(&Options::new().disk(Arc::new(RealDisk)), path.as_ref(), dry_run, progress)
+    compact_disk(&StoreOptions::new().disk(Arc::new(RealDisk)), path.as_ref(), options, progress)
 }
 
-/// As [`compact_with`], for a store of which records or values are damaged: they are left out, and the report names
-/// them. They are gone for good then: try [`repair`](crate::repair::repair) first, which makes a new store and leaves the old
-/// one as it is.
-///
-/// # Errors
-/// As [`compact_with`]. [`Error::Corrupt`] remains for damage of the index, because it hides keys that a repair saves,
-/// and for blocks that the device refuses to read.
-pub fn compact_skipping_damaged(
-    path: impl AsRef<Path>,
-    dry_run: bool,
-    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Report> {
-    let options = Options::new().disk(Arc::new(RealDisk));
-    run(&options, path.as_ref(), dry_run, Damaged::Skip, &mut progress)
-}
-
-/// Compacts a store on the disk that the options name. See [`compact_with`].
+/// Compacts a store on the disk that its options name. See [`compact_with`].
 ///
 /// # Errors
 /// As [`compact_with`].
 #[doc(hidden)]
 pub fn compact_disk(
-    options: &Options,
+    store: &StoreOptions,
     path: &Path,
-    dry_run: bool,
+    asked: &Options,
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    run(options, path, dry_run, Damaged::Refuse, &mut progress)
-}
-
-fn run(
-    options: &Options,
-    path: &Path,
-    dry_run: bool,
-    damaged: Damaged,
-    progress: &mut OnProgress<'_>,
-) -> Result<Report> {
     let started = Instant::now();
-    let disk = &*options.disk;
-    let mut work = Work { progress, done: 0, all: 1 };
-    work.check(disk, path, damaged)?;
+    let disk = &*store.disk;
+    let mut work = Work { progress: &mut progress, done: 0, all: 1 };
+    work.check(disk, path, asked)?;
 
-    let tuning = Tuning { background: false, shrink_permille: 0, ..options.tuning };
-    let options = options.clone().create(false).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY).tuning(tuning);
+    let tuning = Tuning { background: false, shrink_permille: 0, ..store.tuning };
+    let options = store.clone().create(false).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY).tuning(tuning);
     // A dry run changes nothing, not even what a recovery would.
-    let old = options.clone().read_only(dry_run).open(path)?;
+    let old = options.clone().read_only(asked.dry_run).open(path)?;
     // From here on the store is the one that is open, whatever its path leads to.
     let disk = &old.engine().log.config.disk;
     // Nobody but the owner has to get to unfinished files.
     let disk = disk.with_access(Access::default()).unwrap_or_else(|| Arc::clone(disk));
     let path = old.engine().path.clone();
     let (disk, path, options) = (&*disk, &*path, options.disk(Arc::clone(&disk)));
-    if !dry_run {
+    if !asked.dry_run {
         old.checkpoint()?;
     }
     let before = shape(&old)?;
-    let mut report = Report { before, dry_run, ..Report::default() };
-    if dry_run {
+    let mut report = Report { before, dry_run: asked.dry_run, ..Report::default() };
+    if asked.dry_run {
         report.after = estimate(&old, &report.before);
-        if damaged == Damaged::Skip {
+        if asked.skip_damaged {
             old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
         }
     } else {
         let header = old.engine().checkpointer.header();
         let build = Build { disk, path, header, options: &options };
-        match build.fill(&old, damaged, &mut report, &mut work) {
+        match build.fill(&old, asked, &mut report, &mut work) {
             Ok(after) if after.disk_bytes < report.before.disk_bytes => {
                 build.switch(old)?;
                 report.after = after;
@@ -268,18 +228,18 @@ impl Work<'_> {
     fn tell(&mut self) -> Result<()> {
         match tell(self.progress, self.done, self.all) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Aborted { what: "compaction" }),
+            ControlFlow::Break(()) => Err(Error::Aborted { operation: "compact" }),
         }
     }
 
     /// Step 1: the check counts as the first half of the work.
-    fn check(&mut self, disk: &dyn Disk, path: &Path, damaged: Damaged) -> Result<()> {
+    fn check(&mut self, disk: &dyn Disk, path: &Path, asked: &Options) -> Result<()> {
         let mut all = 0;
         let report = verify_disk(disk, path, |checked| {
             all = checked.total;
             tell(self.progress, checked.done, 2 * checked.total)
         })?;
-        if let Some(finding) = report.findings.iter().find(|finding| !damaged.passes(finding)) {
+        if let Some(finding) = report.findings.iter().find(|finding| !asked.tolerates(finding)) {
             let location = Location {
                 path: PathBuf::from(&finding.path),
                 offset: finding.offset,
@@ -299,7 +259,7 @@ struct Build<'b> {
     path: &'b Path,
     /// The old store's header.
     header: IndexHeader,
-    options: &'b Options,
+    options: &'b StoreOptions,
 }
 
 impl Build<'_> {
@@ -312,7 +272,7 @@ impl Build<'_> {
     }
 
     /// Steps 2 and 3.
-    fn fill(&self, old: &Store, damaged: Damaged, report: &mut Report, work: &mut Work<'_>) -> Result<Shape> {
+    fn fill(&self, old: &Store, asked: &Options, report: &mut Report, work: &mut Work<'_>) -> Result<Shape> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
         // Fails if something of that name is left that is not ours.
         self.disk.create_dir(&self.directory()).context("create", &self.directory())?;
@@ -339,7 +299,7 @@ impl Build<'_> {
         for (n, entry) in (0..).zip(old.iter()) {
             match entry {
                 Ok(entry) => _ = new.insert(entry.key(), entry.value())?,
-                Err(error) if damaged == Damaged::Skip && error.is_corruption() => report.skip(&error),
+                Err(error) if asked.skip_damaged && error.is_corruption() => report.skip(&error),
                 Err(error) => return Err(error),
             }
             if n % TELL == 0 {

@@ -134,7 +134,7 @@ impl Engine {
     #[cold]
     pub(crate) fn missing_blob(&self, place: Place) -> Fault {
         let location = Location::at(&self.log.path_of_slot(place.segment()), place.offset());
-        Box::new(Error::corrupt("blob", location, "the blob file that the record links", "no such file"))
+        Error::corrupt("blob", location, "the blob file that the record links", "no such file").into()
     }
 
     /// The value of a key, with its place.

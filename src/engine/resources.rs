@@ -48,7 +48,7 @@ impl Engine {
         loop {
             match step() {
                 Ok(value) => return Ok(value),
-                Err(Shortage::Error(error)) => return Err(*error),
+                Err(Shortage::Error(error)) => return Err(error.into()),
                 Err(Shortage::Need(need)) => {
                     tries += 1;
                     if tries == TRIES_MAX {

@@ -30,7 +30,7 @@ fn every_error_says_where_and_what_to_do() {
     let errors: [(Error, &[&str]); 16] = [
         (Error::Io { action: "open", path: path(), source: full() }, &["open /data/store"]),
         (
-            Error::DiskFull { what: "allocate blocks of", path: path(), source: full() },
+            Error::DiskFull { action: "allocate blocks of", path: path(), source: full() },
             &["no space left to allocate blocks of /data/store: ", "free"],
         ),
         (

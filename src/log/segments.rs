@@ -185,7 +185,7 @@ impl Log {
     pub(crate) fn invalid_record(&self, place: Place, why: Invalid) -> Fault {
         let (expected, found) = why.texts();
         let location = Location::at(&self.path_of_slot(place.segment()), place.offset());
-        Box::new(Error::corrupt("record", location, expected, found))
+        Error::corrupt("record", location, expected, found).into()
     }
 
     /// The record at a place, checked, in a pinned mapping.

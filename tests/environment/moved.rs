@@ -146,7 +146,7 @@ fn an_offline_compaction_stays_with_the_store_that_it_opened() {
     store.remove_many(&(17_000..20_000).map(key).collect::<Vec<_>>()).unwrap();
     store.close().unwrap();
     let mut before = None;
-    let report = tophash::compact::compact_with(&path, false, |progress| {
+    let report = tophash::compact::compact_with(&path, &tophash::compact::Options::new(), |progress| {
         // In the second half the store is open and locked.
         if progress.done > progress.total / 2 && before.is_none() {
             fs::rename(&path, &moved).unwrap();

@@ -111,7 +111,7 @@ fn later_files_follow_the_index() {
     store.close().unwrap();
     let mut seen = false;
     let report = with_umask(0o077, || {
-        tophash::compact::compact_with(&path, false, |_| {
+        tophash::compact::compact_with(&path, &tophash::compact::Options::new(), |_| {
             let temporary = path.join("compact.tmp");
             if temporary.exists() {
                 seen = true;

@@ -93,7 +93,7 @@ fn an_abort_leaves_nothing() {
             calls += 1;
             if calls <= stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        assert!(matches!(stopped, Err(Error::Aborted { what: "repair", .. })), "{stopped:?}");
+        assert!(matches!(stopped, Err(Error::Aborted { operation: "repair", .. })), "{stopped:?}");
         assert_eq!(names(dir.path()), ["s"], "stopped at call {stop}");
     }
     assert!(calls > 5);

@@ -401,7 +401,12 @@ impl Layer<'_> {
         }
         let options = self.script.options(disk);
         if how.compacted {
-            match tophash::compact::compact_disk(&options, path, false, tophash::Progress::ignore) {
+            match tophash::compact::compact_disk(
+                &options,
+                path,
+                &tophash::compact::Options::new(),
+                tophash::Progress::ignore,
+            ) {
                 Err(Error::NotFound { .. }) if !how.bounds.exists => {}
                 result => _ = result.map_err(|error| format!("offline compaction: {error}"))?,
             }

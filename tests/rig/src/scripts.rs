@@ -356,7 +356,8 @@ fn shrink() -> Script {
 fn offline_compaction() -> Script {
     let compact = || {
         Op::Offline("offline compaction", |path, options| {
-            tophash::compact::compact_disk(options, path, false, tophash::Progress::ignore).map(|_| ())
+            tophash::compact::compact_disk(options, path, &tophash::compact::Options::new(), tophash::Progress::ignore)
+                .map(|_| ())
         })
     };
     let mut ops = inserts(0..30, 100);

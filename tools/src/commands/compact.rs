@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tophash::Error;
-use tophash::compact::{Report, Shape};
+use tophash::compact::{self, Report, Shape};
 
 use crate::exit::{Interrupted, Outcome};
 use crate::{interrupt, output, progress};
@@ -43,10 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     interrupt::install();
     let bar = progress::bytes(Some(0), "compact");
     let follow = progress::follow(&bar);
-    let result = match args.skip_damaged {
-        true => tophash::compact::compact_skipping_damaged(&args.store, args.dry_run, follow),
-        false => tophash::compact::compact_with(&args.store, args.dry_run, follow),
-    };
+    let options = compact::Options::new().dry_run(args.dry_run).skip_damaged(args.skip_damaged);
+    let result = compact::compact_with(&args.store, &options, follow);
     bar.finish_and_clear();
     let report = match result {
         Ok(report) => report,
