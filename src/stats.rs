@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Sizes are in bytes. Counters count since the store was opened. The figures are read one after another
 /// without stopping writers, so they can be off against each other by the writes of that instant.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Stats {
     /// Records in the store.
@@ -33,7 +33,7 @@ pub struct Stats {
 
 /// Figures of the index.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct IndexStats {
     /// log2 of the number of primary pages, without those that a growth under way has added.
@@ -80,7 +80,7 @@ pub struct IndexStats {
 
 /// Figures of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct LogStats {
     /// Segment files that hold records.
@@ -114,7 +114,7 @@ pub struct LogStats {
 
 /// Figures of the checkpoints.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct CheckpointStats {
     /// Checkpoints finished since the store was opened.
@@ -139,7 +139,7 @@ pub struct CheckpointStats {
 
 /// Figures of syncs.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct CommitStats {
     /// Rounds of fdatasync on the log.
@@ -150,7 +150,7 @@ pub struct CommitStats {
 
 /// How often callers had to wait or to try again, and for what.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct WaitStats {
     /// A writer prepared a segment itself or waited for one.
@@ -167,7 +167,7 @@ pub struct WaitStats {
 
 /// What opening the store took.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct RecoveryStats {
     /// False if the store had been closed cleanly.
@@ -186,7 +186,7 @@ pub struct RecoveryStats {
 
 /// What [`Store::compact`](crate::Store::compact) did.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct CompactionReport {
     /// False if the caller ended it early.
@@ -214,7 +214,7 @@ pub struct CompactionReport {
 
 /// Figures of online compaction.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct CompactionStats {
     /// Live records that were appended again.

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 /// One thing that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Finding {
     /// A stable name of the kind of finding, as in `page-checksum`.
@@ -24,7 +24,6 @@ pub struct Finding {
     pub found: String,
     /// No stored value is affected and the store works: a counter that only steers housekeeping is wrong, or a
     /// file is left that nobody needs.
-    #[cfg_attr(feature = "serde", serde(default))]
     pub harmless: bool,
 }
 

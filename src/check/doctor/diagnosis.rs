@@ -77,14 +77,19 @@ pub struct Advice {
     /// How much it matters.
     pub severity: Severity,
     /// What was found, in words and figures.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub finding: String,
     /// Why that matters.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub reason: String,
     /// The command, option or call that acts on it.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub action: String,
     /// What the rule measured.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub measured: f64,
     /// The least figure of this severity.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub threshold: f64,
 }
 

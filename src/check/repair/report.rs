@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::check::Finding;
 
 /// A range of bytes of the old log whose records could not be saved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Loss {
     /// A stable name: `record` (bytes that are no valid record), `batch` (a batch that is not whole, and that nothing
@@ -28,8 +28,8 @@ pub struct Loss {
 }
 
 /// A key whose latest change is known to be lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct LostKey {
     /// The key: printable ASCII as it is, everything else as `\n`, `\\` or `\x1f`.
