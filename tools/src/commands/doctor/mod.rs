@@ -113,9 +113,16 @@ fn diagnose(store: &Path) -> Result<Diagnosis, Error> {
 
 fn read_stats(path: &Path) -> anyhow::Result<Stats> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| {
-        format!("{} does not hold the figures of a running store, as Store::stats gives them", path.display())
-    })
+    let wrong =
+        || format!("{} does not hold the figures of a running store, as Store::stats gives them", path.display());
+    let figures: serde_json::Value = serde_json::from_str(&text).with_context(wrong)?;
+    // Stats takes a field that is missing for zero, because versions differ. A text without a whole part that a writer
+    // has is something else, as what `tophash stats` prints.
+    let parts = ["index", "log", "compaction", "checkpoint", "commit", "waits"];
+    if let Some(missing) = parts.into_iter().find(|part| !figures[part].is_object()) {
+        return Err(anyhow::anyhow!("`{missing}` is missing")).with_context(wrong);
+    }
+    serde_json::from_value(figures).with_context(wrong)
 }
 
 /// What to do, with the store at hand in the commands.
