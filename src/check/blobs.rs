@@ -92,10 +92,11 @@ fn check_blob(
     let mut buffer = vec![0; PIECE_BYTES.min(link.len as usize)];
     let mut done = 0;
     while done < link.len {
-        let piece = &mut buffer[..(link.len - done).min(PIECE_BYTES as u64) as usize];
-        input.read(piece, BLOB_HEADER_BYTES as u64 + done, sink)?;
-        hasher.update(piece);
-        done += piece.len() as u64;
+        // Only the last piece is shorter.
+        buffer.truncate((link.len - done).min(PIECE_BYTES as u64) as usize);
+        input.read(&mut buffer, BLOB_HEADER_BYTES as u64 + done, sink)?;
+        hasher.update(&buffer);
+        done += buffer.len() as u64;
     }
     let found = hasher.finalize();
     if found != link.crc {

@@ -17,7 +17,7 @@ use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sync::AtomicU64;
 use crate::sys::PAGE_BYTES;
 use crate::table::growth::Growth;
-use crate::table::page::{BUCKET_SLOTS, BUCKETS, PAGE_WORDS, PageRef};
+use crate::table::page::{BUCKET_SLOTS, PAGE_WORDS, PageRef};
 use crate::table::slot::Slot;
 use crate::table::split::SPLIT_BITS;
 use crate::words::some;
@@ -48,8 +48,8 @@ pub(super) struct ChainCheck<'c> {
     /// Pages seen.
     pages: u64,
     split_base: u8,
-    /// Home buckets with an `emptyRest`.
-    home_rest: [bool; BUCKETS],
+    /// Home buckets with an `emptyRest`, a bit for each.
+    home_rest: u64,
     /// The first shared bucket with an `emptyRest`: page number, bucket.
     shared_rest: Option<(u64, usize)>,
     pub(super) live: u64,
@@ -70,7 +70,7 @@ impl<'c> ChainCheck<'c> {
             memory,
             pages: 0,
             split_base: 0,
-            home_rest: [false; BUCKETS],
+            home_rest: 0,
             shared_rest: None,
             live: 0,
             marked: 0,
@@ -148,8 +148,8 @@ impl<'c> ChainCheck<'c> {
         let geometry = self.state.header.geometry;
         let buckets = geometry.homes + geometry.stash;
         if self.pages == 0 {
-            for (home, rest) in self.home_rest.iter_mut().enumerate().take(geometry.homes) {
-                *rest = page.bucket(home).has_empty_rest();
+            for home in 0..geometry.homes {
+                self.home_rest |= u64::from(page.bucket(home).has_empty_rest()) << home;
             }
         }
         let (mut live, mut marked, mut tombstones) = (0u64, 0u64, 0u64);
@@ -198,9 +198,10 @@ impl<'c> ChainCheck<'c> {
             sink.damage(kind::SLOT_PATH, spot.location(self.path), expected, format!("{slot:?}, home {home}"));
             return;
         }
-        let rest = if self.home_rest[home] {
+        let has_rest = |home: usize| self.home_rest >> home & 1 == 1;
+        let rest = if has_rest(home) {
             Some(format!("bucket {home}, its home"))
-        } else if shared && self.home_rest[neighbour] {
+        } else if shared && has_rest(neighbour) {
             Some(format!("bucket {neighbour}, its home's neighbour"))
         } else {
             self.shared_rest.filter(|_| shared).map(|(page, bucket)| format!("page {page}, bucket {bucket}"))

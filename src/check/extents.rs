@@ -44,8 +44,7 @@ impl Extent {
     /// True if the page is in use.
     pub(super) fn is_used(&self, page: u64) -> bool {
         let Some(bitmap) = self.bitmaps.get(&(page / BITMAP_BITS)) else { return false };
-        let bit = (page % BITMAP_BITS) as usize;
-        bitmap[BITS_START + bit / 8] & 1 << (bit % 8) != 0
+        is_set(bitmap, (page % BITMAP_BITS) as usize)
     }
 
     /// The first page at or after `page` that is in use.
@@ -53,19 +52,29 @@ impl Extent {
         let first_bitmap = page / BITMAP_BITS;
         for (&number, bitmap) in self.bitmaps.range(first_bitmap..) {
             let from = if number == first_bitmap { page % BITMAP_BITS } else { 0 };
-            let mut byte = (from / 8) as usize;
             let mut mask = 0xffu8 << (from % 8);
-            while byte < 8 * BITMAP_WORDS {
-                let bits = bitmap[BITS_START + byte] & mask;
+            for (byte, bits) in (0u64..).zip(bits(bitmap)).skip((from / 8) as usize) {
+                let bits = bits & mask;
                 if bits != 0 {
-                    let found = number * BITMAP_BITS + byte as u64 * 8 + u64::from(bits.trailing_zeros());
+                    let found = number * BITMAP_BITS + byte * 8 + u64::from(bits.trailing_zeros());
                     return Some(found).filter(|&found| found < self.shape.pages);
                 }
-                (byte, mask) = (byte + 1, 0xff);
+                mask = 0xff;
             }
         }
         None
     }
+}
+
+/// The bytes of a bitmap page that hold bits.
+fn bits(page: &PageImage) -> &[u8] {
+    let (_, bits) = page.split_at(BITS_START);
+    bits
+}
+
+/// True if a bit of a bitmap page is set.
+fn is_set(page: &PageImage, bit: usize) -> bool {
+    bits(page).get(bit / 8).is_some_and(|byte| byte & 1 << (bit % 8) != 0)
 }
 
 /// The extents of a region.
@@ -165,8 +174,8 @@ fn read_bitmaps(state: &State, extent: &mut Extent, sink: &mut Sink<'_>) -> Resu
             continue;
         }
         let covered = (extent.shape.pages - i * BITMAP_BITS).min(BITMAP_BITS) as usize;
-        let last = page[BITS_START..].iter().rposition(|&byte| byte != 0).unwrap_or(0);
-        let surplus = (covered..(last + 1) * 8).find(|&bit| page[BITS_START + bit / 8] & 1 << (bit % 8) != 0);
+        let last = bits(&page).iter().rposition(|&byte| byte != 0).unwrap_or(0);
+        let surplus = (covered..(last + 1) * 8).find(|&bit| is_set(&page, bit));
         if let Some(bit) = surplus {
             let location = Location { slot: None, ..Location::page(path, number) };
             sink.damage(

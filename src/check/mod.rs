@@ -14,6 +14,8 @@
 //! Memory is bounded whatever the files say: slots are checked in passes if there are many, findings beyond a
 //! thousand are only counted, records and blobs are read in pieces.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
 mod blobs;
 mod chain;
 pub(crate) mod doctor;
@@ -290,18 +292,17 @@ impl Check<'_> {
         let growth = self.state.meta.growth;
         let mut check = RecordCheck { index, hasher: &self.hasher, growth, links: std::mem::take(links) };
         for i in 0..segments.known.len() {
-            let slot = segments.known[i].entry.slot;
+            let Some(slot) = segments.known.get(i).map(|known| known.entry.slot) else { break };
             let of_segment = |place: Place| place.segment() as u64;
             // The end of the range can lie inside the segment, at its end or behind it.
             if of_segment(range.end) < u64::from(slot) {
                 break;
             }
             let upto = if range.end.raw() >> 27 > u64::from(slot) { u64::MAX } else { range.end.offset() };
-            let from = slots.partition_point(|live| live.place().segment() < slot);
-            let to = slots.partition_point(|live| live.place().segment() <= slot);
-            let mut slots = slots[from..to].iter().peekable();
-            loop {
-                let known = &mut segments.known[i];
+            let (_, slots) = slots.split_at(slots.partition_point(|live| live.place().segment() < slot));
+            let (slots, _) = slots.split_at(slots.partition_point(|live| live.place().segment() <= slot));
+            let mut slots = slots.iter().peekable();
+            while let Some(known) = segments.known.get_mut(i) {
                 let (check, slots) = (&mut check, &mut slots);
                 let mut scan = Scan { known, check, unnamed: &mut *unnamed, sink: &mut *sink, slots };
                 if scan.run(self.disk, upto)? {

@@ -55,6 +55,18 @@ impl Known {
     }
 }
 
+/// A figure of each segment that the checkpoint knows, by its segment slot; the default where there is none. Meta data
+/// with a slot beyond the last one is refused when it is decoded.
+pub(super) fn by_slot<T: Clone + Default>(state: &State, figure: fn(&SegmentEntry) -> T) -> Vec<T> {
+    let mut figures = vec![T::default(); Place::SEGMENTS];
+    for entry in &state.meta.segments {
+        if let Some(place) = figures.get_mut(entry.slot as usize) {
+            *place = figure(entry);
+        }
+    }
+    figures
+}
+
 /// All segments that the checkpoint knows.
 #[derive(Debug)]
 pub(super) struct Segments {
@@ -69,11 +81,11 @@ pub(super) struct Segments {
 impl Segments {
     /// Looks at the files and headers of all segments.
     pub(super) fn find(disk: &dyn Disk, dir: &Path, state: &State, sink: &mut Sink<'_>) -> Result<Segments> {
-        let mut segments = Segments { known: Vec::new(), ends: vec![0; Place::SEGMENTS], sequences: HashMap::new() };
+        let ends = by_slot(state, |entry| entry.end);
+        let mut segments = Segments { known: Vec::new(), ends, sequences: HashMap::new() };
         for &entry in &state.meta.segments {
             let path = segment_path(dir, entry.sequence);
             let exists = check_file(disk, &path, entry, state, sink)?;
-            segments.ends[entry.slot as usize] = entry.end;
             segments.sequences.insert(entry.slot, entry.sequence);
             segments.known.push(Known {
                 entry,

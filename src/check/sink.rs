@@ -187,7 +187,8 @@ impl Input {
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64, sink: &mut Sink<'_>) -> Result<()> {
         let mut bad = Vec::new();
         let read = read_around(&*self.file, buffer, offset, &mut |at, error| bad.push((at, error)));
-        buffer[read..].fill(0);
+        let (_, beyond) = buffer.split_at_mut(read);
+        beyond.fill(0);
         for (at, error) in bad {
             of_the_moment("read", &self.path, &error)?;
             sink.unreadable(&self.path, at, &error);

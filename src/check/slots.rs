@@ -109,8 +109,10 @@ impl Collector {
     }
 
     fn count(&mut self, slot: &LiveSlot) {
-        let count = &mut self.counts[stretch(slot.place())];
-        *count = count.saturating_add(1);
+        // There is a stretch for each place that a slot can hold.
+        if let Some(count) = self.counts.get_mut(stretch(slot.place())) {
+            *count = count.saturating_add(1);
+        }
     }
 
     /// All slots, if they were few enough, else the ranges of places for the passes to make.

@@ -45,8 +45,13 @@ impl Pages {
     pub(super) fn read_run(&self, first: u64, pages: &mut [[u8; PAGE_BYTES]], sink: &mut Sink<'_>) -> Result<()> {
         self.index.read(pages.as_flattened_mut(), first.saturating_mul(PAGE), sink)?;
         let Some(journal) = &self.journal else { return Ok(()) };
-        for (&number, &offset) in self.images.range(first..first + pages.len() as u64) {
-            journal.read(&mut pages[(number - first) as usize], offset, sink)?;
+        if self.images.is_empty() {
+            return Ok(());
+        }
+        for (number, page) in (first..).zip(pages) {
+            if let Some(&offset) = self.images.get(&number) {
+                journal.read(page, offset, sink)?;
+            }
         }
         Ok(())
     }

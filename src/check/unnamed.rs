@@ -16,7 +16,7 @@
 use std::collections::HashSet;
 
 use super::kind;
-use super::segments::{Known, Segments};
+use super::segments::{Known, Segments, by_slot};
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
 use super::walk::{Walk, Walked};
@@ -234,14 +234,14 @@ fn removed_in(
     let growth = walk.state.meta.growth;
     let mut by_page: Vec<(u64, Put)> = removals.iter().map(|&put| (growth.page_of(put.hash), put)).collect();
     by_page.sort_unstable();
-    let mut sequences = vec![0; Place::SEGMENTS];
-    walk.state.meta.segments.iter().for_each(|entry| sequences[entry.slot as usize] = entry.sequence);
+    let sequences = by_slot(walk.state, |entry| entry.sequence);
     // Slots, and the change after which they should be gone.
     let mut suspects: Vec<(LiveSlot, Put)> = Vec::new();
     sink.muted = true;
     let walked = walk.run(sink, &mut |slot| {
         let place = slot.place();
-        let lsn = Lsn::new(sequences[place.segment() as usize], place.offset());
+        let Some(&sequence) = sequences.get(place.segment() as usize) else { return };
+        let lsn = Lsn::new(sequence, place.offset());
         if suspects.len() >= LEFT_MAX {
             return;
         }
@@ -250,7 +250,7 @@ fn removed_in(
             return;
         }
         let from = by_page.partition_point(|&(page, _)| page < slot.owner());
-        let of_page = by_page[from..].iter().take_while(|&&(page, _)| page == slot.owner());
+        let of_page = by_page.iter().skip(from).take_while(|&&(page, _)| page == slot.owner());
         for &(_, removal) in of_page {
             if lsn < removal.lsn && Tag::of(removal.hash, slot.split_base()) == slot.slot.tag() {
                 suspects.push((slot, removal));
@@ -277,7 +277,7 @@ fn removed_in(
 /// The front of a key, as a finding shows it.
 fn shown(key: Option<Vec<u8>>) -> String {
     let Some(key) = key else { return "(unreadable)".into() };
-    let front = &key[..key.len().min(KEY_SHOWN)];
+    let front = key.get(..KEY_SHOWN).unwrap_or(&key);
     let more = if front.len() < key.len() { "..." } else { "" };
     format!("\"{}{more}\"", front.escape_ascii())
 }
@@ -298,19 +298,28 @@ impl Wanted {
         let log2 = puts.len().max(2).ilog2();
         let shift = 64 - log2;
         let mut starts = vec![0; (1 << log2) + 1];
-        puts.iter().for_each(|put| starts[(put.hash >> shift) as usize + 1] += 1);
-        (1..starts.len()).for_each(|i| starts[i] += starts[i - 1]);
+        for put in &puts {
+            if let Some(count) = starts.get_mut((put.hash >> shift) as usize + 1) {
+                *count += 1;
+            }
+        }
+        let mut before = 0;
+        for start in &mut starts {
+            before += *start;
+            *start = before;
+        }
         let explained = vec![false; puts.len()];
         Wanted { puts, starts, shift, explained }
     }
 
     fn explain(&mut self, hash: u64, lsn: Lsn) {
         let range = (hash >> self.shift) as usize;
-        for i in self.starts[range] as usize..self.starts[range + 1] as usize {
-            let put = self.puts[i];
-            if put.hash == hash && put.lsn < lsn {
-                self.explained[i] = true;
-            }
+        let (Some(&from), Some(&to)) = (self.starts.get(range), self.starts.get(range + 1)) else { return };
+        let same_range = from as usize..to as usize;
+        let puts = self.puts.get(same_range.clone()).into_iter().flatten();
+        let explained = self.explained.get_mut(same_range).into_iter().flatten();
+        for (put, explained) in puts.zip(explained) {
+            *explained |= put.hash == hash && put.lsn < lsn;
         }
     }
 

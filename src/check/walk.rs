@@ -79,7 +79,7 @@ impl Walk<'_> {
         each: &mut dyn FnMut(LiveSlot),
     ) -> Result<()> {
         let pages = &self.state.pages;
-        let mut buffer = vec![[0; PAGE_BYTES]; RUN_PAGES as usize];
+        let mut images = Vec::with_capacity(RUN_PAGES as usize);
         let mut at = 0;
         while at < extent.pages() {
             // What is neither in use nor anything but a hole need not be read.
@@ -95,9 +95,9 @@ impl Walk<'_> {
                 break;
             }
             let run = RUN_PAGES.min(extent.pages() - next).min(pages.end() - extent.number(next));
-            let images = &mut buffer[..run as usize];
-            pages.read_run(extent.number(next), images, sink)?;
-            for (page, image) in (next..).zip(&*images) {
+            images.resize(run as usize, [0; PAGE_BYTES]);
+            pages.read_run(extent.number(next), &mut images, sink)?;
+            for (page, image) in (next..).zip(&images) {
                 if extent.is_used(page) {
                     self.chain(before + page, extent.number(page), image, walked, sink, each)?;
                 } else if extent.is_known(page) && !self.is_unused(extent.number(page), image) {
@@ -114,7 +114,8 @@ impl Walk<'_> {
     fn is_unused(&self, number: u64, page: &[u8; PAGE_BYTES]) -> bool {
         let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
         let (found, expected) = image::checksums(page, self.state.header.uuid, number);
-        is_zero(page) || (is_zero(&page[PAGE_HEADER_BYTES..]) && found == expected)
+        let (_, content) = page.split_at(PAGE_HEADER_BYTES);
+        is_zero(page) || (is_zero(content) && found == expected)
     }
 
     /// Checks a primary page and its overflow pages.
@@ -207,7 +208,7 @@ impl Walk<'_> {
                     break;
                 }
                 let image = self.state.pages.read(number, sink)?;
-                let owner = u64::from_le_bytes(image.as_chunks::<8>().0[2]);
+                let owner = image::owner(&image);
                 let lost = walked.broken.contains(&owner) || !self.primary.whole;
                 if self.is_valid(number, &image, sink) && !lost {
                     let location = Location::page(self.index_path(), number);

@@ -104,12 +104,11 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
         disk.create_dir(&log).context("create", &log)?;
     }
     disk.sync_dir(&log).context("sync", &log)?;
-    let mut random = [0; 32];
-    disk.random(&mut random).context("get random bytes for", path)?;
-    let (uuid, key) = random.split_at(16);
-    let uuid = Uuid(uuid.try_into().unwrap_or([0; 16]));
-    let words = key.as_chunks::<8>().0;
-    let hash_key = options.tuning.hash_key.unwrap_or((u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])));
+    let mut random = [[0; 8]; 4];
+    disk.random(random.as_flattened_mut()).context("get random bytes for", path)?;
+    let [uuid_front, uuid_back, hash_key @ ..] = random;
+    let uuid = Uuid(bytemuck::cast([uuid_front, uuid_back]));
+    let hash_key = options.tuning.hash_key.unwrap_or(hash_key.map(u64::from_le_bytes).into());
     let (uuid, hash_key) = origin.map_or((uuid, hash_key), |origin| (origin.uuid, origin.hash_key));
 
     let tuning = &options.tuning;

@@ -9,9 +9,12 @@
 //! └── recover      makes what was found durable before anything is trusted
 //! ```
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
 pub(crate) mod create;
 pub(crate) mod open;
 mod open_table;
 mod recover;
+#[allow(clippy::indexing_slicing)] // It indexes what it has sorted itself, and decodes nothing.
 pub(crate) mod replay;
 pub(crate) mod tail;

@@ -101,7 +101,7 @@ impl Opening<'_> {
         let bytes = (shape.total() * PAGE) as usize;
         let bitmaps = self.bitmaps(header, first, shape)?;
         // No page of it was ever written, as in a table that was made large from the start.
-        let is_unused = bitmaps.iter().all(|page| page[BITMAP_START..].iter().all(|&byte| byte == 0));
+        let is_unused = bitmaps.iter().all(|page| page.iter().skip(BITMAP_START).all(|&byte| byte == 0));
         let shows_file = in_file && (self.options.read_only || !is_unused);
         let map = if shows_file {
             let whole = match file {

@@ -188,10 +188,11 @@ impl Engine {
             let mut at = if segment.sequence == from.sequence() { from.offset() } else { 0 };
             let mut buffer = vec![0; segment.end.saturating_sub(at).min(1 << 20) as usize];
             while at < segment.end {
-                let piece = &mut buffer[..(segment.end - at).min(1 << 20) as usize];
-                read_exact_at(&*file, piece, at).context("read", path)?;
-                write_all_at(&*file, piece, at).context("write", path)?;
-                at += piece.len() as u64;
+                // Only the last piece is shorter.
+                buffer.truncate((segment.end - at).min(1 << 20) as usize);
+                read_exact_at(&*file, &mut buffer, at).context("read", path)?;
+                write_all_at(&*file, &buffer, at).context("write", path)?;
+                at += buffer.len() as u64;
             }
             if Some(segment.sequence) == last {
                 let kept = segment.end.next_multiple_of(PAGE);

@@ -211,7 +211,8 @@ impl TailSource<'_> {
         };
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         let read = read_up_to(&*file, &mut bytes, 0).context("read", path)?;
-        let state = SegmentHeader::decode(&bytes[..read]);
+        let (found, _) = bytes.split_at(read);
+        let state = SegmentHeader::decode(found);
         match state {
             HeaderState::Newer(found) => {
                 let path = path.to_path_buf();

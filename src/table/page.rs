@@ -304,15 +304,27 @@ impl<'a> PageRef<'a> {
 
 /// Reads of a page image's header, for code that has pages as bytes.
 pub(crate) mod image {
-    use super::{PAGE_BYTES, PageKind};
+    #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::{PAGE_BYTES, PAGE_WORDS, PageKind};
     use crate::checksum::{Uuid, page_crc};
 
-    fn word(page: &[u8; PAGE_BYTES], i: usize) -> u64 {
-        u64::from_le_bytes(page.as_chunks::<8>().0[i])
+    /// The bytes of each word.
+    pub(crate) fn words(page: &[u8; PAGE_BYTES]) -> &[[u8; 8]; PAGE_WORDS] {
+        bytemuck::cast_ref(page)
+    }
+
+    fn first_word(page: &[u8; PAGE_BYTES]) -> u64 {
+        u64::from_le_bytes(words(page)[0])
     }
 
     pub(crate) fn number(page: &[u8; PAGE_BYTES]) -> u64 {
-        word(page, 1)
+        u64::from_le_bytes(words(page)[1])
+    }
+
+    /// The primary page whose chain the page belongs to.
+    pub(crate) fn owner(page: &[u8; PAGE_BYTES]) -> u64 {
+        u64::from_le_bytes(words(page)[2])
     }
 
     pub(crate) fn level(page: &[u8; PAGE_BYTES]) -> u8 {
@@ -324,16 +336,16 @@ pub(crate) mod image {
     }
 
     pub(crate) fn generation(page: &[u8; PAGE_BYTES]) -> u64 {
-        word(page, 6)
+        u64::from_le_bytes(words(page)[6])
     }
 
     pub(crate) fn kind(page: &[u8; PAGE_BYTES]) -> u32 {
-        (word(page, 0) >> 32) as u32
+        (first_word(page) >> 32) as u32
     }
 
     /// The checksum that the page carries and the one that its bytes have.
     pub(crate) fn checksums(page: &[u8; PAGE_BYTES], uuid: Uuid, number: u64) -> (u32, u32) {
-        (word(page, 0) as u32, page_crc(uuid, number, page))
+        (first_word(page) as u32, page_crc(uuid, number, page))
     }
 
     /// Writes generation and checksum, which makes the image valid at its number.
@@ -346,8 +358,9 @@ pub(crate) mod image {
     /// A fresh image with a header and no content.
     pub(crate) fn empty(kind: PageKind, number: u64) -> super::PageImage {
         let mut page = Box::new([0u8; PAGE_BYTES]);
-        page[4..8].copy_from_slice(&(kind as u32).to_le_bytes());
-        page[8..16].copy_from_slice(&number.to_le_bytes());
+        let words: &mut [[u8; 8]; PAGE_WORDS] = bytemuck::cast_mut(&mut *page);
+        words[0] = (u64::from(kind as u32) << 32).to_le_bytes();
+        words[1] = number.to_le_bytes();
         page
     }
 }

@@ -10,7 +10,7 @@ use crate::check::walk::is_bucket_page;
 use crate::error::Result;
 use crate::sys::PAGE_BYTES;
 use crate::table::chain::Layout;
-use crate::table::page::{BUCKET_SLOTS, BUCKETS, PAGE_HEADER_BYTES};
+use crate::table::page::{BUCKET_SLOTS, BUCKETS, PAGE_HEADER_BYTES, image};
 use crate::table::slot::Slot;
 
 /// Pages read at a time.
@@ -99,13 +99,13 @@ impl<'c> Census<'c> {
 
     fn extent(&mut self, before: u64, extent: &Extent, sink: &mut Sink<'_>, to: &mut Diagnosis) -> Result<()> {
         let pages = &self.state.pages;
-        let mut buffer = vec![[0; PAGE_BYTES]; RUN_PAGES as usize];
+        let mut images = Vec::with_capacity(RUN_PAGES as usize);
         let mut next = extent.next_used(0);
         while let Some(first) = next.filter(|&page| extent.number(page) < pages.end()) {
             let run = RUN_PAGES.min(extent.pages() - first).min(pages.end() - extent.number(first));
-            let images = &mut buffer[..run as usize];
-            pages.read_run(extent.number(first), images, sink)?;
-            for (page, image) in (first..).zip(&*images) {
+            images.resize(run as usize, [0; PAGE_BYTES]);
+            pages.read_run(extent.number(first), &mut images, sink)?;
+            for (page, image) in (first..).zip(&images) {
                 if extent.is_used(page) && before + page < self.state.meta.growth.pages() {
                     self.chain(before + page, extent.number(page), image, sink, to)?;
                 }
@@ -174,8 +174,7 @@ impl<'c> Census<'c> {
         to.slots.empty_one += tombstones;
         to.slots.empty_rest += empty_rest;
         if sums.pages == 0 {
-            let step = (live * LOAD_STEPS as u64 / slots.max(1)).min(LOAD_STEPS as u64 - 1);
-            to.load[step as usize] += 1;
+            count(&mut to.load, live * LOAD_STEPS as u64 / slots.max(1));
         } else {
             to.slots.stranded += tombstones + empty_rest;
         }
@@ -207,7 +206,7 @@ impl<'c> Census<'c> {
         let geometry = self.state.header.geometry;
         let growth = self.state.meta.growth;
         let overflow = sums.cell.overflow;
-        to.chains[(overflow as usize).min(CHAINS_MAX)] += 1;
+        count(&mut to.chains, overflow);
         to.chain_longest = to.chain_longest.max(overflow);
         to.table.removals += sums.cell.removals;
         if let Some(cell) = to.heat.cells.get_mut((owner / to.heat.pages_per_cell) as usize) {
@@ -233,7 +232,7 @@ impl<'c> Census<'c> {
                 (false, false) => 2 + sums.shared,
             };
             buckets += way;
-            to.absent[(way as usize).min(ABSENT_MAX) - 1] += 1;
+            count(&mut to.absent, way - 1);
         }
         self.way += weight * buckets as f64 / geometry.homes as f64;
         self.expected += weight * expected_way(sums.cell.live as f64 / geometry.slots() as f64);
@@ -244,6 +243,7 @@ impl<'c> Census<'c> {
 /// Buckets that a lookup of an absent key reads on average in a page without tombstones, by its load: measured on
 /// pages of 60 home and 3 stash buckets that had only been filled.
 fn expected_way(load: f64) -> f64 {
+    const FULL: f64 = 6.0;
     const WAYS: [(f64, f64); 9] = [
         (0.0, 1.0),
         (0.30, 1.0),
@@ -253,11 +253,22 @@ fn expected_way(load: f64) -> f64 {
         (0.78, 1.8),
         (0.82, 2.2),
         (0.90, 3.5),
-        (1.0, 6.0),
+        (1.0, FULL),
     ];
-    let segment = WAYS.windows(2).find(|pair| load <= pair[1].0);
-    let Some(&[(from, low), (to, high)]) = segment else { return WAYS[WAYS.len() - 1].1 };
-    low + (high - low) * (load - from) / (to - from)
+    for (&(from, low), &(to, high)) in WAYS.iter().zip(WAYS.iter().skip(1)) {
+        if load <= to {
+            return low + (high - low) * (load - from) / (to - from);
+        }
+    }
+    FULL
+}
+
+/// Counts one more in a row of figures, of which the last one is for everything larger.
+fn count(figures: &mut [u64], at: u64) {
+    let last = figures.len().saturating_sub(1) as u64;
+    if let Some(figure) = figures.get_mut(at.min(last) as usize) {
+        *figure += 1;
+    }
 }
 
 /// The fields of a page's header that are counted.
@@ -268,14 +279,15 @@ struct Header {
 
 impl Header {
     fn of(image: &Page) -> Header {
-        let word = |i: usize| u64::from_le_bytes(image.as_chunks::<8>().0[i]);
-        Header { removals: (word(4) >> 32) as u32, next: word(5).checked_sub(1) }
+        let words = image::words(image);
+        let (counts, next) = (u64::from_le_bytes(words[4]), u64::from_le_bytes(words[5]));
+        Header { removals: (counts >> 32) as u32, next: next.checked_sub(1) }
     }
 }
 
 /// The slots of a bucket.
 fn slots(image: &Page, bucket: usize) -> impl Iterator<Item = Slot> + '_ {
     let start = PAGE_HEADER_BYTES / 8 + bucket * BUCKET_SLOTS;
-    let words = &image.as_chunks::<8>().0[start..start + BUCKET_SLOTS];
-    words.iter().map(|bytes| Slot::from_word(u64::from_le_bytes(*bytes)))
+    let words = image::words(image).iter().skip(start).take(BUCKET_SLOTS);
+    words.map(|bytes| Slot::from_word(u64::from_le_bytes(*bytes)))
 }

@@ -452,8 +452,8 @@ fn tolerated(d: &Diagnosis) -> u64 {
 
 /// Sealed segments of which next to nothing is live.
 fn mostly_dead(d: &Diagnosis) -> impl Iterator<Item = &super::SegmentFigures> {
-    let sealed = &d.segments[..d.segments.len().saturating_sub(1)];
-    sealed.iter().filter(|segment| segment.dead_bytes.saturating_mul(10) >= segment.bytes.saturating_mul(9))
+    let sealed = d.segments.iter().take(d.segments.len().saturating_sub(1));
+    sealed.filter(|segment| segment.dead_bytes.saturating_mul(10) >= segment.bytes.saturating_mul(9))
 }
 
 /// Pages with overflow pages.
@@ -508,13 +508,15 @@ fn slots(number: u64) -> String {
 
 /// A size in binary units.
 fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64 / 1024.0, 0);
     if bytes < 1024 {
         return things(bytes, "byte");
     }
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        (value, unit) = (value / 1024.0, unit + 1);
+    let mut value = bytes as f64 / 1024.0;
+    for unit in ["KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return format!("{value:.1} {unit}");
+        }
+        value /= 1024.0;
     }
-    format!("{value:.1} {}", UNITS[unit])
+    format!("{value:.1} TiB")
 }

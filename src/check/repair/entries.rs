@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::address::Place;
 use crate::check::chain::PageMemory;
 use crate::check::extents;
 use crate::check::keys::KeyReader;
+use crate::check::segments::by_slot;
 use crate::check::sink::Sink;
 use crate::check::state::State;
 use crate::check::walk::Walk;
@@ -31,11 +31,8 @@ pub(super) fn count_lost(
     ranges.sort_unstable();
     sink.muted = true;
     let hasher = KeyHasher::new(state.header.hash_key);
-    let (mut ends, mut sequences) = (vec![0; Place::SEGMENTS], HashMap::new());
-    for entry in &state.meta.segments {
-        ends[entry.slot as usize] = entry.end;
-        sequences.insert(entry.slot, entry.sequence);
-    }
+    let ends = by_slot(state, |entry| entry.end);
+    let sequences: HashMap<u32, u32> = state.meta.segments.iter().map(|entry| (entry.slot, entry.sequence)).collect();
     let (primary, overflow) = extents::find(state, sink)?;
     let memory: PageMemory = Rc::new([const { AtomicU64::new(0) }; 512]);
     let keys = KeyReader::new(disk, dir, &hasher, &sequences);
@@ -45,8 +42,8 @@ pub(super) fn count_lost(
         let place = slot.place();
         let Some(&sequence) = sequences.get(&place.segment()) else { return };
         let before = ranges.partition_point(|&(s, from, _)| (s, from) <= (sequence, place.offset()));
-        let range = before.checked_sub(1).map(|i| ranges[i]);
-        lost += u64::from(range.is_some_and(|(s, _, to)| s == sequence && place.offset() < to));
+        let range = before.checked_sub(1).and_then(|i| ranges.get(i));
+        lost += u64::from(range.is_some_and(|&(s, _, to)| s == sequence && place.offset() < to));
     })?;
     sink.muted = false;
     let whole = primary.whole && overflow.whole && walked.broken.is_empty() && walked.live == state.meta.records;

@@ -171,14 +171,16 @@ fn later(source: &Source, cut: u32, parts: &mut Vec<Part>, report: &mut Report) 
 
 /// No segment goes on behind the end that its successor gives it, whatever the table says.
 fn seal_by_successors(parts: &mut [Part], cut: u32) {
-    for i in 1..parts.len() {
-        let Some(header) = parts[i].header else { continue };
-        let before = &mut parts[i - 1];
-        if before.sequence == header.predecessor {
+    let mut rest = &mut *parts;
+    while let [before, after @ ..] = rest {
+        if let Some(header) = after.first().and_then(|next| next.header)
+            && before.sequence == header.predecessor
+        {
             let ends_at_cut = before.sequence == cut && before.end.is_none();
             let end = before.end.unwrap_or(u64::MAX).min(header.predecessor_end.max(SEGMENT_HEADER_BYTES));
             before.end = (!ends_at_cut || end < u64::MAX).then_some(end);
         }
+        rest = after;
     }
     for part in parts {
         part.end = part.end.map(|end| end.min(Place::SEGMENT_BYTES_MAX));

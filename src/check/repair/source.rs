@@ -208,7 +208,8 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
             Ok(read) => read,
             Err(error) => of_the_moment("read", &path, &error).map(|()| 0)?,
         };
-        let mut header = SegmentHeader::decode(&bytes[..read]);
+        let (found, _) = bytes.split_at(read);
+        let mut header = SegmentHeader::decode(found);
         if let HeaderState::Newer(found) = header {
             if SegmentHeader::is_sealed(&bytes) {
                 return Err(Error::NewerFormat { path, found, supported: SEGMENT_VERSION, access: "read" });

@@ -65,10 +65,9 @@ impl Target {
         let Some(name) = path.file_name() else {
             return refuse(std::io::ErrorKind::InvalidInput, "it has no name");
         };
-        let mut random = [0; 24];
-        disk.random(&mut random).context("get random bytes for", path)?;
-        let words = random.as_chunks::<8>().0;
-        let word = |i: usize| u64::from_le_bytes(words[i]);
+        let mut random = [[0; 8]; 3];
+        disk.random(random.as_flattened_mut()).context("get random bytes for", path)?;
+        let [number, hash_key @ ..] = random.map(u64::from_le_bytes);
         let unfinished = format!("{}.unfinished-", name.to_string_lossy());
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // A directory that cannot be listed can still take a new entry.
@@ -76,7 +75,7 @@ impl Target {
         let left = names.iter().filter(|name| name.starts_with(&unfinished));
         report.unfinished = left.map(|name| path.with_file_name(name).display().to_string()).collect();
         let mut temporary_name = name.to_os_string();
-        temporary_name.push(format!(".unfinished-{:016x}", word(0)));
+        temporary_name.push(format!(".unfinished-{number:016x}"));
         let temporary = path.with_file_name(temporary_name);
         // Fails if there is anything of that name.
         disk.create_dir(&temporary).context("create", &temporary)?;
@@ -85,7 +84,7 @@ impl Target {
             path: path.to_path_buf(),
             temporary,
             store: None,
-            hasher: KeyHasher::new((word(1), word(2))),
+            hasher: KeyHasher::new(hash_key.into()),
             lost: HashMap::new(),
             lost_uncounted: 0,
             stale_max: 0,
