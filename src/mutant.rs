@@ -109,6 +109,8 @@ mutants! {
     FreedNotSynced,
     /// So it is after a process that was killed between the two.
     KilledTrusted,
+    /// Upkeep after a published change fails nothing.
+    UpkeepFails,
 }
 
 #[cfg(tophash_mutants)]

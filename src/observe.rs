@@ -251,10 +251,10 @@ pub(crate) fn victim_emptied(segment: &Path) {
     event!(INFO, "tophash::compaction", segment, {}, "segment emptied");
 }
 
-/// A checkpoint is durable, and something that it does not need any more could not be let go.
+/// A checkpoint that followed a change failed, or it is durable and something that it does not need could not be let go.
 #[inline(always)]
 pub(crate) fn put_off(store: &Path, cause: &str) {
-    event!(WARN, "tophash::checkpoint", store, { cause }, "space not freed yet: a later checkpoint tries again");
+    event!(WARN, "tophash::checkpoint", store, { cause }, "put off: a later checkpoint tries again");
 }
 
 /// A segment is kept because of a record that cannot be read.

@@ -131,7 +131,8 @@ pub struct CheckpointStats {
     pub images: u64,
     /// Longest time that a cut held all writers, in nanoseconds.
     pub cut_nanos_max: u64,
-    /// Times something could not be freed although a checkpoint was durable. A later checkpoint tries again.
+    /// Times a checkpoint that followed a change failed, or something could not be freed although a checkpoint was durable.
+    /// A later checkpoint tries again.
     pub put_off: u64,
     /// Room for page images in the journal file.
     pub journal_bytes: u64,

@@ -152,6 +152,11 @@ impl Checkpointer {
         self.state.lock().opened.clone()
     }
 
+    /// Counts what a checkpoint could not do at this moment, and what a later one tries again.
+    pub(crate) fn count_put_off(&self, errors: u64) {
+        self.counters.put_off.fetch_add(errors, Ordering::Relaxed);
+    }
+
     /// Bytes that the index file occupies on the disk.
     pub(crate) fn index_bytes(&self) -> u64 {
         self.files.as_ref().and_then(|files| files.index.allocated().ok()).unwrap_or(0)

@@ -211,7 +211,7 @@ impl<'r> Run<'r> {
             }
         };
         let put_off = errors.inspect(note).count() as u64;
-        self.own.counters.put_off.fetch_add(put_off, Ordering::Relaxed);
+        self.own.count_put_off(put_off);
         LetGo { segments: freed, all: put_off == 0 }
     }
 

@@ -59,21 +59,18 @@ pub(crate) enum Outcome {
 
 impl Engine {
     /// What follows a change that has freed blobs. No lock is held.
-    pub(crate) fn mind_freed_blobs(&self) -> Result<()> {
+    pub(crate) fn mind_freed_blobs(&self) {
         match (self.compactor.frees_blobs(&self.log), self.tuning.background) {
-            (false, _) => Ok(()),
-            (true, true) => {
-                self.wake.checkpoint.ring();
-                Ok(())
-            }
-            (true, false) => self.run_checkpoint(false),
+            (false, _) => {}
+            (true, true) => self.wake.checkpoint.ring(),
+            (true, false) => _ = self.upkeep_checkpoint(),
         }
     }
 
     /// What follows a change of many keys, which can have left much that is dead and little that is new. No lock is held.
-    pub(crate) fn after_many(&self) -> Result<()> {
-        self.mind_freed_blobs()?;
-        self.compact_after_look()
+    pub(crate) fn after_many(&self) {
+        self.mind_freed_blobs();
+        self.compact_after_look();
     }
 
     /// Looks at the log's space, and notes what writers have to do and when to look again.
@@ -133,57 +130,56 @@ impl Engine {
     /// What a writer does after an append: looks at the log's space now and then, and helps if it is over its
     /// bound. No lock is held.
     #[inline]
-    pub(crate) fn help_compaction(&self, total: u64) -> Result<()> {
+    pub(crate) fn help_compaction(&self, total: u64) {
         if self.compactor.is_look_due(total) {
             return self.compact_after_look();
         }
         match self.compactor.pressure() {
-            Pressure::None => Ok(()),
+            Pressure::None => {}
             pressure => self.compact_under_pressure(pressure),
         }
     }
 
     #[cold]
-    fn compact_after_look(&self) -> Result<()> {
+    fn compact_after_look(&self) {
         let look = self.look(false);
         if self.tuning.background {
             if look.due {
                 self.wake.compaction.ring();
             }
-            return Ok(());
+            return;
         }
         let mut look = look;
         loop {
-            if look.checkpoint {
-                self.run_checkpoint(false)?;
+            if look.checkpoint && !self.upkeep_checkpoint() {
+                return;
             }
             // The change that led here is made: an error of this is none of its own. It is met again by whoever
             // needs the space. If what is left of the victim is with others, they will finish it.
             if !look.due || !matches!(self.compact_step(STEP_RECORDS, None), Ok(Outcome::Made)) {
-                return Ok(());
+                return;
             }
             look = self.compactor.assess(&self.log, false);
         }
     }
 
     #[cold]
-    fn compact_under_pressure(&self, pressure: Pressure) -> Result<()> {
+    fn compact_under_pressure(&self, pressure: Pressure) {
         self.compactor.count_pressure(pressure);
         if pressure >= Pressure::Wait {
             let _waiting = self.waiting(Cause::LogBound);
             let full = pressure == Pressure::Full;
             if full && self.compactor.assess(&self.log, false).checkpoint {
-                self.run_checkpoint(false)?;
+                self.upkeep_checkpoint();
             } else if !full || self.help(STEP_RECORDS) != Outcome::Made {
                 sleep(THROTTLE);
             }
             self.look(false);
-            return Ok(());
+            return;
         }
         if self.help(HELP_RECORDS) == Outcome::Nothing {
             self.compactor.relieve();
         }
-        Ok(())
     }
 
     /// Moves some records, as a part of somebody's write.
@@ -351,7 +347,7 @@ impl Engine {
         }
         let reserved = edit.reserve_put(sought)?;
         let appended = self.log.append(encoded.singles(), 0, false)?;
-        edit.publish(reserved, appended.place)?;
+        edit.publish(reserved, appended.place);
         let bytes = record.header.total();
         self.log.add_dead(place, bytes);
         self.compactor.count_moved(1, bytes);

@@ -114,7 +114,12 @@ impl Engine {
         match result {
             Ok(appended) => {
                 self.after_append(appended.end, appended.total, appended.running_low)?;
-                if many { self.after_many() } else { self.mind_freed_blobs() }
+                if many {
+                    self.after_many();
+                } else {
+                    self.mind_freed_blobs();
+                }
+                Ok(())
             }
             Err(error) => {
                 links.into_iter().for_each(|(_, link)| self.log.blobs.give_up(link));
@@ -268,7 +273,7 @@ impl Engine {
                     self.log.blobs.linked(link);
                 }
             }
-            edit.tidy()?;
+            edit.tidy();
         }
         Ok(())
     }

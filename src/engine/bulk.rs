@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::layout::parse_blob_name;
 use crate::log::appender::Appended;
 use crate::log::record::{Encoded, Kind, check_key};
-use crate::need::Step;
+use crate::need::{Shortage, Step};
 use crate::observe::Timed;
 use crate::table::edit::Sought;
 
@@ -38,7 +38,7 @@ impl Engine {
             removed += count;
             rest = &rest[keys_done..];
         }
-        self.after_many()?;
+        self.after_many();
         Ok(removed)
     }
 
@@ -69,7 +69,7 @@ impl Engine {
         edit.reserve_removals()?;
         let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
         let (entries, hits): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        edit.remove_many(&entries)?;
+        edit.remove_many(&entries);
         self.log.add_dead(appended.place, encoded.len());
         hits.iter().for_each(|hit| self.supersede(hit));
         drop(edit);
@@ -87,17 +87,20 @@ impl Engine {
         if let Some(appended) = appended {
             self.after_append(appended.end, appended.total, appended.running_low)?;
         }
-        self.after_many()
+        self.after_many();
+        Ok(())
     }
 
     /// Empties every page, under all stripes.
     pub(crate) fn clear_locked(&self, cause: Clear<'_>) -> Step<Option<Appended>> {
-        let ((appended, until, blobs), emptied) = self.table.clear(|| {
+        let mut is_appended = false;
+        let cleared = self.table.clear(|| {
             // Under the stripes, so that no link is missed; a store without blobs lists no directory.
             let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
             Ok(match cause {
                 Clear::Record(encoded) => {
                     let appended = self.log.append(encoded.singles(), 1, true)?;
+                    is_appended = true;
                     (Some(appended), appended.end, blobs)
                 }
                 Clear::Replay { end, linked_later } => {
@@ -105,7 +108,14 @@ impl Engine {
                     (None, end, blobs)
                 }
             })
-        })?;
+        });
+        if let Err(Shortage::Error(error)) = &cleared
+            && is_appended
+        {
+            // Of whatever nature: the log says that nothing is there, and memory does not.
+            self.health.poison(error);
+        }
+        let ((appended, until, blobs), emptied) = cleared?;
         self.log.all_dead(until);
         self.log.blobs.free_all(&blobs);
         drop(emptied);

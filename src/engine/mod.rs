@@ -29,7 +29,8 @@ use crate::error::{Fault, Result};
 use crate::health::Health;
 use crate::log::record::Record;
 use crate::log::segments::Log;
-use crate::observe::{Observer, Timed};
+use crate::mutant::{Mutant, broken};
+use crate::observe::{self, Observer, Timed};
 use crate::stats::RecoveryStats;
 use crate::sync::OnceLock;
 use crate::sys::LockGuard;
@@ -91,7 +92,11 @@ impl Engine {
         }
     }
 
-    /// What follows an append: wakes whoever has to do something now. No lock is held.
+    /// What follows an append: background threads are woken, or their work is done here. No lock is held. The change is
+    /// published, so upkeep fails nothing: see [`upkeep_checkpoint`](Self::upkeep_checkpoint).
+    ///
+    /// # Errors
+    /// With `SyncPolicy::Always`, those of the sync.
     #[inline]
     pub(crate) fn after_append(&self, end: Lsn, total: u64, running_low: bool) -> Result<()> {
         self.wake.appended();
@@ -102,10 +107,13 @@ impl Engine {
             if self.tuning.background {
                 self.wake.checkpoint.ring();
             } else {
-                self.run_checkpoint(false)?;
+                self.upkeep_checkpoint();
             }
         }
-        self.help_compaction(total)?;
+        self.help_compaction(total);
+        if broken(Mutant::UpkeepFails) {
+            self.health.check_writable()?;
+        }
         if self.sync == SyncPolicy::Always { self.sync_to(end) } else { Ok(()) }
     }
 
@@ -117,6 +125,20 @@ impl Engine {
             self.compactor.note_freeing(let_go);
         }
         Ok(())
+    }
+
+    /// Runs a checkpoint as a part of upkeep, which is all work that follows a published change. Returns false if it failed.
+    ///
+    /// The error does not fail the change, because an error of a write means that nothing has changed. The error is
+    /// counted and told. One of the moment goes when the next write or a background thread tries again. Any other one
+    /// has poisoned the store, and the next write says so.
+    pub(crate) fn upkeep_checkpoint(&self) -> bool {
+        let result = self.run_checkpoint(false);
+        if let Err(error) = &result {
+            self.checkpointer.count_put_off(1);
+            observe::put_off(&self.path, &error.to_string());
+        }
+        result.is_ok()
     }
 
     /// Returns when everything below the LSN is durable; poisons the store if that fails.

@@ -9,8 +9,9 @@
 //!    an overflow page is linked if the path is full. On a shortage all locks are released, the shortage is
 //!    mended, and everything starts again.
 //! 4. The record is appended to the log. *From here on the change survives the death of the process.*
-//! 5. The slot is published: readers see it. Removals repair the paths.
-//! 6. The stripe is unlocked. With `SyncPolicy::Always`, the call waits until its record is durable.
+//! 5. The slot is published: readers see it. Removals repair the paths. From 4 on nothing fails the change.
+//! 6. The stripe is unlocked. Upkeep, if due, is done; its errors are put off. With `SyncPolicy::Always`, the call
+//!    waits until its record is durable, and only an error of this sync is returned.
 //!
 //! A crash before 4 leaves the old value, after 4 the new one; power loss may leave either until the record
 //! is durable, and never a mixture.
@@ -153,7 +154,7 @@ impl Engine {
             self.after_append(appended.end, appended.total, appended.running_low)?;
         }
         if changed.done && changed.previous_blob.is_some() {
-            self.mind_freed_blobs()?;
+            self.mind_freed_blobs();
         }
         Ok(changed)
     }
@@ -219,7 +220,7 @@ impl Engine {
             return Err(Error::impossible(&self.path, "a removal of a key that was found and is not there").into());
         };
         let appended = self.log.append(encoded.singles(), u64::from(removing), removing)?;
-        edit.publish(reserved, appended.place)?;
+        edit.publish(reserved, appended.place);
         if removing {
             // A removal is dead weight from the start.
             self.log.add_dead(appended.place, encoded.len());

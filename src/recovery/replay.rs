@@ -214,7 +214,7 @@ impl Engine {
             _ => Some(edit.reserve_put(sought)?),
         };
         if let Some(reserved) = reserved {
-            edit.publish(reserved, op.place)?;
+            edit.publish(reserved, op.place);
         }
         let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
         let mut freed = None;

@@ -8,7 +8,6 @@ use super::chain::Chain;
 use super::region::PageState;
 use super::stripes::AllStripes;
 use super::{Structure, Table};
-use crate::error::Fault;
 use crate::need::{Need, Step};
 use crate::sync::MutexGuard;
 
@@ -22,7 +21,8 @@ impl Table {
     /// Removes every entry. `append` is called when nothing can run short any more.
     ///
     /// # Errors
-    /// A [`Need`]; those of `append`. No entry is removed then.
+    /// A [`Need`]; those of `append`. No entry is removed then. After `append`: `Corrupt` if a page that was read can no
+    /// longer be read, and part of the entries is removed then.
     pub(crate) fn clear<T>(&self, append: impl FnOnce() -> Step<T>) -> Step<(T, Emptied<'_>)> {
         let structure = self.structure.lock();
         // Pages in use: whatever else the table once had may have been given back. They have their blocks.
@@ -47,7 +47,7 @@ impl Table {
         for number in 0..growth.pages() {
             let mut chain = self.chain(number)?;
             if chain.primary.is_used() {
-                self.empty_chain(&mut chain)?;
+                self.empty_chain(&mut chain);
             }
         }
         self.spread_count(growth.stripes_log2(), 0);
@@ -55,14 +55,13 @@ impl Table {
         Ok((appended, Emptied { _all: all, _structure: structure }))
     }
 
-    fn empty_chain(&self, chain: &mut Chain<'_>) -> Result<(), Fault> {
+    fn empty_chain(&self, chain: &mut Chain<'_>) {
         chain.primary.state.begin_move();
         for page in chain.pages() {
             page.page.clear_slots();
         }
-        let trimmed = self.trim(chain);
+        self.trim(chain);
         chain.primary.state.unset(PageState::MARKS);
         chain.primary.state.end_move();
-        trimmed
     }
 }

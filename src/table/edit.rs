@@ -19,7 +19,6 @@ use super::Table;
 use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
 use super::growth::Growth;
 use super::slot::{Slot, Tag};
-use super::split::ignore_shortage;
 use super::stripes::StripeGuard;
 use crate::address::Place;
 use crate::error::{Error, Result};
@@ -247,18 +246,15 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
             || self.chain.must_move(spot) && self.table.is_littered_by(page.page.tombstones().saturating_add(1))
     }
 
-    /// Publishes a change whose record is in the log. `place` is that of the record.
-    ///
-    /// # Errors
-    /// `Corrupt` if something is found that cannot be; the change is made then.
+    /// Publishes a change whose record is in the log, which nothing can fail. `place` is that of the record.
     #[inline]
-    pub(crate) fn publish(&mut self, reserved: Reserved, place: Place) -> Result<()> {
+    pub(crate) fn publish(&mut self, reserved: Reserved, place: Place) {
         match reserved.change {
             Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), place)),
             Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), place)),
             Change::Remove { spot, leave: Leave::Repaired } => {
                 self.remove_moving(spot);
-                return self.trim();
+                self.trim();
             }
             Change::Remove { spot, leave: Leave::Empty } => {
                 self.chain.remove(spot);
@@ -268,11 +264,10 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
                 self.chain.remove_unrepaired(spot);
                 self.count_removed(1);
                 if leave == Leave::Rewritten {
-                    return self.tidy();
+                    self.tidy();
                 }
             }
         }
-        Ok(())
     }
 
     fn fill(&self, spot: Spot, slot: Slot) {
@@ -303,18 +298,14 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         }
     }
 
-    /// Gives empty overflow pages at the chain's end back.
-    ///
-    /// # Errors
-    /// `Corrupt` if something is found that cannot be. A page for which something is short stays.
-    pub(crate) fn trim(&mut self) -> Result<()> {
+    /// Gives empty overflow pages at the chain's end back. One that cannot be given back at this moment stays.
+    pub(crate) fn trim(&mut self) {
         if self.chain.overflow.is_empty() {
-            return Ok(());
+            return;
         }
         self.chain.primary.state.begin_move();
-        let trimmed = self.table.trim(&mut self.chain);
+        self.table.trim(&mut self.chain);
         self.chain.primary.state.end_move();
-        Ok(trimmed?)
     }
 }
 
@@ -329,11 +320,8 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     }
 
     /// Removes entries without repairing their paths, and rewrites the page if it is littered with tombstones.
-    /// [`reserve_removals`](Self::reserve_removals) has found what that takes.
-    ///
-    /// # Errors
-    /// `Corrupt` if something is found that cannot be; the entries are removed then.
-    pub(crate) fn remove_many(&mut self, entries: &[Sought]) -> Result<()> {
+    /// [`reserve_removals`](Self::reserve_removals) has found what that takes, so nothing can fail it.
+    pub(crate) fn remove_many(&mut self, entries: &[Sought]) {
         let repairs = match self.table.tuning.removals.many {
             Removal::Repair => true,
             Removal::Mixed => entries.len() <= self.chain.geometry.slots() / 8,
@@ -351,7 +339,8 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
                     self.remove_moving(spot);
                 }
             }
-            return self.trim();
+            self.trim();
+            return;
         }
         for sought in entries {
             if let Found::Hit(spot, _) = sought.found {
@@ -359,19 +348,16 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
             }
         }
         self.count_removed(entries.len());
-        self.tidy()
+        self.tidy();
     }
 
     /// Rewrites the page if it is littered with tombstones, and gives empty overflow pages at the chain's end back. All
     /// its pages are dirty: this runs short of nothing.
-    ///
-    /// # Errors
-    /// As for [`trim`](Self::trim).
-    pub(crate) fn tidy(&mut self) -> Result<()> {
+    pub(crate) fn tidy(&mut self) {
         if self.chain.pages().any(|page| self.table.is_littered(page)) {
-            ignore_shortage(self.table.rewrite(&mut self.chain, self.owner, self.growth))?;
+            self.table.put_off(self.table.rewrite(&mut self.chain, self.owner, self.growth));
         }
-        self.trim()
+        self.trim();
     }
 
     /// Overflow pages that are missing for an empty slot for each of the hashes, whether or not its key is there.

@@ -216,14 +216,21 @@ impl Table {
     }
 
     /// Unlinks the chain's empty overflow pages at its end, after a removal.
-    pub(super) fn trim(&self, chain: &mut Chain<'_>) -> Result<(), Fault> {
+    pub(super) fn trim(&self, chain: &mut Chain<'_>) {
         let buckets = self.geometry.homes + self.geometry.stash;
         let is_empty = |page: &PageSlot<'_>| {
             page.page.live() == 0
                 && (0..buckets).flat_map(|b| page.page.bucket(b).slots()).all(|(_, slot)| !slot.is_live())
         };
         let keep = chain.overflow.iter().rposition(|(_, page)| !is_empty(page)).map_or(0, |at| at + 1);
-        ignore_shortage(self.unlink_overflow(chain, keep))
+        self.put_off(self.unlink_overflow(chain, keep));
+    }
+
+    /// Housekeeping in a page after a published change: if it fails, the page stays as it is, and the change stands.
+    pub(super) fn put_off(&self, housekeeping: Step<()>) {
+        if let Err(Shortage::Error(error)) = housekeeping {
+            observe::put_off(&self.path, &error.to_string());
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! * there is no panic, and the error is of the type that says what happened; a call that was interrupted or did
 //!   less than it was asked for is repeated, so that nobody sees an error;
-//! * a step that failed has happened as a whole or not at all (a removal of many keys: in part), and that stays so;
+//! * a step that failed has not happened; if its own sync failed (`Always`), it has happened or not. A removal of many
+//!   keys keeps the part that it made. That stays so;
 //! * if an fsync of a file failed that is still used, the store is poisoned: no change, no checkpoint, not one
 //!   call that could write, also not when it is dropped; reads go on;
 //! * if the disk is full, reads go on, removals go on for a while, and when there is room again the store goes on
@@ -17,7 +18,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use tophash::{Error, Options, Store};
+use tophash::{Error, Options, Store, SyncPolicy};
 
 use crate::crash::{Depth, Fate, after, choices, panic_text};
 use crate::disk::SimDisk;
@@ -303,7 +304,7 @@ impl<'s> Run<'s> {
         Ok(())
     }
 
-    /// A step that failed has happened or not; reads go on.
+    /// A step that failed has not happened, unless its own sync failed; reads go on.
     fn failed_step(&mut self, store: &Store, op: &Op, error: &Error) -> Result<(), String> {
         let first = !self.failed;
         self.poisoned |= matches!(error, Error::Poisoned { .. }) && store.stats().poisoned.is_some();
@@ -322,6 +323,16 @@ impl<'s> Run<'s> {
         if found != self.model.content {
             if found != after && !half_done(op) {
                 return Err(format!("failed ({error}), and is neither done nor undone"));
+            }
+            // Only its own sync may fail a change that is made. That is left open by nothing but a sync that failed.
+            let own_sync = poisoned && self.script.sync == SyncPolicy::Always;
+            // The error was met at a key that is not there, after all that are.
+            let absent = |op: &Op| match op {
+                Op::RemoveMany(keys) => keys.iter().any(|&k| !self.model.content.contains_key(&crate::script::key(k))),
+                _ => false,
+            };
+            if found == after && !own_sync && !absent(op) {
+                return Err(format!("failed ({error}), and is done"));
             }
             self.model.step_to(op, found);
         } else if poisoned {

@@ -226,8 +226,8 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// One step. If it fails, it is undone or done, and it can be repeated when the fault is over; a fault that
-    /// lasts goes on after it.
+    /// One step. If it fails, it has not happened, and it can be repeated when the fault is over; a fault that
+    /// lasts goes on after it. A removal of many keys keeps the part that it made.
     fn carry_out(&mut self, store: &Store, op: &Op) -> Result<(), String> {
         let Err(error) = op.carry_out(store) else {
             carry_out(op, &mut self.content);
@@ -236,6 +236,9 @@ impl<'s> Run<'s> {
         self.of_the_moment(&error)?;
         let plan = self.disk.faults();
         self.disk.set_faults(None);
+        if !matches!(op, Op::RemoveMany(_)) {
+            self.compare(store).map_err(|what| format!("failed ({error}), and has changed something: {what}"))?;
+        }
         self.tally.repeated += 1;
         op.carry_out(store).map_err(|again| format!("failed ({error}), and when the fault is over: {again}"))?;
         carry_out(op, &mut self.content);

@@ -3,8 +3,10 @@
 use tophash_rig::corruption::anatomy::STORE;
 use tophash_rig::corruption::base;
 use tophash_rig::disk::SimDisk;
+use tophash_rig::faults::Fault;
 use tophash_rig::image::Image;
-use tophash_rig::{crash, held, scripts, seed, space, story};
+use tophash_rig::world::Call;
+use tophash_rig::{crash, fault_layer, held, scripts, seed, space, story};
 
 /// A power failure during a checkpoint left its images and its trailer in the journal, but not its head. The
 /// recovery went back to the checkpoint before, and the next one had the same generation. When the power failed
@@ -58,6 +60,22 @@ fn a_process_frees_nothing_before_what_the_last_one_freed_is_durable() {
     let outcome = crash::run_freed(&script, &crash::Settings::of_scale(1, seed()));
     assert!(outcome.tally.killed > 0 && outcome.tally.nested > 0, "{}", outcome.tally);
     assert!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
+}
+
+/// A checkpoint ran behind a change that was made, and its error was returned as that of the change. To a caller an error
+/// means that nothing has changed, and who repeats an update counts twice. The fault layer took a step that failed and was
+/// done for right, so it noticed nothing.
+#[test]
+fn upkeep_behind_a_change_does_not_fail_it() {
+    let script = scripts::fixed().into_iter().find(|script| script.name == "churn").expect("a fixed script");
+    let cases = fault_layer::cases(&script, seed()).unwrap();
+    let of_checkpoints =
+        cases.into_iter().filter(|case| !case.for_ever && case.fault == Fault::Io && case.call == Call::Write);
+    let all: Vec<_> = of_checkpoints.step_by(3).collect();
+    assert!(all.len() > 20, "{}", all.len());
+    for case in all {
+        fault_layer::run(&script, seed(), case).unwrap();
+    }
 }
 
 /// What a failed write of a large value had left was unlinked, without an fsync and without a list that names it.

@@ -84,6 +84,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(FreedNewestFirst, "freed from the oldest on", &[Freed]),
         trial(FreedNotSynced, "each unlink durable before the next", &[Freed]),
         trial(KilledTrusted, "the last process's unlinks durable before the next", &[Freed]),
+        trial(UpkeepFails, "upkeep fails no change", &[Fault(&["churn", "growth"])]),
     ]
 };
 
