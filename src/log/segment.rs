@@ -92,7 +92,7 @@ impl SegmentHeader {
 
     /// True if the bytes have the checksum that they say, whatever their version: magic, version and checksum
     /// stand where they stand in every version.
-    pub(crate) fn is_sealed(bytes: &HeaderBytes) -> bool {
+    fn is_sealed(bytes: &HeaderBytes) -> bool {
         let mut without_crc = *bytes;
         without_crc[12..16].fill(0);
         bytes[..8] == MAGIC && crc32(&without_crc).to_le_bytes() == bytes[12..16]
@@ -149,21 +149,20 @@ impl SegmentHeader {
             return HeaderState::Unused;
         }
         let words: [u64; 16] = bytemuck::pod_read_unaligned(bytes);
-        if bytes[..8] != MAGIC {
+        // A version is believed only of a header whose checksum is right: else it is damage.
+        if !SegmentHeader::is_sealed(bytes) {
             return HeaderState::Invalid;
         }
         let version = words[1] as u32;
         if version > SEGMENT_VERSION {
             return HeaderState::Newer(version);
         }
-        let mut without_crc = *bytes;
-        without_crc[12..16].fill(0);
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&bytes[16..32]);
         let (Ok(sequence), Ok(predecessor)) = (u32::try_from(words[4]), u32::try_from(words[6])) else {
             return HeaderState::Invalid;
         };
-        if crc32(&without_crc) != (words[1] >> 32) as u32 || version == 0 {
+        if version == 0 {
             return HeaderState::Invalid;
         }
         HeaderState::Valid(SegmentHeader {
@@ -331,7 +330,8 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(SegmentHeader::decode(&damaged), HeaderState::Valid(_)), "bit {bit}");
+            // A flipped version was told as a newer format once: "use a newer tophash", of a store that was damaged.
+            assert_eq!(SegmentHeader::decode(&damaged), HeaderState::Invalid, "bit {bit}");
         }
         let torn = |bytes: &[u8; 128]| SegmentHeader::can_be_torn(bytes, header.uuid, 12);
         for bit in 0..bytes.len() * 8 {

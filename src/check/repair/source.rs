@@ -211,10 +211,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
         let (found, _) = bytes.split_at(read);
         let mut header = SegmentHeader::decode(found);
         if let HeaderState::Newer(found) = header {
-            if SegmentHeader::is_sealed(&bytes) {
-                return Err(Error::NewerFormat { path, found, supported: SEGMENT_VERSION, access: "read" });
-            }
-            header = HeaderState::Invalid;
+            return Err(Error::NewerFormat { path, found, supported: SEGMENT_VERSION, access: "read" });
         }
         let len = input.len.min(Place::SEGMENT_BYTES_MAX);
         if let (HeaderState::Invalid, Some(mended)) = (header, SegmentHeader::mended(&bytes)) {
