@@ -592,3 +592,72 @@ fn dead_records_go_however_they_died() {
         s.close().unwrap();
     }
 }
+
+/// The progress of a compaction went back whenever a checkpoint had run, because it counted the bytes that waited for one.
+#[test]
+fn the_progress_of_a_compaction_never_goes_back() {
+    let dir = scratch();
+    let s = tiny_options().log_ratio(f64::INFINITY).checkpoint_bytes(1 << 30).open(dir.path().join("s")).unwrap();
+    for n in 0..1000 {
+        s.insert(key(n), bytes(100, n)).unwrap();
+    }
+    for n in (0..1000).filter(|n| n % 3 > 0) {
+        s.insert(key(n), b"").unwrap();
+    }
+    let (mut seen, before) = (Vec::new(), s.stats());
+    let report = s
+        .compact_with(|progress| {
+            seen.push((progress.done, progress.total));
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(report.finished && s.stats().checkpoint.count > before.checkpoint.count + 1, "{report:#?}");
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert!(seen.iter().all(|(done, total)| done <= total), "{seen:?}");
+    assert!(seen.last().unwrap().0 > before.log.bytes / 2, "{seen:?}");
+}
+
+/// A large batch had an extent of overflow pages added, and left some of it. They were taken before the pages of older
+/// extents. On a full disk an insert failed for want of blocks while pages with blocks were free.
+#[test]
+fn on_a_full_disk_pages_with_blocks_are_used_first() {
+    let dir = scratch();
+    let disk = Filling::default();
+    // All keys are of one page, whose chain gets longer and longer. Extents have 16 overflow pages.
+    let tuning = Tuning { level_min: 6, overflow_log2_min: 4, grow_permille: 1000, chain_help: 200, ..common::tiny() };
+    let keys: Vec<_> = (0..).map(key).filter(|key| common::hash(key).is_multiple_of(64)).take(1000).collect();
+    let s = quiet().tuning(tuning).disk(Arc::new(disk.clone())).open(dir.path().join("s")).unwrap();
+    let in_use = || s.stats().index.overflow_pages;
+    let mut n = 0;
+    while in_use() < 3 {
+        s.insert(keys[n], b"").unwrap();
+        n += 1;
+    }
+    // More than are left of the first extent.
+    let mut batch = Batch::new();
+    for key in &keys[n..n + 24 * 14] {
+        batch.insert(key, b"");
+    }
+    n += 24 * 14;
+    s.apply(&batch).unwrap();
+    let before = in_use();
+    disk.0.full.store(true, SeqCst);
+    let error = loop {
+        match s.insert(keys[n], b"") {
+            Ok(_) => n += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, tophash::Error::DiskFull { .. }), "{error}");
+    // Blocks come in chunks of eight pages. Of the first extent, whose bitmap is one of them, four pages are left of a
+    // chunk.
+    let free = s.stats().index;
+    println!("{before} pages in use, then {free:#?}");
+    assert!(in_use() >= before + 4, "{before} pages in use, then {}", in_use());
+    disk.0.full.store(false, SeqCst);
+    s.insert(keys[n], b"").unwrap();
+    for key in &keys[..=n] {
+        assert!(s.contains_key(key).unwrap());
+    }
+    s.close().unwrap();
+}

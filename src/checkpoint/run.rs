@@ -126,6 +126,8 @@ pub(crate) struct Scope<'s> {
 /// What a checkpoint could let go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LetGo {
+    /// Counts the checkpoints, so that the newest one is known.
+    pub(crate) serial: u64,
     /// Freed segments.
     pub(crate) segments: u64,
     /// Nothing failed: what is left waits for readers alone.
@@ -166,7 +168,7 @@ impl Checkpointer {
         };
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
-        let let_go = run.let_go(&excluded);
+        let let_go = run.let_go(state.header.serial, &excluded);
         timer.done();
         observe::checkpointed(scope.path, state.header.generation, let_go.segments, clean);
         Ok(Some(let_go))
@@ -197,7 +199,7 @@ impl<'r> Run<'r> {
     }
 
     /// Step 6.
-    fn let_go(&self, excluded: &[u32]) -> LetGo {
+    fn let_go(&self, serial: u64, excluded: &[u32]) -> LetGo {
         let Scope { path, log, health, .. } = self.scope;
         let blobs = log.blobs.unlink_dying();
         let (freed, segments) = log.free(excluded);
@@ -212,7 +214,7 @@ impl<'r> Run<'r> {
         };
         let put_off = errors.inspect(note).count() as u64;
         self.own.count_put_off(put_off);
-        LetGo { segments: freed, all: put_off == 0 }
+        LetGo { serial, segments: freed, all: put_off == 0 }
     }
 
     /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.

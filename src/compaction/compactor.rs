@@ -36,8 +36,8 @@ pub(crate) struct Compactor {
     pub(super) look_at: AtomicU64,
     /// Bytes of live records when the log's space was looked at last.
     pub(super) live: AtomicU64,
-    /// A checkpoint could not let go what it does not need any more: nothing is freed before this time.
-    pub(super) freeing: Mutex<Option<Instant>>,
+    /// What the newest checkpoint could let go.
+    pub(super) freeing: Mutex<Freeing>,
     /// Victims chosen so far.
     pub(super) victims: AtomicU64,
     pub(super) counters: Counters,
@@ -48,10 +48,21 @@ pub(super) struct Counters {
     moved_records: AtomicU64,
     moved_bytes: AtomicU64,
     evacuated: AtomicU64,
+    /// Bytes of records that the evacuated segments held.
+    emptied_bytes: AtomicU64,
     pub(super) freed: AtomicU64,
     /// Times a writer helped, and times one waited.
     helps: AtomicU64,
     throttles: AtomicU64,
+}
+
+/// What the newest checkpoint could let go.
+#[derive(Debug, Default)]
+pub(super) struct Freeing {
+    /// The checkpoint's serial.
+    pub(super) serial: u64,
+    /// It could not let go all that it does not need any more: nothing is freed before this time.
+    pub(super) pause: Option<Instant>,
 }
 
 /// What compaction has done since the store was opened.
@@ -60,6 +71,7 @@ pub(crate) struct Done {
     pub(crate) moved_records: u64,
     pub(crate) moved_bytes: u64,
     pub(crate) evacuated: u64,
+    pub(crate) emptied_bytes: u64,
 }
 
 /// A segment that is being evacuated.
@@ -114,7 +126,7 @@ impl Compactor {
             pressure: AtomicU32::new(Pressure::None as u32),
             look_at: AtomicU64::new(0),
             live: AtomicU64::new(0),
-            freeing: Mutex::new(None),
+            freeing: Mutex::default(),
             victims: AtomicU64::new(0),
             counters: Counters::default(),
         }
@@ -146,6 +158,7 @@ impl Compactor {
             current.segment.set_evacuated(log.tail());
             observe::victim_emptied(&current.segment.path);
             self.counters.evacuated.fetch_add(1, Ordering::Relaxed);
+            self.counters.emptied_bytes.fetch_add(current.end, Ordering::Relaxed);
             *victim = None;
             return Ok(Task::Finished);
         }
@@ -196,13 +209,18 @@ impl Compactor {
 
     pub(super) fn done(&self) -> Done {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { moved_records, moved_bytes, evacuated, .. } = &self.counters;
-        Done { moved_records: get(moved_records), moved_bytes: get(moved_bytes), evacuated: get(evacuated) }
+        let Counters { moved_records, moved_bytes, evacuated, emptied_bytes, .. } = &self.counters;
+        Done {
+            moved_records: get(moved_records),
+            moved_bytes: get(moved_bytes),
+            evacuated: get(evacuated),
+            emptied_bytes: get(emptied_bytes),
+        }
     }
 
     pub(crate) fn stats(&self, log: &Log) -> CompactionStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Done { moved_records, moved_bytes, evacuated } = self.done();
+        let Done { moved_records, moved_bytes, evacuated, .. } = self.done();
         CompactionStats {
             moved_records,
             moved_bytes,

@@ -260,7 +260,7 @@ impl Engine {
             self.seal_if_worth_it()?;
             let sealed = |segment: &Arc<Segment>| segment.end().is_some();
             let last = self.log.segments().iter().rev().find(|segment| sealed(segment)).map_or(0, |s| s.sequence);
-            finished = finished && self.compact_forced(last, progress, before.1.bytes)?;
+            finished = finished && self.compact_forced(last, progress, (done.emptied_bytes, before.1.bytes))?;
         }
         self.run_checkpoint(false)?;
         self.log.give_back_ends()?;
@@ -279,11 +279,12 @@ impl Engine {
         })
     }
 
-    /// Compacts segments up to a sequence until nothing is worth it. Returns false if `progress` has ended it.
-    fn compact_forced(&self, last: u32, progress: &mut OnProgress<'_>, all: u64) -> Result<bool> {
+    /// Compacts segments up to a sequence until nothing is worth it. Returns false if `progress` has ended it. `before`: the
+    /// bytes that had been emptied before the call, and those of the log then.
+    fn compact_forced(&self, last: u32, progress: &mut OnProgress<'_>, before: (u64, u64)) -> Result<bool> {
         loop {
             let space = self.log.space();
-            if tell(progress, space.evacuated, all).is_break() {
+            if tell(progress, self.compactor.done().emptied_bytes - before.0, before.1).is_break() {
                 return Ok(false);
             }
             match self.compact_step(STEP_RECORDS, Some(last))? {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::compactor::Compactor;
+use super::compactor::{Compactor, Freeing};
 use super::victim::small_max;
 use crate::checkpoint::run::LetGo;
 use crate::log::segments::Log;
@@ -137,12 +137,40 @@ impl Compactor {
     }
 
     /// Notes what a checkpoint could let go.
+    ///
+    /// The caller does not hold the lock of checkpoints any more, so a later checkpoint can be noted first. It stays.
     pub(crate) fn note_freeing(&self, let_go: LetGo) {
         self.counters.freed.fetch_add(let_go.segments, Ordering::Relaxed);
-        *self.freeing.lock() = (!let_go.all).then(|| Instant::now() + FREEING_PAUSE);
+        let mut freeing = self.freeing.lock();
+        if let_go.serial >= freeing.serial {
+            let pause = (!let_go.all).then(|| Instant::now() + FREEING_PAUSE);
+            *freeing = Freeing { serial: let_go.serial, pause };
+        }
     }
 
     fn can_free(&self) -> bool {
-        self.freeing.lock().is_none_or(|until| Instant::now() >= until)
+        self.freeing.lock().pause.is_none_or(|until| Instant::now() >= until)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// A checkpoint that could not free something was noted after a later one that could: nothing was freed for a second,
+    /// and what the earlier one said was no longer true.
+    #[test]
+    fn what_a_later_checkpoint_let_go_counts() {
+        let compactor = Compactor::new(1.5);
+        let note = |serial, all| compactor.note_freeing(LetGo { serial, segments: 1, all });
+        note(1, false);
+        assert!(!compactor.can_free());
+        note(3, true);
+        note(2, false);
+        assert!(compactor.can_free());
+        note(4, false);
+        note(3, true);
+        assert!(!compactor.can_free());
+        assert_eq!(compactor.counters.freed.load(Ordering::Relaxed), 5);
     }
 }

@@ -68,8 +68,9 @@ impl Store {
 
     /// Compacts the log now, in this thread, while others go on reading and writing: live records are appended
     /// again at the log's head, one lock at a time. Not needed in normal use: the background does it when the
-    /// log is over its bound ([`Options::log_ratio`](crate::Options::log_ratio)). `progress` is told how many bytes of
-    /// emptied segments wait for a checkpoint, so it can go back when one has run, and ends the call by returning [`ControlFlow::Break`]; what was compacted stays so.
+    /// log is over its bound ([`Options::log_ratio`](crate::Options::log_ratio)). `progress` is told how many bytes the
+    /// emptied segments held, of those that the log had at the beginning, and ends the call by returning [`ControlFlow::Break`]; what was
+    /// compacted stays so. The end can come before the total is reached, because only segments that gain something are emptied.
     ///
     /// Ends with a checkpoint, after which the space comes back; a segment with a [`Value`](crate::Value) that is still held
     /// gives its blocks back when that is dropped. After a crash everything is there, compacted or not.
