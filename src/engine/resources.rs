@@ -6,6 +6,7 @@ use crate::need::{Need, Shortage, Step};
 use crate::observe::{self, Cause, Timed, Timer};
 use crate::stats::WaitStats;
 use crate::sync::{AtomicU64, Ordering};
+use crate::table::region::RegionKind;
 
 /// How often callers had to wait for something, by what it was.
 #[derive(Debug, Default)]
@@ -87,6 +88,14 @@ impl Engine {
             && (self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0)
     }
 
+    /// On a full disk, the overflow pages that have blocks must do, if there are so many free ones.
+    fn or_allocated(&self, allocated: Result<()>, pages: u64) -> Result<()> {
+        match allocated {
+            Err(Error::DiskFull { .. }) if self.table.has_allocated_free(pages) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Finds what a step ran short of. The caller holds no lock.
     #[cold]
     pub(crate) fn satisfy(&self, need: Need) -> Result<()> {
@@ -120,7 +129,8 @@ impl Engine {
             Need::IndexBlocks(page) => {
                 let _waiting = self.waiting(Cause::IndexSpace);
                 self.waits.index_space.fetch_add(1, Ordering::Relaxed);
-                self.with_space(|| self.table.allocate_blocks(page))
+                let allocated = self.with_space(|| self.table.allocate_blocks(page));
+                if page.region == RegionKind::Overflow { self.or_allocated(allocated, 1) } else { allocated }
             }
             Need::Overflow { pages } => {
                 let _waiting = self.waiting(Cause::IndexSpace);
@@ -131,7 +141,8 @@ impl Engine {
             Need::OverflowBlocks { pages } => {
                 let _waiting = self.waiting(Cause::IndexSpace);
                 self.waits.index_space.fetch_add(1, Ordering::Relaxed);
-                self.with_space(|| self.table.allocate_free(pages))
+                let allocated = self.with_space(|| self.table.allocate_free(pages));
+                self.or_allocated(allocated, pages)
             }
             Need::Segment { bytes } => {
                 self.health.check_writable()?;

@@ -135,6 +135,11 @@ impl Table {
         self.overflow.page(number).filter(|page| !page.is_used() && !page.group.is_allocated(page.id.index.into()))
     }
 
+    /// For a full disk: free overflow pages that have disk blocks are taken first from now on. True if there are so many.
+    pub(crate) fn has_allocated_free(&self, pages: u64) -> bool {
+        self.pool.prefer(|number| self.without_blocks(number).is_none()) >= pages
+    }
+
     /// Allocates the disk blocks of the free overflow pages that are taken next.
     pub(crate) fn allocate_free(&self, pages: u64) -> Result<()> {
         for number in self.pool.next(pages) {

@@ -37,7 +37,7 @@ impl OverflowPool {
         OverflowPool { inner: Mutex::default(), few_left }
     }
 
-    /// Takes that many pages, or none.
+    /// Takes that many pages, or none. The last one of them is the first to be used.
     pub(super) fn take(&self, pages: usize) -> Option<Vec<u64>> {
         if pages == 0 {
             return Some(Vec::new());
@@ -58,6 +58,17 @@ impl OverflowPool {
         inner.free[inner.free.len().saturating_sub(pages)..].to_vec()
     }
 
+    /// Sees to it that pages with disk blocks are taken before others, and returns their number. For a full disk: it looks
+    /// at all free pages.
+    pub(super) fn prefer(&self, has_blocks: impl Fn(u64) -> bool) -> u64 {
+        let mut inner = self.inner.lock();
+        let (with, without): (Vec<u64>, Vec<u64>) = inner.free.iter().partition(|&&page| has_blocks(page));
+        let count = with.len() as u64;
+        inner.free = without;
+        inner.free.extend(with);
+        count
+    }
+
     /// Gives pages back.
     pub(crate) fn give(&self, pages: impl IntoIterator<Item = u64>) {
         self.inner.lock().free.extend(pages);
@@ -76,5 +87,25 @@ impl OverflowPool {
     /// True if it is time to add pages.
     pub(super) fn has_few(&self) -> bool {
         self.inner.lock().has_few()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// An extent was added, and its pages, which have no blocks, were taken before older ones that have. On a full disk a write
+    /// failed while pages with blocks were free.
+    #[test]
+    fn pages_with_blocks_are_taken_first() {
+        let pool = OverflowPool::new(Arc::default());
+        pool.give([3, 2, 1, 0]);
+        pool.give([14, 13, 12, 11, 10]);
+        assert_eq!(pool.prefer(|page| page < 4 && page != 2), 3);
+        assert_eq!(pool.take(1), Some(vec![0]));
+        assert_eq!(pool.take(2), Some(vec![3, 1]));
+        assert_eq!(pool.next(2), [11, 10]);
+        assert_eq!(pool.take(7), None);
+        assert_eq!(pool.take(6), Some(vec![2, 14, 13, 12, 11, 10]));
     }
 }

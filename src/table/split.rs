@@ -176,9 +176,9 @@ impl Table {
         let missing = pages.saturating_sub(chain.overflow.len());
         let Some(free) = self.pool.take(missing) else { return Err(Need::Overflow { pages: missing as u64 }.into()) };
         let mut free = free.into_iter();
-        while let Some(page) = free.next() {
+        while let Some(page) = free.next_back() {
             if let Err(shortage) = self.link_overflow(chain, owner, page) {
-                self.pool.give(std::iter::once(page).chain(free));
+                self.pool.give(free.chain([page]));
                 return Err(shortage);
             }
         }
