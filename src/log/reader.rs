@@ -93,12 +93,11 @@ impl PreadSource {
 
     /// True if the records of a segment whose header says nothing speak of themselves as durable: a sync mark
     /// among them claims an LSN in this very segment. Checksums cannot be checked without the header's salt,
-    /// so a mark counts only where the lengths of all records before it lead to it.
+    /// so a mark counts only where the lengths of all records before it lead to it. The first mark can stand far behind the
+    /// front, because a batch of up to a gigabyte is one append, and the mark of its sync follows it.
     pub(crate) fn claims_itself(&mut self, sequence: u32) -> bool {
-        /// Further than a store without a sync mark gets; a bound for what may be an old segment's records.
-        const BYTES_MAX: u64 = 16 << 20;
         let mut at = SEGMENT_HEADER_BYTES;
-        while at < self.len.min(BYTES_MAX) {
+        while at < self.len {
             let Ok(record) = Record::decode(self.bytes(at, MARK_BYTES)) else {
                 match self.header_at(at) {
                     Some(header) => at += header.total(),
