@@ -466,9 +466,16 @@ impl Log {
         if free.count() < reserved {
             return Err(full());
         }
-        registry.used[slot] = true;
         let sequence = registry.next_sequence;
-        registry.next_sequence = sequence.checked_add(1).ok_or_else(full)?;
+        let next = sequence.checked_add(1).ok_or_else(|| Error::LimitReached {
+            path: self.dir().to_path_buf(),
+            what: "log segments ever made",
+            limit: u32::MAX.into(),
+            remedy: "export the store into a new one (`tophash export`, `tophash import`)",
+        })?;
+        // From here on nothing fails, so that no slot is lost.
+        registry.used[slot] = true;
+        registry.next_sequence = next;
         Ok((sequence, slot as u32))
     }
 
@@ -543,5 +550,29 @@ impl Log {
     /// Where the next record will stand.
     pub(crate) fn tail(&self) -> Lsn {
         self.appender.lock().as_ref().map_or(Lsn::default(), Appender::lsn)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// A slot was marked as used before the sequence was found to be the last one: each failed call lost a slot.
+    #[test]
+    fn no_slot_is_lost_when_sequences_run_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::Store::open(dir.path().join("s")).unwrap();
+        let log = &store.engine().log;
+        log.registry.lock().next_sequence = u32::MAX;
+        let before = log.slots_used();
+        for _ in 0..3 {
+            let error = log.reserve_slot().unwrap_err();
+            let (what, limit) = ("log segments ever made", u64::from(u32::MAX));
+            assert!(
+                matches!(error, Error::LimitReached { what: w, limit: l, .. } if (w, l) == (what, limit)),
+                "{error}"
+            );
+        }
+        assert_eq!(log.slots_used(), before);
     }
 }
