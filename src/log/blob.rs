@@ -29,7 +29,7 @@ use std::sync::Arc;
 use super::record::BlobLink;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
-use crate::layout::blob_path;
+use crate::layout::{BLOB_IDS, blob_path};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
@@ -263,11 +263,22 @@ pub(crate) fn is_foreign(header: &[u8; BLOB_HEADER_BYTES], uuid: Uuid) -> bool {
 /// The files.
 impl Blobs {
     /// Writes a value into a blob file and makes it durable. To be linked or given up.
+    ///
+    /// # Errors
+    /// `LimitReached` if no id is left; `Io`, `DiskFull`.
     pub(crate) fn write(&self, value: &[u8]) -> Result<BlobLink> {
         let id = {
             let mut state = self.state.lock();
             let id = state.next_id.max(1);
-            state.next_id = id.saturating_add(1);
+            if id >= BLOB_IDS {
+                return Err(Error::LimitReached {
+                    path: self.dir.clone(),
+                    what: "values in files of their own, ever written",
+                    limit: BLOB_IDS - 1,
+                    remedy: "export the store into a new one (`tophash export`, `tophash import`)",
+                });
+            }
+            state.next_id = id + 1;
             state.in_flight.insert(id);
             id
         };
@@ -398,6 +409,25 @@ mod tests {
         assert!(header_matches(&header, Uuid([1; 16]), link));
         assert!(!header_matches(&header, Uuid([2; 16]), link));
         assert!(!header_matches(&header, Uuid([1; 16]), BlobLink { id: 4, ..link }));
+    }
+
+    /// No id was too large for a new file. A file of such a name is none of ours: the next open would not have known it.
+    #[test]
+    fn ids_end_before_names_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = BlobSnapshot { next_id: BLOB_IDS - 1, ..BlobSnapshot::default() };
+        let disk = Arc::new(crate::sys::RealDisk);
+        let blobs = Blobs::restore(disk, dir.path().to_path_buf(), Uuid([0; 16]), &snapshot);
+        let last = blobs.write(b"value").unwrap();
+        let name = blob_path(dir.path(), last.id).file_name().unwrap().to_str().unwrap().to_string();
+        assert_eq!(crate::layout::parse_blob_name(&name), Some(last.id));
+        for _ in 0..2 {
+            let error = blobs.write(b"value").unwrap_err();
+            assert!(matches!(error, Error::LimitReached { limit, .. } if limit == BLOB_IDS - 1), "{error}");
+            assert!(error.to_string().contains("tophash export"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(blobs.freeze().in_flight, [last.id]);
     }
 
     #[test]
