@@ -23,10 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use super::options::Options;
 use crate::check::verify_disk;
-use crate::checkpoint::header::IndexHeader;
+use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
+use crate::checkpoint::meta::Meta;
+use crate::engine::scan::Scan;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{COMPACTING, index_path, journal_path, log_path};
+use crate::log::blob::BLOB_HEADER_BYTES;
+use crate::log::sizes::Planned;
 use crate::mutant::{Mutant, broken};
 use crate::options::{Options as StoreOptions, Origin};
 use crate::progress::{OnProgress, Progress, tell};
@@ -34,6 +38,7 @@ use crate::recovery::create::remove_garbage;
 use crate::store::Store;
 use crate::sync::Instant;
 use crate::sys::{Access, Disk, OpenMode, PAGE_BYTES, RealDisk};
+use crate::table::region::ExtentBlocks;
 use crate::table::slot::Slot;
 use crate::tuning::{SyncPolicy, Tuning};
 use crate::words::some;
@@ -43,6 +48,8 @@ use crate::words::some;
 pub(crate) const FILL_PERMILLE: u64 = 740;
 /// Damaged records that are listed.
 const SKIPPED_MAX: usize = 1000;
+/// Pages of a journal without images: its head and its trailer.
+const JOURNAL_PAGES_LEFT: u64 = 2;
 /// Records between two calls of the progress function.
 const TELL: u64 = 1 << 14;
 
@@ -188,7 +195,7 @@ pub fn compact_disk(
     let before = shape(&old)?;
     let mut report = Report { before, dry_run: asked.dry_run, ..Report::default() };
     if asked.dry_run {
-        report.after = estimate(&old, &report.before);
+        report.after = estimate(&old, &report.before, &mut work)?;
         if asked.skip_damaged {
             old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
         }
@@ -335,7 +342,7 @@ impl Build<'_> {
         if let Some(uuid) = Journal::uuid_of(&*file) {
             Journal { file: Arc::clone(&file), path: journal.clone(), uuid }.empty()?;
         }
-        file.set_len(2 * PAGE_BYTES as u64).context("shorten", &journal)?;
+        file.set_len(JOURNAL_PAGES_LEFT * PAGE_BYTES as u64).context("shorten", &journal)?;
         file.sync_all().context("sync", &journal)?;
         after.disk_bytes = self.disk_bytes()?;
         for directory in [self.directory(), log_path(self.path, self.log_dir())] {
@@ -408,27 +415,51 @@ fn shape(store: &Store) -> Result<Shape> {
     Ok(shape)
 }
 
-/// What a compaction would leave.
-fn estimate(store: &Store, before: &Shape) -> Shape {
-    let table = &store.engine().table;
+/// What a compaction would leave. Goes through the keys, as it would: the sizes of the records decide where segments end, and the
+/// hashes which pages of the table are used.
+fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape> {
+    let engine = store.engine();
+    let table = &engine.table;
     let grow = u64::from(table.tuning.grow_permille.clamp(1, 1000));
     let capacity = if grow > FILL_PERMILLE { before.records * grow / FILL_PERMILLE } else { before.records };
     let pages = 1u64 << table.level_for(capacity);
-    let live = before.log_bytes - before.dead_bytes;
     let page = PAGE_BYTES as u64;
-    // Headers, meta pages and the smallest journal are the same few hundred kilobytes everywhere.
-    let fixed = 400 << 10;
-    Shape {
+    let (start, all) = (work.done, work.all);
+    let mut log = Planned::new(engine.log.config.segment_bytes);
+    let mut table_blocks = ExtentBlocks::new(pages);
+    let (mut live, mut blob_bytes) = (0, 0);
+    let mut scan = Scan::new(engine);
+    let mut n = 0;
+    while let Some(scanned) = scan.next_scanned() {
+        if n % TELL == 0 {
+            work.done = start + (all - start) * n / before.records.max(1);
+            work.tell()?;
+        }
+        n += 1;
+        // What is damaged is left out, or would have ended the check.
+        let Ok(scanned) = scanned else { continue };
+        let (hash, bytes, link) = scanned.shape();
+        log.append(bytes);
+        live += bytes;
+        table_blocks.use_page(hash & (pages - 1));
+        if let Some(link) = link {
+            blob_bytes += (BLOB_HEADER_BYTES as u64 + link.len).next_multiple_of(page);
+        }
+    }
+    // Header slots and meta pages, the table, a journal without images, LOCK.
+    let index = FIRST_META_PAGE + Meta::pages_for(log.segments as usize) + table_blocks.pages();
+    let files = (index + JOURNAL_PAGES_LEFT + 1) * page;
+    Ok(Shape {
         records: before.records,
         pages,
         overflow_pages: 0,
         live_slots: before.live_slots,
         empty_one_slots: 0,
         empty_rest_slots: (pages * table.geometry.slots() as u64).saturating_sub(before.live_slots),
-        segments: before.segments.min(live / (256 << 10) + 1),
+        segments: log.segments,
         log_bytes: live,
         dead_bytes: 0,
         blob_bytes: before.blob_bytes,
-        disk_bytes: (live + before.blob_bytes + pages * page + fixed).min(before.disk_bytes),
-    }
+        disk_bytes: (files + log.disk_bytes() + blob_bytes).min(before.disk_bytes),
+    })
 }

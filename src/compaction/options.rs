@@ -29,7 +29,7 @@ impl Options {
         Options::default()
     }
 
-    /// Changes nothing, and only tells what would be gained. Default: false.
+    /// Changes nothing, and only tells what would be gained, for which it reads all keys. Default: false.
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self

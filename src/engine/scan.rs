@@ -21,7 +21,7 @@ use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
-use crate::log::record::{Invalid, Kind, Record};
+use crate::log::record::{BlobLink, Invalid, Kind, Record};
 use crate::sys::pins::{Pinned, PinnedBytes};
 use crate::table::chain::Chain;
 use crate::table::slot::{Slot, Tag};
@@ -32,6 +32,13 @@ pub(crate) struct Scanned<'s> {
     pub(crate) cursor: u64,
     key: PinnedBytes<'s>,
     hit: Hit<'s>,
+}
+
+impl Scanned<'_> {
+    /// The key's hash, the bytes of the record, and the link if the value is in a file of its own.
+    pub(crate) fn shape(&self) -> (u64, u64, Option<BlobLink>) {
+        (self.cursor.reverse_bits(), self.hit.header.total(), self.hit.blob())
+    }
 }
 
 /// The entries of one page at or after a cursor, in order.
@@ -269,7 +276,8 @@ impl<'s> Scan<'s> {
         self.next.map(Cursor::from)
     }
 
-    fn next_scanned(&mut self) -> Option<Result<Scanned<'s>>> {
+    /// The next record.
+    pub(crate) fn next_scanned(&mut self) -> Option<Result<Scanned<'s>>> {
         loop {
             if let Some(page) = &mut self.page {
                 if let Some(error) = page.damaged.pop() {

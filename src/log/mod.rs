@@ -5,6 +5,7 @@
 //! ├── appender the active segment and its writer
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── frame    a segment of its own for a large frame
+//! ├── sizes    how large the segments are
 //! ├── space    live and dead bytes, freeing segments
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
@@ -24,5 +25,6 @@ pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod segments;
+pub(crate) mod sizes;
 pub(crate) mod space;
 mod sync;

@@ -23,6 +23,7 @@ use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
+use super::sizes::{self, SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST};
 use crate::address::Lsn;
 use crate::address::Place;
 use crate::checksum::Uuid;
@@ -34,16 +35,6 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned, Retired};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
 use crate::tuning::{SyncPolicy, Tuning};
-
-/// The smallest and the largest segment that the store chooses by itself.
-const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
-const SEGMENT_BYTES_LAST: u64 = Place::SEGMENT_BYTES_MAX;
-
-/// What part of the log a segment is, in a store without dead records to speak of, and in others.
-const SHARE_OF_FILLED: u64 = 8;
-const SHARE_OF_CHURNED: u64 = 32;
-/// The smallest segment, if the store is large enough for it, that is prepared while somebody waits.
-const URGENT_BYTES_MIN: u64 = 4 << 20;
 
 /// Segment slots that only recovery takes: a store at the limit can still be opened after unclean ends, and compacted.
 const SLOTS_RESERVED: usize = 16;
@@ -204,27 +195,15 @@ impl Log {
     /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused. Where records
     /// die, a smaller part, because compaction needs room for some segments beside the records.
     pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
-        let needed = self.segment_bytes_needed(room);
-        let chosen = self.config.segment_bytes.map_or_else(
-            || {
-                let (log, dead) = {
-                    let registry = self.registry.lock();
-                    let both = registry.segments.values().map(|segment| (segment.capacity(), self.dead(segment.slot)));
-                    both.fold((0, 0), |sum: (u64, u64), one| (sum.0 + one.0, sum.1 + one.1))
-                };
-                let share = log / if dead > log / 10 { SHARE_OF_CHURNED } else { SHARE_OF_FILLED };
-                let size = share.next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
-                // Records should be small against the segment, lest its end stay empty.
-                size.max((needed * 2).next_power_of_two().min(SEGMENT_BYTES_LAST))
-            },
-            |bytes| bytes.next_multiple_of(4096),
-        );
-        chosen.max(needed)
-    }
-
-    /// The smallest segment with room for so many bytes.
-    fn segment_bytes_needed(&self, room: u64) -> u64 {
-        (room + SEGMENT_HEADER_BYTES).next_multiple_of(4096)
+        let (log, dead) = match self.config.segment_bytes {
+            Some(_) => (0, 0),
+            None => {
+                let registry = self.registry.lock();
+                let both = registry.segments.values().map(|segment| (segment.capacity(), self.dead(segment.slot)));
+                both.fold((0, 0), |sum: (u64, u64), one| (sum.0 + one.0, sum.1 + one.1))
+            }
+        };
+        sizes::usual(self.config.segment_bytes, log, dead, room)
     }
 
     /// True if the next segment is for bulk writing. Then it is written back in large pieces, which is dear for small
@@ -274,9 +253,7 @@ impl Log {
 
     /// The size for a segment that somebody waits for.
     fn segment_bytes_urgent(&self, room: u64) -> u64 {
-        let (usual, needed) = (self.segment_bytes(room), self.segment_bytes_needed(room));
-        let urgent = (usual / 8).max(URGENT_BYTES_MIN).max(needed);
-        if self.config.segment_bytes.is_some() { usual } else { usual.min(urgent) }
+        sizes::urgent(self.config.segment_bytes, self.segment_bytes(room), room)
     }
 
     /// Prepares the segment in which a store goes on after recovery: no larger than what was replayed, or an open

@@ -30,6 +30,40 @@ pub(crate) const BITMAP_BITS: u64 = BITMAP_WORDS as u64 * 64;
 /// comes to another chunk.
 pub(super) const CHUNK_PAGES: u64 = 8;
 
+/// The disk blocks that a table of one primary extent takes, as its pages come into use one by one.
+#[derive(Debug)]
+pub(crate) struct ExtentBlocks {
+    bitmap_pages: u64,
+    pages: u64,
+    /// By chunk: whether it has its blocks.
+    chunks: Vec<bool>,
+}
+
+impl ExtentBlocks {
+    /// A table of so many pages, none of them in use.
+    pub(crate) fn new(pages: u64) -> Self {
+        let bitmap_pages = pages.div_ceil(BITMAP_BITS);
+        ExtentBlocks { bitmap_pages, pages, chunks: vec![false; (bitmap_pages + pages).div_ceil(CHUNK_PAGES) as usize] }
+    }
+
+    /// A page comes into use.
+    pub(crate) fn use_page(&mut self, page: u64) {
+        let chunk = (self.bitmap_pages + page) / CHUNK_PAGES;
+        self.chunks.get_mut(chunk as usize).into_iter().for_each(|has_blocks| *has_blocks = true);
+    }
+
+    /// Pages that have blocks: the bitmap's, and those of chunks with a page in use.
+    pub(crate) fn pages(&self) -> u64 {
+        let total = self.bitmap_pages + self.pages;
+        let of_chunk = |(chunk, &has_blocks): (u64, &bool)| {
+            let first = chunk * CHUNK_PAGES;
+            let pages = CHUNK_PAGES.min(total - first);
+            if has_blocks { pages } else { self.bitmap_pages.saturating_sub(first).min(pages) }
+        };
+        (0..).zip(&self.chunks).map(of_chunk).sum()
+    }
+}
+
 /// What is known about a page in memory, in one word that readers load once.
 ///
 /// Flags change under the page's stripe lock or the dirty set's lock; VERIFIED may also be set by readers.
