@@ -65,14 +65,14 @@ impl Engine {
         }
     }
 
-    /// Does something that takes space of the disk. If there is none, what can be freed is freed, and it is tried once
-    /// more. The caller holds no lock.
+    /// Does something that takes space of the disk, or a segment of which there can be so many. If there is none, what can be
+    /// freed is freed, and it is tried once more. The caller holds no lock.
     ///
     /// # Errors
-    /// `DiskFull` only if nothing can be freed, or it is not enough.
+    /// `DiskFull`, `LimitReached` only if nothing can be freed, or it is not enough.
     pub(crate) fn with_space<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         match work() {
-            Err(Error::DiskFull { .. }) if self.can_free() => {
+            Err(Error::DiskFull { .. } | Error::LimitReached { .. }) if self.can_free() => {
                 self.run_checkpoint(false)?;
                 work()
             }

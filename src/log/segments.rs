@@ -549,7 +549,22 @@ mod tests {
                 matches!(error, Error::LimitReached { what: w, limit: l, .. } if (w, l) == (what, limit)),
                 "{error}"
             );
+            assert!(error.to_string().contains("tophash export"), "{error}");
         }
         assert_eq!(log.slots_used(), before);
+    }
+
+    #[test]
+    fn a_segment_beyond_its_limit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::Store::open(dir.path().join("s")).unwrap();
+        let log = &store.engine().log;
+        let never = |_, _: &Path, _: &mut bool| unreachable!("a segment that no place can name");
+        let error = log.enqueue((1 << 30) + 1, false, never).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("bytes of a log segment: the limit of 1073741824 is reached; apply smaller batches"),
+            "{text}"
+        );
     }
 }

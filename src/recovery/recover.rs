@@ -103,8 +103,8 @@ impl Engine {
             self.unlink_orphan_blobs(&meta, &tail)?;
             self.checkpointer.begin(&self.table, stats.replayed_bytes);
             match self.bound_segments() {
-                // There are fewer segments than the limit, and the next open tries again.
-                Err(Error::DiskFull { .. }) => {}
+                // The store can be read, and an offline compaction mends it. The next open tries again.
+                Err(Error::DiskFull { .. } | Error::LimitReached { .. }) => {}
                 other => other?,
             }
         }

@@ -278,3 +278,46 @@ impl Table {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::super::growth::Growth;
+    use super::*;
+    use crate::need::Shortage;
+
+    /// What the error says; `None` if it is another one.
+    fn said(step: Step<()>) -> Option<(&'static str, u64, &'static str)> {
+        match step {
+            Err(Shortage::Error(error)) => match *error {
+                Error::LimitReached { what, limit, remedy, .. } => Some((what, limit, remedy)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_last_level_and_the_last_extent_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::Store::open(dir.path().join("s")).unwrap();
+        store.close().unwrap();
+        // Read-only: neither what is made up here nor a checkpoint reaches the disk.
+        let store = crate::Options::new().read_only(true).open(dir.path().join("s")).unwrap();
+        let table = &store.engine().table;
+        let mut structure = table.structure.lock();
+        let growth = table.growth();
+        table.set_growth(Growth::resting(LEVEL_LIMIT, growth.stripes_log2()));
+        let last_level = said(table.begin_growth(&mut structure));
+        table.set_growth(growth);
+        assert_eq!(last_level, Some(("primary pages", 1 << 31, "split the store")));
+
+        let shape = GroupShape { bitmap_pages: 1, pages: 1 };
+        for number in table.primary.groups().count()..GROUPS_MAX {
+            let map = |bytes| table.disk.map_anonymous(bytes).unwrap();
+            let group = Group::new(shape, 0, map(2 * PAGE as usize), map(shape.state_bytes()), true);
+            table.primary.install(number, group);
+        }
+        let last_extent = said(table.add_group(RegionKind::Primary, &mut structure));
+        assert_eq!(last_extent, Some(("index extents", GROUPS_MAX as u64, "split the store")));
+    }
+}
