@@ -13,6 +13,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::fmt::{self, Display};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -308,6 +309,24 @@ struct Counts {
     journals_redone: u64,
 }
 
+impl Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} kills, {} of them while opening; {} operations, the last one there {} times, not there {}, in part {}; \
+             {} records replayed, {} journals finished",
+            self.kills,
+            self.kills_while_opening,
+            self.operations,
+            self.in_flight_there,
+            self.in_flight_not_there,
+            self.in_flight_in_part,
+            self.replayed_records,
+            self.journals_redone
+        )
+    }
+}
+
 /// Decides whether a thread's part of the store is what it may be. Returns the operation to go on with.
 fn judge(
     series: &Series,
@@ -402,7 +421,7 @@ fn what_returned_survives_a_kill() {
             run_series(number, seed.wrapping_add(round) & u64::MAX >> 8, &mut counts);
         }
     }
-    println!("{counts:?}");
+    println!("kill: {counts}");
     assert!(counts.kills >= 50 && counts.operations > 1000 && counts.replayed_records > 100, "{counts:?}");
 }
 

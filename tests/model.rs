@@ -614,6 +614,6 @@ fn histories_agree_with_a_hash_map() {
 
 #[test]
 fn histories_with_background_threads_and_little_memory_agree_with_a_hash_map() {
-    let total = run_histories("model with background threads", true, 60);
+    let total = run_histories("model, with background threads", true, 60);
     assert!(total.waits.memory > 0, "memory_bytes was never reached: {:?}", total.waits);
 }

@@ -355,7 +355,7 @@ fn keys_with_one_writer_are_linearizable() {
         });
         let stats = store.stats();
         println!(
-            "{setup}: {writes} writes, {reads} reads, {scans} scans, {checkpoints} checkpoints, {} growths, {} rewrites, \
+            "threads, {setup}: {writes} writes, {reads} reads, {scans} scans, {checkpoints} checkpoints, {} growths, {} rewrites, \
              {} repairs, {} reads under a lock, {:?}",
             stats.index.growths, stats.index.rewrites, stats.index.repairs, stats.waits.reader_locks, stats.waits
         );
@@ -434,7 +434,7 @@ fn keys_with_many_writers_are_linearizable() {
             compare_reopened(setup, &options, dir.path(), store);
         }
         println!(
-            "{setup}: {histories} histories, {judged} calls judged, {growths} growths, {shrinks} shrinks, {freed} segments \
+            "histories, {setup}: {histories} of them, {judged} calls judged, {growths} growths, {shrinks} shrinks, {freed} segments \
              freed"
         );
     }

@@ -88,6 +88,6 @@ fn flips_truncations_and_noise_never_bring_a_wrong_value() {
         complete += u64::from(check(history, &files, cut_off, &what));
         cases += 1;
     }
-    println!("repairs after random damage: {cases}, complete: {complete}");
+    println!("repair: {cases} stores with random damage, {complete} of them saved whole");
     assert!(complete < cases);
 }

@@ -82,7 +82,7 @@ fn every_flipped_bit_is_found_or_harmless() {
         flip(&file, at, pads.then_some("padding behind a record"), &mut rng);
     }
     verify_clean(&path);
-    println!("flipped bits: {counts:#?}");
+    println!("verify, flipped bits: {counts:?}");
     assert!(counts["found"] > rounds() / 2);
 }
 
@@ -129,6 +129,6 @@ fn files_that_end_too_early_are_told() {
             *counts.entry(outcome).or_default() += 1;
         }
     }
-    println!("truncations: {counts:?}");
+    println!("verify, files cut off: {counts:?}");
     assert!(counts["found"] > 30);
 }
