@@ -7,12 +7,26 @@
 //! # let path = dir.path().join("sessions.tophash");
 //! let store = tophash::Store::open(&path)?;
 //! store.insert("session:42", "user=ada")?;
-//! assert_eq!(store.get("session:42")?.unwrap(), &b"user=ada"[..]);
+//! assert_eq!(store.get("session:42")?.unwrap(), "user=ada");
 //! store.remove("session:42")?;
 //! assert!(store.get("session:42")?.is_none());
 //! store.close()?;
 //! # Ok(()) }
 //! ```
+//!
+//! # The way through the crate
+//!
+//! | to | there is |
+//! |---|---|
+//! | open a store | [`Store::open`], and [`Options`] where the defaults do not fit |
+//! | read and change one key | [`get`](Store::get), [`insert`](Store::insert), [`remove`](Store::remove), [`compare_exchange`](Store::compare_exchange), [`update`](Store::update) |
+//! | read and change many keys | [`get_many`](Store::get_many), [`apply`](Store::apply) of a [`Batch`], [`remove_many`](Store::remove_many) |
+//! | go through all entries | [`iter`](Store::iter), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
+//! | keep what was read | [`Value`], which copies nothing |
+//! | choose what a power failure may take | [`SyncPolicy`], [`Store::sync`] |
+//! | act on an error | [`Error`], whose text names the place and the next step |
+//! | watch a store in use | [`Store::stats`] |
+//! | check, repair and shrink a closed store | [`verify`], [`repair`], [`compact`], [`doctor`] |
 //!
 //! # What survives what
 //!

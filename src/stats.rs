@@ -1,4 +1,4 @@
-//! Figures about a store.
+//! Figures about a store: what [`Store::stats`](crate::Store::stats) and [`Store::compact`](crate::Store::compact) return.
 
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};

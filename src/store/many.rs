@@ -6,8 +6,28 @@ use crate::cursor::Cursor;
 use crate::engine::scan::Entries;
 use crate::error::Result;
 use crate::iter::{Iter, Keys, Values};
+use crate::value::Value;
 
 impl Store {
+    /// The values of many keys, in their order. Two to three times as fast per key as [`get`](Store::get),
+    /// because the memory accesses of different keys overlap.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("a", "1")?;
+    /// let values = store.get_many(&["a", "b"])?;
+    /// assert_eq!(values[0].as_deref(), Some(&b"1"[..]));
+    /// assert!(values[1].is_none());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Store::get); the first error ends the call.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
+        Ok(self.engine.get_many(keys)?)
+    }
+
     /// Applies a batch: after any crash all of it is there or nothing. For readers it is atomic per key, not
     /// across keys.
     ///
