@@ -53,10 +53,10 @@ impl Extent {
         for (&number, bitmap) in self.bitmaps.range(first_bitmap..) {
             let from = if number == first_bitmap { page % BITMAP_BITS } else { 0 };
             let mut mask = 0xffu8 << (from % 8);
-            for (byte, bits) in (0u64..).zip(bits(bitmap)).skip((from / 8) as usize) {
+            for (byte, bits) in bits(bitmap).iter().enumerate().skip((from / 8) as usize) {
                 let bits = bits & mask;
                 if bits != 0 {
-                    let found = number * BITMAP_BITS + byte * 8 + u64::from(bits.trailing_zeros());
+                    let found = number * BITMAP_BITS + byte as u64 * 8 + u64::from(bits.trailing_zeros());
                     return Some(found).filter(|&found| found < self.shape.pages);
                 }
                 mask = 0xff;
