@@ -183,18 +183,20 @@ fn bulk(records: u64) -> Result<()> {
 fn space(records: u64) -> Result<()> {
     println!("| policy | loaded | when | log MB | index MB | journal MB | all / keys and values | segments |");
     println!("|---|---|---|---:|---:|---:|---:|---:|");
-    for (name, policy) in policies().into_iter().skip(1) {
-        for load in ["one by one", "one batch"] {
+    for (name, policy) in policies() {
+        // A sync for each record would take the time.
+        let few = if policy == SyncPolicy::Always { 1_000 } else { 1 };
+        for (load, each) in [(if few == 1 { "one by one" } else { "by the thousand" }, few), ("one batch", records)] {
             let dir = scratch()?;
             let path = dir.path().join("log.tophash");
             let store = open(&dir, policy)?;
-            if load == "one batch" {
-                let mut batch = Batch::new();
-                (0..records).for_each(|n| _ = batch.insert(long_key(n), long_value(n)));
-                store.apply(&batch)?;
-            } else {
-                (0..records).try_for_each(|n| store.insert(long_key(n), long_value(n)).map(drop))?;
-            }
+            in_pieces(
+                &store,
+                each,
+                0..records,
+                |batch, n| _ = batch.insert(long_key(n), long_value(n)),
+                |n| store.insert(long_key(n), long_value(n)).map(drop),
+            )?;
             let row = |when: &str, records: u64| -> Result<()> {
                 print!("| {name} | {load} | {when} ");
                 blocks(&path, records)
@@ -204,7 +206,13 @@ fn space(records: u64) -> Result<()> {
             row("after `checkpoint`", records)?;
             std::thread::sleep(Duration::from_secs(2));
             row("2 s later", records)?;
-            (0..records).step_by(2).try_for_each(|n| store.remove(long_key(n)).map(drop))?;
+            in_pieces(
+                &store,
+                few,
+                (0..records).step_by(2),
+                |batch, n| _ = batch.remove(long_key(n)),
+                |n| store.remove(long_key(n)).map(drop),
+            )?;
             store.compact()?;
             row("half removed, `compact`", records / 2)?;
             std::thread::sleep(Duration::from_secs(2));
@@ -212,6 +220,26 @@ fn space(records: u64) -> Result<()> {
             store.close()?;
             row("closed", records / 2)?;
         }
+    }
+    Ok(())
+}
+
+/// Makes changes in batches of so many, or one by one.
+fn in_pieces(
+    store: &Store,
+    each: u64,
+    numbers: impl Iterator<Item = u64>,
+    add: impl Fn(&mut Batch, u64),
+    mut one: impl FnMut(u64) -> tophash::Result<()>,
+) -> Result<()> {
+    let mut numbers = numbers.peekable();
+    if each == 1 {
+        return Ok(numbers.try_for_each(&mut one)?);
+    }
+    while numbers.peek().is_some() {
+        let mut batch = Batch::new();
+        numbers.by_ref().take(each as usize).for_each(|n| add(&mut batch, n));
+        store.apply(&batch)?;
     }
     Ok(())
 }

@@ -111,6 +111,8 @@ mutants! {
     KilledTrusted,
     /// Upkeep after a published change fails nothing.
     UpkeepFails,
+    /// A segment is cut behind its last record.
+    SegmentCutShort,
 }
 
 #[cfg(tophash_mutants)]

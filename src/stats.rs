@@ -131,8 +131,8 @@ pub struct CheckpointStats {
     pub images: u64,
     /// Longest time that a cut held all writers, in nanoseconds.
     pub cut_nanos_max: u64,
-    /// Times a checkpoint that followed a change failed, or something could not be freed although a checkpoint was durable.
-    /// A later checkpoint tries again.
+    /// Times a checkpoint that followed a change failed, something could not be freed although a checkpoint was durable, or
+    /// the unwritten end of a segment could not be cut off. It is tried again later.
     pub put_off: u64,
     /// Room for page images in the journal file.
     pub journal_bytes: u64,

@@ -1,5 +1,5 @@
-//! How segments are prepared: one of its own for a large batch, small ones for somebody who waits, and for bulk writing only
-//! while somebody writes in bulk.
+//! How segments begin and end: one of its own for a large batch, small ones for somebody who waits, for bulk writing only
+//! while somebody writes in bulk, and no unwritten end behind a sealed one.
 
 mod common;
 
@@ -156,4 +156,43 @@ fn segments_are_for_bulk_writing_while_much_is_written() {
     });
     store.close().unwrap();
     assert!(tophash::verify::verify(&path).unwrap().is_clean());
+}
+
+/// The unwritten end of a sealed segment stayed, unless it was more than a sixteenth of the file.
+#[test]
+fn a_sealed_segment_ends_with_its_records() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = scratch();
+    let path = dir.path().join("store");
+    // No threads: the call that needs the next segment does it.
+    let tuning = Tuning { background: false, ..Tuning::default() };
+    let options = Options::new().segment_bytes(256 << 10).tuning(tuning).sync(SyncPolicy::Manual);
+    let store = open(&options, &path);
+    // Of 492 records of 124 bytes each, with a frame's header: four fit, and two pages stay.
+    let mut held = Vec::new();
+    for first in (0..492 * 12).step_by(492) {
+        store.apply(&batch_of(first..first + 492)).unwrap();
+        // The last record of each batch, some of them the last of their segments.
+        held.push((first + 491, store.get(key(first + 491)).unwrap().unwrap()));
+    }
+    let sizes = sizes(&path);
+    assert!(sizes.len() >= 3, "{sizes:?}");
+    // The last one is the active one, and the one before it was sealed after the last was prepared.
+    for (file, size) in common::segments(&path).iter().zip(&sizes).rev().skip(2) {
+        assert!((244 << 10..=248 << 10).contains(size) && size.is_multiple_of(4096), "{sizes:?}");
+        let blocks = fs::metadata(file).unwrap().blocks() * 512;
+        assert!(blocks <= size + 4096, "{blocks} for {size}");
+    }
+    // Readers have the whole length mapped still, and what they hold is there.
+    for (n, value) in &held {
+        assert!(**value == bytes(100, *n)[..]);
+    }
+    assert_holds(&store, 0..492 * 12);
+    drop(held);
+    // As an unclean end leaves it, and a clean one.
+    let copy = dir.path().join("copy");
+    common::copy_store(&path, &copy);
+    assert_stored(&options, &copy, 0..492 * 12);
+    store.close().unwrap();
+    assert_stored(&options, &path, 0..492 * 12);
 }

@@ -150,6 +150,15 @@ fn segments(engine: &Engine) {
 }
 
 fn prepare_segments(engine: &Engine) -> Result<()> {
+    let prepared = prepare_ahead(engine);
+    // Also on a full disk, because it gives space back.
+    if engine.health.check_writable().is_ok() {
+        engine.log.cut_ends();
+    }
+    prepared
+}
+
+fn prepare_ahead(engine: &Engine) -> Result<()> {
     while engine.health.check_writable().is_ok() {
         engine.checkpointer.provide_meta_room(&engine.table, &engine.log)?;
         let ahead = engine.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
@@ -297,10 +306,15 @@ impl Watch {
             false => after(PAUSE),
             // Nothing tells when a reader lets go of a segment that is freed but for that.
             true if engine.log.has_retired() => self.retry.later(),
-            true if self.vain < VAIN_LOOKS && engine.compactor.is_worth_a_look(&engine.log) => self.retry.later(),
+            true if self.vain < VAIN_LOOKS && has_work(engine) => self.retry.later(),
             true => None,
         }
     }
+}
+
+/// True if another look at the log may do what this one could not.
+fn has_work(engine: &Engine) -> bool {
+    engine.compactor.is_worth_a_look(&engine.log) || engine.log.has_unwritten_ends()
 }
 
 fn syncs(engine: &Engine) {

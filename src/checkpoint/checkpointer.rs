@@ -173,7 +173,7 @@ impl Checkpointer {
             private_pages: table.dirty.private_pages(),
             images: get(images),
             cut_nanos_max: get(cut_nanos_max),
-            put_off: get(put_off),
+            put_off: get(put_off) + log.ends_kept(),
             journal_bytes: self.files.as_ref().map_or(0, |_| table.dirty.journal_pages() * PAGE),
         }
     }

@@ -95,8 +95,7 @@ impl Engine {
             if stop() || self.health.check_writable().is_err() {
                 return;
             }
-            // If it fails, the space stays until the next look.
-            let _ = self.log.give_back_ends();
+            self.log.cut_ends();
             let far = look.pressure >= Pressure::Wait;
             if far && broken(Mutant::CompactionGivesUp) {
                 return;
@@ -263,7 +262,7 @@ impl Engine {
             finished = finished && self.compact_forced(last, progress, (done.emptied_bytes, before.1.bytes))?;
         }
         self.run_checkpoint(false)?;
-        self.log.give_back_ends()?;
+        self.log.cut_ends();
         let now = self.compactor.done();
         Ok(CompactionReport {
             finished,

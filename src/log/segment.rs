@@ -240,6 +240,11 @@ impl Segment {
         self.capacity.load(Ordering::Relaxed)
     }
 
+    /// True if whole pages follow the last record, which ends at `end`, and somebody needs the file still.
+    pub(super) fn has_unwritten_end(&self, end: u64) -> bool {
+        !self.is_evacuated() && self.capacity() > end.next_multiple_of(crate::sys::PAGE_BYTES as u64)
+    }
+
     /// Cuts the file off behind its last record, which ends at `end`: it is sealed.
     pub(super) fn shorten(&self, file: &dyn DiskFile, end: u64) -> std::io::Result<()> {
         let bytes = end.next_multiple_of(crate::sys::PAGE_BYTES as u64);

@@ -95,6 +95,8 @@ pub(crate) struct Log {
     pub(super) outgoing: Mutex<Outgoing>,
     /// The active segment was prepared for another sync policy.
     pub(crate) unsuited: AtomicBool,
+    /// Times that the end of a segment could not be cut off.
+    pub(super) ends_kept: AtomicU64,
     pub(crate) commit: Commit,
     pub(crate) blobs: Blobs,
 }
@@ -116,6 +118,7 @@ impl Log {
             // The process before may have died between an unlink and its fsync.
             outgoing: Mutex::new(Outgoing { retired: Vec::new(), unsynced: !broken(Mutant::KilledTrusted) }),
             unsuited: AtomicBool::new(false),
+            ends_kept: AtomicU64::new(0),
             commit: Commit::new(),
             blobs: Blobs::restore(Arc::clone(&config.disk), config.dir.clone(), config.uuid, blobs),
             config,
@@ -192,8 +195,7 @@ impl Log {
         self.pins.prefetch(place.segment(), place.offset());
     }
 
-    /// The size for the next segment: an eighth of the log, so that there are never many, nor much unused. Where records
-    /// die, a smaller part, because compaction needs room for some segments beside the records.
+    /// The size for the next segment: a 32nd of the log, because there are never many then, and little is unused.
     pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
         let (log, dead) = match self.config.segment_bytes {
             Some(_) => (0, 0),
@@ -248,7 +250,11 @@ impl Log {
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
         self.discard_prepared()?;
         // Somebody waits for it, so it is small; the next one is prepared while this one is used.
-        self.prepare(self.segment_bytes_urgent(room))
+        self.prepare(self.segment_bytes_urgent(room))?;
+        if !self.config.tuning.background {
+            self.cut_ends();
+        }
+        Ok(())
     }
 
     /// The size for a segment that somebody waits for.

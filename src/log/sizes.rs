@@ -11,9 +11,11 @@ const PAGE: u64 = PAGE_BYTES as u64;
 pub(super) const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
 pub(super) const SEGMENT_BYTES_LAST: u64 = Place::SEGMENT_BYTES_MAX;
 
-/// What part of the log a segment is, in a store without dead records to speak of, and in others.
-const SHARE_OF_FILLED: u64 = 8;
-const SHARE_OF_CHURNED: u64 = 32;
+/// What part of the log a segment is: there are never many then, and little is unused.
+const SHARE: u64 = 32;
+/// The same up to [`URGENT_BYTES_MIN`], unless much of the log is dead: a writer that fills smaller segments would wait for
+/// each.
+const SHARE_OF_SMALL: u64 = 8;
 /// The smallest segment, if the store is large enough for it, that is prepared while somebody waits.
 const URGENT_BYTES_MIN: u64 = 4 << 20;
 
@@ -27,8 +29,15 @@ pub(super) fn needed(room: u64) -> u64 {
 pub(super) fn usual(fixed: Option<u64>, log: u64, dead: u64, room: u64) -> u64 {
     let needed = needed(room);
     let choose = || {
-        let share = log / if dead > log / 10 { SHARE_OF_CHURNED } else { SHARE_OF_FILLED };
-        let size = share.next_power_of_two().clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
+        let share = log / SHARE;
+        let size = if dead > log / 10 {
+            // Compaction needs room for some segments beside the records.
+            share.next_power_of_two()
+        } else {
+            let small = (log / SHARE_OF_SMALL).min(URGENT_BYTES_MIN);
+            share.max(small).next_multiple_of(SEGMENT_BYTES_FIRST)
+        };
+        let size = size.clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
         // Records should be small against the segment, lest its end stay empty.
         size.max((needed * 2).next_power_of_two().min(SEGMENT_BYTES_LAST))
     };
@@ -64,8 +73,10 @@ impl Planned {
     pub(crate) fn append(&mut self, bytes: u64) {
         let room = bytes + MARK_BYTES as u64;
         if self.last - self.end < room {
-            self.last = urgent(self.fixed, usual(self.fixed, self.bytes, 0, room), room);
-            self.bytes += self.last;
+            let next = urgent(self.fixed, usual(self.fixed, self.bytes, 0, room), room);
+            // The one before is cut to its end once it is sealed.
+            self.bytes = self.disk_bytes() + next;
+            self.last = next;
             self.segments += 1;
             self.end = SEGMENT_HEADER_BYTES;
         }

@@ -27,9 +27,6 @@ use crate::observe;
 use crate::sync::Ordering;
 use crate::sys::{OpenMode, PAGE_BYTES};
 
-/// An unwritten end is given back if it is more than this part of its file.
-const END_SHARE: u64 = 16;
-
 /// Sums over all segments that hold records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
@@ -165,37 +162,57 @@ impl Log {
         capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
     }
 
-    /// Seals the active segment before it is full, and goes on in one of the right size. The unused end of the
-    /// old one is cut off. `hold` takes a stripe. *Crash:* as after any switch; a file that ends early ends the same.
+    /// Seals the active segment before it is full, and goes on in one of the right size. `hold` takes a stripe. *Crash:* as
+    /// after any switch.
     pub(crate) fn replace_active<G>(&self, hold: impl FnOnce() -> G) -> Result<()> {
         self.prepare_anew()?;
         let held = hold();
-        let sealed = self.seal_active();
+        self.seal_active();
         drop(held);
-        let Some((segment, end)) = sealed else { return Ok(()) };
-        let Some(file) = segment.file() else { return Ok(()) };
-        segment.shorten(&*file, end).context("shorten", &segment.path)
-    }
-
-    /// Gives back the unwritten ends of sealed segments, where that is a good part of the file. A large frame leaves such
-    /// an end, when it has no room in the segment before. *Crash:* a file that ends early ends the same.
-    pub(crate) fn give_back_ends(&self) -> Result<()> {
-        for segment in self.segments() {
-            let Some(end) = segment.end().filter(|_| !segment.is_evacuated()) else { continue };
-            if self.unwritten_end(&segment) > segment.capacity() / END_SHARE {
-                let file = match segment.file() {
-                    Some(file) => file,
-                    None => self.config.disk.open(&segment.path, OpenMode::Write).context("open", &segment.path)?,
-                };
-                segment.shorten(&*file, end).context("shorten", &segment.path)?;
-            }
-        }
         Ok(())
     }
 
-    /// Bytes of a sealed segment's file behind its last record.
-    fn unwritten_end(&self, segment: &Segment) -> u64 {
-        segment.end().map_or(0, |end| segment.capacity().saturating_sub(end.next_multiple_of(PAGE_BYTES as u64)))
+    /// Cuts sealed segments to their ends: the pages behind the last record were never written, and take no disk from here
+    /// on. An error fails nothing: it is counted, the other segments are cut all the same, and the next call tries again.
+    ///
+    /// 1. The segment is sealed: under the append lock its successor's header is stored, and its end is final.
+    /// 2. Its file gets the length of its end, rounded up to a page. *Crash:* the file has the old length or the new one,
+    ///    durable before or after the successor's header. With that header the records end where it says, which is not
+    ///    behind the file's end. Without it they end where they did, because zeroes or the end of the file follow; and no
+    ///    open appends to a segment after an unclean end.
+    ///
+    /// Nobody touches memory behind the end: the segment's writer is gone, readers stay below the watermark, a prefetch does
+    /// not fault, and populating memory behind the end of a file is an error that nobody minds.
+    pub(crate) fn cut_ends(&self) {
+        for segment in self.segments() {
+            if let Err(error) = self.cut_end(&segment)
+                // If it was freed meanwhile, there is no file to cut.
+                && !segment.is_evacuated()
+            {
+                self.ends_kept.fetch_add(1, Ordering::Relaxed);
+                observe::put_off(self.dir(), &error.to_string());
+            }
+        }
+    }
+
+    fn cut_end(&self, segment: &Segment) -> Result<()> {
+        let Some(end) = segment.end().filter(|&end| segment.has_unwritten_end(end)) else { return Ok(()) };
+        let file = match segment.file() {
+            Some(file) => file,
+            None => self.config.disk.open(&segment.path, OpenMode::Write).context("open", &segment.path)?,
+        };
+        let end = if broken(Mutant::SegmentCutShort) { end.saturating_sub(PAGE_BYTES as u64) } else { end };
+        segment.shorten(&*file, end).context("shorten", &segment.path)
+    }
+
+    /// True if a sealed segment is to be cut to its end.
+    pub(crate) fn has_unwritten_ends(&self) -> bool {
+        self.segments().iter().any(|segment| segment.end().is_some_and(|end| segment.has_unwritten_end(end)))
+    }
+
+    /// Times that the end of a segment could not be cut off.
+    pub(crate) fn ends_kept(&self) -> u64 {
+        self.ends_kept.load(Ordering::Relaxed)
     }
 
     /// Unmaps what no reader has pinned any more.

@@ -58,6 +58,7 @@ pub fn fixed() -> Vec<Script> {
         rewrite(),
         segments(),
         batches(),
+        ends(),
         blobs(),
         budget(),
         clear(),
@@ -243,6 +244,23 @@ fn batches() -> Script {
     ops.extend([Op::Die, batch(20..60, 8, 500), Op::Sync]);
     ops.push(Op::Apply(vec![(1, Some(value(2000, 1))), (2, None), (3, Some(value(10, 1)))]));
     script("batches", SyncPolicy::Manual, ops)
+}
+
+/// Batches that do not fit behind each other: each leaves some pages of its segment unwritten, which are cut off.
+fn ends() -> Script {
+    let mut ops = vec![batch(0..9, 1000, 0), batch(4..13, 1000, 100), Op::Sync, batch(0..10, 1000, 200)];
+    ops.extend([Op::Checkpoint, batch(2..11, 1000, 300), Op::Insert(40, value(900, 1)), batch(0..9, 1000, 400)]);
+    ops.extend([Op::Die, batch(20..29, 1000, 500), batch(20..29, 990, 600), Op::Sync, Op::Reopen]);
+    ops.extend([
+        batch(0..5, 2000, 700),
+        Op::Remove(3),
+        batch(30..35, 2000, 800),
+        Op::Checkpoint,
+        batch(1..6, 2000, 900),
+    ]);
+    let mut script = script("ends", SyncPolicy::Manual, ops);
+    script.segment_bytes = 16 << 10;
+    script
 }
 
 /// Values in files of their own: written, replaced, removed, cleared.

@@ -77,6 +77,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(SegmentBeyondAddresses, "segments end where addresses end", &[Large]),
         trial(NamesResolvedLate, "names resolved in the directory that was opened", &[Moved]),
         trial(MomentMarksDamage, "only damage marks as damaged", &[Resources(&["compaction", "churn"])]),
+        trial(SegmentCutShort, "a segment is cut behind its records", &[Crash(&["ends"])]),
         trial(FreeingPoisons, "freeing never poisons", &[Resources(&["compaction", "churn", "blobs"])]),
         trial(BlobUnpinned, "a large value pins its link", &[Held]),
         trial(FreedBlobsUncounted, "bytes of freed blobs count", &[Space]),
