@@ -5,29 +5,27 @@
 //! cargo bench --bench churn -- steady 2000000 20000000   one pattern: live records, steps
 //! cargo bench --bench churn -- steady 2000000 20000000 without
 //! cargo bench --bench churn -- random 1000000 5000000 ratio=1.2    less space, more copying (`Options::log_ratio`)
-//! cargo bench --bench churn -- removals 9 batch          what removals leave behind (`removals/mod.rs`): rounds, calls
 //! ```
 //!
 //! * *steady*: each step removes the oldest record and inserts a new one; 16-byte keys, 100-byte values. Whole
 //!   segments die: the log is a ring.
 //! * *random*: the same, but any record is removed: segments thin out evenly, and live records must be moved.
 //! * *clustered*: removals hit the same pages again and again (keys chosen by their place in a scan), mixed with
-//!   updates: pages with few live slots and many tombstones.
+//!   updates: pages whose few live slots would soon lie among tombstones if removals did not repair.
 //! * *growing*: inserts and removals while the table grows through several doublings.
 //! * *emptied*: 95 % of the records are removed; how soon, and how far, does the store get smaller?
 //! * *compacted*: as *emptied*, with 24-byte keys and 150-byte values; then `tophash::compact::compact`: how small, how fast?
 //!
-//! "Without" turns off path repair, page rewrites, compaction and shrinking.
+//! "Without" turns off page rewrites, compaction and shrinking.
 
 mod records;
-mod removals;
 
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use records::{key, mixed, value};
-use tophash::{Options, Removal, Removals, Store, SyncPolicy, Tuning};
+use tophash::{Options, Store, SyncPolicy, Tuning};
 
 /// `Options::log_ratio`, if it was given.
 static RATIO: OnceLock<f64> = OnceLock::new();
@@ -47,9 +45,6 @@ fn main() -> Result<()> {
     let number = |i: usize, default: u64| -> Result<u64> {
         arguments.get(i).map_or(Ok(default), |text| Ok(text.replace('_', "").parse()?))
     };
-    if arguments.first().is_some_and(|pattern| pattern == "removals") {
-        return removals::run(&arguments[1..]);
-    }
     let (live, steps) = (number(1, 200_000)?, number(2, 2_000_000)?);
     match arguments.first().map(String::as_str) {
         None => {
@@ -69,8 +64,7 @@ fn main() -> Result<()> {
         Some("emptied") => emptied(live, !without),
         Some("compacted") => compacted(live),
         Some(other) => {
-            Err(format!("no pattern {other:?}: steady, random, clustered, growing, emptied, compacted or removals")
-                .into())
+            Err(format!("no pattern {other:?}: steady, random, clustered, growing, emptied or compacted").into())
         }
     }
 }
@@ -80,8 +74,7 @@ fn options(reuse: bool) -> Options {
     if reuse {
         return RATIO.get().map_or(options.clone(), |&ratio| options.log_ratio(ratio));
     }
-    let removals = Removals::all(Removal::Tombstone);
-    let tuning = Tuning { removals, rewrite_permille: 1000, shrink_permille: 0, ..Tuning::default() };
+    let tuning = Tuning { rewrite_permille: 1000, shrink_permille: 0, ..Tuning::default() };
     options.tuning(tuning).log_ratio(f64::INFINITY)
 }
 

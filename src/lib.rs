@@ -106,7 +106,7 @@ pub use store::Store;
 pub use sync::{PartOrder, PartPlan};
 pub use tuning::SyncPolicy;
 #[doc(hidden)]
-pub use tuning::{Removal, Removals, Tuning};
+pub use tuning::Tuning;
 pub use value::{Entry, Value};
 
 /// Checking a store's files: every checksum, every page, every link. Changes nothing.

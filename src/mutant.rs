@@ -61,6 +61,8 @@ mutants! {
     NoPathRepair,
     /// A removal without repair leaves a tombstone where paths go on.
     EmptyRestTooEarly,
+    /// A removal in bulk looks again for an entry that the repair of an earlier one has moved.
+    MovedEntryForgotten,
     /// Versions are odd while entries move.
     NoVersions,
     /// The cursor moves on before the source is overwritten.

@@ -26,44 +26,6 @@ impl Default for SyncPolicy {
     }
 }
 
-/// What a removal leaves behind.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
-    /// Repaired paths: entries move into the freed slots.
-    Repair,
-    /// A tombstone. A page with more than `rewrite_permille` of them is rewritten.
-    Tombstone,
-    /// Tombstones where one call of `remove_many` removes more than an eighth of a page's slots, else repaired paths.
-    Mixed,
-}
-
-/// What each kind of removal leaves behind. The bench `churn -- removals` compares them.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Removals {
-    /// `remove`, and calls that change one key.
-    pub single: Removal,
-    /// Batches, and replay.
-    pub batch: Removal,
-    /// `remove_many`.
-    pub many: Removal,
-}
-
-impl Removals {
-    /// The same for all.
-    #[must_use]
-    pub fn all(removal: Removal) -> Self {
-        Removals { single: removal, batch: removal, many: removal }
-    }
-}
-
-impl Default for Removals {
-    fn default() -> Self {
-        Removals { many: Removal::Tombstone, ..Removals::all(Removal::Repair) }
-    }
-}
-
 /// Constants that tests make tiny, so that growth, overflow, segment switches and checkpoints happen all the
 /// time. Not part of the public interface: no promise covers them.
 #[doc(hidden)]
@@ -84,10 +46,11 @@ pub struct Tuning {
     pub overflow_log2_min: u8,
     /// An insert that finds a chain of this many overflow pages full helps growth along.
     pub chain_help: u32,
-    /// Tombstones of a page (in thousandths of its slots) past which it is rewritten in place.
+    /// Keys of a page (in thousandths of its slots) past which `remove_many` leaves tombstones instead of repairing
+    /// paths one by one.
+    pub large_part_permille: u32,
+    /// Tombstones of a page (in thousandths of its slots) past which that call then rewrites the page in place.
     pub rewrite_permille: u32,
-    /// What removals leave behind.
-    pub removals: Removals,
     /// Values larger than this go to a blob file of their own.
     pub blob_bytes_min: u64,
     /// Frames of that many bytes and more are written to the file of the active segment, not through its mapping.
@@ -114,8 +77,8 @@ impl Default for Tuning {
             shrink_permille: 410,
             overflow_log2_min: 4,
             chain_help: 2,
-            rewrite_permille: 125,
-            removals: Removals::default(),
+            large_part_permille: 125,
+            rewrite_permille: 0,
             blob_bytes_min: 256 << 10,
             written_bytes_min: 32 << 10,
             background: true,

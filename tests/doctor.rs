@@ -169,6 +169,29 @@ fn a_table_that_stayed_large_is_noticed() {
     assert_eq!(severity(&small, "table-too-large"), None, "{:?}", small.table);
 }
 
+/// However much of a page one call removes: little is repaired, much is rewritten.
+#[test]
+fn bulk_removals_leave_no_tombstones() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = options().open(&path).unwrap();
+    fill(&store, FULL);
+    let keys: Vec<_> = (0..FULL).map(key).collect();
+    for few in keys[..2000].chunks(100) {
+        store.remove_many(few).unwrap();
+    }
+    let index = store.stats().index;
+    assert!(index.repairs > 0 && index.rewrites == 0, "{index:?}");
+    let d = diagnose_closed(store, &path);
+    assert_eq!((d.records, d.slots.empty_one), (FULL - 2000, 0));
+    let store = options().open(&path).unwrap();
+    store.remove_many(&keys[2000..9000]).unwrap();
+    let index = store.stats().index;
+    assert!(index.repairs == 0 && index.rewrites > 0, "{index:?}");
+    let d = diagnose_closed(store, &path);
+    assert_eq!((d.records, d.slots.empty_one), (FULL - 9000, 0));
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn a_diagnosis_survives_json() {

@@ -76,11 +76,16 @@ struct Setup {
     checkpoint_bytes: u64,
     always: bool,
     background: bool,
+    /// `remove_many` leaves tombstones however few keys a page loses, and they stay up to an eighth of its slots.
+    tombstones: bool,
 }
 
 impl Setup {
     fn options(&self) -> Options {
+        let (large_part_permille, rewrite_permille) = if self.tombstones { (0, 125) } else { (125, 0) };
         let tuning = Tuning {
+            large_part_permille,
+            rewrite_permille,
             home_buckets: self.homes,
             stash_buckets: self.stash,
             background: self.background,
@@ -121,16 +126,20 @@ fn keys(family: usize) -> &'static [Vec<u8>] {
 fn setups(background: bool) -> impl Strategy<Value = Setup> {
     let sizes = (20..=KEYS_MAX, 0..FAMILIES, 2u8..=4, 1u8..=2);
     let log = (prop_oneof![Just(4096u64), Just(8192)], 2_000u64..40_000, prop::bool::weighted(0.2));
-    (sizes, log).prop_map(move |((keys, family, homes, stash), (segment_bytes, checkpoint_bytes, always))| Setup {
-        keys,
-        family,
-        homes,
-        stash,
-        segment_bytes,
-        checkpoint_bytes,
-        always,
-        background,
-    })
+    let log = (log, any::<bool>());
+    (sizes, log).prop_map(
+        move |((keys, family, homes, stash), ((segment_bytes, checkpoint_bytes, always), tombstones))| Setup {
+            keys,
+            family,
+            homes,
+            stash,
+            segment_bytes,
+            checkpoint_bytes,
+            always,
+            background,
+            tombstones,
+        },
+    )
 }
 
 fn contents() -> impl Strategy<Value = Content> {

@@ -273,7 +273,7 @@ impl Engine {
                     self.log.blobs.linked(link);
                 }
             }
-            edit.tidy();
+            edit.trim();
         }
         Ok(())
     }

@@ -50,8 +50,9 @@ impl Store {
     }
 
     /// Removes many keys; returns how many were there. Works page by page, with one append and one lock per
-    /// page: faster than single removals, and tidier. Not atomic: a crash can keep the removals of some
-    /// pages and lose those of others.
+    /// page: faster than single removals. A page that loses more than an eighth of its slots at once is rewritten
+    /// once, instead of being repaired after each removal. At once are keys of up to 16 KiB of removal records. Not
+    /// atomic: a crash can keep the removals of some pages and lose those of others.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

@@ -180,7 +180,8 @@ impl<'t> Chain<'t> {
         moves
     }
 
-    /// Removes an entry without repair (bulk removals; a rewrite of the page cleans up). Moves nothing.
+    /// Removes an entry without repair: a tombstone stays where paths go on. Moves nothing. The caller rewrites the page
+    /// in the end.
     pub(super) fn remove_unrepaired(&self, spot: Spot) {
         let rest = self.page(spot.page).bucket(spot.bucket).has_empty_rest() || broken(Mutant::EmptyRestTooEarly);
         self.set(spot, if rest { Slot::EMPTY_REST } else { Slot::EMPTY_ONE });

@@ -22,9 +22,9 @@ use super::slot::{Slot, Tag};
 use super::stripes::StripeGuard;
 use crate::address::Place;
 use crate::error::{Error, Result};
+use crate::mutant::{Mutant, broken};
 use crate::need::{Need, Step};
 use crate::sync::Ordering;
-use crate::tuning::Removal;
 
 /// A page whose stripe is held. `G` is the guard of the stripe, or a reference to it.
 pub(crate) struct Edit<'t, G> {
@@ -52,6 +52,14 @@ impl Sought {
         }
     }
 
+    /// Where the entry is, if the key is there.
+    fn spot(&self) -> Option<Spot> {
+        match self.found {
+            Found::Hit(spot, _) => Some(spot),
+            Found::Miss(_) => None,
+        }
+    }
+
     /// True if a put of the key would make its chain longer.
     pub(crate) fn is_full(&self) -> bool {
         self.found == Found::Miss(None)
@@ -70,20 +78,7 @@ pub(crate) struct Reserved {
 enum Change {
     Replace(Spot),
     Fill(Spot),
-    Remove { spot: Spot, leave: Leave },
-}
-
-/// What a removal leaves behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
-    /// An empty slot. No other entry moves, because the bucket has an `emptyRest`.
-    Empty,
-    /// Repaired paths, and no empty overflow page at the chain's end.
-    Repaired,
-    /// A tombstone.
-    Tombstone,
-    /// A tombstone that is one too many: the chain is rewritten.
-    Rewritten,
+    Remove(Spot),
 }
 
 /// The stripes of several hashes, held.
@@ -224,26 +219,13 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     /// A [`Need`].
     pub(crate) fn reserve_removal(&mut self, sought: Sought) -> Step<Option<Reserved>> {
         let Found::Hit(spot, _) = sought.found else { return Ok(None) };
-        let leave = match self.table.tuning.removals.single {
-            Removal::Repair if self.chain.must_move(spot) || !self.chain.overflow.is_empty() => Leave::Repaired,
-            Removal::Repair => Leave::Empty,
-            Removal::Tombstone | Removal::Mixed if self.is_one_too_many(spot) => Leave::Rewritten,
-            Removal::Tombstone | Removal::Mixed => Leave::Tombstone,
-        };
-        match leave {
-            // Other entries can be moved, or a page given back.
-            Leave::Repaired | Leave::Rewritten => self.touch_all()?,
-            Leave::Empty | Leave::Tombstone => self.touch(spot.page)?,
+        // Other entries can be moved, or a page given back.
+        if self.chain.must_move(spot) || !self.chain.overflow.is_empty() {
+            self.touch_all()?;
+        } else {
+            self.touch(spot.page)?;
         }
-        Ok(Some(Reserved { hash: sought.hash, change: Change::Remove { spot, leave } }))
-    }
-
-    /// True if the chain is to be tidied after the entry's removal without repair: because its page is littered then,
-    /// or an empty overflow page.
-    fn is_one_too_many(&self, spot: Spot) -> bool {
-        let page = self.chain.slot_of(spot.page);
-        spot.page > 0 && page.page.live() <= 1
-            || self.chain.must_move(spot) && self.table.is_littered_by(page.page.tombstones().saturating_add(1))
+        Ok(Some(Reserved { hash: sought.hash, change: Change::Remove(spot) }))
     }
 
     /// Publishes a change whose record is in the log, which nothing can fail. `place` is that of the record.
@@ -252,20 +234,9 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         match reserved.change {
             Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), place)),
             Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), place)),
-            Change::Remove { spot, leave: Leave::Repaired } => {
-                self.remove_moving(spot);
+            Change::Remove(spot) => {
+                self.remove(spot);
                 self.trim();
-            }
-            Change::Remove { spot, leave: Leave::Empty } => {
-                self.chain.remove(spot);
-                self.count_removed(1);
-            }
-            Change::Remove { spot, leave } => {
-                self.chain.remove_unrepaired(spot);
-                self.count_removed(1);
-                if leave == Leave::Rewritten {
-                    self.tidy();
-                }
             }
         }
     }
@@ -281,11 +252,16 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         }
     }
 
-    fn remove_moving(&self, spot: Spot) {
-        self.chain.primary.state.begin_move();
-        let moves = self.chain.remove(spot);
-        self.chain.primary.state.end_move();
-        self.table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
+    /// Removes an entry and repairs the paths through its bucket.
+    fn remove(&self, spot: Spot) {
+        if self.chain.must_move(spot) {
+            self.chain.primary.state.begin_move();
+            let moves = self.chain.remove(spot);
+            self.chain.primary.state.end_move();
+            self.table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
+        } else {
+            self.chain.remove(spot);
+        }
         self.count_removed(1);
     }
 
@@ -319,45 +295,39 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         self.touch_all()
     }
 
-    /// Removes entries without repairing their paths, and rewrites the page if it is littered with tombstones.
+    /// Removes entries whose records are in the log.
+    ///
+    /// * *Few of them:* the paths are repaired after each removal, as by [`publish`](Self::publish).
+    /// * *A large part of the page:* each removal leaves a tombstone. Then one rewrite packs the chain, because that is
+    ///   cheaper than a repair for each. Tombstones stay if the packed order would need a page more.
+    ///
     /// [`reserve_removals`](Self::reserve_removals) has found what that takes, so nothing can fail it.
     pub(crate) fn remove_many(&mut self, entries: &[Sought]) {
-        let repairs = match self.table.tuning.removals.many {
-            Removal::Repair => true,
-            Removal::Mixed => entries.len() <= self.chain.geometry.slots() / 8,
-            Removal::Tombstone => false,
-        };
-        if repairs {
+        let removed = entries.len();
+        if self.table.is_large_part(removed) {
+            entries.iter().filter_map(Sought::spot).for_each(|spot| self.chain.remove_unrepaired(spot));
+            self.count_removed(removed);
+            if self.chain.pages().any(|page| self.table.is_littered(page)) {
+                // All pages are dirty: this runs short of nothing.
+                self.table.put_off(self.table.rewrite(&mut self.chain, self.owner, self.growth));
+            }
+        } else {
             for sought in entries {
-                // Repairs of earlier removals may have moved the entry.
-                let found = match sought.found {
-                    Found::Hit(spot, slot) if self.chain.get(spot) == slot => sought.found,
-                    Found::Hit(_, slot) => self.find_place(sought.hash, Some(slot.place())).found,
-                    missing @ Found::Miss(_) => missing,
-                };
-                if let Found::Hit(spot, _) = found {
-                    self.remove_moving(spot);
+                if let Some(spot) = self.find_again(sought) {
+                    self.remove(spot);
                 }
             }
-            self.trim();
-            return;
-        }
-        for sought in entries {
-            if let Found::Hit(spot, _) = sought.found {
-                self.chain.remove_unrepaired(spot);
-            }
-        }
-        self.count_removed(entries.len());
-        self.tidy();
-    }
-
-    /// Rewrites the page if it is littered with tombstones, and gives empty overflow pages at the chain's end back. All
-    /// its pages are dirty: this runs short of nothing.
-    pub(crate) fn tidy(&mut self) {
-        if self.chain.pages().any(|page| self.table.is_littered(page)) {
-            self.table.put_off(self.table.rewrite(&mut self.chain, self.owner, self.growth));
         }
         self.trim();
+    }
+
+    /// Where an entry is that repairs of earlier removals may have moved.
+    fn find_again(&self, sought: &Sought) -> Option<Spot> {
+        match sought.found {
+            Found::Hit(spot, slot) if self.chain.get(spot) == slot || broken(Mutant::MovedEntryForgotten) => Some(spot),
+            Found::Hit(_, slot) => self.find_place(sought.hash, Some(slot.place())).spot(),
+            Found::Miss(_) => None,
+        }
     }
 
     /// Overflow pages that are missing for an empty slot for each of the hashes, whether or not its key is there.
@@ -400,11 +370,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     pub(crate) fn set(&mut self, hash: u64, old: Option<Place>, new: Option<Place>) -> Result<()> {
         // Repairs of earlier changes may have moved the entry: it is looked for again.
         match (self.find_place(hash, old).found, new) {
-            (Found::Hit(spot, _), None) if self.table.tuning.removals.batch == Removal::Tombstone => {
-                self.chain.remove_unrepaired(spot);
-                self.count_removed(1);
-            }
-            (Found::Hit(spot, _), None) => self.remove_moving(spot),
+            (Found::Hit(spot, _), None) => self.remove(spot),
             (Found::Hit(spot, _), Some(place)) => self.chain.replace(spot, Slot::new(self.tag(hash), place)),
             (Found::Miss(_), None) => {}
             (Found::Miss(Some(spot)), Some(place)) => self.fill(spot, Slot::new(self.tag(hash), place)),

@@ -205,14 +205,18 @@ impl Table {
         Ok(ignore_shortage(unlinked)?)
     }
 
-    /// True if so many of the page's slots are tombstones that a rewrite pays.
-    pub(super) fn is_littered(&self, page: &PageSlot<'_>) -> bool {
-        self.is_littered_by(page.page.tombstones())
+    /// True if so many removals from one page are a large part of it.
+    pub(super) fn is_large_part(&self, removals: usize) -> bool {
+        self.is_beyond(removals as u64, self.tuning.large_part_permille)
     }
 
-    /// True if a page with that many tombstones is to be rewritten.
-    pub(super) fn is_littered_by(&self, tombstones: u16) -> bool {
-        u64::from(tombstones) * 1000 > self.geometry.slots() as u64 * u64::from(self.tuning.rewrite_permille)
+    /// True if so many of the page's slots are tombstones that it is to be rewritten.
+    pub(super) fn is_littered(&self, page: &PageSlot<'_>) -> bool {
+        self.is_beyond(page.page.tombstones().into(), self.tuning.rewrite_permille)
+    }
+
+    fn is_beyond(&self, slots: u64, permille: u32) -> bool {
+        slots * 1000 > self.geometry.slots() as u64 * u64::from(permille)
     }
 
     /// Unlinks the chain's empty overflow pages at its end, after a removal.

@@ -356,7 +356,8 @@ pub fn finding<'r>(report: &'r Report, kind: &str) -> &'r Finding {
 
 /// A store with everything in it: overflow, growth under way, tombstones, batches, blobs, many segments.
 pub fn mixed_store(path: &Path) -> Store {
-    let store = options().open(path).unwrap();
+    let tuning = Tuning { large_part_permille: 0, rewrite_permille: 125, ..tiny() };
+    let store = options().tuning(tuning).open(path).unwrap();
     let mut batch = tophash::Batch::new();
     for i in 0..700u32 {
         store.insert(i.to_le_bytes(), vec![i as u8; (i % 90) as usize]).unwrap();

@@ -147,7 +147,7 @@ pub(super) const RULES: &[Rule] = &[
         },
         reason: "lookups of absent keys read on past a tombstone; inserts use it only if it lies on their key's path",
         action: "`tophash compact STORE`, or a rewrite of the pages by growth or `Store::shrink_to_fit`; \
-                 larger `Store::remove_many` calls rewrite a page once for all its keys",
+                 a `Store::remove_many` call rewrites each page of which it removes more than an eighth",
     },
     Rule {
         name: "pseudo-full-pages",
@@ -161,8 +161,8 @@ pub(super) const RULES: &[Rule] = &[
             )
         },
         reason: "such a page costs lookups as much as a full one and gives its room back to nobody",
-        action: "`tophash compact STORE`; `Store::remove_many` rewrites a page past an eighth of tombstones, so one call \
-                 with keys of these pages mends them while the store is open",
+        action: "`tophash compact STORE`, or a rewrite of the pages by growth or `Store::shrink_to_fit`; \
+                 a `Store::remove_many` call rewrites each page of which it removes more than an eighth",
     },
     Rule {
         name: "absent-key-lookups",

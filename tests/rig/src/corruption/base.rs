@@ -54,6 +54,9 @@ pub fn options(disk: &SimDisk) -> Options {
         stripes_log2_max: 2,
         reserve_bytes: 512,
         hash_key: Some((3, 5)),
+        // Tombstones, for the damage that hits them.
+        large_part_permille: 0,
+        rewrite_permille: 125,
         ..Tuning::default()
     };
     let options = Options::new().tuning(tuning).segment_bytes(4096).checkpoint_bytes(1 << 30);

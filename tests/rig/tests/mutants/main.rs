@@ -56,6 +56,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(NoReserve, "a reserve for removals", &[Full]),
         trial(NoPathRepair, "removal repairs paths", &[Churn]),
         trial(EmptyRestTooEarly, "emptyRest only where paths end", &[Churn]),
+        trial(MovedEntryForgotten, "bulk removals follow moved entries", &[Churn]),
         trial(NoVersions, "versions odd while entries move", &[Stress]),
         trial(CursorMovedLate, "destination, cursor, then source", &[Stress]),
         trial(MissWithoutGrowth, "a miss checks the growth word", &[Stress]),
