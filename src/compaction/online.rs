@@ -73,6 +73,15 @@ impl Engine {
         self.compact_after_look();
     }
 
+    /// What follows removals that left so many dead bytes, and that can be few. No lock is held.
+    pub(crate) fn after_removals(&self, dead: u64) {
+        self.mind_freed_blobs();
+        self.compactor.look_sooner(dead);
+        if self.compactor.is_look_due(self.log.total()) {
+            self.compact_after_look();
+        }
+    }
+
     /// Looks at the log's space, and notes what writers have to do and when to look again.
     fn look(&self, quiet: bool) -> SpaceReport {
         let report = self.compactor.look(&self.log, quiet);

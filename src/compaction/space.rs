@@ -112,6 +112,12 @@ impl Compactor {
         report
     }
 
+    /// Makes the next look due so many bytes sooner, because so many died and removals append few.
+    pub(super) fn look_sooner(&self, dead: u64) {
+        let sooner = |at: u64| Some(at.saturating_sub(dead));
+        let _ = self.look_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sooner);
+    }
+
     /// True if the log's space is to be looked at when so many bytes were appended.
     #[inline]
     pub(super) fn is_look_due(&self, total: u64) -> bool {

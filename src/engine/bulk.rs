@@ -30,21 +30,21 @@ impl Engine {
         }
         hashed.sort_unstable_by_key(|&(hash, key)| (growth.page_of(hash), hash, key));
         hashed.dedup();
-        let mut removed = 0;
+        let (mut removed, mut dead) = (0, 0);
         let mut rest = &hashed[..];
         while let Some(&(first, _)) = rest.first() {
             self.help_growth(first)?;
-            let (count, keys_done) = with_encoded(|encoded| self.retry(|| self.remove_run(first, rest, encoded)))?;
-            removed += count;
-            rest = &rest[keys_done..];
+            let run = with_encoded(|encoded| self.retry(|| self.remove_run(first, rest, encoded)))?;
+            removed += run.removed;
+            dead += run.dead;
+            rest = &rest[run.keys..];
         }
-        self.after_many();
+        self.after_removals(dead);
         Ok(removed)
     }
 
-    /// Removes the keys at the front of `keys` that belong to the page of `first`. Returns the number removed
-    /// and the number of keys dealt with.
-    fn remove_run(&self, first: u64, keys: &[(u64, &[u8])], encoded: &mut Encoded) -> Step<(u64, usize)> {
+    /// Removes the keys at the front of `keys` that belong to the page of `first`.
+    fn remove_run(&self, first: u64, keys: &[(u64, &[u8])], encoded: &mut Encoded) -> Step<Run> {
         /// Bytes of one append: bounds the time under the stripe.
         const RUN_BYTES_MAX: u64 = 16 << 10;
         let mut edit = self.table.edit(first)?;
@@ -64,17 +64,18 @@ impl Engine {
             }
         }
         if found.is_empty() {
-            return Ok((0, done));
+            return Ok(Run { keys: done, removed: 0, dead: 0 });
         }
         edit.reserve_removals()?;
         let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
-        let (entries, hits): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        edit.remove_many(&entries);
+        edit.remove_many(found.iter().map(|(sought, _)| sought));
         self.log.add_dead(appended.place, encoded.len());
-        hits.iter().for_each(|hit| self.supersede(hit));
+        found.iter().for_each(|(_, hit)| self.supersede(hit));
+        let dead = found.iter().map(|(_, hit)| hit.header.total()).sum();
+        let run = Run { keys: done, removed: found.len() as u64, dead };
         drop(edit);
         self.after_append(appended.end, appended.total, appended.running_low)?;
-        Ok((hits.len() as u64, done))
+        Ok(run)
     }
 
     /// Removes everything.
@@ -128,6 +129,16 @@ impl Engine {
         let names = self.log.config.disk.read_dir(dir).map_err(|error| Error::io("list", dir, error))?;
         Ok(names.iter().filter_map(|name| parse_blob_name(name)).collect())
     }
+}
+
+/// A part of the keys to remove, all of one page.
+struct Run {
+    /// Keys dealt with.
+    keys: usize,
+    /// Those of them that were there.
+    removed: u64,
+    /// Bytes of their records, which are dead now.
+    dead: u64,
 }
 
 /// Why everything is removed.

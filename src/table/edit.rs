@@ -302,10 +302,10 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     ///   cheaper than a repair for each. Tombstones stay if the packed order would need a page more.
     ///
     /// [`reserve_removals`](Self::reserve_removals) has found what that takes, so nothing can fail it.
-    pub(crate) fn remove_many(&mut self, entries: &[Sought]) {
+    pub(crate) fn remove_many<'e>(&mut self, entries: impl ExactSizeIterator<Item = &'e Sought>) {
         let removed = entries.len();
         if self.table.is_large_part(removed) {
-            entries.iter().filter_map(Sought::spot).for_each(|spot| self.chain.remove_unrepaired(spot));
+            entries.filter_map(Sought::spot).for_each(|spot| self.chain.remove_unrepaired(spot));
             self.count_removed(removed);
             if self.chain.pages().any(|page| self.table.is_littered(page)) {
                 // All pages are dirty: this runs short of nothing.
