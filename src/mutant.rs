@@ -115,6 +115,8 @@ mutants! {
     UpkeepFails,
     /// A segment is cut behind its last record.
     SegmentCutShort,
+    /// A segment is cut after it is sealed.
+    ActiveSegmentCut,
 }
 
 #[cfg(tophash_mutants)]

@@ -196,7 +196,9 @@ impl Log {
     }
 
     fn cut_end(&self, segment: &Segment) -> Result<()> {
-        let Some(end) = segment.end().filter(|&end| segment.has_unwritten_end(end)) else { return Ok(()) };
+        let active = || broken(Mutant::ActiveSegmentCut).then(|| self.tail().offset());
+        let end = segment.end().or_else(active);
+        let Some(end) = end.filter(|&end| segment.has_unwritten_end(end)) else { return Ok(()) };
         let file = match segment.file() {
             Some(file) => file,
             None => self.config.disk.open(&segment.path, OpenMode::Write).context("open", &segment.path)?,

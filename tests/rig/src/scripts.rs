@@ -245,7 +245,8 @@ fn batches() -> Script {
     script("batches", SyncPolicy::Manual, ops)
 }
 
-/// Batches that do not fit behind each other: each leaves some pages of its segment unwritten, which are cut off.
+/// Batches that do not fit behind each other: each leaves some pages of its segment unwritten, which are cut off. The active
+/// segment is not, whatever gives space back meanwhile.
 fn ends() -> Script {
     let mut ops = vec![batch(0..9, 1000, 0), batch(4..13, 1000, 100), Op::Sync, batch(0..10, 1000, 200)];
     ops.extend([Op::Checkpoint, batch(2..11, 1000, 300), Op::Insert(40, value(900, 1)), batch(0..9, 1000, 400)]);
@@ -256,7 +257,9 @@ fn ends() -> Script {
         batch(30..35, 2000, 800),
         Op::Checkpoint,
         batch(1..6, 2000, 900),
+        Op::Maintain("compact", false, |store| store.compact().map(|_| ())),
     ]);
+    ops.extend(inserts(50..58, 900));
     let mut script = script("ends", SyncPolicy::Manual, ops);
     script.segment_bytes = 16 << 10;
     script

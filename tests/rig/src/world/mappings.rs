@@ -61,6 +61,11 @@ impl World {
                     None => bytes.iter().all(|&byte| byte == 0),
                 };
                 if !same {
+                    let end = self.file(*n).len().next_multiple_of(PAGE as u64);
+                    assert!(
+                        (at as u64) < end,
+                        "a store behind the end of a file of the log, which a kernel answers with SIGBUS"
+                    );
                     self.write_sectors(*n, at as u64, bytes);
                 }
             }

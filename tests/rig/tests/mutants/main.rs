@@ -79,6 +79,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(NamesResolvedLate, "names resolved in the directory that was opened", &[Moved]),
         trial(MomentMarksDamage, "only damage marks as damaged", &[Resources(&["compaction", "churn"])]),
         trial(SegmentCutShort, "a segment is cut behind its records", &[Crash(&["ends"])]),
+        trial(ActiveSegmentCut, "a segment is cut after it is sealed", &[Crash(&["ends"])]),
         trial(FreeingPoisons, "freeing never poisons", &[Resources(&["compaction", "churn", "blobs"])]),
         trial(BlobUnpinned, "a large value pins its link", &[Held]),
         trial(FreedBlobsUncounted, "bytes of freed blobs count", &[Space]),
