@@ -29,7 +29,7 @@ const REMOVALS: u64 = 50;
 /// removals would crowd out the dead bytes that can be gained, and ever more would be copied for ever less.
 const REMOVALS_OF_DEAD: u64 = 333;
 /// Beyond so many sealed segments with few records, the smallest are put together, dead bytes or not: their number is
-/// limited. A store that has grown has about 40.
+/// limited. A store that has grown without a dead record has up to 190: its first ones are small against the next one.
 const SMALL_MAX: usize = 256;
 
 /// So many more are put together by an open, which need not have a background thread that lives long enough.
