@@ -49,10 +49,10 @@ impl Store {
         self.engine.apply(batch)
     }
 
-    /// Removes many keys; returns how many were there. Works page by page, with one append and one lock per
-    /// page: faster than single removals. A page that loses more than an eighth of its slots at once is rewritten
-    /// once, instead of being repaired after each removal. At once are keys of up to 16 KiB of removal records. Not
-    /// atomic: a crash can keep the removals of some pages and lose those of others.
+    /// Removes many keys; returns how many were there. Faster than single removals, because one lock and one append
+    /// serve keys of one page: all of them, or about 16 KiB of removal records. An append that removes more than an
+    /// eighth of the page's slots ends with one rewrite of the page. Otherwise each removal repairs its path. Not atomic:
+    /// a crash can keep the removals of some appends and lose those of others.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

@@ -3,13 +3,13 @@
 //! 1. [`Table::edit`] locks the stripe of a hash, and checks the pages of its chain. A batch locks the stripes of all its
 //!    keys with [`Table::lock_set`], and edits page after page.
 //! 2. [`Edit::find`] looks for a key. The caller compares keys, because the table does not know the log.
-//! 3. [`Edit::reserve_put`], [`Edit::reserve_removal`] or [`Edit::reserve_pages`] finds everything that can run short:
-//!    pages become dirty (journal blocks, disk blocks, memory), and a full path gets an overflow page. On a shortage the
-//!    caller drops the edit, finds what is missing, and starts again. Nothing has changed then, because an empty overflow
-//!    page is harmless.
+//! 3. [`Edit::reserve_put`], [`Edit::reserve_removal`], [`Edit::reserve_removals`] or [`Edit::reserve_pages`] finds
+//!    everything that can run short: pages become dirty (journal blocks, disk blocks, memory), and a full path gets an
+//!    overflow page. On a shortage the caller drops the edit, finds what is missing, and starts again. Nothing has
+//!    changed then, because an empty overflow page is harmless.
 //! 4. The caller appends the record to the log. *From here on the change survives the death of the process.*
-//! 5. [`Edit::publish`] changes the slot, and readers see it. It runs short of nothing, counts the entry, and asks for
-//!    growth or shrinking where the count says so.
+//! 5. [`Edit::publish`], [`Edit::remove_many`] or [`Edit::set`] changes the slots, and readers see that. Each runs
+//!    short of nothing, counts the entries, and asks for growth or shrinking where the count says so.
 //! 6. Dropping the edit unlocks the stripe.
 
 use std::borrow::Borrow;
