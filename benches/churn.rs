@@ -1,4 +1,4 @@
-//! Churn: the four patterns that keep freed space from being reused, with tophash's answers and without them.
+//! Churn: the patterns that keep freed space from being reused, with tophash's answers and without them.
 //!
 //! ```text
 //! cargo bench --bench churn                              all patterns, small
