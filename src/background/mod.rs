@@ -1,11 +1,11 @@
 //! The background threads: whatever can be done before somebody has to wait for it.
 //!
-//! * *segments* prepares the next segment.
+//! * *segments* prepares the next segment, and cuts sealed ones to their ends.
 //! * *growth* adds the extent for the next growth, begins it when the load asks for it, and evacuates page after
 //!   page. A thread of its own, because a segment can take long on a busy disk, and a table that waits for growth
 //!   fills up with overflow pages.
 //! * *checkpoint* runs checkpoints when enough log has been written or much memory is dirty.
-//! * *compact* evacuates segments when the log is over its bound.
+//! * *compact* evacuates segments when the log is over its bound, and cuts sealed ones to their ends as well.
 //! * *sync* (with `SyncPolicy::Every`) syncs an interval after the first append that is not durable, and makes the
 //!   memory ready that the log's next records go to, which each sync has write-protected.
 //!

@@ -6,7 +6,7 @@
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── frame    a segment of its own for a large frame
 //! ├── sizes    how large the segments are
-//! ├── space    live and dead bytes, freeing segments
+//! ├── space    live and dead bytes, cutting segments to their ends, freeing them
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment

@@ -3,7 +3,8 @@
 //! 4. The segments are opened, the tail of the log is read (recovery/tail.rs), and whatever refuses the open does so
 //!    before anything is changed.
 //! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. The log's directory is
-//!    synced, segments past the end X are unlinked; the tail is written again and synced from the last claim on.
+//!    synced, segments past the end X and those that nothing names are unlinked; the tail is written again and synced
+//!    from the last claim on.
 //! 6. The header is written again, "not clean", and synced, the slot that was read first, before anything can be
 //!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
 //!    are never valid again.
