@@ -26,7 +26,7 @@ use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max};
 use crate::address::Place;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
-use crate::error::Result;
+use crate::error::{Nature, Result};
 use crate::log::record::{Encoded, Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
@@ -178,7 +178,10 @@ impl Engine {
             let _waiting = self.waiting(Cause::LogBound);
             let full = pressure == Pressure::Full;
             if full && self.compactor.assess(&self.log, false).checkpoint {
-                self.upkeep_checkpoint();
+                if !self.upkeep_checkpoint() {
+                    // Nothing can be freed now, and the log is to grow no faster than that.
+                    sleep(THROTTLE);
+                }
             } else if !full || self.help(STEP_RECORDS) != Outcome::Made {
                 sleep(THROTTLE);
             }
@@ -222,17 +225,28 @@ impl Engine {
     /// Puts segments with few records together, if there are many. Each process that ends without a close leaves one, and
     /// their number is limited.
     ///
+    /// A segment with a damaged record is kept as it is, and the others are put together. No more segments are emptied than
+    /// are small now, so this ends.
+    ///
     /// # Errors
-    /// Those of a write or a checkpoint. What was moved stays moved.
+    /// Those of a write or a checkpoint, but no damage. What was moved stays moved.
     pub(crate) fn bound_segments(&self) -> Result<()> {
         /// Records that are moved between two looks.
         const RECORDS: usize = 4096;
-        if self.log.space().small < SMALL_AT_OPEN && !self.log.is_short_of_slots() {
+        let small = self.log.space().small;
+        if small < SMALL_AT_OPEN && !self.log.is_short_of_slots() {
             return Ok(());
         }
-        while self.log.space().small > small_max(&self.log) {
-            if self.compact_step(RECORDS, None)? != Outcome::Made {
-                break;
+        let before = self.compactor.done().evacuated;
+        let emptied = || self.compactor.done().evacuated - before;
+        // Each damaged one is marked, and never chosen again.
+        let mut damaged = self.log.segments().len();
+        while self.log.space().small > small_max(&self.log) && emptied() < small as u64 {
+            match self.compact_step(RECORDS, None) {
+                Ok(Outcome::Made) => {}
+                Ok(Outcome::Others | Outcome::Nothing) => break,
+                Err(error) if error.nature() == Nature::Damage && damaged > 0 => damaged -= 1,
+                Err(error) => return Err(error),
             }
         }
         self.run_checkpoint(false)

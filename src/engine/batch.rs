@@ -122,7 +122,10 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                links.into_iter().for_each(|(_, link)| self.log.blobs.give_up(link));
+                // The log of a poisoned store may hold the frame: the next open knows which files it links.
+                if self.health.check_writable().is_ok() {
+                    links.into_iter().for_each(|(_, link)| self.log.blobs.give_up(link));
+                }
                 Err(error)
             }
         }

@@ -23,7 +23,7 @@ use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
-use super::sizes::{self, SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST};
+use super::sizes::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST, Sizes};
 use crate::address::Lsn;
 use crate::address::Place;
 use crate::checksum::Uuid;
@@ -195,8 +195,8 @@ impl Log {
         self.pins.prefetch(place.segment(), place.offset());
     }
 
-    /// The size for the next segment: a 32nd of the log, because there are never many then, and little is unused.
-    pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
+    /// What the sizes of segments follow from.
+    fn sizes(&self) -> Sizes {
         let (log, dead) = match self.config.segment_bytes {
             Some(_) => (0, 0),
             None => {
@@ -205,7 +205,17 @@ impl Log {
                 both.fold((0, 0), |sum: (u64, u64), one| (sum.0 + one.0, sum.1 + one.1))
             }
         };
-        sizes::usual(self.config.segment_bytes, log, dead, room)
+        Sizes { fixed: self.config.segment_bytes, log, dead }
+    }
+
+    /// The size for the next segment: a 32nd of the log, because there are never many then, and little is unused.
+    pub(crate) fn segment_bytes(&self, room: u64) -> u64 {
+        self.sizes().usual(room)
+    }
+
+    /// A sealed segment with fewer bytes of records is a small one.
+    pub(crate) fn small_bytes(&self) -> u64 {
+        self.sizes().small()
     }
 
     /// True if the next segment is for bulk writing. Then it is written back in large pieces, which is dear for small
@@ -249,17 +259,19 @@ impl Log {
         }
         // Too small for what is to come, and their sequences would be passed over: not needed any more.
         self.discard_prepared()?;
-        // Somebody waits for it, so it is small; the next one is prepared while this one is used.
-        self.prepare(self.segment_bytes_urgent(room))?;
         if !self.config.tuning.background {
+            // There is nobody who prepares one of the usual size meanwhile.
+            self.prepare(self.segment_bytes(room))?;
             self.cut_ends();
+            return Ok(());
         }
-        Ok(())
+        // Somebody waits for it, so it is less than the usual; the next one is prepared while this one is used.
+        self.prepare(self.segment_bytes_urgent(room))
     }
 
     /// The size for a segment that somebody waits for.
     fn segment_bytes_urgent(&self, room: u64) -> u64 {
-        sizes::urgent(self.config.segment_bytes, self.segment_bytes(room), room)
+        self.sizes().urgent(room)
     }
 
     /// Prepares the segment in which a store goes on after recovery: no larger than what was replayed, or an open

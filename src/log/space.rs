@@ -86,11 +86,6 @@ impl Log {
         space
     }
 
-    /// A sealed segment with fewer bytes of records is a small one.
-    pub(crate) fn small_bytes(&self) -> u64 {
-        self.segment_bytes(0) / 4
-    }
-
     /// Segments that a checkpoint with this cut need not name any more.
     pub(crate) fn excluded(&self, cut: Lsn) -> Vec<u32> {
         let registry = self.registry.lock();

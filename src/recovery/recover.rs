@@ -24,7 +24,7 @@ use crate::address::Lsn;
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::engine::Engine;
-use crate::error::{Error, IoContext, Location, Result};
+use crate::error::{Error, IoContext, Location, Nature, Result};
 use crate::layout::{parse_segment_name, segment_path};
 use crate::log::appender::Appender;
 use crate::log::mapped::{map_segment, segment_len};
@@ -105,7 +105,7 @@ impl Engine {
             self.checkpointer.begin(&self.table, stats.replayed_bytes);
             match self.bound_segments() {
                 // The store can be read, and an offline compaction mends it. The next open tries again.
-                Err(Error::DiskFull { .. } | Error::LimitReached { .. }) => {}
+                Err(error) if error.nature() != Nature::Unknown => observe::put_off(&self.path, &error.to_string()),
                 other => other?,
             }
         }

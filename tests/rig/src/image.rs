@@ -277,6 +277,16 @@ impl Change {
         matches!(self.kind, ChangeKind::Sector(..))
     }
 
+    /// True if nothing stays in that sector of the file when this is done.
+    pub(crate) fn erases(&self, sector: u32) -> bool {
+        let at = u64::from(sector) * SECTOR as u64;
+        match self.kind {
+            ChangeKind::Hole(page) => at / PAGE as u64 == page,
+            ChangeKind::Len(len) => at >= len,
+            _ => false,
+        }
+    }
+
     /// Carries the change out. With `torn`, some words of a sector stay as they were.
     pub fn apply(&self, nodes: &mut [Node], torn: Option<Tear>) {
         if let ChangeKind::Rename(from_dir, from, _, _) = &self.kind

@@ -419,7 +419,8 @@ impl World {
     }
 
     /// A failed fsync: some of the sectors may have been written, the others count as clean from now on and are
-    /// not on the disk.
+    /// not on the disk. A sector that was written behind a hole or a shorter length that is still pending is none of those
+    /// that may have been: the disk would have to do the later before the earlier, and then the earlier over it.
     pub(crate) fn lie(&mut self, node: NodeId) {
         self.look_at_logs(Some(node));
         self.version += 1;
@@ -428,7 +429,8 @@ impl World {
         for change in std::mem::take(&mut self.pending) {
             match change.kind {
                 ChangeKind::Sector(sector, _) if change.node == node => {
-                    if self.random.one_in(4) {
+                    let erased = pending.iter().any(|earlier: &Change| earlier.node == node && earlier.erases(sector));
+                    if self.random.one_in(4) && !erased {
                         change.apply(&mut self.durable, None);
                         self.lies.remove(&(node, sector));
                     } else {

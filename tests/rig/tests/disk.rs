@@ -176,6 +176,31 @@ fn a_failed_fsync_lies_from_then_on() {
     assert_eq!(read(&lost(&disk), "a").unwrap(), [2; 4096], "only writing it again does");
 }
 
+/// A page was punched and written again, and the fsync failed. The simulated disk took some of the sectors for written, and
+/// at the next fsync it punched them: a checkpoint's page was gone after its recovery had written and synced it.
+#[test]
+fn a_hole_or_a_shorter_length_never_comes_after_what_was_written_later() {
+    for (seed, shortens) in (0..40).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let disk = SimDisk::new(blank(), seed);
+        let file = create(&disk, "a");
+        file.write_at(&[1; 4096], 0).unwrap();
+        file.sync_all().unwrap();
+        disk.sync_dir(Path::new("/disk")).unwrap();
+        if shortens {
+            file.set_len(512).unwrap();
+        } else {
+            file.punch_hole(0, 4096).unwrap();
+        }
+        file.write_at(&[2; 4096], 0).unwrap();
+        disk.set_faults(Some(FaultPlan::new(0, Fault::Io, false)));
+        file.sync_all().unwrap_err();
+        disk.set_faults(None);
+        file.write_at(&[2; 4096], 0).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(read(&lost(&disk), "a").unwrap(), [2; 4096], "seed {seed}, shorter: {shortens}");
+    }
+}
+
 #[test]
 fn a_failed_fsync_of_a_directory_lies_from_then_on() {
     let (mut there, mut gone) = (0, 0);
