@@ -128,6 +128,37 @@ fn short_runs_do_not_use_up_the_segments() {
     }
 }
 
+/// An open puts small segments together when there are many. One of them had a record that had rotted, and each open for
+/// writing was refused, the one of an offline compaction too, though every other record could be read.
+#[test]
+fn one_rotten_record_among_many_small_segments_refuses_no_open() {
+    const RUNS: u32 = 330;
+    /// Smaller than the others, so that compaction meets it first, gives up, and leaves the segments to an open.
+    const ROTTEN: u32 = 7;
+    let mut disk = SimDisk::untracked(Image::empty(), 1);
+    for n in 0..RUNS {
+        let mut image = disk.cached();
+        if n == 200 {
+            let find = |name: &String| image.contents(name).windows(30).position(|bytes| bytes == [9; 30]);
+            let found = image.names("log-1/").into_iter().find_map(|name| find(&name).map(|at| (name, at)));
+            let (name, at) = found.expect("the record");
+            image.write(&name, at as u64, b"rotten");
+        }
+        disk = SimDisk::untracked(image, u64::from(n) + 2);
+        let store = base::options(&disk).open(STORE).expect("a store whose process was killed");
+        let value = if n == ROTTEN { vec![9; 30] } else { vec![7; 40] };
+        store.insert(n.to_le_bytes(), value).expect("room");
+        store.checkpoint().expect("room");
+        tophash_rig::run::kill(&disk, store);
+    }
+    let store = base::options(&SimDisk::untracked(disk.cached(), 0)).open(STORE).expect("damage elsewhere");
+    assert!(store.stats().log.segments < 320, "{} segments", store.stats().log.segments);
+    assert!(store.get(ROTTEN.to_le_bytes()).is_err_and(|error| error.is_corruption()));
+    for n in (0..RUNS).filter(|&n| n != ROTTEN) {
+        assert!(store.get(n.to_le_bytes()).expect("readable").is_some(), "{n}");
+    }
+}
+
 /// A value in a blob kept its file, not the segment of the record that links it. While `update` ran its function, another
 /// writer replaced the value, compaction freed that segment, and the writer's next record for the key came to the very
 /// place of the old one. The update took the one for the other, and the writer's change was lost. No layer had large values
