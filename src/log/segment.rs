@@ -199,6 +199,8 @@ pub(crate) struct Segment {
     evacuated: AtomicU64,
     /// A record cannot be read: the segment is kept as it is.
     damaged: AtomicBool,
+    /// Something stands behind its end: the file is not cut.
+    keeps_end: AtomicBool,
     /// A clear-record was met: the segment is kept until it is the oldest.
     clears: AtomicBool,
     /// Kept until it is sealed and durable.
@@ -225,6 +227,7 @@ impl Segment {
             removal_bytes: AtomicU64::new(0),
             evacuated: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
+            keeps_end: AtomicBool::new(false),
             clears: AtomicBool::new(false),
             file: Mutex::new(file),
         }
@@ -240,9 +243,30 @@ impl Segment {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// True if whole pages follow the last record, which ends at `end`, and somebody needs the file still.
+    /// True if whole pages follow the last record, which ends at `end`, nothing is known to stand in them, and somebody needs
+    /// the file still.
     pub(super) fn has_unwritten_end(&self, end: u64) -> bool {
-        !self.is_evacuated() && self.capacity() > end.next_multiple_of(crate::sys::PAGE_BYTES as u64)
+        !self.is_evacuated()
+            && !self.keeps_end.load(Ordering::Relaxed)
+            && self.capacity() > end.next_multiple_of(crate::sys::PAGE_BYTES as u64)
+    }
+
+    /// True if the pages behind the last record hold nothing but zeroes. If they do not, the end is from damaged meta data, or
+    /// a failed write has left something: they are kept for a repair, and not looked at again.
+    pub(super) fn is_end_unwritten(&self, file: &dyn DiskFile, end: u64) -> std::io::Result<bool> {
+        let mut piece = vec![0; 64 << 10];
+        let mut at = end.next_multiple_of(crate::sys::PAGE_BYTES as u64);
+        loop {
+            let read = crate::sys::read_up_to(file, &mut piece, at)?;
+            if piece.iter().take(read).any(|&byte| byte != 0) {
+                self.keeps_end.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
+            if read < piece.len() {
+                return Ok(true);
+            }
+            at += read as u64;
+        }
     }
 
     /// Cuts the file off behind its last record, which ends at `end`: it is sealed.

@@ -171,7 +171,9 @@ impl Log {
     /// on. An error fails nothing: it is counted, the other segments are cut all the same, and the next call tries again.
     ///
     /// 1. The segment is sealed: under the append lock its successor's header is stored, and its end is final.
-    /// 2. Its file gets the length of its end, rounded up to a page. *Crash:* the file has the old length or the new one,
+    /// 2. What follows the end is read. Anything but zeroes there is kept for a repair, because an end that damaged meta data
+    ///    tells may lie before records. *Crash:* nothing has changed.
+    /// 3. Its file gets the length of its end, rounded up to a page. *Crash:* the file has the old length or the new one,
     ///    durable before or after the successor's header. With that header the records end where it says, which is not
     ///    behind the file's end. Without it they end where they did, because zeroes or the end of the file follow; and no
     ///    open appends to a segment after an unclean end.
@@ -198,6 +200,9 @@ impl Log {
             Some(file) => file,
             None => self.config.disk.open(&segment.path, OpenMode::Write).context("open", &segment.path)?,
         };
+        if !segment.is_end_unwritten(&*file, end).context("read", &segment.path)? {
+            return Ok(());
+        }
         let end = if broken(Mutant::SegmentCutShort) { end.saturating_sub(PAGE_BYTES as u64) } else { end };
         segment.shorten(&*file, end).context("shorten", &segment.path)
     }
