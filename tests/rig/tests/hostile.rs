@@ -149,6 +149,24 @@ fn more_dead_bytes_than_there_are() {
     }
 }
 
+/// A segment was cut to its end, whatever stood behind that. With an end that damaged meta data told too early, these were
+/// records, which a repair would have saved.
+#[test]
+fn bytes_behind_the_end_of_a_segment() {
+    let base = base("killed");
+    let name = "log-1/00000001.log";
+    let mut image = base.image.clone();
+    image.write(name, PAGE as u64, b"records, perhaps");
+    let disk = SimDisk::untracked(image.clone(), 1);
+    let store = base::options(&disk).open(STORE).expect("nothing names these bytes");
+    for key in 0..40u32 {
+        store.insert(key.to_le_bytes(), [7; 300]).expect("room");
+        let now = disk.cached();
+        // Until compaction frees it.
+        assert!(now.len(name) == 0 || now.contents(name) == image.contents(name), "{} bytes", now.len(name));
+    }
+}
+
 /// verify shifted a hash by the split base of a page that it had just found wrong.
 #[test]
 fn a_split_base_that_no_hash_has() {
