@@ -80,7 +80,8 @@ impl Compactor {
         let first = candidates().find(|s| is_oldest(s)).filter(|_| many);
         let chosen = if most_of_it { first.or(best) } else { best.or(first) };
         let chosen = chosen.or_else(|| {
-            let small = || candidates().filter(|s| log.record_bytes(s) < log.small_bytes());
+            let bytes = log.small_bytes();
+            let small = || candidates().filter(|s| log.record_bytes(s) < bytes);
             small().min_by_key(|s| log.record_bytes(s)).filter(|_| small().count() > small_max(log))
         });
         let segment = Arc::clone(chosen?);

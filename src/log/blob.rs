@@ -386,10 +386,7 @@ impl Blobs {
     fn unlink(&self, ids: &[u64]) -> Result<()> {
         for &id in ids {
             let path = blob_path(&self.dir, id);
-            match self.disk.unlink(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("unlink", &path, e)),
-                _ => {}
-            }
+            self.disk.unlink_any(&path).context("unlink", &path)?;
             if let Some(mapped) = self.mapped.lock().get_mut(&id) {
                 mapped.unlinked = true;
             }

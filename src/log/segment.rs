@@ -27,7 +27,7 @@ use crate::address::Lsn;
 use crate::address::Place;
 use crate::checksum::{Uuid, crc32};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
-use crate::sys::DiskFile;
+use crate::sys::{DiskFile, PAGE_BYTES, read_up_to};
 
 /// Bytes of the header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 128;
@@ -178,6 +178,11 @@ impl SegmentHeader {
     }
 }
 
+/// Bytes of the pages in which records stand that end there.
+fn whole_pages(end: u64) -> u64 {
+    end.next_multiple_of(PAGE_BYTES as u64)
+}
+
 /// A segment that holds records.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -246,18 +251,16 @@ impl Segment {
     /// True if whole pages follow the last record, which ends at `end`, nothing is known to stand in them, and somebody needs
     /// the file still.
     pub(super) fn has_unwritten_end(&self, end: u64) -> bool {
-        !self.is_evacuated()
-            && !self.keeps_end.load(Ordering::Relaxed)
-            && self.capacity() > end.next_multiple_of(crate::sys::PAGE_BYTES as u64)
+        !self.is_evacuated() && !self.keeps_end.load(Ordering::Relaxed) && self.capacity() > whole_pages(end)
     }
 
     /// True if the pages behind the last record hold nothing but zeroes. If they do not, the end is from damaged meta data, or
     /// a failed write has left something: they are kept for a repair, and not looked at again.
     pub(super) fn is_end_unwritten(&self, file: &dyn DiskFile, end: u64) -> std::io::Result<bool> {
         let mut piece = vec![0; 64 << 10];
-        let mut at = end.next_multiple_of(crate::sys::PAGE_BYTES as u64);
+        let mut at = whole_pages(end);
         loop {
-            let read = crate::sys::read_up_to(file, &mut piece, at)?;
+            let read = read_up_to(file, &mut piece, at)?;
             if piece.iter().take(read).any(|&byte| byte != 0) {
                 self.keeps_end.store(true, Ordering::Relaxed);
                 return Ok(false);
@@ -271,7 +274,7 @@ impl Segment {
 
     /// Cuts the file off behind its last record, which ends at `end`: it is sealed.
     pub(super) fn shorten(&self, file: &dyn DiskFile, end: u64) -> std::io::Result<()> {
-        let bytes = end.next_multiple_of(crate::sys::PAGE_BYTES as u64);
+        let bytes = whole_pages(end);
         file.set_len(bytes)?;
         self.capacity.store(bytes, Ordering::Relaxed);
         Ok(())

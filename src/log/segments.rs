@@ -355,11 +355,7 @@ impl Log {
                 next
             };
             let Some(next) = next else { break };
-            let path = &next.segment.path;
-            if let Err(error) = self.disk().unlink(path)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                let error = Error::io("unlink", path, error);
+            if let Err(error) = self.disk().unlink_any(&next.segment.path).context("unlink", &next.segment.path) {
                 // It stays in the queue, and can be used or tried again.
                 let mut queue = self.prepared.lock();
                 queue.push_front(next);

@@ -14,14 +14,13 @@
 //! 4. Its segment slot is given out again when no reader has the old mapping pinned any more. Nobody waits for
 //!    that: a `Value` may be held for ever, and then costs the blocks of its own segment. The stats count them.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
 use crate::address::Lsn;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{IoContext, Result};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
@@ -130,10 +129,7 @@ impl Log {
     /// unlinked that. The caller goes from the oldest on, because a removal must not go before what it removes.
     pub(crate) fn unlink_next(&self, path: &Path) -> Result<()> {
         self.sync_unlinked()?;
-        match self.config.disk.unlink(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("unlink", path, error)),
-            _ => {}
-        }
+        self.config.disk.unlink_any(path).context("unlink", path)?;
         self.outgoing.lock().unsynced = true;
         Ok(())
     }

@@ -137,6 +137,13 @@ pub trait Disk: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after [`sync_dir`](Disk::sync_dir) of the directory.
     fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Removes a file, or finds that there is none: what was gone before is as good.
+    fn unlink_any(&self, path: &Path) -> io::Result<()> {
+        match self.unlink(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
     /// Removes an empty directory. Durable after [`sync_dir`](Disk::sync_dir) of its parent.
     fn remove_dir(&self, _path: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
