@@ -339,7 +339,7 @@ impl Layer<'_> {
             bounds: Bounds { exists: origin.boundary.bounds.exists, ..Bounds::default() },
         };
         let mut examined = Examined::default();
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let attempt = caught(|| {
             if how.thorough {
                 self.verify(&SimDisk::untracked(image.clone(), how.seed), !how.bounds.exists, &mut examined)?;
             }
@@ -351,9 +351,9 @@ impl Layer<'_> {
             let result = origin.check(&recovered, &image);
             self.seen.lock().insert(hash, recovered);
             result
-        }));
+        });
         tally.add(&examined.tally);
-        attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))?;
+        attempt?;
         if let Some(Nested { opening, using, history }) = examined.nested {
             // What a crash has left is on the disk: it does not change any more until the store is open.
             for boundaries in [&opening, &using] {
@@ -552,10 +552,17 @@ fn expect(history: &History, store: &tophash::Store, state: StateHash) -> Result
 }
 
 /// The text of a panic.
-#[must_use]
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string())).unwrap_or_else(|| "?".into())
+}
+
+/// What the work says; a panic in words.
+///
+/// # Errors
+/// Those of the work, and a panic.
+pub fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
 }
 
 fn name_of(boundary: &Boundary, node: u32) -> String {

@@ -15,12 +15,11 @@
 //! store is opened on a healthy disk, used and synced, and then the power fails: nothing that was acknowledged may
 //! be lost. And the power fails at once, and where an fsync had failed at each boundary of that recovery.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tophash::{Error, Options, Store, SyncPolicy};
 
-use crate::crash::{Depth, Fate, after, choices, panic_text};
+use crate::crash::{Depth, Fate, after, caught, choices};
 use crate::disk::SimDisk;
 use crate::faults::{Fault, FaultPlan};
 use crate::image::Image;
@@ -113,11 +112,10 @@ pub fn cases(script: &Script, seed: u64) -> Result<Vec<Case>, String> {
 pub fn run(script: &Script, seed: u64, case: Case) -> Result<Tally, String> {
     let mut run = Run::new(script, seed, Some(case));
     run.disk.set_faults(Some(FaultPlan::new(case.at, case.fault, case.for_ever)));
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
+    let result = caught(|| {
         let end = run.script()?;
         run.end(end)
-    }));
-    let result = attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+    });
     run.tally.faults = u64::from(run.hit());
     let result = if result.as_ref().is_err_and(|what| what.ends_with(GONE)) { Ok(()) } else { result };
     result.map_err(|what| format!("{}, {case:?}: {what}", script.name))?;

@@ -5,12 +5,11 @@
 //! record counts as damaged, and a failed step can be repeated as soon as the fault is over, without opening the
 //! store again. `verify` finds nothing.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tophash::{Error, Options, Store};
 
-use crate::crash::panic_text;
+use crate::crash::caught;
 use crate::disk::SimDisk;
 use crate::faults::{Fault, FaultPlan};
 use crate::oracle::{Content, carry_out, content_of};
@@ -107,11 +106,10 @@ pub fn cases(calls: &[Call]) -> Vec<Case> {
 pub fn run(script: &Script, seed: u64, case: Case) -> Result<Tally, String> {
     let mut run = Run::new(script, seed, case.lasts);
     run.disk.set_faults(Some(FaultPlan::new(case.at, case.fault, case.lasts != Lasts::Once)));
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
+    let result = caught(|| {
         let store = run.script()?;
         run.end(store)
-    }));
-    let result = attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+    });
     result.map_err(|what| format!("{}, {case:?}: {what}", script.name))?;
     Ok(run.tally)
 }

@@ -6,11 +6,10 @@
 //! the next open unlinks what is left; and while a process opens the store, compacts it, and closes it after the one before
 //! was killed, so that what that one unlinked is still pending.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::repaired::differing;
-use super::{Fate, Layer, Origin, Outcome, Settings, Tally, after, each_boundary, panic_text};
+use super::{Fate, Layer, Origin, Outcome, Settings, Tally, after, caught, each_boundary};
 use crate::disk::SimDisk;
 use crate::image::{Change, ChangeKind, Image};
 use crate::oracle::{Content, content_of};
@@ -57,8 +56,7 @@ impl Layer<'_> {
             tally.images += 1;
             if self.repaired_before.lock().insert(image.hash()) {
                 tally.distinct += 1;
-                let attempt = catch_unwind(AssertUnwindSafe(|| self.without_index(&image, &origin, &mut tally)));
-                if let Err(what) = attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic)))) {
+                if let Err(what) = caught(|| self.without_index(&image, &origin, &mut tally)) {
                     self.violation(&what, &origin);
                 }
             }
@@ -73,8 +71,7 @@ impl Layer<'_> {
         }
         let fates = vec![Fate::Kept; boundary.pending.len()];
         let origin = Origin { boundary, fates: &fates, history: &self.history, first: None, killed: true };
-        let attempt = catch_unwind(AssertUnwindSafe(|| self.next_process(boundary)));
-        match attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic)))) {
+        match caught(|| self.next_process(boundary)) {
             Ok(boundaries) => boundaries.iter().for_each(|boundary| self.freeing(boundary, Some(&origin))),
             Err(what) => self.violation(&what, &origin),
         }

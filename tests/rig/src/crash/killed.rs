@@ -5,9 +5,7 @@
 //! this the power fails, with everything that was pending when the first process died still pending. Until the store is
 //! open, what was promised before must be kept; afterwards, all that was recovered, because an open promises it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use super::{Examined, Fate, How, Layer, Nested, Origin, Outcome, Settings, Tally, each_boundary, panic_text};
+use super::{Examined, Fate, How, Layer, Nested, Origin, Outcome, Settings, Tally, caught, each_boundary};
 use crate::disk::SimDisk;
 use crate::image::{Change, ChangeKind};
 use crate::random::{Random, mix};
@@ -48,12 +46,12 @@ impl Layer<'_> {
         let mut tally = Tally { examined: 1, killed: 1, ..Tally::default() };
         let disk = SimDisk::of_killed(boundary, how.seed);
         let mut examined = Examined::default();
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let attempt = caught(|| {
             let recovered = self.open_and_use(&disk, how, first.history, &mut examined)?;
             first.history.check(&recovered, boundary.bounds, true)
-        }));
+        });
         tally.add(&examined.tally);
-        if let Err(what) = attempt.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic)))) {
+        if let Err(what) = attempt {
             self.violation(&what, &first);
         }
         if let Some(Nested { opening, using, history }) = examined.nested {

@@ -1,11 +1,10 @@
 //! The layers, as far as they are needed to notice a broken rule.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
 use tophash::PartPlan;
-use tophash_rig::crash::{self, Depth, Outcome, Settings, panic_text};
+use tophash_rig::crash::{self, Depth, Outcome, Settings, caught};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
@@ -80,10 +79,9 @@ fn named(names: &[&str]) -> Vec<Script> {
 fn first<T>(all: impl IntoIterator<Item = T>, mut each: impl FnMut(T) -> Result<u64, String>) -> (Option<String>, u64) {
     let mut done = 0;
     for one in all {
-        match catch_unwind(AssertUnwindSafe(|| each(one))) {
-            Ok(Ok(more)) => done += more,
-            Ok(Err(what)) => return (Some(what), done),
-            Err(panic) => return (Some(format!("panic: {}", panic_text(&*panic))), done),
+        match caught(|| each(one)) {
+            Ok(more) => done += more,
+            Err(what) => return (Some(what), done),
         }
     }
     (None, done)
