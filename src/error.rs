@@ -324,6 +324,14 @@ pub enum Error {
         cause: String,
     },
 
+    /// The store was closed, by [`Store::close`](crate::Store::close) of another handle. Values that are held stay readable.
+    #[error("{} was closed by another of its handles; open the store again", path.display())]
+    #[non_exhaustive]
+    Closed {
+        /// The store.
+        path: PathBuf,
+    },
+
     /// The handle was inherited through `fork`. Only the process that opened the store may use it.
     #[error("{} was opened by process {owner}; a forked child must open its own store", path.display())]
     #[non_exhaustive]
@@ -454,7 +462,10 @@ impl Error {
 
     /// True if help with growth or compaction that failed so keeps no change from being made: it is tried again.
     pub(crate) fn can_wait(&self) -> bool {
-        let refused = matches!(self, Error::ReadOnly { .. } | Error::Poisoned { .. } | Error::Forked { .. });
+        let refused = matches!(
+            self,
+            Error::ReadOnly { .. } | Error::Poisoned { .. } | Error::Closed { .. } | Error::Forked { .. }
+        );
         !refused && self.nature() != Nature::Unknown
     }
 }

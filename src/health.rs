@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Fault, Nature, Result};
+use crate::gate::{Gate, Pass};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
-use crate::sync::{AtomicBool, OnceLock, Ordering};
+use crate::sync::{AtomicBool, OnceLock, Ordering, fence};
 use crate::sys::ForkGuard;
 
 /// The state that every call looks at first.
@@ -16,9 +17,10 @@ pub(crate) struct Health {
     /// Why every change is refused from now on.
     poison: OnceLock<String>,
     fork: ForkGuard,
+    /// Shut once the store is being closed.
+    gate: Gate,
     /// The log's tail is being replayed: no cut can be made.
     recovering: AtomicBool,
-    closed: AtomicBool,
 }
 
 impl Health {
@@ -28,8 +30,8 @@ impl Health {
             read_only,
             poison: OnceLock::new(),
             fork: ForkGuard::new(),
+            gate: Gate::default(),
             recovering: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
         }
     }
 
@@ -38,7 +40,16 @@ impl Health {
         self.read_only
     }
 
-    /// Refuses changes where they are not allowed.
+    /// Lets in a call that changes the store. The store is not closed before the pass is dropped, so no user code may run
+    /// meanwhile: it could close the store, and would wait for itself.
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<Pass<'_>> {
+        let pass = self.gate.enter().ok_or_else(|| self.not_readable())?;
+        self.check_writable()?;
+        Ok(pass)
+    }
+
+    /// Refuses changes where they are not allowed. Work that is under way while the store is being closed goes on.
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.read_only || self.poison.get().is_some() || self.fork.is_child() {
@@ -47,11 +58,34 @@ impl Health {
         Ok(())
     }
 
-    /// Refuses reads in a forked child: its index is that of several moments, and a lock may be held by a thread that it
-    /// does not have.
+    /// Refuses reads of a closed store, and in a forked child: its index is that of several moments, and a lock may be held
+    /// by a thread that it does not have.
     #[inline]
     pub(crate) fn check_readable(&self) -> std::result::Result<(), Fault> {
-        if self.fork.is_child() { Err(self.forked().into()) } else { Ok(()) }
+        if self.gate.is_shut() || self.fork.is_child() { Err(self.not_readable().into()) } else { Ok(()) }
+    }
+
+    /// Refuses what a read has seen, if the store has been closed meanwhile: it may be the next opener's.
+    #[inline]
+    pub(crate) fn check_open(&self) -> std::result::Result<(), Fault> {
+        // What was seen is ordered before the look at the gate.
+        fence(Ordering::Acquire);
+        if self.gate.is_shut() { Err(self.closed().into()) } else { Ok(()) }
+    }
+
+    /// Refuses everything in a forked child.
+    pub(crate) fn check_owner(&self) -> Result<()> {
+        if self.fork.is_child() { Err(self.forked()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn not_readable(&self) -> Error {
+        if self.fork.is_child() { self.forked() } else { self.closed() }
+    }
+
+    #[cold]
+    fn closed(&self) -> Error {
+        Error::Closed { path: self.path.clone() }
     }
 
     #[cold]
@@ -113,8 +147,15 @@ impl Health {
         self.recovering.load(Ordering::Relaxed)
     }
 
-    /// Closes the store. True for the first caller, which has to do the work.
-    pub(crate) fn close(&self) -> bool {
-        !self.closed.swap(true, Ordering::AcqRel)
+    /// Refuses every further call, and returns when those that change the store have ended.
+    ///
+    /// # Errors
+    /// `Closed` for all callers but the first, which has to do the rest.
+    pub(crate) fn close(&self) -> Result<()> {
+        if !self.gate.shut() {
+            return Err(self.closed());
+        }
+        self.gate.wait_until_empty();
+        Ok(())
     }
 }

@@ -70,6 +70,7 @@ mod compaction;
 mod cursor;
 mod engine;
 mod error;
+mod gate;
 mod health;
 mod iter;
 mod layout;

@@ -117,6 +117,8 @@ mutants! {
     SegmentCutShort,
     /// A segment is cut after it is sealed.
     ActiveSegmentCut,
+    /// Closing waits for the calls that it finds under way.
+    ClosedBesideCalls,
 }
 
 #[cfg(tophash_mutants)]

@@ -3,34 +3,68 @@
 //! * **key** has those from open to close, one key at a time.
 //! * **many** has the calls for many keys: batches, removals, iteration.
 //! * **upkeep** has those for the store as a whole: room, space, durability, figures.
+//! * **close** is what ends a store for all of its handles.
 
 // rustdoc shows the calls in this order.
 mod key;
 mod many;
 mod upkeep;
 
+mod close;
+
 use std::fmt::{self, Debug};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::Options;
-use crate::sync::JoinHandle;
+use crate::sync::{JoinHandle, Mutex};
 
 /// A persistent hash map from bytes to bytes.
 ///
 /// The calls below are in three groups: one key, many keys, the store as a whole.
 ///
-/// Can be shared between threads (`&Store`, or an `Arc`). Reads take no lock. What survives what is told in
-/// the [crate's documentation](crate).
+/// A `Store` is a handle. Clones are handles to the same open store: cheap to make, and good to keep in each thread, task or
+/// service. What survives what is told in the [crate's documentation](crate). Reads take no lock.
 ///
-/// Dropping a store closes it as [`close`](Store::close) does, without telling of errors.
+/// Dropping the last handle closes the store as [`close`](Store::close) does, without telling of errors. `close` ends the
+/// store for all handles at once: every later call of another one is [`Error::Closed`](crate::Error::Closed). Values
+/// that are held stay readable.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("s");
+/// let store = tophash::Store::open(&path)?;
+/// let other = store.clone();
+/// std::thread::spawn(move || other.insert("a", "1").map(drop)).join().unwrap()?;
+/// assert_eq!(store.get("a")?.unwrap(), "1");
+///
+/// let other = store.clone();
+/// store.close()?;
+/// assert!(matches!(other.get("a"), Err(tophash::Error::Closed { .. })));
+/// // The lock is free, although a handle is left.
+/// let again = tophash::Store::open(&path)?;
+/// # Ok::<(), tophash::Error>(())
+/// ```
+#[derive(Clone)]
 pub struct Store {
     engine: Arc<Engine>,
-    /// The background threads.
-    threads: Vec<JoinHandle<()>>,
+    owner: Arc<Owner>,
 }
+
+/// What the handles of a store share beside the engine. Dropped with the last of them, which closes the store.
+struct Owner {
+    engine: Arc<Engine>,
+    /// The background threads. Locked while the store is being closed.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+// A panic in a call leaves nothing half done that a later call relies on: what is shared is behind atomics and locks, user
+// code runs outside of both, and a panic in a background thread poisons the store.
+impl UnwindSafe for Store {}
+impl RefUnwindSafe for Store {}
 
 impl Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,56 +94,14 @@ impl Options {
 impl Store {
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Store> {
         let engine = Arc::new(crate::recovery::open::open(path, options)?);
-        let mut store = Store { engine, threads: Vec::new() };
+        let owner = Owner { engine: Arc::clone(&engine), threads: Mutex::default() };
+        let store = Store { engine, owner: Arc::new(owner) };
         // If one cannot be started, the store is closed again: an open keeps all its promises or none.
-        crate::background::start(&store.engine, &mut store.threads)?;
+        crate::background::start(&store.engine, &mut store.owner.threads.lock())?;
         Ok(store)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    fn shut_down(&mut self) -> Result<()> {
-        if !self.engine.health.close() {
-            return Ok(());
-        }
-        if let Err(forked) = self.engine.health.check_readable() {
-            // The threads and the lock are the parent's.
-            std::mem::forget(std::mem::take(&mut self.threads));
-            let forked = Error::from(forked);
-            return Err(forked);
-        }
-        self.engine.wake.stop();
-        for thread in self.threads.drain(..) {
-            // A panic in it has poisoned the store.
-            let _ = thread.join();
-        }
-        if self.engine.health.is_read_only() {
-            return Ok(());
-        }
-        self.engine.health.check_writable()?;
-        // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
-        let discarded = self.engine.log.discard_prepared();
-        let (mut waiting, mut before) = (self.engine.log.blobs.waiting().0, u64::MAX);
-        // A checkpoint takes so many of them; what cannot be unlinked waits for the next open.
-        while waiting > 0 && waiting < before {
-            self.engine.run_checkpoint(false)?;
-            (waiting, before) = (self.engine.log.blobs.waiting().0, waiting);
-        }
-        self.engine.run_checkpoint(true)?;
-        self.engine.publish_now();
-        // Files without a name take every write and every sync, and nobody can open them again.
-        if self.engine.log.disk().is_removed(&self.engine.path) {
-            return Err(Error::Removed { action: "close", path: self.engine.path.clone() });
-        }
-        discarded
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // Errors can be had from `close`; the next open replays what the checkpoint would have covered.
-        let _ = self.shut_down();
     }
 }

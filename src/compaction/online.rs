@@ -27,6 +27,7 @@ use crate::address::Place;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::{Nature, Result};
+use crate::gate::Pass;
 use crate::log::record::{Encoded, Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
@@ -270,7 +271,7 @@ impl Engine {
     /// Compacts every segment that exists now and has something to gain; see
     /// [`Store::compact_with`](crate::Store::compact_with).
     pub(crate) fn compact_all(&self, progress: &mut OnProgress<'_>) -> Result<CompactionReport> {
-        self.health.check_writable()?;
+        let mut pass = Some(self.health.enter()?);
         let _span = observe::compaction(&self.path);
         let started = Instant::now();
         let before = (self.disk_bytes()?, self.log.space());
@@ -282,7 +283,8 @@ impl Engine {
             self.seal_if_worth_it()?;
             let sealed = |segment: &Arc<Segment>| segment.end().is_some();
             let last = self.log.segments().iter().rev().find(|segment| sealed(segment)).map_or(0, |s| s.sequence);
-            finished = finished && self.compact_forced(last, progress, (done.emptied_bytes, before.1.bytes))?;
+            finished =
+                finished && self.compact_forced(last, progress, (done.emptied_bytes, before.1.bytes), &mut pass)?;
         }
         self.run_checkpoint(false)?;
         self.log.cut_ends();
@@ -302,11 +304,21 @@ impl Engine {
     }
 
     /// Compacts segments up to a sequence until nothing is worth it. Returns false if `progress` has ended it. `before`: the
-    /// bytes that had been emptied before the call, and those of the log then.
-    fn compact_forced(&self, last: u32, progress: &mut OnProgress<'_>, before: (u64, u64)) -> Result<bool> {
+    /// bytes that had been emptied before the call, and those of the log then. `progress` runs outside the gate: it may close
+    /// the store.
+    fn compact_forced<'s>(
+        &'s self,
+        last: u32,
+        progress: &mut OnProgress<'_>,
+        before: (u64, u64),
+        pass: &mut Option<Pass<'s>>,
+    ) -> Result<bool> {
         loop {
             let space = self.log.space();
-            if tell(progress, self.compactor.done().emptied_bytes - before.0, before.1).is_break() {
+            *pass = None;
+            let told = tell(progress, self.compactor.done().emptied_bytes - before.0, before.1);
+            *pass = Some(self.health.enter()?);
+            if told.is_break() {
                 return Ok(false);
             }
             match self.compact_step(STEP_RECORDS, Some(last))? {

@@ -93,7 +93,7 @@ fn key_of(records: &Encoded, change: Change) -> &[u8] {
 impl Engine {
     /// Applies a batch: all of it or nothing, after any crash.
     pub(crate) fn apply(&self, batch: &Batch) -> Result<()> {
-        self.health.check_writable()?;
+        let _pass = self.health.enter()?;
         let _timer = self.observer.time(Timed::Batch);
         batch.check()?;
         let mut list = self.changes_of(batch.records());

@@ -20,7 +20,7 @@ use crate::table::edit::Sought;
 impl Engine {
     /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
     pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
-        self.health.check_writable()?;
+        drop(self.health.enter()?);
         let _timer = self.observer.time(Timed::Batch);
         let growth = self.table.growth();
         let mut hashed = Vec::with_capacity(keys.len());
@@ -30,6 +30,8 @@ impl Engine {
         }
         hashed.sort_unstable_by_key(|&(hash, key)| (growth.page_of(hash), hash, key));
         hashed.dedup();
+        // From here on no code of the caller's runs.
+        let _pass = self.health.enter()?;
         let (mut removed, mut dead) = (0, 0);
         let mut rest = &hashed[..];
         while let Some(&(first, _)) = rest.first() {
@@ -80,7 +82,7 @@ impl Engine {
 
     /// Removes everything.
     pub(crate) fn clear(&self) -> Result<()> {
-        self.health.check_writable()?;
+        let _pass = self.health.enter()?;
         let appended = with_encoded(|encoded| {
             encoded.push(Kind::Clear, &[], &[]);
             self.retry(|| self.clear_locked(Clear::Record(encoded)))

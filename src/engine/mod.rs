@@ -32,7 +32,7 @@ use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Observer, Timed};
 use crate::stats::RecoveryStats;
-use crate::sync::OnceLock;
+use crate::sync::{Mutex, OnceLock};
 use crate::sys::LockGuard;
 use crate::table::Table;
 use crate::table::slot::Slot;
@@ -59,8 +59,8 @@ pub(crate) struct Engine {
     pub(crate) recovery: OnceLock<RecoveryStats>,
     /// Tells the outside.
     pub(crate) observer: Observer,
-    /// Held as long as anything above lives.
-    pub(crate) _lock: Box<dyn LockGuard>,
+    /// Held until the store is closed.
+    pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
 impl ReadHash for Engine {
@@ -146,6 +146,11 @@ impl Engine {
         self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
         self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))
+    }
+
+    /// Gives the locks back. The caller has closed the store.
+    pub(crate) fn unlock(&self) {
+        drop(self.lock.lock().take());
     }
 
     /// The active segment's file, and where its records end.

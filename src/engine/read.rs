@@ -90,7 +90,9 @@ impl Engine {
     pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
         self.health.check_readable()?;
         let mut hit = None;
-        self.table.lookup(hash, |seen| self.probe(key, seen, &mut hit))?;
+        let looked_up = self.table.lookup(hash, |seen| self.probe(key, seen, &mut hit));
+        self.health.check_open()?;
+        looked_up?;
         Ok(hit)
     }
 
@@ -112,7 +114,10 @@ impl Engine {
     #[cold]
     fn fetch_blob<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
         let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
-        let Some(map) = self.log.blobs.map(link)? else { return Ok(Fetched::Gone(hit)) };
+        let mapped = self.log.blobs.map(link);
+        // The next opener may have unlinked it.
+        self.health.check_open()?;
+        let Some(map) = mapped? else { return Ok(Fetched::Gone(hit)) };
         self.check_blob(link, &map)?;
         Ok(Fetched::Bytes(self.blob_bytes(hit, map)?))
     }

@@ -135,12 +135,16 @@ impl Engine {
                     damaged.push(range.name(error));
                     (Vec::new(), 0)
                 }
-                Ok((_, Some(error))) | Err(error) => return Err(error),
+                Ok((_, Some(error))) | Err(error) => {
+                    self.health.check_open()?;
+                    return Err(error);
+                }
             };
             // The pins are taken under the stripe: from here on the records cannot go away.
             let pinned: Vec<_> = slots.into_iter().map(|slot| (slot, self.log.pin(slot.place()))).collect();
             (pinned, number, guard.growth, split_base)
         };
+        self.health.check_open()?;
         let next = Range::of(number, growth.level_of(hash)).next;
         let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged, next };
         let mut entries = Vec::with_capacity(slots.len());

@@ -113,7 +113,7 @@ impl Engine {
         expect: Expect,
         want_stored: bool,
     ) -> Result<Changed<'s>> {
-        self.health.check_writable()?;
+        let _pass = self.health.enter()?;
         check_key(key)?;
         let _timer = self.observer.sample(Timed::Change);
         // On its way while the record is encoded.

@@ -27,7 +27,7 @@ fn the_nature_of_an_error_is_what_may_follow_from_it() {
 fn every_error_says_where_and_what_to_do() {
     let path = || PathBuf::from("/data/store");
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-    let errors: [(Error, &[&str]); 16] = [
+    let errors: [(Error, &[&str]); 17] = [
         (Error::Io { action: "open", path: path(), source: full() }, &["open /data/store"]),
         (
             Error::DiskFull { action: "allocate blocks of", path: path(), source: full() },
@@ -58,6 +58,7 @@ fn every_error_says_where_and_what_to_do() {
             Error::Poisoned { path: path(), cause: "the first error".into() },
             &["/data/store", "the first error", "open it again"],
         ),
+        (Error::Closed { path: path() }, &["/data/store", "another of its handles", "open the store again"]),
         (Error::Forked { path: path(), owner: 18 }, &["/data/store", "18", "its own store"]),
     ];
     for (error, words) in &errors {

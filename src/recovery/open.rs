@@ -37,7 +37,7 @@ use crate::mutant::{Mutant, broken};
 use crate::observe::{self, Observer};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
-use crate::sync::{Instant, OnceLock};
+use crate::sync::{Instant, Mutex, OnceLock};
 use crate::sys::{
     Access, Disk, DiskFile, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
     read_up_to,
@@ -363,7 +363,7 @@ impl<'o> Opening<'o> {
             waits: Waits::default(),
             recovery: OnceLock::new(),
             observer: Observer::new(self.path),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 }

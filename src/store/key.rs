@@ -40,7 +40,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) if the record (or one that could be the key's) does not match its
-    /// checksum; [`Error::Forked`](crate::Error::Forked). For a value in a file of its own also
+    /// checksum; [`Error::Closed`](crate::Error::Closed), [`Error::Forked`](crate::Error::Forked). For a value in a file of its own also
     /// [`Error::Io`](crate::Error::Io) (descriptors, mappings) and [`Error::Removed`](crate::Error::Removed).
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
@@ -247,8 +247,18 @@ impl Store {
         }
     }
 
-    /// Syncs, runs a checkpoint and closes the store, telling of errors. After this the next open replays
-    /// nothing.
+    /// Syncs, runs a checkpoint and closes the store for all of its handles, telling of errors. After this the next open
+    /// replays nothing.
+    ///
+    /// * A change that another handle has begun ends first, and is part of the store if it returned `Ok`.
+    /// * Every later call of another handle is [`Error::Closed`](crate::Error::Closed). So is a read that overlaps the
+    ///   closing, and a second `close`, which waits for the first and leaves its outcome to it.
+    /// * Values that are held stay readable.
+    /// * The store can be opened again, by this process too, whatever handles and values are left. They keep memory and
+    ///   descriptors of the closed store until they are dropped.
+    ///
+    /// Do not call it in a function that a [`metrics`](https://docs.rs/metrics) recorder or a
+    /// [`tracing`](https://docs.rs/tracing) subscriber of this store runs: it would wait for itself.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -260,9 +270,9 @@ impl Store {
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint). Nothing that was durable is lost by an error; the next open replays the
-    /// rest. [`Error::Removed`](crate::Error::Removed) if the store's directory was removed: nothing of the store is
-    /// left then.
-    pub fn close(mut self) -> Result<()> {
-        self.shut_down()
+    /// rest. The store is closed, and its lock is free, in any case but [`Error::Forked`](crate::Error::Forked).
+    /// [`Error::Removed`](crate::Error::Removed) if the store's directory was removed: nothing of the store is left then.
+    pub fn close(self) -> Result<()> {
+        self.owner.shut_down()
     }
 }

@@ -25,7 +25,7 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A crash leaves a table of any size between.
     pub fn reserve(&self, additional: u64) -> Result<()> {
-        self.engine.health.check_writable()?;
+        let _pass = self.engine.health.enter()?;
         self.engine.reserve(additional)
     }
 
@@ -45,7 +45,7 @@ impl Store {
     /// # Errors
     /// As [`insert`](Store::insert). A crash leaves a table of any size between.
     pub fn shrink_to_fit(&self) -> Result<()> {
-        self.engine.health.check_writable()?;
+        let _pass = self.engine.health.enter()?;
         self.engine.shrink_to_fit()
     }
 
@@ -107,9 +107,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the sync failed; the store is poisoned then. [`Error::ReadOnly`](crate::Error::ReadOnly),
-    /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Forked`](crate::Error::Forked).
+    /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Closed`](crate::Error::Closed), [`Error::Forked`](crate::Error::Forked).
     pub fn sync(&self) -> Result<()> {
-        self.engine.health.check_writable()?;
+        let _pass = self.engine.health.enter()?;
         self.engine.sync_to(self.engine.log.tail())
     }
 
@@ -129,11 +129,12 @@ impl Store {
     /// # Errors
     /// As [`sync`](Store::sync).
     pub fn checkpoint(&self) -> Result<()> {
-        self.engine.health.check_writable()?;
+        let _pass = self.engine.health.enter()?;
         self.engine.run_checkpoint(false)
     }
 
-    /// Figures about the store. Reads counters one after another; stops nobody.
+    /// Figures about the store. Reads counters one after another; stops nobody. Of a closed store: as they were when it was
+    /// closed.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -167,8 +168,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if a file cannot be looked at.
+    /// [`Error::Io`](crate::Error::Io) if a file cannot be looked at; [`Error::Closed`](crate::Error::Closed).
     pub fn disk_bytes(&self) -> Result<u64> {
+        self.engine.health.check_open()?;
         self.engine.disk_bytes()
     }
 
@@ -196,6 +198,6 @@ impl Store {
     #[must_use]
     pub fn rest(&self) -> (u64, bool) {
         let (wakings, resting) = self.engine.rest();
-        (wakings, resting == self.threads.len())
+        (wakings, resting == self.owner.threads.lock().len())
     }
 }

@@ -13,6 +13,7 @@ mod bell;
 mod parts;
 #[cfg(not(shuttle))]
 mod real;
+mod shard;
 #[cfg(shuttle)]
 mod shuttle;
 
@@ -20,6 +21,7 @@ pub(crate) use bell::{Bell, Woken};
 pub use parts::{PartOrder, PartPlan};
 #[cfg(not(shuttle))]
 pub(crate) use real::*;
+pub(crate) use shard::{SHARDS, shard};
 #[cfg(shuttle)]
 pub(crate) use shuttle::*;
 

@@ -20,40 +20,10 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::map::{LogMap, prefetch_line};
-use crate::sync::{AtomicPtr, AtomicU64, OnceLock, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, OnceLock, Ordering, SHARDS, shard};
 
-/// A power of two. Few where schedules are explored: a look at all of them is a point for each.
-const SHARDS: usize = if cfg!(shuttle) { 2 } else { 16 };
 /// Slots that are made at once: few, because each takes two kilobytes.
 const CHUNK: usize = 8;
-
-/// Which shard this thread counts on.
-#[cfg(not(shuttle))]
-#[inline]
-fn shard() -> u8 {
-    use std::cell::Cell;
-    use std::sync::atomic::{AtomicU8, Ordering};
-    static NEXT: AtomicU8 = AtomicU8::new(0);
-    std::thread_local! {
-        static SHARD: Cell<u8> = const { Cell::new(u8::MAX) };
-    }
-    let shard = SHARD.try_with(|cell| {
-        let mut shard = cell.get();
-        if shard == u8::MAX {
-            shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS as u8;
-            cell.set(shard);
-        }
-        shard
-    });
-    // Any shard will do for a thread that is ending.
-    shard.unwrap_or(0)
-}
-
-/// Which shard this task counts on: the same whenever a schedule is repeated.
-#[cfg(shuttle)]
-fn shard() -> u8 {
-    (crate::sync::task() % SHARDS) as u8
-}
 
 /// Cache lines of a record that are prefetched.
 const RECORD_LINES: usize = 3;

@@ -17,8 +17,10 @@
 //! * [`corruption`]: files that were damaged.
 //! * [`parts`]: recoveries by several threads, in chosen orders.
 //! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
+//! * [`closed`]: one handle closes the store, others write.
 
 pub mod churn;
+pub mod closed;
 pub mod corruption;
 pub mod crash;
 pub mod disk;

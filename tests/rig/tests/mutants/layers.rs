@@ -8,7 +8,9 @@ use tophash_rig::crash::{self, Depth, Outcome, Settings, caught};
 use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
-use tophash_rig::{churn, fault_layer, full, held, large, moved, parts, resources, scripts, space, story, stress};
+use tophash_rig::{
+    churn, closed, fault_layer, full, held, large, moved, parts, resources, scripts, space, story, stress,
+};
 
 /// A layer, with the scripts that it runs.
 #[derive(Clone, Copy)]
@@ -45,10 +47,12 @@ pub enum Layer {
     Held,
     /// What nothing needs any more.
     Space,
+    /// Closing beside writers.
+    Closed,
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 16] {
+pub fn controls() -> [Layer; 17] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
@@ -67,6 +71,7 @@ pub fn controls() -> [Layer; 16] {
         Layer::Moved,
         Layer::Held,
         Layer::Space,
+        Layer::Closed,
     ]
 }
 
@@ -106,6 +111,7 @@ impl Layer {
             Layer::Moved => "moved directories",
             Layer::Held => "held values",
             Layer::Space => "space",
+            Layer::Closed => "closed",
         }
     }
 
@@ -214,6 +220,12 @@ impl Layer {
                 let checks = [space::replaced, space::removed];
                 let (found, done) = first(checks, |check| check(seed));
                 (found, format!("{done} bytes"))
+            }
+            Layer::Closed => {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                let (found, done) =
+                    first(0..tries as u64, |n| closed::check(&directory.path().join(n.to_string()), seed ^ n));
+                (found, format!("{done} inserts"))
             }
         }
     }

@@ -32,8 +32,8 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
     use Layer::{
-        Churn, Crash, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair, Resources, Space, Story,
-        Stress,
+        Churn, Closed, Crash, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair, Resources, Space,
+        Story, Stress,
     };
     use Mutant::*;
     [
@@ -87,6 +87,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(FreedNewestFirst, "freed from the oldest on", &[Freed]),
         trial(FreedNotSynced, "each unlink durable before the next", &[Freed]),
         trial(KilledTrusted, "the last process's unlinks durable before the next", &[Freed]),
+        trial(ClosedBesideCalls, "closing waits for calls under way", &[Closed]),
         trial(UpkeepFails, "upkeep fails no change", &[Fault(&["churn", "growth"])]),
     ]
 };

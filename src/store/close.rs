@@ -1,0 +1,78 @@
+//! Closing a store, for all of its handles.
+//!
+//! 1. The gate is shut (gate.rs). From here on every call that begins, and every read that has not ended, is refused with
+//!    `Closed`.
+//! 2. The calls that the gate has let in end: each has published what it appended, or failed. From here on only the closer
+//!    and the background threads change the store.
+//! 3. The background threads are stopped and joined. From here on only the closer does.
+//! 4. Prepared segments are unlinked. Checkpoints run until no freed blob waits, and the last one, whose cut lies behind
+//!    every record, marks the store as closed cleanly. *Crash before that is durable:* the next open recovers, as after
+//!    any crash. *Error:* the same.
+//! 5. The locks are given back, whatever came of step 4: the store can be opened again, by this process too. Descriptors
+//!    and mappings stay until the last handle is dropped, because values are read through them. The closed engine changes
+//!    no file from here on.
+//!
+//! A write that returned `Ok` was inside the gate, so step 2 covers it. The clean mark would lie about any later append:
+//! the next open takes the log's end from the checkpoint, and would write over it.
+//!
+//! Reads pass no gate. A read that overlaps step 5 can see pages of the index file that the next opener has written,
+//! because clean pages of a private mapping follow the file. So each read looks at the gate once more after its last
+//! look at the index: if the gate is open then, step 1 had not been taken, and nothing was seen of a later step.
+//!
+//! In a child made by `fork`, nothing of this happens: threads, locks and files are its parent's.
+
+use super::Owner;
+use crate::error::{Error, Result};
+
+impl Owner {
+    /// Carries out the steps above. A second caller waits for the first, and is told `Closed`.
+    pub(super) fn shut_down(&self) -> Result<()> {
+        let engine = &*self.engine;
+        engine.health.check_owner()?;
+        let mut threads = self.threads.lock();
+        engine.health.close()?;
+        engine.wake.stop();
+        for thread in threads.drain(..) {
+            // A panic in it has poisoned the store.
+            let _ = thread.join();
+        }
+        let finished = if engine.health.is_read_only() { Ok(()) } else { self.finish() };
+        engine.unlock();
+        finished
+    }
+
+    /// Step 4.
+    fn finish(&self) -> Result<()> {
+        let engine = &*self.engine;
+        engine.health.check_writable()?;
+        // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
+        let discarded = engine.log.discard_prepared();
+        let (mut waiting, mut before) = (engine.log.blobs.waiting().0, u64::MAX);
+        // A checkpoint takes so many of them; what cannot be unlinked waits for the next open.
+        while waiting > 0 && waiting < before {
+            engine.run_checkpoint(false)?;
+            (waiting, before) = (engine.log.blobs.waiting().0, waiting);
+        }
+        engine.run_checkpoint(true)?;
+        engine.publish_now();
+        // Files without a name take every write and every sync, and nobody can open them again.
+        if engine.log.disk().is_removed(&engine.path) {
+            return Err(Error::Removed { action: "close", path: engine.path.clone() });
+        }
+        discarded
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if self.engine.health.check_owner().is_err() {
+            // They are the parent's, which may have been closing the store when it forked.
+            if let Some(mut threads) = self.threads.try_lock() {
+                std::mem::forget(std::mem::take(&mut *threads));
+            }
+            return;
+        }
+        // Errors can be had from `close`; the next open replays what the checkpoint would have covered.
+        let _ = self.shut_down();
+    }
+}
