@@ -22,7 +22,7 @@
 //! | read and change one key | [`get`](Store::get), [`insert`](Store::insert), [`remove`](Store::remove), [`compare_exchange`](Store::compare_exchange), [`update`](Store::update) |
 //! | read and change many keys | [`get_many`](Store::get_many), [`apply`](Store::apply) of a [`Batch`], [`remove_many`](Store::remove_many) |
 //! | go through all entries | [`iter`](Store::iter), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
-//! | keep what was read | [`Value`], which copies nothing |
+//! | keep what was read | [`Value`], which copies nothing, and [`OwnedValue`], which has no lifetime either |
 //! | choose what a power failure may take | [`SyncPolicy`], [`Store::sync`] |
 //! | act on an error | [`Error`], whose text names the place and the next step |
 //! | watch a store in use | [`Store::stats`] |
@@ -47,6 +47,7 @@
 //!
 //! All are off by default and cost nothing then.
 //!
+//! * `bytes`: an [`OwnedValue`] becomes a [`bytes::Bytes`](https://docs.rs/bytes) without a copy.
 //! * `serde`: figures, reports and cursors can be serialized and deserialized.
 //! * `metrics`: figures of running stores through the [`metrics`](https://docs.rs/metrics) facade; `docs/METRICS.md`
 //!   has the names.
@@ -108,7 +109,7 @@ pub use sync::{PartOrder, PartPlan};
 pub use tuning::SyncPolicy;
 #[doc(hidden)]
 pub use tuning::Tuning;
-pub use value::{Entry, Value};
+pub use value::{Entry, OwnedValue, Value};
 
 /// Checking a store's files: every checksum, every page, every link. Changes nothing.
 pub mod verify {

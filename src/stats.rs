@@ -93,10 +93,11 @@ pub struct LogStats {
     pub removal_bytes: u64,
     /// Size of all segment files, prepared ones included.
     pub file_bytes: u64,
-    /// Segments that a [`Value`](crate::Value) pins at this moment, unlinked ones included.
+    /// Segments that a [`Value`](crate::Value) or an [`OwnedValue`](crate::OwnedValue) keeps at this moment, unlinked ones
+    /// included.
     pub pinned_segments: u64,
-    /// Bytes of unlinked files (segments and blobs) whose space comes back when the last [`Value`](crate::Value) into
-    /// them is dropped. No directory shows them.
+    /// Bytes of unlinked files (segments and blobs) whose space comes back when the last [`Value`](crate::Value) and
+    /// [`OwnedValue`](crate::OwnedValue) into them is dropped. No directory shows them.
     pub held_bytes: u64,
     /// Blob files (values too large for a segment).
     pub blobs: u64,

@@ -8,7 +8,7 @@ mod common;
 
 use std::process::ExitCode;
 
-use tophash::{Batch, Error, Options, Store, SyncPolicy, Tuning};
+use tophash::{Batch, Error, Options, OwnedValue, Store, SyncPolicy, Tuning};
 
 fn is_forked<T>(what: &str, owner: u32, outcome: tophash::Result<T>) {
     match outcome {
@@ -19,7 +19,7 @@ fn is_forked<T>(what: &str, owner: u32, outcome: tophash::Result<T>) {
 }
 
 /// What the child does with the store that it inherited.
-fn child(store: Store, owner: u32, options: &Options, path: &std::path::Path, drop_it: bool) {
+fn child(store: Store, held: OwnedValue, owner: u32, options: &Options, path: &std::path::Path, drop_it: bool) {
     let mut batch = Batch::new();
     batch.insert("child", "batch");
     // Its index would be that of several moments: pages that were changed at the fork are frozen, the others follow the
@@ -52,6 +52,8 @@ fn child(store: Store, owner: u32, options: &Options, path: &std::path::Path, dr
     } else {
         is_forked("close", owner, store.close());
     }
+    // What was read before the fork is of one moment.
+    assert_eq!(held, "before");
 }
 
 /// Forks; the child does `work` and is waited for.
@@ -91,7 +93,9 @@ fn run(name: &str, options: &Options) {
         store.insert("parent", "before").unwrap();
         let owner = std::process::id();
         let mut inherited = Some(store);
-        in_child(|| child(inherited.take().unwrap(), owner, options, &path, drop_it));
+        let held = inherited.as_ref().unwrap().get("parent").unwrap().unwrap().into_owned();
+        in_child(|| child(inherited.take().unwrap(), held.clone(), owner, options, &path, drop_it));
+        assert_eq!(held, "before");
         let store = inherited.unwrap();
         for i in 0..500u32 {
             store.insert(i.to_le_bytes(), "after").unwrap();

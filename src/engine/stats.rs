@@ -47,7 +47,9 @@ impl Engine {
             stats.dead_bytes += log.dead(segment.slot);
             stats.file_bytes += segment.capacity();
             stats.removal_bytes += segment.removal_bytes.load(Ordering::Relaxed);
-            stats.pinned_segments += u64::from(log.pins.is_pinned(segment.slot));
+            // The active segment's mapping is its writer's too.
+            let writers = usize::from(segment.end().is_none());
+            stats.pinned_segments += u64::from(log.pins.is_held(segment.slot, writers));
         }
         stats
     }

@@ -11,8 +11,9 @@
 //!    and unlinks it. It syncs the directory before that, because the process before may have died between an unlink
 //!    and its fsync. *Error:* the segment stays as it is, with all that come after it; the next checkpoint tries
 //!    again.
-//! 4. Its segment slot is given out again when no reader has the old mapping pinned any more. Nobody waits for
-//!    that: a `Value` may be held for ever, and then costs the blocks of its own segment. The stats count them.
+//! 4. Its segment slot is given out again when no reader has the old mapping pinned, or owns bytes of it, any more. Nobody
+//!    waits for that: a `Value` or an `OwnedValue` may be held for ever, and then costs the blocks of its own segment. The
+//!    stats count them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -213,7 +214,7 @@ impl Log {
         self.ends_kept.load(Ordering::Relaxed)
     }
 
-    /// Unmaps what no reader has pinned any more.
+    /// Unmaps what no reader has pinned or owns any more.
     pub(crate) fn reclaim(&self) {
         // Under the lock, so that nobody counts them while they are looked at.
         let mut outgoing = self.outgoing.lock();
@@ -244,5 +245,13 @@ impl Log {
     /// Bytes of all unlinked files that readers keep.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held_segments().1 + self.blobs.held().1
+    }
+}
+
+impl Drop for Log {
+    /// Nobody has anything pinned any more. What readers own of a freed segment keeps its mapping by itself.
+    fn drop(&mut self) {
+        let retired = std::mem::take(&mut self.outgoing.lock().retired);
+        retired.into_iter().for_each(|(retired, _)| self.pins.release(retired));
     }
 }

@@ -8,6 +8,11 @@
 //! until a later look finds zero. So no reader ever waits for the compactor, and the compactor never waits
 //! for a reader.
 //!
+//! Bytes of a mapping can also be **owned** ([`OwnedBytes`]): they keep the mapping by a count of its `Arc`, which is taken
+//! while the mapping is pinned, and know nothing of the table. A retired mapping is let go when all counters are zero and
+//! nobody else has a part of the `Arc`. From then on nobody can come by one: neither from the slot, which is empty, nor
+//! from an owner.
+//!
 //! A slot can be given to a new mapping while the old one is still pinned by somebody: the old mapping is
 //! then freed when the counters are seen to be zero, which can only be later than necessary, never earlier.
 
@@ -123,19 +128,27 @@ impl PinTable {
         Some(Retired { slot, map: ManuallyDrop::new(map) })
     }
 
-    /// Frees a retired mapping if nobody has it pinned, else gives it back.
+    /// Frees a retired mapping if nobody has it pinned or owns bytes of it, else gives it back.
     pub(crate) fn reclaim(&self, retired: Retired) -> Option<Retired> {
-        let pinned = self.slot(retired.slot).is_some_and(PinSlot::is_pinned);
-        if pinned {
+        // In this order: an owner that was made while the mapping was pinned is counted once the pin is seen to be gone.
+        if self.slot(retired.slot).is_some_and(PinSlot::is_pinned) || Arc::strong_count(&retired.map) > 1 {
             return Some(retired);
         }
         drop(ManuallyDrop::into_inner(retired.map));
         None
     }
 
-    /// True if anybody has something in the slot pinned.
-    pub(crate) fn is_pinned(&self, slot: u32) -> bool {
+    /// Lets go of a mapping that was retired from this table: nobody has anything pinned any more, because pins borrow the
+    /// table. Owned bytes keep the mapping by themselves.
+    pub(crate) fn release(&mut self, retired: Retired) {
+        drop(ManuallyDrop::into_inner(retired.map));
+    }
+
+    /// True if anybody has something in the slot pinned, or owns bytes of its mapping. `others` is how many parts of the
+    /// mapping's `Arc` there are for other reasons, that of the slot not counted.
+    pub(crate) fn is_held(&self, slot: u32, others: usize) -> bool {
         self.slot(slot).is_some_and(PinSlot::is_pinned)
+            || self.pin(slot).is_some_and(|pinned| Arc::strong_count(&pinned.share()) > 2 + others)
     }
 }
 
@@ -194,9 +207,32 @@ impl<'t> Pinned<'t> {
     /// Bytes of the mapping that keep it pinned; `None` if they are not all below the watermark.
     #[inline]
     pub(crate) fn into_bytes(self, start: u64, len: u64) -> Option<PinnedBytes<'t>> {
-        let bytes = ptr::from_ref(self.read(start, len)?);
-        Some(PinnedBytes { guard: self.guard, bytes })
+        let bytes = self.read(start, len)?.as_ptr();
+        let len = u32::try_from(len).ok()?;
+        let Pinned { guard, map } = self;
+        let (slot, shard) = (guard.slot, guard.shard);
+        // The count goes over to the bytes.
+        std::mem::forget(guard);
+        Some(PinnedBytes { slot, map, bytes, len, shard })
     }
+
+    /// A part of the mapping's `Arc`.
+    fn share(&self) -> Arc<LogMap> {
+        // SAFETY: the pointer is that of `Arc::into_raw` in `install`, and the table's part of the count, in the slot or in a
+        // `Retired`, is there while `guard` is (see `deref`).
+        unsafe { share(self.map) }
+    }
+}
+
+/// A part of the `Arc` that a pointer of `Arc::into_raw` belongs to.
+///
+/// # Safety
+/// The pointer came from `Arc::into_raw`, and the count is at least one throughout the call.
+unsafe fn share(map: *const LogMap) -> Arc<LogMap> {
+    // SAFETY: promised by the caller.
+    unsafe { Arc::increment_strong_count(map) };
+    // SAFETY: this part of the count was just added.
+    unsafe { Arc::from_raw(map) }
 }
 
 impl Deref for Pinned<'_> {
@@ -210,21 +246,46 @@ impl Deref for Pinned<'_> {
     }
 }
 
-/// Bytes of a log mapping that keep it pinned.
+/// Bytes of a log mapping that keep it pinned. Four words: reads return them.
 pub(crate) struct PinnedBytes<'t> {
-    guard: PinGuard<'t>,
+    /// With `shard`: one count on the slot, as of a [`PinGuard`].
+    slot: &'t PinSlot,
+    map: *const LogMap,
     /// Below the mapping's watermark: mapped and immutable while pinned.
-    bytes: *const [u8],
+    bytes: *const u8,
+    len: u32,
+    shard: u8,
 }
 
-// SAFETY: the bytes are immutable and stay mapped while `guard` lives; `guard` is a reference to atomics.
+const _: () = assert!(size_of::<PinnedBytes<'_>>() == 32);
+
+// SAFETY: the bytes are immutable and stay mapped while the count is held; `map` is read only, through `&LogMap`, which is
+// `Sync`; `slot` is a reference to atomics.
 unsafe impl Send for PinnedBytes<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for PinnedBytes<'_> {}
 
+impl PinnedBytes<'_> {
+    /// The same bytes, which keep the mapping and nothing else.
+    pub(crate) fn to_owned(&self) -> OwnedBytes {
+        // SAFETY: as in `Pinned::share`; the count on the slot is held here.
+        let map = unsafe { share(self.map) };
+        OwnedBytes { _map: map, bytes: ptr::slice_from_raw_parts(self.bytes, self.len as usize) }
+    }
+}
+
 impl Clone for PinnedBytes<'_> {
     fn clone(&self) -> Self {
-        PinnedBytes { guard: self.guard.clone(), bytes: self.bytes }
+        // The count is at least one already, as in `PinGuard::clone`.
+        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_add(1, Ordering::Relaxed);
+        PinnedBytes { ..*self }
+    }
+}
+
+impl Drop for PinnedBytes<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -233,7 +294,31 @@ impl Deref for PinnedBytes<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `into_bytes` checked the range against the watermark; `guard` keeps the mapping.
+        // SAFETY: `into_bytes` checked the range against the watermark; the count keeps the mapping.
+        unsafe { std::slice::from_raw_parts(self.bytes, self.len as usize) }
+    }
+}
+
+/// Bytes of a log mapping that keep the mapping. They outlive the table.
+#[derive(Clone)]
+pub(crate) struct OwnedBytes {
+    /// The mapping. Only kept: lints that ask what of a map's key may change must not find its watermark.
+    _map: Arc<dyn Send + Sync>,
+    /// Below the mapping's watermark: mapped and immutable while `_map` lives.
+    bytes: *const [u8],
+}
+
+// SAFETY: the bytes are immutable and stay mapped while `_map` lives, in whichever thread.
+unsafe impl Send for OwnedBytes {}
+// SAFETY: as above.
+unsafe impl Sync for OwnedBytes {}
+
+impl Deref for OwnedBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range was checked against the watermark when it was pinned, of the mapping that `_map` keeps.
         unsafe { &*self.bytes }
     }
 }
