@@ -251,14 +251,14 @@ impl Journal {
         mut each: impl FnMut(&[[u8; PAGE_BYTES]]) -> Result<bool>,
     ) -> Result<()> {
         let most = BUFFER_BYTES / PAGE_BYTES;
-        let mut buffer = Vec::with_capacity(head.images.min(most as u64) as usize * PAGE_BYTES);
+        let mut memory = vec![0; head.images.min(most as u64) as usize * PAGE_BYTES];
         let mut block = 1;
         while block <= head.images {
             let blocks = (head.images + 1 - block).min(most as u64);
+            let (buffer, _) = memory.split_at_mut(blocks as usize * PAGE_BYTES);
+            let filled = read_up_to(&*self.file, buffer, block * BLOCK).context("read", &self.path)?;
             // A file that is too short leaves zeroes, which are no valid image.
-            buffer.clear();
-            buffer.resize(blocks as usize * PAGE_BYTES, 0);
-            read_up_to(&*self.file, &mut buffer, block * BLOCK).context("read", &self.path)?;
+            buffer.iter_mut().skip(filled).for_each(|byte| *byte = 0);
             if !each(buffer.as_chunks::<PAGE_BYTES>().0)? {
                 return Ok(());
             }

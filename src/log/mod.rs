@@ -11,7 +11,7 @@
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment
 //! ├── reader   a segment's records by mapping or by pread
-//! ├── segment  one segment file: name, header
+//! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
 //! └── record   one record: header, checksum, limits
 //! ```
 
@@ -24,6 +24,7 @@ pub(crate) mod mapped;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;
+mod segment_slots;
 pub(crate) mod segments;
 pub(crate) mod sizes;
 pub(crate) mod space;

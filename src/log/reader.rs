@@ -127,7 +127,7 @@ impl PreadSource {
             self.start = at - at % PAGE_BYTES as u64;
             let wanted = (self.len - self.start).min(WINDOW_BYTES as u64) as usize;
             if self.window.len() < wanted {
-                self.window.resize(wanted, 0);
+                self.window = vec![0; wanted];
             }
             let bad = &mut self.bad;
             let window = &mut self.window[..wanted];

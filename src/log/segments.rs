@@ -23,6 +23,7 @@ use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
+use super::segment_slots::SegmentSlots;
 use super::sizes::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST, Sizes};
 use crate::address::Lsn;
 use crate::address::Place;
@@ -63,7 +64,7 @@ pub(crate) struct Registry {
     /// Segments that hold records, by sequence.
     pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
     /// Segment slots in use, prepared segments included.
-    used: Vec<bool>,
+    slots: SegmentSlots,
     /// A sequence above any that was ever seen.
     pub(crate) next_sequence: u32,
 }
@@ -106,11 +107,7 @@ impl Log {
         Log {
             pins: PinTable::new(Place::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Place::SEGMENTS),
-            registry: Mutex::new(Registry {
-                segments: BTreeMap::new(),
-                used: vec![false; Place::SEGMENTS],
-                next_sequence,
-            }),
+            registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
             appender: CachePadded::new(Mutex::new(None)),
             prepared: Mutex::new(VecDeque::new()),
             prepared_count: AtomicU32::new(0),
@@ -305,7 +302,7 @@ impl Log {
 
     /// Segment slots in use, prepared segments included.
     pub(crate) fn slots_used(&self) -> usize {
-        self.registry.lock().used.iter().filter(|&&used| used).count()
+        self.registry.lock().slots.taken()
     }
 
     pub(crate) fn prepared_count(&self) -> u32 {
@@ -377,7 +374,7 @@ impl Log {
 
     /// The segment slot can be given out again.
     pub(crate) fn release_slot(&self, slot: u32) {
-        self.registry.lock().used[slot as usize] = false;
+        self.registry.lock().slots.release(slot as usize);
     }
 
     /// Makes a segment and puts it into the queue. The caller holds `preparing`.
@@ -427,7 +424,7 @@ impl Log {
                 // A file that cannot be unlinked keeps its name, until the next open unlinks it.
                 let gone = !created || self.disk().unlink(&path).is_ok();
                 let mut registry = self.registry.lock();
-                registry.used[slot as usize] = false;
+                registry.slots.release(slot as usize);
                 if gone && registry.next_sequence == sequence + 1 {
                     registry.next_sequence = sequence;
                 }
@@ -452,11 +449,7 @@ impl Log {
             limit: Place::SEGMENTS as u64,
             remedy: "compact the store (`tophash compact`), or export it into a new one with larger segments (`tophash export`, `tophash import`)",
         };
-        let mut free = registry.used.iter().enumerate().filter(|(_, used)| !**used).map(|(slot, _)| slot);
-        let slot = free.next().ok_or_else(full)?;
-        if free.count() < reserved {
-            return Err(full());
-        }
+        let slot = registry.slots.free(reserved).ok_or_else(full)?;
         let sequence = registry.next_sequence;
         let next = sequence.checked_add(1).ok_or_else(|| Error::LimitReached {
             path: self.dir().to_path_buf(),
@@ -465,7 +458,7 @@ impl Log {
             remedy: "export the store into a new one (`tophash export`, `tophash import`)",
         })?;
         // From here on nothing fails, so that no slot is lost.
-        registry.used[slot] = true;
+        registry.slots.take(slot);
         registry.next_sequence = next;
         Ok((sequence, slot as u32))
     }
@@ -511,7 +504,7 @@ impl Log {
     /// Adds a segment that existed when the store was opened. The caller sees to its mapping.
     pub(crate) fn adopt(&self, segment: Arc<Segment>) {
         let mut registry = self.registry.lock();
-        registry.used[segment.slot as usize] = true;
+        registry.slots.take(segment.slot as usize);
         registry.next_sequence = registry.next_sequence.max(segment.sequence.saturating_add(1));
         registry.segments.insert(segment.sequence, segment);
     }

@@ -19,7 +19,8 @@ impl IndexMemory {
     /// Zeroes; `bytes` is a multiple of 8.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        IndexMemory((0..bytes / 8).map(|_| AtomicU64::new(0)).collect())
+        // The layers make this memory at each open, in debug builds too: zeroes as a whole, not word by word.
+        IndexMemory(bytemuck::zeroed_slice_box(bytes / 8).into())
     }
 
     /// The memory. Whoever has it may store into it at any time: the map is accessed as atomics only.
@@ -88,12 +89,13 @@ impl LogMemory {
     /// Memory of `bytes` bytes that begins with `contents` and goes on with zeroes.
     #[must_use]
     pub fn new(bytes: usize, contents: &[u8]) -> Self {
-        let (whole, rest) = contents[..contents.len().min(bytes)].as_chunks::<8>();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let words = whole.iter().chain([&last]).map(|word| u64::from_ne_bytes(*word));
-        let zeroes = std::iter::repeat(0);
-        LogMemory { words: words.chain(zeroes).take(bytes.div_ceil(8)).map(PlainU64::new).collect(), bytes }
+        let mut words: Box<[PlainU64]> = bytemuck::zeroed_slice_box(bytes.div_ceil(8));
+        for (word, piece) in words.iter_mut().zip(contents[..contents.len().min(bytes)].chunks(8)) {
+            let mut filled = [0; 8];
+            filled[..piece.len()].copy_from_slice(piece);
+            *word.get_mut() = u64::from_ne_bytes(filled);
+        }
+        LogMemory { words: words.into(), bytes }
     }
 
     /// A mapping of this memory, and its other side.

@@ -282,8 +282,8 @@ impl<'a> PageRef<'a> {
 
     /// The same into memory that is there.
     pub(super) fn copy_to(self, image: &mut [u8; PAGE_BYTES]) {
-        for (i, (bytes, word)) in image.chunks_exact_mut(8).zip(self.0).enumerate() {
-            bytes.copy_from_slice(&load_of_many(word, i, Ordering::Relaxed).to_le_bytes());
+        for (i, (bytes, word)) in image.as_chunks_mut().0.iter_mut().zip(self.0).enumerate() {
+            *bytes = load_of_many(word, i, Ordering::Relaxed).to_le_bytes();
         }
     }
 
