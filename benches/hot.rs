@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     let mut map = Boxed::new();
     let mut rows = vec![fill(&store, &mut map, records)?, bulk(dir.path(), records)?];
     let mut pairs = Vec::new();
-    for work in [hits, absent, many, updates, churn] {
+    for work in [hits, absent, many, updates, sets, churn, deletes] {
         pairs.clear();
         // The first round warms up.
         for round in 0..=rounds {
@@ -79,13 +79,15 @@ fn main() -> Result<()> {
 
 /// What a ratio must not fall below with 200,000 records: half of what it is on a quiet machine, so that noise does not
 /// get there, and a lookup that takes a lock or copies a value does.
-const FLOORS: [(&str, f64); 6] = [
+const FLOORS: [(&str, f64); 8] = [
     ("inserts, growth included", 0.30),
     ("hits", 0.18),
     ("absent keys", 0.24),
     ("hits, 32 in a call (hashbrown: single ones)", 0.40),
     ("updates", 0.36),
+    ("updates by set", 0.36),
     ("remove one + insert one", 0.25),
+    ("delete one + set one", 0.25),
 ];
 
 /// Nanoseconds for each of a block's operations.
@@ -221,6 +223,24 @@ fn updates(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<R
     Ok(("updates", ours, theirs))
 }
 
+fn sets(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row> {
+    let ours = timed(|| {
+        for i in 0..BLOCK {
+            let n = pick(records, round, i);
+            store.set(key(n), value(n))?;
+        }
+        Ok(())
+    })?;
+    let theirs = timed(|| {
+        for i in 0..BLOCK {
+            let n = pick(records, round, i);
+            map.insert(Box::from(key(n)), Box::from(value(n)));
+        }
+        Ok(())
+    })?;
+    Ok(("updates by set", ours, theirs))
+}
+
 fn churn(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row> {
     let steps = || (0..BLOCK).map(|i| (round * BLOCK + i, records + round * BLOCK + i));
     let ours = timed(|| {
@@ -238,4 +258,30 @@ fn churn(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row
         Ok(())
     })?;
     Ok(("remove one + insert one", ours, theirs))
+}
+
+/// The churn once more, from the other end of the keys, because its first ones are gone.
+fn deletes(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row> {
+    let steps = || (0..BLOCK).map(|i| (u64::MAX / 4 + round * BLOCK + i, u64::MAX / 4 + (round + 1) * BLOCK + i));
+    if round == 0 {
+        for (n, _) in steps() {
+            store.set(key(n), value(n))?;
+            map.insert(Box::from(key(n)), Box::from(value(n)));
+        }
+    }
+    let ours = timed(|| {
+        for (old, new) in steps() {
+            assert!(store.delete(key(old))?);
+            store.set(key(new), value(new))?;
+        }
+        Ok(())
+    })?;
+    let theirs = timed(|| {
+        for (old, new) in steps() {
+            assert!(map.remove(&key(old)[..]).is_some());
+            map.insert(Box::from(key(new)), Box::from(value(new)));
+        }
+        Ok(())
+    })?;
+    Ok(("delete one + set one", ours, theirs))
 }

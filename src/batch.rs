@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::Result;
+use crate::log::frame::FRAME_BYTES_MAX;
 use crate::log::record::{Encoded, Kind, check_lengths};
 
 /// Changes that [`Store::apply`](crate::Store::apply) carries out as one: after any crash all of them are
@@ -70,6 +71,35 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes == 0
+    }
+
+    /// Bytes of log that a batch can take: beyond it [`Store::apply`](crate::Store::apply) fails with
+    /// [`Error::BatchTooLarge`](crate::Error::BatchTooLarge). Close to 1 GiB.
+    pub const BYTES_MAX: u64 = FRAME_BYTES_MAX;
+
+    /// Bytes of log that the batch takes as it is; 0 for an empty one. Applying it takes less if keys occur more than once or
+    /// values go to files of their own.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// use tophash::Batch;
+    /// let mut batch = Batch::new();
+    /// for i in 0..1000u32 {
+    ///     batch.insert(i.to_le_bytes(), [7; 100]);
+    ///     // In portions of about a mebibyte.
+    ///     if batch.bytes() > 1 << 20 {
+    ///         store.apply(&batch)?;
+    ///         batch.clear();
+    ///     }
+    /// }
+    /// store.apply(&batch)?;
+    /// assert!(batch.bytes() < Batch::BYTES_MAX);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        if self.records.len() == 0 { 0 } else { self.records.framed().len() }
     }
 
     /// Forgets all changes and keeps the allocation.

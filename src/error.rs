@@ -379,6 +379,44 @@ pub enum Error {
     },
 }
 
+/// Keeps the error of the system's kind; what the store says gets the kind that comes nearest. The [`Error`] is in
+/// [`get_ref`](io::Error::get_ref), as a whole.
+///
+/// ```
+/// fn count(path: &std::path::Path) -> std::io::Result<u64> {
+///     Ok(tophash::Options::new().create(false).open(path)?.len())
+/// }
+/// let error = count("/nowhere/at/all".as_ref()).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+/// let inner: &tophash::Error = error.get_ref().unwrap().downcast_ref().unwrap();
+/// assert!(matches!(inner, tophash::Error::NotFound { .. }));
+/// ```
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind as Kind;
+        let kind = match &error {
+            Error::Io { source, .. } | Error::DiskFull { source, .. } => source.kind(),
+            Error::Locked { .. } => Kind::ResourceBusy,
+            Error::NotFound { .. } | Error::Removed { .. } => Kind::NotFound,
+            Error::AlreadyExists { .. } => Kind::AlreadyExists,
+            Error::NotAStore { .. } | Error::WrongStore { .. } | Error::Corrupt { .. } | Error::LostData { .. } => {
+                Kind::InvalidData
+            }
+            Error::NewerFormat { .. } => Kind::Unsupported,
+            Error::KeyTooLong { .. }
+            | Error::ValueTooLong { .. }
+            | Error::BatchTooLarge { .. }
+            | Error::InvalidOption { .. } => Kind::InvalidInput,
+            Error::LimitReached { .. } => Kind::QuotaExceeded,
+            Error::ReadOnly { .. } | Error::Forked { .. } => Kind::PermissionDenied,
+            Error::Closed { .. } => Kind::NotConnected,
+            // Not `Interrupted`, after which callers try again by themselves.
+            Error::Poisoned { .. } | Error::Stuck { .. } | Error::Aborted { .. } => Kind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
 /// The way out where files of a store are there, but no index that tells of them.
 pub(crate) const REPAIR_HINT: &str =
     "; if it was a store, `tophash repair STORE NEW` makes a new one from its log, which holds every record";

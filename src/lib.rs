@@ -19,7 +19,7 @@
 //! | to | there is |
 //! |---|---|
 //! | open a store | [`Store::open`], and [`Options`] where the defaults do not fit |
-//! | read and change one key | [`get`](Store::get), [`insert`](Store::insert), [`remove`](Store::remove), [`compare_exchange`](Store::compare_exchange), [`update`](Store::update) |
+//! | read and change one key | [`get`](Store::get), [`insert`](Store::insert), [`remove`](Store::remove), [`set`](Store::set) and [`delete`](Store::delete), which do not read the old value, [`compare_exchange`](Store::compare_exchange), [`update`](Store::update), [`try_update`](Store::try_update) |
 //! | read and change many keys | [`get_many`](Store::get_many), [`apply`](Store::apply) of a [`Batch`], [`remove_many`](Store::remove_many) |
 //! | go through all entries | [`iter`](Store::iter), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
 //! | keep what was read | [`Value`], which copies nothing, and [`OwnedValue`], which has no lifetime either |
@@ -103,7 +103,7 @@ pub use error::{Error, Location, Result};
 pub use iter::{Iter, Keys, Values};
 pub use options::Options;
 pub use progress::Progress;
-pub use store::Store;
+pub use store::{CompareExchangeError, Store};
 #[doc(hidden)]
 pub use sync::{PartOrder, PartPlan};
 pub use tuning::SyncPolicy;

@@ -26,6 +26,7 @@ pub struct Options {
     pub(crate) sync: SyncPolicy,
     pub(crate) create: bool,
     pub(crate) create_new: bool,
+    pub(crate) create_parents: bool,
     pub(crate) capacity: u64,
     pub(crate) verify_reads: bool,
     pub(crate) checkpoint_bytes: Option<u64>,
@@ -65,6 +66,7 @@ impl Options {
             sync: SyncPolicy::default(),
             create: true,
             create_new: false,
+            create_parents: false,
             capacity: 0,
             verify_reads: true,
             checkpoint_bytes: None,
@@ -122,6 +124,24 @@ impl Options {
     #[must_use]
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
+        self
+    }
+
+    /// Whether missing directories above a *new* store are created too. Default: false. Each is durable before the next one is
+    /// made in it, and has the permissions of the store's own directory. An open that fails later leaves them.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let state = dir.path();
+    /// use tophash::{Error, Options};
+    /// let path = state.join("service/cache/sessions.tophash");
+    /// assert!(matches!(Options::new().open(&path), Err(Error::Io { .. })));
+    /// let store = Options::new().create_parents(true).open(&path)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    #[must_use]
+    pub fn create_parents(mut self, create: bool) -> Self {
+        self.create_parents = create;
         self
     }
 

@@ -11,12 +11,14 @@ mod many;
 mod upkeep;
 
 mod close;
+mod exchange;
 
 use std::fmt::{self, Debug};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::exchange::CompareExchangeError;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::options::Options;

@@ -33,8 +33,8 @@ fn changes_return_what_was_there() {
     assert_eq!(blob, &big[..]);
 
     assert!(store.compare_exchange("key", None, Some(b"a")).unwrap().is_ok());
-    assert_eq!(store.compare_exchange("key", None, Some(b"b")).unwrap().unwrap_err().unwrap(), &b"a"[..]);
-    assert!(store.compare_exchange("other", Some(b"a"), None).unwrap().unwrap_err().is_none());
+    assert_eq!(store.compare_exchange("key", None, Some(b"b")).unwrap().unwrap_err().current.unwrap(), &b"a"[..]);
+    assert!(store.compare_exchange("other", Some(b"a"), None).unwrap().unwrap_err().current.is_none());
     assert!(store.compare_exchange("key", Some(b"a"), None).unwrap().is_ok());
     assert!(store.compare_exchange("key", None, None).unwrap().is_ok(), "absent as expected, and stays so");
     assert!(!store.contains_key("key").unwrap());

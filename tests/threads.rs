@@ -374,8 +374,10 @@ fn call_at_random(t: &Task<'_>, random: &mut Random, calls: usize) {
         let wanted = if random.chance(1, 2) { 6 } else { NAMES };
         let key = random.below(wanted);
         match random.below(1000) {
-            0..200 => t.insert(key),
-            200..300 => t.remove(key),
+            0..140 => t.insert(key),
+            140..200 => t.set(key),
+            200..260 => t.remove(key),
+            260..300 => t.delete(key),
             300..400 => t.update(key),
             400..450 => t.exchange(key, random.chance(1, 2)),
             450..500 => t.insert_if_absent(key),
@@ -497,7 +499,7 @@ fn counters_end_at_the_exact_sum() {
                                 let new = (number(old.as_deref()) + 1).to_le_bytes();
                                 match store.compare_exchange(key, old.as_deref(), Some(&new)).unwrap() {
                                     Ok(()) => break,
-                                    Err(found) => old = found.map(|value| value.to_vec()),
+                                    Err(found) => old = found.current.map(|value| value.to_vec()),
                                 }
                             }
                         }

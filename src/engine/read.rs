@@ -36,9 +36,14 @@ impl<'s> Hit<'s> {
         Record::at(&self.pinned, self.place().offset()).map_or_else(|_| Vec::new(), |record| record.key().to_vec())
     }
 
+    /// True if the value is in a blob file.
+    pub(crate) fn is_blob(&self) -> bool {
+        self.header.kind == Kind::PutBlob
+    }
+
     /// The link, if the value is in a blob file.
     pub(crate) fn blob(&self) -> Option<BlobLink> {
-        if self.header.kind != Kind::PutBlob {
+        if !self.is_blob() {
             return None;
         }
         let record = Record::at(&self.pinned, self.place().offset()).ok()?;
@@ -56,9 +61,15 @@ pub(crate) enum Fetched<'s> {
 
 impl Engine {
     /// Decides whether a slot is the key's: pins its segment, looks at the slot again, compares the key, and
-    /// checks the record. If it is the key's, `hit` is set.
+    /// checks the record. If it is the key's, `hit` is set, and only `verify` asks for the check.
     #[inline(always)]
-    pub(crate) fn probe<'s>(&'s self, key: &[u8], seen: SeenSlot<'_>, hit: &mut Option<Hit<'s>>) -> Result<Probe> {
+    pub(crate) fn probe<'s>(
+        &'s self,
+        key: &[u8],
+        seen: SeenSlot<'_>,
+        verify: bool,
+        hit: &mut Option<Hit<'s>>,
+    ) -> Result<Probe> {
         let slot = seen.slot;
         let place = slot.place();
         seen.pause();
@@ -70,8 +81,9 @@ impl Engine {
         let invalid = |why| self.log.invalid_record(place, why);
         let record = Record::at(&pinned, place.offset()).map_err(invalid)?;
         let is_key = record.key() == key;
-        if self.verify_reads || !is_key {
-            // A rotten key must not read as "absent", so another key's record is checked as well.
+        if verify || !is_key || self.verify_reads && record.header.kind == Kind::PutBlob {
+            // A rotten key must not read as "absent", so another key's record is checked as well. A rotten link must not
+            // free another key's blob.
             record.check(pinned.salt(), place.offset()).map_err(invalid)?;
         }
         if !is_key {
@@ -90,7 +102,7 @@ impl Engine {
     pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
         self.health.check_readable()?;
         let mut hit = None;
-        let looked_up = self.table.lookup(hash, |seen| self.probe(key, seen, &mut hit));
+        let looked_up = self.table.lookup(hash, |seen| self.probe(key, seen, self.verify_reads, &mut hit));
         self.health.check_open()?;
         looked_up?;
         Ok(hit)
@@ -99,7 +111,7 @@ impl Engine {
     /// The value of a record.
     #[inline(always)]
     pub(crate) fn fetch<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
-        if hit.header.kind == Kind::PutBlob {
+        if hit.is_blob() {
             return self.fetch_blob(hit);
         }
         let start = hit.place().offset() + hit.header.value_start() as u64;

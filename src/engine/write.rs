@@ -50,11 +50,22 @@ pub(crate) enum Expect {
     At(Place),
 }
 
+/// What a caller wants to have back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Whether anything was done.
+    Nothing,
+    /// The value that was there before. It is read and checked before anything changes.
+    Previous,
+    /// The value that is there now.
+    Stored,
+}
+
 /// What came of a change.
 pub(crate) struct Changed<'s> {
     /// The record that was there before.
     pub(crate) previous: Option<Hit<'s>>,
-    /// Its value, if that is a blob: mapped before it could be unlinked.
+    /// Its value, if that is a blob and the caller wanted it: mapped before it could be unlinked.
     pub(crate) previous_blob: Option<Arc<BlobMap>>,
     /// The record that is there now, if the caller wanted it and the key was not removed.
     pub(crate) stored: Option<Hit<'s>>,
@@ -67,7 +78,7 @@ pub(crate) struct Changed<'s> {
 /// What a change carries from one attempt to the next.
 struct Attempt<'s> {
     expect: Expect,
-    want_stored: bool,
+    want: Want,
     /// How often growth was helped along because the key's chain is long.
     helped: u32,
     /// The previous value is this blob, which must be checked before it is superseded.
@@ -111,7 +122,7 @@ impl Engine {
         hash: u64,
         new: New<'_>,
         expect: Expect,
-        want_stored: bool,
+        want: Want,
     ) -> Result<Changed<'s>> {
         let _pass = self.health.enter()?;
         check_key(key)?;
@@ -133,11 +144,11 @@ impl Engine {
                 }
                 New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
             }
-            let stored_blob = match link.filter(|_| want_stored) {
+            let stored_blob = match link.filter(|_| want == Want::Stored) {
                 Some(link) => self.log.blobs.map(link)?,
                 None => None,
             };
-            let mut attempt = Attempt { expect, want_stored, helped: 0, unchecked: None, checked: None, stored_blob };
+            let mut attempt = Attempt { expect, want, helped: 0, unchecked: None, checked: None, stored_blob };
             self.help_growth(hash)?;
             self.retry(|| {
                 self.check_previous_blob(&mut attempt)?;
@@ -153,7 +164,7 @@ impl Engine {
         if let Some(appended) = appended {
             self.after_append(appended.end, appended.total, appended.running_low)?;
         }
-        if changed.done && changed.previous_blob.is_some() {
+        if changed.done && changed.previous.as_ref().is_some_and(Hit::is_blob) {
             self.mind_freed_blobs();
         }
         Ok(changed)
@@ -185,7 +196,9 @@ impl Engine {
     ) -> Step<(Changed<'s>, Option<Appended>)> {
         let mut edit = self.table.edit(hash)?;
         let mut previous: Option<Hit<'s>> = None;
-        let sought = edit.find(hash, |slot| self.is_key(key, slot, &mut previous))?;
+        // A value that nobody wants is not read.
+        let verify = self.verify_reads && attempt.want == Want::Previous;
+        let sought = edit.find(hash, |slot| self.is_key_with(key, slot, verify, &mut previous))?;
 
         let as_expected = match attempt.expect {
             Expect::Anything => true,
@@ -198,7 +211,9 @@ impl Engine {
             return Ok((Changed { previous, previous_blob, stored, stored_blob, done: as_expected }, None));
         }
         let mut previous_blob = None;
-        if let Some(hit) = previous.as_ref().filter(|hit| hit.header.kind == Kind::PutBlob) {
+        if attempt.want == Want::Previous
+            && let Some(hit) = previous.as_ref().filter(|hit| hit.is_blob())
+        {
             match attempt.checked.take() {
                 Some((checked, map)) if checked.place() == hit.place() => previous_blob = Some(map),
                 _ => {
@@ -230,7 +245,7 @@ impl Engine {
             self.log.blobs.linked(link);
         }
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
-        let stored = if attempt.want_stored && !removing { self.stored_hit(appended.place) } else { None };
+        let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.place) } else { None };
         let stored_blob = attempt.stored_blob.take();
         Ok((Changed { previous, previous_blob, stored, stored_blob, done: true }, Some(appended)))
     }
@@ -258,7 +273,12 @@ impl Engine {
 
     /// Asks about a slot under the stripe; keeps the hit.
     pub(crate) fn is_key<'s>(&'s self, key: &[u8], slot: Slot, hit: &mut Option<Hit<'s>>) -> Result<bool> {
-        let is_key = self.probe(key, SeenSlot::held(slot), hit)? == Probe::Hit;
+        self.is_key_with(key, slot, self.verify_reads, hit)
+    }
+
+    /// The same. `verify` says whether the key's own record is checked as a whole.
+    fn is_key_with<'s>(&'s self, key: &[u8], slot: Slot, verify: bool, hit: &mut Option<Hit<'s>>) -> Result<bool> {
+        let is_key = self.probe(key, SeenSlot::held(slot), verify, hit)? == Probe::Hit;
         if let Some(found) = hit.as_ref().filter(|_| is_key && slot.is_marked()) {
             // Its twin in the other half of an earlier split cannot be told from it.
             let location = Location::at(&self.log.path_of_slot(found.place().segment()), found.place().offset());

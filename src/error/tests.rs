@@ -23,10 +23,16 @@ fn the_nature_of_an_error_is_what_may_follow_from_it() {
     assert!(!Error::ReadOnly { path: path.into() }.can_wait());
 }
 
+fn path() -> PathBuf {
+    PathBuf::from("/data/store")
+}
+
+fn full() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
+}
+
 #[test]
 fn every_error_says_where_and_what_to_do() {
-    let path = || PathBuf::from("/data/store");
-    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
     let errors: [(Error, &[&str]); 17] = [
         (Error::Io { action: "open", path: path(), source: full() }, &["open /data/store"]),
         (
@@ -66,4 +72,27 @@ fn every_error_says_where_and_what_to_do() {
         words.iter().for_each(|word| assert!(text.contains(word), "no `{word}` in: {text}"));
         assert!(!error.is_corruption());
     }
+}
+
+#[test]
+fn errors_become_those_of_the_system() {
+    use io::ErrorKind as Kind;
+    let kind = |error: Error| io::Error::from(error).kind();
+    let denied = io::Error::from(Kind::PermissionDenied);
+    assert_eq!(kind(Error::io("open", &path(), denied)), Kind::PermissionDenied);
+    assert_eq!(kind(Error::io("write", &path(), full())), full().kind());
+    assert_eq!(kind(Error::Locked { path: path(), pid: None, reading: false }), Kind::ResourceBusy);
+    assert_eq!(kind(Error::NotFound { path: path() }), Kind::NotFound);
+    assert_eq!(kind(Error::corrupt("record", Location::file(&path()), 1, 2)), Kind::InvalidData);
+    assert_eq!(kind(Error::KeyTooLong { len: 70_000, limit: 65_535 }), Kind::InvalidInput);
+    assert_eq!(kind(Error::ReadOnly { path: path() }), Kind::PermissionDenied);
+    assert_eq!(kind(Error::Closed { path: path() }), Kind::NotConnected);
+    // Loops of the standard library try again after `Interrupted`.
+    assert_eq!(kind(Error::Aborted { operation: "verify" }), Kind::Other);
+    // The whole chain is kept.
+    let error = io::Error::from(Error::io("open", &path(), full()));
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    assert!(matches!(inner, Some(Error::DiskFull { .. })) && error.to_string().contains("/data/store"));
+    let source = inner.and_then(std::error::Error::source).and_then(|source| source.downcast_ref::<io::Error>());
+    assert_eq!(source.map(io::Error::kind), Some(full().kind()));
 }

@@ -91,12 +91,38 @@ fn make_home(disk: &dyn Disk, path: &Path, options: &Options) -> Result<()> {
         PathKind::Directory => Ok(()),
         PathKind::Other => Err(Error::NotAStore { path: path.to_path_buf(), reason: "it is no directory".into() }),
         PathKind::Missing if !options.create || options.read_only => Err(Error::NotFound { path: path.to_path_buf() }),
-        PathKind::Missing => match disk.create_dir(path) {
-            // Somebody else was faster.
-            Err(_) if matches!(disk.kind(path), Ok(PathKind::Directory)) => Ok(()),
-            made => made.context("create", path),
-        },
+        PathKind::Missing => {
+            if options.create_parents {
+                make_parents(disk, path)?;
+            }
+            make_directory(disk, path)
+        }
     }
+}
+
+fn make_directory(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk.create_dir(path) {
+        // Somebody else was faster.
+        Err(_) if matches!(disk.kind(path), Ok(PathKind::Directory)) => Ok(()),
+        made => made.context("create", path),
+    }
+}
+
+/// Makes the directories above a path, each durable before the next. The store's own is made durable by its creation.
+/// *Crash:* some of them are there, empty but for one another.
+fn make_parents(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    for parent in path.ancestors().skip(1).take_while(|parent| !parent.as_os_str().is_empty()) {
+        match disk.kind(parent).context("look at", parent)? {
+            PathKind::Missing => missing.push(parent),
+            _ => break,
+        }
+    }
+    for parent in missing.into_iter().rev() {
+        make_directory(disk, parent)?;
+        sync_parent(disk, parent)?;
+    }
+    Ok(())
 }
 
 /// A store that is being opened.

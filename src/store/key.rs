@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Store;
-use crate::engine::write::{Expect, New};
-use crate::error::Result;
+use super::{CompareExchangeError, Store};
+use crate::engine::write::{Expect, New, Want};
+use crate::error::{Error, Result};
 use crate::observe::Timed;
 use crate::options::Options;
 use crate::value::Value;
@@ -24,6 +24,20 @@ impl Store {
     /// Those of [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Options::new().open(path)
+    }
+
+    /// The path of the store's directory, made absolute when the store was opened. It is a name for messages: the directory may
+    /// have been moved since.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let store = tophash::Store::open(dir.path().join("s"))?;
+    /// assert_eq!(store.path(), dir.path().join("s"));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.engine.path
     }
 
     /// The value of a key, without a copy. Takes no lock; about two dependent memory accesses.
@@ -96,7 +110,7 @@ impl Store {
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        let changed = self.engine.change(key, hash, New::Put(value.as_ref()), Expect::Anything, false)?;
+        let changed = self.engine.change(key, hash, New::Put(value.as_ref()), Expect::Anything, Want::Previous)?;
         self.engine.previous_value(changed)
     }
 
@@ -116,14 +130,56 @@ impl Store {
     #[inline]
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let changed = self.engine.change(key, self.engine.hasher.hash(key), New::Remove, Expect::Anything, false)?;
+        let changed =
+            self.engine.change(key, self.engine.hasher.hash(key), New::Remove, Expect::Anything, Want::Previous)?;
         self.engine.previous_value(changed)
+    }
+
+    /// Sets a key to a value, as [`insert`](Store::insert), and does not read the value that it had. Damage of that value is not
+    /// noticed: it is replaced.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.set("user:1", "Ada")?;
+    /// assert_eq!(store.get("user:1")?.unwrap(), "Ada");
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Store::insert).
+    #[inline]
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        let hash = self.engine.hasher.hash(key);
+        self.engine.change(key, hash, New::Put(value.as_ref()), Expect::Anything, Want::Nothing).map(drop)
+    }
+
+    /// Removes a key, as [`remove`](Store::remove), and does not read the value that it had. Returns whether the key was there.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.set("user:1", "Ada")?;
+    /// assert!(store.delete("user:1")?);
+    /// assert!(!store.delete("user:1")?);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`remove`](Store::remove).
+    #[inline]
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        let hash = self.engine.hasher.hash(key);
+        let changed = self.engine.change(key, hash, New::Remove, Expect::Anything, Want::Nothing)?;
+        Ok(changed.previous.is_some())
     }
 
     /// Changes a key only if it has the expected value (`None`: is absent). `new` is the new value, `None` to
     /// remove the key.
     ///
-    /// Returns `Ok(Err(value))` with what was there instead, and changes nothing then.
+    /// Returns `Ok(Err(_))` with what was there instead, and changes nothing then.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -131,9 +187,23 @@ impl Store {
     /// // A lock that one of several workers gets.
     /// assert!(store.compare_exchange("owner", None, Some(b"worker 1"))?.is_ok());
     /// let refused = store.compare_exchange("owner", None, Some(b"worker 2"))?.unwrap_err();
-    /// assert_eq!(refused.as_deref(), Some(&b"worker 1"[..]));
+    /// assert_eq!(refused.current.unwrap(), "worker 1");
     /// // Its owner gives it back.
     /// assert!(store.compare_exchange("owner", Some(b"worker 1"), None)?.is_ok());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// Where a refusal is an error like any other, a second `?` passes it on:
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// fn register(store: &tophash::Store, name: &str) -> Result<(), Box<dyn std::error::Error>> {
+    ///     store.compare_exchange(name, None, Some(b""))??;
+    ///     Ok(())
+    /// }
+    /// register(&store, "ada").unwrap();
+    /// assert_eq!(register(&store, "ada").unwrap_err().to_string(), "the key has a value of 0 bytes instead of the expected one");
     /// # Ok::<(), tophash::Error>(())
     /// ```
     ///
@@ -144,7 +214,7 @@ impl Store {
         key: impl AsRef<[u8]>,
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
-    ) -> Result<std::result::Result<(), Option<Value<'_>>>> {
+    ) -> Result<std::result::Result<(), CompareExchangeError>> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
         let new = new.map_or(New::Remove, New::Put);
@@ -155,12 +225,15 @@ impl Store {
             let expect = match (&current, expected) {
                 (Some((place, value)), Some(expected)) if **value == *expected => Expect::At(*place),
                 (None, None) => Expect::Absent,
-                _ => return Ok(Err(current.map(|(_, value)| value))),
+                _ => {
+                    let current = current.map(|(_, value)| value.into_owned());
+                    return Ok(Err(CompareExchangeError { current }));
+                }
             };
             if matches!((expect, new), (Expect::Absent, New::Remove)) {
                 return Ok(Ok(()));
             }
-            if self.engine.change(key, hash, new, expect, false)?.done {
+            if self.engine.change(key, hash, new, expect, Want::Nothing)?.done {
                 return Ok(Ok(()));
             }
         }
@@ -191,20 +264,55 @@ impl Store {
         key: impl AsRef<[u8]>,
         mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<Option<Value<'_>>> {
+        self.try_update(key, |old| Ok(change(old)))
+    }
+
+    /// As [`update`](Store::update), with a function that can fail. Its error ends the call, and nothing has changed then.
+    ///
+    /// The error type is that of the function, and takes up [`Error`] by `From`: an enum of the program,
+    /// `Box<dyn std::error::Error>`, [`std::io::Error`], or [`Error`] itself.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// use std::error::Error;
+    ///
+    /// fn add(store: &tophash::Store, account: &str, amount: i64) -> Result<(), Box<dyn Error>> {
+    ///     store.try_update(account, |old| -> Result<_, Box<dyn Error>> {
+    ///         let old: i64 = old.map_or(Ok("0"), std::str::from_utf8)?.parse()?;
+    ///         let new = old.checked_add(amount).filter(|new| *new >= 0).ok_or("not enough")?;
+    ///         Ok(Some(new.to_string().into_bytes()))
+    ///     })?;
+    ///     Ok(())
+    /// }
+    ///
+    /// add(&store, "ada", 10).unwrap();
+    /// assert_eq!(add(&store, "ada", -11).unwrap_err().to_string(), "not enough");
+    /// assert_eq!(store.get("ada")?.unwrap(), "10");
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// That of `change`, and those of [`insert`](Store::insert).
+    pub fn try_update<E: From<Error>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        mut change: impl FnMut(Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, E>,
+    ) -> std::result::Result<Option<Value<'_>>, E> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
         loop {
-            let current = self.engine.get_placed(key, hash)?;
+            let current = self.engine.get_placed(key, hash).map_err(Error::from)?;
             let expect = current.as_ref().map_or(Expect::Absent, |(place, _)| Expect::At(*place));
-            let Some(new) = change(current.as_ref().map(|(_, value)| &**value)) else {
-                if current.is_none() || self.engine.change(key, hash, New::Remove, expect, false)?.done {
+            let Some(new) = change(current.as_ref().map(|(_, value)| &**value))? else {
+                if current.is_none() || self.engine.change(key, hash, New::Remove, expect, Want::Nothing)?.done {
                     return Ok(None);
                 }
                 continue;
             };
-            let changed = self.engine.change(key, hash, New::Put(&new), expect, true)?;
+            let changed = self.engine.change(key, hash, New::Put(&new), expect, Want::Stored)?;
             if changed.done {
-                return self.engine.stored_value(changed);
+                return Ok(self.engine.stored_value(changed)?);
             }
         }
     }
@@ -227,18 +335,44 @@ impl Store {
         key: impl AsRef<[u8]>,
         make: impl FnOnce() -> V,
     ) -> Result<Value<'_>> {
+        self.try_get_or_insert_with(key, || Ok(make()))
+    }
+
+    /// As [`get_or_insert_with`](Store::get_or_insert_with), with a function that can fail. Its error ends the call, and
+    /// nothing has changed then. About the error type: [`try_update`](Store::try_update).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// # let file = dir.path().join("page.html");
+    /// # std::fs::write(&file, "<html>").unwrap();
+    /// fn page(store: &tophash::Store, file: &std::path::Path) -> std::io::Result<tophash::OwnedValue> {
+    ///     let page = store.try_get_or_insert_with("page", || std::fs::read(file))?;
+    ///     Ok(page.into_owned())
+    /// }
+    /// assert_eq!(page(&store, &file).unwrap(), "<html>");
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// That of `make`, and those of [`insert`](Store::insert).
+    pub fn try_get_or_insert_with<V: AsRef<[u8]>, E: From<Error>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        make: impl FnOnce() -> std::result::Result<V, E>,
+    ) -> std::result::Result<Value<'_>, E> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        if let Some((_, value)) = self.engine.get_placed(key, hash)? {
+        if let Some((_, value)) = self.engine.get_placed(key, hash).map_err(Error::from)? {
             return Ok(value);
         }
-        let made = make();
+        let made = make()?;
         loop {
-            let changed = self.engine.change(key, hash, New::Put(made.as_ref()), Expect::Absent, true)?;
+            let changed = self.engine.change(key, hash, New::Put(made.as_ref()), Expect::Absent, Want::Stored)?;
             let value = if changed.done {
                 self.engine.stored_value(changed)?
             } else {
-                self.engine.get_placed(key, hash)?.map(|(_, value)| value)
+                self.engine.get_placed(key, hash).map_err(Error::from)?.map(|(_, value)| value)
             };
             // There, and removed again by the time of the second look: try once more.
             if let Some(value) = value {

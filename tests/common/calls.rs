@@ -188,6 +188,20 @@ impl<'w> Task<'w> {
         });
     }
 
+    /// Puts a value without asking for the old one.
+    pub fn set(&self, key: u64) {
+        let (new, bytes) = self.fresh(key);
+        self.call(key, |store, name| {
+            store.set(name, &bytes).unwrap();
+            (Call::Write(Some(new)), ())
+        });
+    }
+
+    /// Removes a key without asking for its value.
+    pub fn delete(&self, key: u64) {
+        self.call(key, |store, name| (Call::Removed(store.delete(name).unwrap()), ()));
+    }
+
     pub fn remove(&self, key: u64) {
         self.call(key, |store, name| {
             let old = self.id(key, store.remove(name).unwrap().as_deref());
@@ -231,7 +245,7 @@ impl<'w> Task<'w> {
             let outcome = store.compare_exchange(name, expected.as_deref(), new.map(|_| &bytes[..]));
             match outcome.unwrap() {
                 Ok(()) => (Call::Replace { old, new }, ()),
-                Err(found) => (Call::Read(self.id(key, found.as_deref())), ()),
+                Err(found) => (Call::Read(self.id(key, found.current.as_deref())), ()),
             }
         });
     }

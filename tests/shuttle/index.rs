@@ -30,8 +30,8 @@ fn one_key_is_put_replaced_and_removed() {
         .prepare(|t| t.insert(1))
         .task(|t| {
             t.insert(0);
-            t.insert(0);
-            t.remove(0);
+            t.set(0);
+            t.delete(0);
             t.insert(0);
         })
         .task(|t| {
