@@ -262,7 +262,8 @@ fn churn(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row
 
 /// The churn once more, from the other end of the keys, because its first ones are gone.
 fn deletes(store: &Store, map: &mut Boxed, records: u64, round: u64) -> Result<Row> {
-    let steps = || (0..BLOCK).map(|i| (u64::MAX / 4 + round * BLOCK + i, u64::MAX / 4 + (round + 1) * BLOCK + i));
+    let start = u64::MAX / 4 + records;
+    let steps = || (0..BLOCK).map(|i| (start + round * BLOCK + i, start + (round + 1) * BLOCK + i));
     if round == 0 {
         for (n, _) in steps() {
             store.set(key(n), value(n))?;

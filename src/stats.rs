@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Stats {
     /// Records in the store.
     pub records: u64,
+    /// What callers asked for.
+    pub operations: OperationStats,
     /// The table: pages, growth, slots.
     pub index: IndexStats,
     /// The log: segments, live and dead bytes.
@@ -29,6 +31,29 @@ pub struct Stats {
     pub recovery: RecoveryStats,
     /// The first error that made the store refuse changes, if any did.
     pub poisoned: Option<String>,
+}
+
+/// How often callers asked for what since the store was opened. A key of a batch or of
+/// [`remove_many`](crate::Store::remove_many) counts as one that was changed alone. `clear` counts as nothing. So do records that
+/// are moved by compaction or replayed after a crash.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct OperationStats {
+    /// Keys that [`get`](crate::Store::get), [`get_many`](crate::Store::get_many) and
+    /// [`contains_key`](crate::Store::contains_key) found. Counted with the feature `metrics` alone, because a read pays for
+    /// it; else 0.
+    pub hits: u64,
+    /// Keys that they did not find. Counted with the feature `metrics` alone; else 0.
+    pub misses: u64,
+    /// Keys that were absent and got a value.
+    pub inserts: u64,
+    /// Keys that had a value and got another one.
+    pub replaced: u64,
+    /// Keys that had a value and were removed.
+    pub removes: u64,
+    /// Batches that were applied. One without changes counts as none.
+    pub batches: u64,
 }
 
 /// Figures of the index.
@@ -199,8 +224,8 @@ pub struct CompactionReport {
     pub moved_bytes: u64,
     /// Segments that were emptied.
     pub evacuated_segments: u64,
-    /// Bytes of unlinked files that wait for the last [`Value`](crate::Value) into them to be dropped, as in
-    /// [`LogStats::held_bytes`].
+    /// Bytes of unlinked files that wait for the last [`Value`](crate::Value) or [`OwnedValue`](crate::OwnedValue) into them to be
+    /// dropped, as in [`LogStats::held_bytes`].
     pub held_bytes: u64,
     /// Bytes of records in the log before.
     pub log_bytes_before: u64,

@@ -214,3 +214,54 @@ fn the_bytes_of_a_batch_are_those_that_it_takes() {
     batch.clear();
     assert_eq!(batch.bytes(), 0);
 }
+
+#[test]
+fn operations_are_counted_once_each() {
+    let dir = common::scratch();
+    let options = common::tiny_options().segment_bytes(16 << 10).checkpoint_bytes(1 << 30);
+    let store = options.open(dir.path().join("store")).unwrap();
+    store.insert("a", "1").unwrap();
+    store.insert("a", "2").unwrap();
+    store.set("b", "1").unwrap();
+    store.update("b", |_| Some(b"2".to_vec())).unwrap();
+    store.get_or_insert_with("c", || "1").unwrap();
+    store.get_or_insert_with("c", || "2").unwrap();
+    assert!(store.compare_exchange("c", None, Some(b"3")).unwrap().is_err());
+    assert!(store.compare_exchange("c", Some(b"1"), None).unwrap().is_ok());
+    store.remove("c").unwrap();
+    assert!(store.delete("b").unwrap() && !store.delete("b").unwrap());
+    let mut batch = Batch::new();
+    store.apply(&batch).unwrap();
+    batch.insert("a", "3").insert("d", "1").insert("d", "2").remove("nothing").insert("e", "1").remove("a");
+    store.apply(&batch).unwrap();
+    assert_eq!(store.remove_many(&["d", "e", "f"]).unwrap(), 2);
+    let changes = |store: &Store| {
+        let operations = store.stats().operations;
+        (operations.inserts, operations.replaced, operations.removes, operations.batches)
+    };
+    assert_eq!(changes(&store), (5, 2, 5, 1));
+
+    // Records that are moved or replayed were asked for once; pages are divided and merged without anybody's change.
+    for n in 0..5000u32 {
+        store.set(n.to_le_bytes(), [7; 50]).unwrap();
+    }
+    (0..5000u32).filter(|n| n % 3 > 0).for_each(|n| assert!(store.delete(n.to_le_bytes()).unwrap()));
+    store.compact().unwrap();
+    assert!(store.stats().compaction.moved_records > 0 && store.stats().index.splits > 0);
+    assert_eq!(changes(&store), (5005, 2, 5 + 3333, 1));
+    store.clear().unwrap();
+    assert_eq!(changes(&store), (5005, 2, 5 + 3333, 1));
+
+    store.set("a", "1").unwrap();
+    let before = store.stats().operations;
+    assert!(store.get("a").unwrap().is_some() && store.get("b").unwrap().is_none() && store.contains_key("a").unwrap());
+    assert_eq!(store.get_many(&["a", "b", "c", "a"]).unwrap().iter().flatten().count(), 2);
+    let now = store.stats().operations;
+    let reads = (now.hits - before.hits, now.misses - before.misses);
+    assert_eq!(reads, if cfg!(feature = "metrics") { (4, 3) } else { (0, 0) });
+    let copy = dir.path().join("copy");
+    common::copy_store(&dir.path().join("store"), &copy);
+    let recovered = options.open(&copy).unwrap();
+    assert!(recovered.stats().recovery.replayed_records > 0);
+    assert_eq!(recovered.stats().operations, Default::default());
+}

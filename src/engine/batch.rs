@@ -24,6 +24,7 @@ use crate::need::{Again, Need, Shortage, Step};
 use crate::observe::Timed;
 use crate::table::edit::StripeSet;
 use crate::table::growth::Growth;
+use crate::table::stripes::Tally;
 
 /// After a batch of so many changes the log's space is looked at, however few bytes it has.
 const MANY: usize = 256;
@@ -113,6 +114,7 @@ impl Engine {
         };
         match result {
             Ok(appended) => {
+                self.counts.count_batch();
                 self.after_append(appended.end, appended.total, appended.running_low)?;
                 if many {
                     self.after_many();
@@ -267,6 +269,12 @@ impl Engine {
                 let hit = hits.next_if(|&(of, _)| of == number).map(|(_, hit)| hit);
                 let new = (!change.removes()).then_some(place);
                 edit.set(change.hash(), hit.as_ref().map(Hit::place), new)?;
+                match (change.removes(), &hit) {
+                    (true, Some(_)) => edit.tally(Tally::Removed, 1),
+                    (true, None) => {}
+                    (false, Some(_)) => edit.tally(Tally::Replaced, 1),
+                    (false, None) => edit.tally(Tally::Inserted, 1),
+                }
                 if change.removes() {
                     let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
                     self.log.add_dead(place, bytes);

@@ -16,6 +16,7 @@ use crate::log::record::{Encoded, Kind, check_key};
 use crate::need::{Shortage, Step};
 use crate::observe::Timed;
 use crate::table::edit::Sought;
+use crate::table::stripes::Tally;
 
 impl Engine {
     /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
@@ -71,6 +72,7 @@ impl Engine {
         edit.reserve_removals()?;
         let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
         edit.remove_many(found.iter().map(|(sought, _)| sought));
+        edit.tally(Tally::Removed, found.len() as u64);
         self.log.add_dead(appended.place, encoded.len());
         found.iter().for_each(|(_, hit)| self.supersede(hit));
         let dead = found.iter().map(|(_, hit)| hit.header.total()).sum();

@@ -4,11 +4,12 @@
 //! ├── read    key → pinned record        ├── bulk     bulk removal, clear
 //! ├── write   changing one key           ├── scan     iteration
 //! ├── batch   all of it or nothing       ├── resize   the table's size
-//! └── stats                              └── resources   what a step runs short of
+//! └── stats, counts                      └── resources   what a step runs short of
 //! ```
 
 mod batch;
 pub(crate) mod bulk;
+pub(crate) mod counts;
 pub(crate) mod read;
 mod resize;
 pub(crate) mod resources;
@@ -24,6 +25,7 @@ use crate::checkpoint::checkpointer::Checkpointer;
 use crate::checkpoint::run::Scope;
 use crate::checksum::KeyHasher;
 use crate::compaction::compactor::Compactor;
+use crate::engine::counts::Counts;
 use crate::engine::resources::Waits;
 use crate::error::{Fault, Result};
 use crate::health::Health;
@@ -55,6 +57,7 @@ pub(crate) struct Engine {
     pub(crate) tuning: Tuning,
     pub(crate) verify_reads: bool,
     pub(crate) waits: Waits,
+    pub(crate) counts: Counts,
     /// What the open found and did.
     pub(crate) recovery: OnceLock<RecoveryStats>,
     /// Tells the outside.

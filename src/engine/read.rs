@@ -191,6 +191,8 @@ impl Engine {
                 values.push(self.get_placed(key.as_ref(), hash)?.map(|(_, value)| value));
             }
         }
+        let hits = values.iter().flatten().count();
+        self.counts.count_reads(hits as u64, (values.len() - hits) as u64);
         Ok(values)
     }
 }

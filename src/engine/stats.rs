@@ -11,6 +11,7 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             records: self.table.len(),
+            operations: self.counts.stats(&self.table),
             // Blocks, since an extent gets them as it is filled.
             index: self.table.stats(self.checkpointer.index_bytes()),
             log: self.log_stats(),

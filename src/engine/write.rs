@@ -32,6 +32,7 @@ use crate::sync::thread_local;
 use crate::table::chain::OVERFLOW_MAX;
 use crate::table::lookup::{Probe, SeenSlot};
 use crate::table::slot::{Slot, Tag};
+use crate::table::stripes::Tally;
 use crate::value::Value;
 
 /// What a key is to become.
@@ -236,6 +237,12 @@ impl Engine {
         };
         let appended = self.log.append(encoded.singles(), u64::from(removing), removing)?;
         edit.publish(reserved, appended.place);
+        let tally = match previous {
+            _ if removing => Tally::Removed,
+            Some(_) => Tally::Replaced,
+            None => Tally::Inserted,
+        };
+        edit.tally(tally, 1);
         if removing {
             // A removal is dead weight from the start.
             self.log.add_dead(appended.place, encoded.len());

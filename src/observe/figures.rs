@@ -37,6 +37,12 @@ macro_rules! figures {
 }
 
 const COUNTERS: &[Figure<u64>] = figures! {
+    "tophash_hits_total" Count |s| s.operations.hits, "Keys that reads found";
+    "tophash_misses_total" Count |s| s.operations.misses, "Keys that reads did not find";
+    "tophash_inserts_total" Count |s| s.operations.inserts, "Keys that were absent and got a value";
+    "tophash_replaced_total" Count |s| s.operations.replaced, "Keys that had a value and got another one";
+    "tophash_removes_total" Count |s| s.operations.removes, "Keys that had a value and were removed";
+    "tophash_batches_total" Count |s| s.operations.batches, "Batches applied";
     "tophash_growths_total" Count |s| s.index.growths, "Doublings of the table finished";
     "tophash_splits_total" Count |s| s.index.splits, "Index pages split";
     "tophash_shrinks_total" Count |s| s.index.shrinks, "Halvings of the table finished";

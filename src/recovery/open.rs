@@ -28,6 +28,7 @@ use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
 use crate::compaction::compactor::Compactor;
 use crate::engine::Engine;
+use crate::engine::counts::Counts;
 use crate::engine::resources::Waits;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::health::Health;
@@ -387,6 +388,7 @@ impl<'o> Opening<'o> {
             compactor: Compactor::new(options.log_ratio),
             wake,
             waits: Waits::default(),
+            counts: Counts::default(),
             recovery: OnceLock::new(),
             observer: Observer::new(self.path),
             lock: Mutex::new(Some(lock)),

@@ -60,7 +60,9 @@ impl Store {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
         let _timer = self.engine.observer.sample(Timed::Get);
-        Ok(self.engine.get_placed(key, self.engine.hasher.hash(key))?.map(|(_, value)| value))
+        let found = self.engine.get_placed(key, self.engine.hasher.hash(key))?;
+        self.engine.counts.count_read(found.is_some());
+        Ok(found.map(|(_, value)| value))
     }
 
     /// True if the key is in the store. Checks the whole record, the value in the log included; a value in a file of its own
@@ -79,7 +81,9 @@ impl Store {
     #[inline]
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        Ok(self.engine.find(key, self.engine.hasher.hash(key))?.is_some())
+        let found = self.engine.find(key, self.engine.hasher.hash(key))?.is_some();
+        self.engine.counts.count_read(found);
+        Ok(found)
     }
 
     /// Sets a key to a value; returns the value that it had before.

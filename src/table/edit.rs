@@ -19,7 +19,7 @@ use super::Table;
 use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
 use super::growth::Growth;
 use super::slot::{Slot, Tag};
-use super::stripes::StripeGuard;
+use super::stripes::{StripeGuard, Tally};
 use crate::address::Place;
 use crate::error::{Error, Result};
 use crate::mutant::{Mutant, broken};
@@ -161,6 +161,12 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     /// True if keys of the hash are in this page.
     pub(crate) fn covers(&self, hash: u64) -> bool {
         self.growth.page_of(hash) == self.owner
+    }
+
+    /// Counts changes of the page's keys that a caller asked for.
+    #[inline]
+    pub(crate) fn tally(&self, tally: Tally, by: u64) {
+        self.guard.borrow().tally(tally, by);
     }
 
     /// Overflow pages of the chain.

@@ -20,6 +20,16 @@ struct Stripe {
     count: AtomicI64,
     /// Entries ever inserted under this stripe; changes under `lock`.
     inserts: AtomicU64,
+    /// Changes of keys that callers asked for, by [`Tally`]; change under `lock`.
+    tallies: [AtomicU64; 3],
+}
+
+/// What a caller's change did to a key. Records that are moved or replayed are no changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tally {
+    Inserted,
+    Replaced,
+    Removed,
 }
 
 /// The stripes of a table.
@@ -54,6 +64,15 @@ impl StripeGuard<'_> {
             self.stripe.inserts.store(self.stripe.inserts.load(Ordering::Relaxed) + by as u64, Ordering::Relaxed);
         }
         count
+    }
+}
+
+impl StripeGuard<'_> {
+    /// Counts changes that callers asked for. Plain load and store: the lock is held.
+    #[inline]
+    pub(super) fn tally(&self, tally: Tally, by: u64) {
+        let counter = &self.stripe.tallies[tally as usize];
+        counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
     }
 }
 
@@ -109,6 +128,11 @@ impl Table {
     /// Entries inserted since the table was made.
     pub(crate) fn inserts(&self) -> u64 {
         self.stripes.all.iter().map(|stripe| stripe.inserts.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Changes that callers asked for since the table was made.
+    pub(crate) fn tally(&self, tally: Tally) -> u64 {
+        self.stripes.all.iter().map(|stripe| stripe.tallies[tally as usize].load(Ordering::Relaxed)).sum()
     }
 
     /// Distributes a count evenly, so that each stripe's count hints at the whole. The caller holds all

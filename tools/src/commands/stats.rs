@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 /// Figures that are those of a writer: zero in a store that is opened for reading, whatever the writers did. A group
 /// without names is one of them as a whole, but for what is known of it.
-const OF_WRITERS: [(&str, &[&str]); 6] = [
+const OF_WRITERS: [(&str, &[&str]); 7] = [
     (
         "index",
         &[
@@ -69,6 +69,7 @@ const OF_WRITERS: [(&str, &[&str]); 6] = [
     ("checkpoint", &[]),
     ("commit", &[]),
     ("waits", &[]),
+    ("operations", &[]),
 ];
 /// What a reader knows of a group that is a writer's.
 const KNOWN: &[&str] = &["generation"];
