@@ -158,6 +158,25 @@ fn segments_are_for_bulk_writing_while_much_is_written() {
     assert!(tophash::verify::verify(&path).unwrap().is_clean());
 }
 
+/// Under `Manual` each segment was prepared for bulk writing, in pieces of megabytes, and each small sync wrote a piece.
+#[test]
+fn a_caller_that_syncs_each_write_gets_segments_for_it() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let store = open(&Options::new().sync(SyncPolicy::Manual), &path);
+    store.insert("a", "1").unwrap();
+    assert!(is_bulk(&path), "bulk loading is what `Manual` is for");
+    let mut n = 0;
+    common::eventually("a segment for small syncs", || {
+        store.insert(key(n), bytes(10, n)).unwrap();
+        store.sync().unwrap();
+        n += 1;
+        !is_bulk(&path)
+    });
+    store.close().unwrap();
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
+}
+
 /// The unwritten end of a sealed segment stayed, unless it was more than a sixteenth of the file.
 #[test]
 fn a_sealed_segment_ends_with_its_records() {

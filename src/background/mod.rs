@@ -38,9 +38,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const VAIN_LOOKS: u32 = 8;
 /// The least and the most memory of the log that is made ready at a time.
 const WARM_BYTES: (u64, u64) = (64 << 10, 16 << 20);
-/// After so many syncs of fewer bytes a segment for bulk writing is not wanted any more.
-const QUIET_SYNCS: u32 = 20;
-const QUIET_BYTES: u64 = 1 << 20;
 /// How often the figures are published, if anybody may want them.
 const PUBLISHED: Duration = Duration::from_secs(1);
 /// Pages evacuated at a time.
@@ -320,16 +317,13 @@ fn has_work(engine: &Engine) -> bool {
 fn syncs(engine: &Engine) {
     let SyncPolicy::Every(interval) = engine.sync else { return };
     let bell = &engine.wake.sync;
-    let (mut before, mut quiet) = (engine.log.total(), 0);
+    let mut before = engine.log.total();
     loop {
         if !has_unsynced(engine) {
             engine.wake.rest(Rester::Sync);
-            let began = Instant::now();
             if !has_unsynced(engine) && bell.wait(None) == Woken::Stop {
                 return;
             }
-            let intervals = began.elapsed().as_nanos() / interval.as_nanos().max(1);
-            quiet = count_quiet(engine, quiet, u32::try_from(intervals).unwrap_or(u32::MAX));
             continue;
         }
         if bell.pause(after(interval)) == Woken::Stop {
@@ -337,7 +331,6 @@ fn syncs(engine: &Engine) {
         }
         let (tail, total) = (engine.log.tail(), engine.log.total());
         let written = total - std::mem::replace(&mut before, total);
-        quiet = if written < QUIET_BYTES { count_quiet(engine, quiet, 1) } else { 0 };
         if tail > engine.log.commit.durable() && engine.sync_to(tail).is_ok() {
             // As much as was written since the last time, twice over.
             engine.log.warm_ahead(written.saturating_mul(2).clamp(WARM_BYTES.0, WARM_BYTES.1));
@@ -348,16 +341,6 @@ fn syncs(engine: &Engine) {
 /// True if there is something that a sync would make durable.
 fn has_unsynced(engine: &Engine) -> bool {
     engine.log.tail() > engine.log.commit.durable() && engine.health.check_writable().is_ok()
-}
-
-/// Counts intervals in which little was written.
-fn count_quiet(engine: &Engine, quiet: u32, more: u32) -> u32 {
-    let now = quiet.saturating_add(more);
-    if quiet < QUIET_SYNCS && now >= QUIET_SYNCS {
-        engine.log.slow_down();
-        engine.wake.compaction.ring();
-    }
-    now
 }
 
 impl Engine {

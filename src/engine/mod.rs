@@ -148,7 +148,11 @@ impl Engine {
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
         self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
-        self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))
+        self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))?;
+        if self.log.pieces.is_unsuited() {
+            self.wake.compaction.ring();
+        }
+        Ok(())
     }
 
     /// Gives the locks back. The caller has closed the store.

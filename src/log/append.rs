@@ -177,6 +177,9 @@ impl Log {
         let claim = self.commit.durable();
         let predecessor = Arc::clone(&appender.segment);
         appender.go_on_in(Arc::clone(&segment), writer, claim);
+        if appender.is_hurried() {
+            self.pieces.hurried();
+        }
         appender.write_header(self.config.uuid, predecessor.sequence, end, claim);
         predecessor.seal(end);
         self.registry.lock().segments.insert(segment.sequence, segment);

@@ -64,13 +64,8 @@ impl Appender {
     }
 
     /// True if the segment before was full in a hurry.
-    pub(crate) fn is_hurried(&self) -> bool {
+    pub(super) fn is_hurried(&self) -> bool {
         self.hurried
-    }
-
-    /// Nobody is in a hurry any more.
-    pub(crate) fn slow_down(&mut self) {
-        self.hurried = false;
     }
 
     /// The mapping, and where the next record goes.

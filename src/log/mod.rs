@@ -6,6 +6,7 @@
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── frame    a segment of its own for a large frame
 //! ├── sizes    how large the segments are
+//! ├── pieces   in which pieces their zeroes are written
 //! ├── space    live and dead bytes, cutting segments to their ends, freeing them
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
@@ -21,6 +22,7 @@ pub(crate) mod blob;
 pub(crate) mod commit;
 pub(crate) mod frame;
 pub(crate) mod mapped;
+pub(crate) mod pieces;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;

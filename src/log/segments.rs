@@ -4,10 +4,8 @@
 //!
 //! 1. The file is created and its blocks are allocated; fsync, and fsync of the directory: from here on size
 //!    and name are durable. *Crash:* a file of zeroes that recovery unlinks.
-//! 2. It is filled with zeroes in pieces. The page cache keeps a file in pieces as large as it was written in,
-//!    and writes whole pieces back: small ones make small syncs, large ones are mapped by huge pages. Where
-//!    writes are synced, the zeroes are synced now, so that no later sync has to. With `SyncPolicy::Every` the rate at
-//!    which the last segment was filled decides.
+//! 2. It is filled with zeroes in pieces (pieces.rs). If they are small, or the policy syncs, the zeroes are synced now,
+//!    so that no later sync has to.
 //! 3. It is mapped, and becomes the next in the queue.
 //!
 //! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
@@ -21,6 +19,7 @@ use crossbeam_utils::CachePadded;
 use super::appender::{Appender, Prepared};
 use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
+use super::pieces::Pieces;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segment_slots::SegmentSlots;
@@ -32,7 +31,7 @@ use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::layout::segment_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned, Retired};
 use crate::sys::{Disk, DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
 use crate::tuning::{SyncPolicy, Tuning};
@@ -94,8 +93,7 @@ pub(crate) struct Log {
     /// Held while a segment is prepared: one at a time.
     pub(super) preparing: Mutex<()>,
     pub(super) outgoing: Mutex<Outgoing>,
-    /// The active segment was prepared for another sync policy.
-    pub(crate) unsuited: AtomicBool,
+    pub(crate) pieces: Pieces,
     /// Times that the end of a segment could not be cut off.
     pub(super) ends_kept: AtomicU64,
     pub(crate) commit: Commit,
@@ -114,7 +112,7 @@ impl Log {
             preparing: Mutex::new(()),
             // The process before may have died between an unlink and its fsync.
             outgoing: Mutex::new(Outgoing { retired: Vec::new(), unsynced: !broken(Mutant::KilledTrusted) }),
-            unsuited: AtomicBool::new(false),
+            pieces: Pieces::new(config.sync),
             ends_kept: AtomicU64::new(0),
             commit: Commit::new(),
             blobs: Blobs::restore(Arc::clone(&config.disk), config.dir.clone(), config.uuid, blobs),
@@ -213,36 +211,6 @@ impl Log {
     /// A sealed segment with fewer bytes of records is a small one.
     pub(crate) fn small_bytes(&self) -> u64 {
         self.sizes().small()
-    }
-
-    /// True if the next segment is for bulk writing. Then it is written back in large pieces, which is dear for small
-    /// syncs; in small pieces each sync interrupts the writers once for each page, which is dear for many records.
-    fn wants_bulk(&self) -> bool {
-        match self.config.sync {
-            SyncPolicy::Always => false,
-            SyncPolicy::Every(_) => self.appender.lock().as_ref().is_some_and(Appender::is_hurried),
-            SyncPolicy::Manual => true,
-        }
-    }
-
-    /// Bytes of the zeroes that a segment is prepared with.
-    fn piece_bytes(&self, bulk: bool) -> usize {
-        match self.config.sync {
-            _ if bulk => 4 << 20,
-            SyncPolicy::Always => 4 << 10,
-            SyncPolicy::Every(_) | SyncPolicy::Manual => 16 << 10,
-        }
-    }
-
-    /// So little is written that the next segment need not be one for bulk writing, nor the active one.
-    pub(crate) fn slow_down(&self) {
-        let mut guard = self.appender.lock();
-        if let Some(appender) = guard.as_mut() {
-            appender.slow_down();
-            if appender.segment.bulk {
-                self.unsuited.store(true, Ordering::Relaxed);
-            }
-        }
     }
 
     /// Prepares a segment and puts it into the queue, unless the next in the queue will do.
@@ -464,10 +432,10 @@ impl Log {
     }
 
     fn create_segment(&self, path: &Path, bytes: u64, created: &mut bool) -> Result<Made> {
-        let bulk = self.wants_bulk();
+        let bulk = self.pieces.wants_bulk();
         let file = self.create_allocated(path, bytes, created)?;
-        let zeroes = vec![0; self.piece_bytes(bulk).min(bytes as usize)];
-        let synced = self.config.sync != SyncPolicy::Manual;
+        let zeroes = vec![0; self.pieces.bytes(bulk).min(bytes as usize)];
+        let synced = !(bulk && self.config.sync == SyncPolicy::Manual);
         let mut paced = Paced::new(&*file);
         let mut at = 0;
         while at < bytes {
@@ -482,7 +450,7 @@ impl Log {
             file.sync_data().context("sync", path)?;
         }
         let map = file.map_log(bytes as usize, 0, true).context("map", path)?;
-        if self.config.sync == SyncPolicy::Manual {
+        if !synced {
             // Only advice: the first store to each page is slower without it.
             let _ = map.populate(0, bytes);
         }

@@ -151,7 +151,7 @@ impl Log {
     pub(crate) fn is_ill_fitting(&self) -> bool {
         let active = self.appender.lock().as_ref().map(|active| (active.segment.capacity(), active.lsn().offset()));
         let Some((capacity, _)) = active.filter(|&(_, end)| end > SEGMENT_HEADER_BYTES) else { return false };
-        capacity > 2 * self.segment_bytes(0) || self.unsuited.swap(false, Ordering::Relaxed)
+        capacity > 2 * self.segment_bytes(0) || self.pieces.take_unsuited()
     }
 
     /// Seals the active segment before it is full, and goes on in one of the right size. `hold` takes a stripe. *Crash:* as

@@ -25,7 +25,7 @@ impl Log {
 
     /// Syncs all segments with unsynced records, in order; returns the LSN that is durable now.
     fn sync_round(&self) -> std::result::Result<Lsn, (PathBuf, io::Error)> {
-        let end = self.tail();
+        let (end, bytes) = (self.tail(), self.unsynced_bytes());
         let from = self.commit.durable().sequence();
         let unsynced: Vec<_> =
             self.registry.lock().segments.range(from..=end.sequence()).map(|(_, segment)| segment.clone()).collect();
@@ -39,6 +39,7 @@ impl Log {
                 segment.close_file();
             }
         }
+        self.pieces.synced(bytes, || self.appender.lock().as_ref().is_some_and(|active| active.segment.bulk));
         Ok(end)
     }
 }

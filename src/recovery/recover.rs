@@ -33,9 +33,7 @@ use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::stats::RecoveryStats;
-use crate::sync::Ordering;
 use crate::sys::{Disk, LogWriter, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
-use crate::tuning::SyncPolicy;
 
 /// Ids of large values that are this far above the checkpoint's counter are not ours.
 const FOREIGN_IDS: u64 = 1 << 32;
@@ -151,8 +149,7 @@ impl Engine {
             let segment = Arc::new(segment);
             observe::mapped(&segment.path, 0, segment.capacity());
             if active {
-                let unsuited = found.bulk && self.sync != SyncPolicy::Manual;
-                self.log.unsuited.store(unsuited, Ordering::Relaxed);
+                self.log.pieces.opened(found.bulk);
                 let writer = LogWriter::new(map);
                 self.log.pins.install(found.slot, Arc::clone(writer.map()));
                 *self.log.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, tail.end));
