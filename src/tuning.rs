@@ -61,6 +61,8 @@ pub struct Tuning {
     pub stripes_log2_max: u8,
     /// Log bytes that only removals may use while no further segment can be prepared.
     pub reserve_bytes: u64,
+    /// The journal grows and shrinks by this many page images, and keeps room for so many.
+    pub journal_step: u64,
     /// Hash key of a new store, for reproducible tests; random if none.
     pub hash_key: Option<(u64, u64)>,
     /// Parts in which a recovery replays the log's tail, and when each begins.
@@ -84,6 +86,7 @@ impl Default for Tuning {
             background: true,
             stripes_log2_max: 10,
             reserve_bytes: 32 << 10,
+            journal_step: 64,
             hash_key: None,
             parts: PartPlan::default(),
         }

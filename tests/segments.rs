@@ -1,5 +1,5 @@
 //! How segments begin and end: one of its own for a large batch, small ones for somebody who waits, for bulk writing only
-//! while somebody writes in bulk, and no unwritten end behind a sealed one.
+//! while somebody writes in bulk, and no unwritten end behind a sealed one; and a journal no longer than what it is for.
 
 mod common;
 
@@ -214,4 +214,30 @@ fn a_sealed_segment_ends_with_its_records() {
     assert_stored(&options, &copy, 0..492 * 12);
     store.close().unwrap();
     assert_stored(&options, &path, 0..492 * 12);
+}
+
+/// The journal had blocks for a table of twice the size, for as long as the table was not a quarter of that.
+#[test]
+fn the_journal_is_as_long_as_what_it_is_for() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = Options::new().sync(SyncPolicy::Manual);
+    let store = open(&options, &path);
+    store.apply(&batch_of(0..200_000)).unwrap();
+    let loaded = store.stats().checkpoint;
+    assert!(loaded.journal_bytes >= loaded.dirty_pages * 4096, "{loaded:#?}");
+    store.checkpoint().unwrap();
+    // Nobody writes, and nothing is dirty.
+    common::eventually("a short journal", || store.stats().checkpoint.journal_bytes < 1 << 20);
+    let length = || fs::metadata(path.join("journal")).unwrap().len();
+    common::eventually("a short journal file", || length() < 1 << 20);
+    // It grows again with what is dirty, and a checkpoint has its room.
+    store.apply(&batch_of(100_000..200_000)).unwrap();
+    let again = store.stats().checkpoint;
+    assert!(again.journal_bytes >= again.dirty_pages * 4096, "{again:#?}");
+    store.checkpoint().unwrap();
+    store.apply(&batch_of(150_000..160_000)).unwrap();
+    store.close().unwrap();
+    assert!(length() < 1 << 20, "{}", length());
+    assert_stored(&options, &path, 0..200_000);
 }

@@ -178,7 +178,6 @@ fn resize(engine: &Engine) -> Result<()> {
         if table.wants_growth() {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
-            engine.checkpointer.prepare_journal(&engine.table);
         }
         engine.retry(|| table.prepare_overflow())?;
         if table.wants_shrink() {
@@ -242,6 +241,9 @@ fn compactions(engine: &Engine) {
     loop {
         let quiet = watch.is_quiet(engine);
         engine.compact_in_background(quiet, &|| engine.wake.is_stopped());
+        if quiet {
+            engine.checkpointer.trim_journal(&engine.table, &engine.health, false);
+        }
         engine.publish_figures();
         let mut until = watch.next_look(engine, quiet);
         if until.is_none() {

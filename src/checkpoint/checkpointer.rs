@@ -7,8 +7,10 @@ use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::Journal;
 use crate::checkpoint::meta::Meta;
 use crate::error::{Error, IoContext, Result};
+use crate::health::Health;
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
+use crate::observe;
 use crate::stats::CheckpointStats;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES};
@@ -34,6 +36,8 @@ pub(crate) struct Checkpointer {
     interval_bytes: Option<u64>,
     /// Private pages beyond which writers wait for a checkpoint and clean ones are dropped.
     limit_pages: u64,
+    /// [`Tuning::journal_step`](crate::tuning::Tuning::journal_step).
+    journal_step: u64,
     /// Generation of the last checkpoint, and the bytes appended at its cut, for the stats.
     generation: AtomicU64,
     total_at_cut: AtomicU64,
@@ -51,6 +55,7 @@ pub(crate) struct CheckpointerParts<'p> {
     /// [`Options::checkpoint_bytes`](crate::Options::checkpoint_bytes).
     pub(crate) interval_bytes: Option<u64>,
     pub(crate) limit_pages: u64,
+    pub(crate) journal_step: u64,
 }
 
 /// The files that checkpoints write.
@@ -92,7 +97,7 @@ impl Files {
 
 impl Checkpointer {
     pub(crate) fn new(parts: CheckpointerParts<'_>) -> Self {
-        let CheckpointerParts { path, files, header, meta, interval_bytes, limit_pages } = parts;
+        let CheckpointerParts { path, files, header, meta, interval_bytes, limit_pages, journal_step } = parts;
         Checkpointer {
             path: path.to_path_buf(),
             files,
@@ -100,6 +105,7 @@ impl Checkpointer {
             due: AtomicU64::new(u64::MAX),
             interval_bytes,
             limit_pages,
+            journal_step,
             generation: AtomicU64::new(header.generation),
             total_at_cut: AtomicU64::new(0),
             counters: Counters::default(),
@@ -195,7 +201,8 @@ impl Checkpointer {
         if have >= pages {
             return Ok(());
         }
-        let images = pages.max(have + have / 2).next_multiple_of(64);
+        // By an eighth at a time: so much more than the dirty set the journal may take.
+        let images = pages.max(have + have / 8).next_multiple_of(self.journal_step);
         files.journal.allocate(images + files.meta_room.load(Ordering::Acquire))?;
         table.dirty.set_journal_pages(images);
         Ok(())
@@ -218,16 +225,37 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Allocates the journal blocks that a table of twice the size can need, so that no writer has to.
-    pub(crate) fn prepare_journal(&self, table: &Table) {
-        // If the disk is full, the call that needs the blocks says so.
-        let _ = self.extend_journal(table, self.journal_pages_wanted(table));
+    /// Gives back what the journal has beyond the dirty pages of this moment, because nobody writes any more. `waits`: for a
+    /// checkpoint that is under way, which needs the journal; else nothing is given back beside one. Not in a poisoned
+    /// store, because its journal may be needed. If it fails, the blocks stay, and the failure is counted.
+    pub(crate) fn trim_journal(&self, table: &Table, health: &Health, waits: bool) {
+        let Some(files) = &self.files else { return };
+        let state = if waits { Some(self.state.lock()) } else { self.state.try_lock() };
+        let Some(_state) = state else { return };
+        if health.check_writable().is_ok()
+            && let Err(error) = self.shorten_journal(files, table, table.dirty.len())
+        {
+            observe::put_off(&self.path, &error.to_string());
+            self.counters.put_off.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Journal pages that a table of twice the size can need.
-    pub(super) fn journal_pages_wanted(&self, table: &Table) -> u64 {
-        let pages = table.growth().pages() * 2 + table.overflow_pages();
-        (pages + pages / 16 + 64).min(self.limit_pages)
+    /// Shortens the journal to so many pages and an eighth more, if it is longer than half as much again. It always has room
+    /// for some pages, because a removal on a full disk needs them.
+    ///
+    /// 1. Fewer pages may be dirty from here on; more are not.
+    /// 2. The journal is emptied, durably: it stays complete for its generation, whose header is durable, because the
+    ///    caller holds `state`. *Crash:* the header stands, and the journal explains it or is not complete, and reset.
+    /// 3. Its file gets shorter. *Crash:* the old length or the new one; the next open allocates the blocks of either.
+    pub(super) fn shorten_journal(&self, files: &Files, table: &Table, pages: u64) -> Result<()> {
+        let _one = files.extending.lock();
+        let wanted = (pages + pages / 8).max(1).next_multiple_of(self.journal_step);
+        let have = table.dirty.journal_pages();
+        if have > wanted + wanted / 2 + self.journal_step && table.dirty.shrink_journal(wanted) {
+            files.journal.empty()?;
+            files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
+        }
+        Ok(())
     }
 
     /// A checkpoint writes meta pages besides bucket pages. An open allocates their blocks in the journal and in the index,

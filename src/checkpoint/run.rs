@@ -162,17 +162,25 @@ impl Checkpointer {
         let result = run.steps(&mut state, images, clean);
         dirty.release_copies();
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
-        let Some(excluded) = result.inspect_err(|error| scope.health.poison(error))? else {
+        let Some(done) = result.inspect_err(|error| scope.health.poison(error))? else {
             timer.cancel();
             return Ok(None);
         };
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
-        let let_go = run.let_go(state.header.serial, &excluded);
+        let let_go = run.let_go(&state.header, &done);
         timer.done();
         observe::checkpointed(scope.path, state.header.generation, let_go.segments, clean);
         Ok(Some(let_go))
     }
+}
+
+/// What a checkpoint has done when its header is durable.
+struct Done {
+    /// Sequences of the segments that it does not name any more.
+    excluded: Vec<u32>,
+    /// Pages that it wrote.
+    images: u64,
 }
 
 /// A checkpoint that is under way.
@@ -199,12 +207,13 @@ impl<'r> Run<'r> {
     }
 
     /// Step 6.
-    fn let_go(&self, serial: u64, excluded: &[u32]) -> LetGo {
+    fn let_go(&self, header: &IndexHeader, done: &Done) -> LetGo {
         let Scope { path, log, health, .. } = self.scope;
         let blobs = log.blobs.unlink_dying();
-        let (freed, segments) = log.free(excluded);
+        let (freed, segments) = log.free(&done.excluded);
         self.drop_clean_pages();
-        let pages = self.give_back_space();
+        // The next checkpoint will write about as much as this one, unless the store is closed now.
+        let pages = self.give_back_space(if header.clean { 0 } else { done.images });
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
         let note = |error: &Error| {
             observe::put_off(path, &error.to_string());
@@ -214,25 +223,19 @@ impl<'r> Run<'r> {
         };
         let put_off = errors.inspect(note).count() as u64;
         self.own.count_put_off(put_off);
-        LetGo { serial, segments: freed, all: put_off == 0 }
+        LetGo { serial: header.serial, segments: freed, all: put_off == 0 }
     }
 
-    /// Gives back the space of index pages that are no longer in use, and of a journal that is far too long.
-    fn give_back_space(&self) -> Result<()> {
+    /// Gives back the space of index pages that are no longer in use, and of a journal that is longer than `images` and the
+    /// dirty pages need.
+    fn give_back_space(&self, images: u64) -> Result<()> {
         let (Scope { table, .. }, files) = (self.scope, self.files);
         table.give_back_unused()?;
-        let _one = files.extending.lock();
-        let wanted = self.own.journal_pages_wanted(table);
-        // None of its images is needed any more.
-        if table.dirty.journal_pages() / 4 > wanted && table.dirty.shrink_journal(wanted) {
-            files.journal.empty()?;
-            files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
-        }
-        Ok(())
+        self.own.shorten_journal(files, table, images.max(table.dirty.len()))
     }
 
-    /// Steps 1 to 5. Returns the segments that the checkpoint does not name any more; `None` if there was nothing to write.
-    fn steps(&self, state: &mut Written, images: PageBuffer, clean: bool) -> Result<Option<Vec<u32>>> {
+    /// Steps 1 to 5. Returns `None` if there was nothing to write.
+    fn steps(&self, state: &mut Written, images: PageBuffer, clean: bool) -> Result<Option<Done>> {
         let (Scope { table, log, .. }, own, files) = (self.scope, self.own, self.files);
         let mut cut = self.cut(images);
         own.cut_at(table, cut.total);
@@ -250,6 +253,7 @@ impl<'r> Run<'r> {
             log.free(&cut.excluded).1?;
         }
         let mut header = IndexHeader { serial: state.header.serial + 1, clean, ..state.header };
+        let mut written = 0;
         if !nothing_new {
             header.generation += 1;
             header.cut = cut.lsn;
@@ -259,11 +263,12 @@ impl<'r> Run<'r> {
             }
             apply_journal(&files.journal, &*files.index, &files.index_path, head)?;
             own.counters.images.fetch_add(head.images, Ordering::Relaxed);
+            written = head.images;
         }
         header.write(&*files.index, &files.index_path)?;
         state.header = header;
         own.done(header.generation, cut.total);
-        Ok(Some(cut.excluded))
+        Ok(Some(Done { excluded: cut.excluded, images: written }))
     }
 
     /// Step 1.

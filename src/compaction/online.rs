@@ -288,6 +288,7 @@ impl Engine {
         }
         self.run_checkpoint(false)?;
         self.log.cut_ends();
+        self.checkpointer.trim_journal(&self.table, &self.health, true);
         let now = self.compactor.done();
         Ok(CompactionReport {
             finished,

@@ -305,9 +305,10 @@ impl Engine {
             let puts = page.iter().filter(|change| !change.removes()).map(|change| change.hash());
             let overflow = edit.missing_pages(puts);
             missing.push((owner, overflow));
-            // Each page, and perhaps a bitmap page for each.
-            pages += 2 * (1 + edit.overflow_pages() + overflow) as u64;
+            pages += (1 + edit.overflow_pages() + overflow) as u64;
         }
+        // Perhaps a bitmap page for each.
+        pages += pages.min(table.bitmap_pages());
         if table.dirty.journal_pages() < pages {
             return Err(Need::Journal { pages, alone: pages }.into());
         }

@@ -126,6 +126,8 @@ impl Engine {
         let scope = Scope { path, table, log, health, observer };
         if let Some(let_go) = self.checkpointer.run(scope, clean)? {
             self.compactor.note_freeing(let_go);
+            // When nobody writes any more, it makes the journal shorter.
+            self.wake.compaction.ring();
         }
         Ok(())
     }

@@ -28,10 +28,7 @@ impl Table {
         // Pages in use: whatever else the table once had may have been given back. They have their blocks.
         let growth = self.growth();
         let pages = growth.pages() + self.overflow.pages().saturating_sub(self.pool.len());
-        let bitmaps: u64 = [&self.primary, &self.overflow]
-            .iter()
-            .flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages))
-            .sum();
+        let bitmaps = self.bitmap_pages();
         if self.dirty.journal_pages() < pages + bitmaps {
             return Err(Need::Journal { pages: pages + bitmaps, alone: pages + bitmaps }.into());
         }
@@ -53,6 +50,12 @@ impl Table {
         self.spread_count(growth.stripes_log2(), 0);
         self.want_shrink();
         Ok((appended, Emptied { _all: all, _structure: structure }))
+    }
+
+    /// Bitmap pages of both regions.
+    pub(crate) fn bitmap_pages(&self) -> u64 {
+        let regions = [&self.primary, &self.overflow];
+        regions.iter().flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages)).sum()
     }
 
     fn empty_chain(&self, chain: &mut Chain<'_>) {

@@ -139,6 +139,30 @@ mod tests {
         dirty.release_copies();
     }
 
+    /// Pages of a new extent were made dirty some time after a look at the journal. Others could use the blocks up in between.
+    #[test]
+    fn blocks_of_the_journal_that_are_set_aside_are_for_nobody_else() {
+        let region = region();
+        let page = |number: u64| region.page(number).unwrap();
+        let dirty = DirtySet::new(1000, std::sync::Arc::default());
+        dirty.set_journal_pages(10);
+        let mut blocks = dirty.reserve(4).unwrap();
+        (0..6).for_each(|number| dirty.mark(&page(number)).unwrap());
+        let refused = dirty.mark(&page(6)).unwrap_err();
+        assert!(matches!(refused, Shortage::Need(Need::Journal { pages: 11, alone: 1 })), "{refused:?}");
+        let refused = dirty.reserve(3).unwrap_err();
+        assert!(matches!(refused, Need::Journal { pages: 13, alone: 3 }), "{refused:?}");
+        assert!(!dirty.shrink_journal(9) && dirty.journal_pages() == 10);
+        // One that is dirty already takes none.
+        blocks.mark(&page(0)).unwrap();
+        (7..9).for_each(|number| blocks.mark(&page(number)).unwrap());
+        assert_eq!(dirty.len(), 8);
+        drop(blocks);
+        assert!(dirty.shrink_journal(8) && dirty.mark(&page(9)).is_err());
+        dirty.set_journal_pages(9);
+        dirty.mark(&page(9)).unwrap();
+    }
+
     fn region() -> Region {
         let region = Region::new(RegionKind::Primary, 12);
         let shape = region.shape(0);

@@ -60,10 +60,40 @@ impl Drop for LimitLift<'_> {
     }
 }
 
+/// Blocks of the journal that are set aside for pages of a new extent. No limit applies to them. What is not used goes back
+/// with the guard.
+#[derive(Debug)]
+pub(super) struct JournalBlocks<'d> {
+    dirty: &'d DirtySet,
+    left: u64,
+}
+
+impl JournalBlocks<'_> {
+    /// Makes a page dirty whose disk block is allocated.
+    pub(super) fn mark(&mut self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+        let mut inner = self.dirty.inner.lock();
+        if !self.dirty.is_dirty(page) {
+            self.dirty.push(&mut inner, page)?;
+            let used = self.left.min(1);
+            self.left -= used;
+            inner.reserved -= used;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for JournalBlocks<'_> {
+    fn drop(&mut self) {
+        self.dirty.inner.lock().reserved -= self.left;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     /// Pages dirty in the current epoch.
     current: Vec<PageId>,
+    /// Blocks of the journal that are set aside.
+    reserved: u64,
     /// Pages of the frozen set that are not yet captured nor copied aside.
     frozen_left: u64,
     /// Frozen images that writers copied aside.
@@ -167,18 +197,28 @@ impl DirtySet {
         Ok(GivenBack::Done)
     }
 
-    /// Makes a page of a new extent dirty. Its journal block was reserved and its disk block allocated.
-    pub(super) fn mark_unbounded(&self, page: &PageSlot<'_>) -> Result<(), Shortage> {
+    /// Sets blocks of the journal aside for so many pages that will be dirty.
+    ///
+    /// # Errors
+    /// [`Need::Journal`]; nothing has changed then.
+    pub(super) fn reserve(&self, pages: u64) -> Result<JournalBlocks<'_>, Need> {
         let mut inner = self.inner.lock();
-        if self.is_dirty(page) { Ok(()) } else { self.push(&mut inner, page) }
+        self.admit_journal(&inner, pages)?;
+        inner.reserved += pages;
+        Ok(JournalBlocks { dirty: self, left: pages })
+    }
+
+    /// Returns how many pages will be dirty with so many more.
+    fn admit_journal(&self, inner: &Inner, pages: u64) -> Result<u64, Need> {
+        let dirty = inner.current.len() as u64 + inner.reserved + pages;
+        if dirty > self.journal_pages.load(Ordering::Acquire) {
+            return Err(Need::Journal { pages: dirty, alone: pages });
+        }
+        Ok(dirty)
     }
 
     fn admit(&self, inner: &Inner, pages: u64) -> Result<(), Need> {
-        let dirty = inner.current.len() as u64 + pages;
-        let journal = self.journal_pages.load(Ordering::Acquire);
-        if dirty > journal {
-            return Err(Need::Journal { pages: dirty, alone: pages });
-        }
+        let dirty = self.admit_journal(inner, pages)?;
         let limited = self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
         if limited && dirty + inner.copies.len() > self.limit_pages {
             return Err(Need::Checkpoint);
@@ -302,10 +342,10 @@ impl DirtySet {
         self.journal_pages.store(pages, Ordering::Release);
     }
 
-    /// The journal gets shorter: false if more pages are dirty than it would have room for.
+    /// The journal gets shorter: false if more pages are dirty, or will be, than it would have room for.
     pub(crate) fn shrink_journal(&self, pages: u64) -> bool {
         let inner = self.inner.lock();
-        let fits = inner.current.len() as u64 <= pages;
+        let fits = inner.current.len() as u64 + inner.reserved <= pages;
         if fits {
             self.journal_pages.store(pages, Ordering::Release);
         }

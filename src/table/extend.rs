@@ -14,7 +14,7 @@ use super::page::PageKind;
 use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
 use super::{Structure, Table};
 use crate::error::{Error, IoContext, Result};
-use crate::need::{Need, Step};
+use crate::need::Step;
 use crate::observe;
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::{DiskFile, IndexMap, PAGE_BYTES};
@@ -50,11 +50,7 @@ impl Table {
             .into());
         }
         let shape = region.shape(number);
-        let alone = shape.bitmap_pages + 1;
-        let pages = self.dirty.len() + alone;
-        if self.dirty.journal_pages() < pages {
-            return Err(Need::Journal { pages, alone }.into());
-        }
+        let mut blocks = self.dirty.reserve(shape.bitmap_pages)?;
         let first = structure.end_page;
         let map = self.new_extent(first, shape)?;
         let states = self.disk.map_anonymous(shape.state_bytes());
@@ -77,7 +73,7 @@ impl Table {
                 .by_id(id)
                 .ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
             page.page.init(PageKind::Bitmap, page.number(), u64::from(index), 0, 0, 0);
-            self.dirty.mark_unbounded(&page)?;
+            blocks.mark(&page)?;
         }
         if kind == RegionKind::Overflow {
             let first = region.pages() - shape.pages;

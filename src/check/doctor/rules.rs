@@ -288,9 +288,8 @@ pub(super) const RULES: &[Rule] = &[
         thresholds: &[(Info, 1.5)],
         measure: |d| (d.disk.journal > 64 << 20).then(|| share(d.disk.journal, d.disk.index)),
         finding: |d| format!("the journal takes {}, the index {}", size(d.disk.journal), size(d.disk.index)),
-        reason: "the journal keeps the size of the largest checkpoint",
-        action: "`tophash compact STORE` begins with a new one; a smaller `Options::checkpoint_bytes` or `memory_bytes` \
-                 keeps it small",
+        reason: "the journal keeps the size of the last checkpoint until nobody writes or the store is closed",
+        action: "a close, or `tophash compact STORE`; a smaller `Options::checkpoint_bytes` or `memory_bytes` keeps it small",
     },
     Rule {
         name: "blobs-to-unlink",

@@ -26,6 +26,7 @@ pub fn tiny() -> Tuning {
         background: false,
         stripes_log2_max: 2,
         reserve_bytes: 512,
+        journal_step: 12,
         hash_key: Some((11, 13)),
         parts: PartPlan::default(),
     }
