@@ -158,8 +158,7 @@ fn prepare_segments(engine: &Engine) -> Result<()> {
 fn prepare_ahead(engine: &Engine) -> Result<()> {
     while engine.health.check_writable().is_ok() {
         engine.checkpointer.provide_meta_room(&engine.table, &engine.log)?;
-        let ahead = engine.log.appender.lock().as_ref().map_or(0, |appender| appender.segments_ahead());
-        if !engine.log.prepare_ahead(ahead)? {
+        if !engine.log.prepare_ahead()? {
             break;
         }
         engine.wake.compaction.ring();
@@ -333,7 +332,7 @@ fn syncs(engine: &Engine) {
         }
         let (tail, total) = (engine.log.tail(), engine.log.total());
         let written = total - std::mem::replace(&mut before, total);
-        if tail > engine.log.commit.durable() && engine.sync_to(tail).is_ok() {
+        if tail > engine.log.durable() && engine.sync_to(tail).is_ok() {
             // As much as was written since the last time, twice over.
             engine.log.warm_ahead(written.saturating_mul(2).clamp(WARM_BYTES.0, WARM_BYTES.1));
         }
@@ -342,7 +341,7 @@ fn syncs(engine: &Engine) {
 
 /// True if there is something that a sync would make durable.
 fn has_unsynced(engine: &Engine) -> bool {
-    engine.log.tail() > engine.log.commit.durable() && engine.health.check_writable().is_ok()
+    engine.log.tail() > engine.log.durable() && engine.health.check_writable().is_ok()
 }
 
 impl Engine {

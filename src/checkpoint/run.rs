@@ -278,20 +278,11 @@ impl<'r> Run<'r> {
         let started = Instant::now();
         let timer = observer.time(Timed::Cut);
         let all = table.lock_all();
-        let (lsn, total) = log
-            .appender
-            .lock()
-            .as_ref()
-            .map_or_else(|| (Lsn::default(), 0), |appender| (appender.lsn(), appender.total()));
+        let (lsn, total) = log.end();
         let pages = table.dirty.freeze();
         let excluded = log.excluded(lsn);
         let mut segments = Vec::new();
-        let next_sequence = {
-            let registry = log.registry.lock();
-            let named = registry.segments.values().filter(|segment| !excluded.contains(&segment.sequence));
-            segments.extend(named.map(|segment| segment_entry(log, segment, lsn)));
-            registry.next_sequence
-        };
+        let next_sequence = log.name_segments(&excluded, |segment| segments.push(segment_entry(log, segment, lsn)));
         // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
         debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
         let meta = Meta {

@@ -184,7 +184,7 @@ pub fn compact_disk(
     // A dry run changes nothing, not even what a recovery would.
     let old = options.clone().read_only(asked.dry_run).open(path)?;
     // From here on the store is the one that is open, whatever its path leads to.
-    let disk = &old.engine().log.config.disk;
+    let disk = old.engine().log.shared_disk();
     // Nobody but the owner has to get to unfinished files.
     let disk = disk.with_access(Access::default()).unwrap_or_else(|| Arc::clone(disk));
     let path = old.engine().path.clone();
@@ -327,7 +327,7 @@ impl Build<'_> {
         }
         work.tell()?;
         new.engine().give_up_reserve();
-        let tail = new.engine().log_end();
+        let tail = new.engine().log.active_end();
         new.close()?;
         if let Some((path, end)) = tail {
             let file = self.disk.open(&path, OpenMode::Write).context("open", &path)?;
@@ -425,7 +425,7 @@ fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape>
     let pages = 1u64 << table.level_for(capacity);
     let page = PAGE_BYTES as u64;
     let (start, all) = (work.done, work.all);
-    let mut log = Planned::new(engine.log.config.segment_bytes);
+    let mut log = Planned::new(engine.log.fixed_segment_bytes());
     let mut table_blocks = ExtentBlocks::new(pages);
     let (mut live, mut blob_bytes) = (0, 0);
     let mut scan = Scan::new(engine);

@@ -130,7 +130,7 @@ impl Engine {
     /// Ids of all blob files.
     fn blob_ids(&self) -> Result<Vec<u64>> {
         let dir = self.log.dir();
-        let names = self.log.config.disk.read_dir(dir).map_err(|error| Error::io("list", dir, error))?;
+        let names = self.log.disk().read_dir(dir).map_err(|error| Error::io("list", dir, error))?;
         Ok(names.iter().filter_map(|name| parse_blob_name(name)).collect())
     }
 }

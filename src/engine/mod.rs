@@ -151,7 +151,7 @@ impl Engine {
         self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
         self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))?;
-        if self.log.pieces.is_unsuited() {
+        if self.log.is_unsuited() {
             self.wake.compaction.ring();
         }
         Ok(())
@@ -160,11 +160,5 @@ impl Engine {
     /// Gives the locks back. The caller has closed the store.
     pub(crate) fn unlock(&self) {
         drop(self.lock.lock().take());
-    }
-
-    /// The active segment's file, and where its records end.
-    pub(crate) fn log_end(&self) -> Option<(PathBuf, u64)> {
-        let appender = self.log.appender.lock();
-        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.lsn().offset()))
     }
 }

@@ -174,7 +174,7 @@ impl Engine {
     /// Values longer than this go to a blob file.
     pub(crate) fn blob_threshold(&self) -> u64 {
         let limit = self.tuning.blob_bytes_min;
-        self.log.config.segment_bytes.map_or(limit, |segment| limit.min(segment / 4))
+        self.log.fixed_segment_bytes().map_or(limit, |segment| limit.min(segment / 4))
     }
 
     /// Writes a value into a blob. If far too much of what was freed waits for a checkpoint, that comes first.

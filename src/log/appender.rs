@@ -11,7 +11,7 @@ use crate::sys::{LogMap, LogWriter};
 
 /// The active segment and its writer.
 #[derive(Debug)]
-pub(crate) struct Appender {
+pub(super) struct Appender {
     pub(crate) segment: Arc<Segment>,
     pub(super) writer: LogWriter,
     /// The claim of the last mark or segment header.
@@ -79,7 +79,7 @@ impl Appender {
     }
 
     /// How many segments should be prepared: one when half of this one is used, two in a hurry.
-    pub(crate) fn segments_ahead(&self) -> u32 {
+    pub(super) fn segments_ahead(&self) -> u32 {
         if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
     }
 
@@ -107,7 +107,7 @@ pub(crate) struct Prepared {
     pub(crate) segment: Arc<Segment>,
     pub(crate) writer: LogWriter,
     /// It was made for a frame, which it holds already (frame.rs): nothing else may go into it before.
-    pub(crate) has_frame: bool,
+    pub(super) has_frame: bool,
 }
 
 impl Prepared {

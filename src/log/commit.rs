@@ -18,7 +18,7 @@ use crate::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, Ordering};
 const GATHER_MAX: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
-pub(crate) struct Commit {
+pub(super) struct Commit {
     /// Everything below this LSN is durable.
     durable: AtomicU64,
     leader: Mutex<Leader>,

@@ -187,7 +187,7 @@ impl Log {
     }
 
     /// Takes the next segment of the queue, if it is the one with that sequence.
-    pub(crate) fn take_prepared_frame(&self, sequence: u32) -> Option<Prepared> {
+    pub(super) fn take_prepared_frame(&self, sequence: u32) -> Option<Prepared> {
         self.take_prepared_if(|next| next.has_frame && next.segment.sequence == sequence)
     }
 }

@@ -11,6 +11,7 @@
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment
+//! ├── stats    figures
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
 //! └── record   one record: header, checksum, limits
@@ -19,10 +20,10 @@
 mod append;
 pub(crate) mod appender;
 pub(crate) mod blob;
-pub(crate) mod commit;
+mod commit;
 pub(crate) mod frame;
 pub(crate) mod mapped;
-pub(crate) mod pieces;
+mod pieces;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;
@@ -30,4 +31,5 @@ mod segment_slots;
 pub(crate) mod segments;
 pub(crate) mod sizes;
 pub(crate) mod space;
+mod stats;
 mod sync;

@@ -70,12 +70,12 @@ impl Pieces {
     }
 
     /// Notes whether the segment in which an opened store goes on has large pieces.
-    pub(crate) fn opened(&self, active_is_bulk: bool) {
+    pub(super) fn opened(&self, active_is_bulk: bool) {
         self.unsuited.store(active_is_bulk && self.policy != SyncPolicy::Manual, Ordering::Relaxed);
     }
 
     /// True if the active segment should be replaced.
-    pub(crate) fn is_unsuited(&self) -> bool {
+    pub(super) fn is_unsuited(&self) -> bool {
         self.unsuited.load(Ordering::Relaxed)
     }
 

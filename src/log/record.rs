@@ -25,22 +25,22 @@ use crate::layout::BLOB_IDS;
 use crate::sys::LogMap;
 
 /// The longest key in bytes.
-pub(crate) const KEY_BYTES_MAX: usize = u16::MAX as usize;
+pub(super) const KEY_BYTES_MAX: usize = u16::MAX as usize;
 /// The longest value in bytes.
-pub(crate) const VALUE_BYTES_MAX: usize = u32::MAX as usize;
+pub(super) const VALUE_BYTES_MAX: usize = u32::MAX as usize;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: u64 = 8;
 const SMALL: usize = 8;
 const LARGE: usize = 16;
 /// The longest header in bytes.
-pub(crate) const HEADER_BYTES_MAX: usize = LARGE;
+pub(super) const HEADER_BYTES_MAX: usize = LARGE;
 /// Bytes of the checksum at the front of a record.
-pub(crate) const CRC_BYTES: usize = 4;
+pub(super) const CRC_BYTES: usize = 4;
 const LARGE_BIT: u8 = 0x80;
 /// What makes a sync mark recognizable when the log is searched for one.
 const MARK_MAGIC: u64 = u64::from_le_bytes(*b"tophMARK");
 /// Bytes of a sync mark.
-pub(crate) const MARK_BYTES: usize = SMALL + 16;
+pub(super) const MARK_BYTES: usize = SMALL + 16;
 /// Bytes of a clear-record.
 pub(crate) const CLEAR_BYTES: u64 = SMALL as u64;
 /// Bytes of a frame's header.
@@ -129,7 +129,7 @@ impl Header {
 
     /// Where the key lies in the record.
     #[inline]
-    pub(crate) fn key_range(&self) -> Range<usize> {
+    pub(super) fn key_range(&self) -> Range<usize> {
         self.header_len.into()..self.value_start()
     }
 
@@ -189,7 +189,7 @@ impl<'a> Record<'a> {
 
     /// The record at the front of `bytes`, which hold its key and need not hold all of its value: the value is
     /// cut off where they end. For records too long to be held in memory, checked by other means.
-    pub(crate) fn clipped(header: Header, bytes: &'a [u8]) -> Option<Record<'a>> {
+    pub(super) fn clipped(header: Header, bytes: &'a [u8]) -> Option<Record<'a>> {
         let bytes = bytes.get(..header.len().min(bytes.len()))?;
         (bytes.len() >= header.value_start()).then_some(Record { header, bytes })
     }
@@ -428,7 +428,7 @@ impl Entry<'_> {
 }
 
 /// The bytes of a sync mark at a place.
-pub(crate) fn encode_mark(claim: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
+pub(super) fn encode_mark(claim: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
     bytes[4] = Kind::Mark as u8;
     bytes[6] = 16;
@@ -441,7 +441,7 @@ pub(crate) fn encode_mark(claim: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES
 
 /// Searches bytes for valid sync marks, wherever records begin, and returns the highest claim. `offset` is the
 /// place of `bytes[0]` in the segment, a multiple of [`ALIGN`].
-pub(crate) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Lsn> {
+pub(super) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Lsn> {
     let magic = MARK_MAGIC.to_le_bytes();
     let words = bytes.as_chunks::<8>().0;
     let candidates = words.iter().enumerate().filter(|&(_, word)| *word == magic);

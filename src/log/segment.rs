@@ -308,7 +308,7 @@ impl Segment {
     }
 
     /// True if a checkpoint with this cut need not name the segment.
-    pub(crate) fn evacuated_before(&self, cut: Lsn) -> bool {
+    pub(super) fn evacuated_before(&self, cut: Lsn) -> bool {
         let at = self.evacuated.load(Ordering::Acquire);
         at != 0 && at <= cut.raw()
     }
@@ -336,7 +336,7 @@ impl Segment {
     }
 
     /// Everything is durable: the descriptor is not needed any more.
-    pub(crate) fn close_file(&self) {
+    pub(super) fn close_file(&self) {
         *self.file.lock() = None;
     }
 }

@@ -59,18 +59,18 @@ pub(crate) struct Made {
 }
 
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(super) struct Registry {
     /// Segments that hold records, by sequence.
-    pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
+    pub(super) segments: BTreeMap<u32, Arc<Segment>>,
     /// Segment slots in use, prepared segments included.
     slots: SegmentSlots,
     /// A sequence above any that was ever seen.
-    pub(crate) next_sequence: u32,
+    next_sequence: u32,
 }
 
 /// Segments on their way out.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(super) struct Outgoing {
     /// Mappings that readers still had pinned when their segments were freed, with the files' sizes.
     pub(super) retired: Vec<(Retired, u64)>,
     /// A file may have been unlinked since the directory was last synced.
@@ -79,24 +79,25 @@ pub(crate) struct Outgoing {
 
 #[derive(Debug)]
 pub(crate) struct Log {
-    pub(crate) config: LogConfig,
+    pub(super) config: LogConfig,
     /// The mappings, by segment slot.
-    pub(crate) pins: PinTable,
+    pub(super) pins: PinTable,
     /// Bytes of dead records, by segment slot.
     dead: Box<[AtomicU64]>,
-    pub(crate) registry: Mutex<Registry>,
+    pub(super) registry: Mutex<Registry>,
     /// The active segment. `None` in a read-only store.
-    pub(crate) appender: CachePadded<Mutex<Option<Appender>>>,
+    pub(super) appender: CachePadded<Mutex<Option<Appender>>>,
     pub(super) prepared: Mutex<VecDeque<Prepared>>,
     /// Length of `prepared`, readable without its lock.
     prepared_count: AtomicU32,
     /// Held while a segment is prepared: one at a time.
     pub(super) preparing: Mutex<()>,
     pub(super) outgoing: Mutex<Outgoing>,
-    pub(crate) pieces: Pieces,
+    pub(super) pieces: Pieces,
     /// Times that the end of a segment could not be cut off.
     pub(super) ends_kept: AtomicU64,
-    pub(crate) commit: Commit,
+    pub(super) commit: Commit,
+    /// Large values: an owner of its own.
     pub(crate) blobs: Blobs,
 }
 
@@ -122,6 +123,16 @@ impl Log {
 
     pub(crate) fn disk(&self) -> &dyn Disk {
         &*self.config.disk
+    }
+
+    /// The disk, for a caller that outlives the log.
+    pub(crate) fn shared_disk(&self) -> &Arc<dyn Disk> {
+        &self.config.disk
+    }
+
+    /// The size of segments, if it was chosen by the user.
+    pub(crate) fn fixed_segment_bytes(&self) -> Option<u64> {
+        self.config.segment_bytes
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -252,14 +263,15 @@ impl Log {
     }
 
     /// Puts a segment of the size that is wanted now into the queue, in the place of whatever is there.
-    pub(crate) fn prepare_anew(&self) -> Result<()> {
+    pub(super) fn prepare_anew(&self) -> Result<()> {
         let _one = self.preparing.lock();
         self.discard_prepared()?;
         self.prepare(self.segment_bytes(0))
     }
 
-    /// Prepares a segment if fewer than `ahead` are waiting. Returns true if it did.
-    pub(crate) fn prepare_ahead(&self, ahead: u32) -> Result<bool> {
+    /// Prepares a segment if fewer are waiting than the rate of writing asks for. Returns true if it did.
+    pub(crate) fn prepare_ahead(&self) -> Result<bool> {
+        let ahead = self.appender.lock().as_ref().map_or(0, Appender::segments_ahead);
         let _one = self.preparing.lock();
         if self.prepared_count() >= ahead {
             return Ok(false);
@@ -273,7 +285,7 @@ impl Log {
         self.registry.lock().slots.taken()
     }
 
-    pub(crate) fn prepared_count(&self) -> u32 {
+    pub(super) fn prepared_count(&self) -> u32 {
         self.prepared_count.load(Ordering::Acquire)
     }
 
@@ -306,7 +318,7 @@ impl Log {
     }
 
     /// Bytes of the prepared segments' files.
-    pub(crate) fn prepared_bytes(&self) -> u64 {
+    pub(super) fn prepared_bytes(&self) -> u64 {
         self.prepared.lock().iter().map(|prepared| prepared.segment.capacity()).sum()
     }
 
@@ -341,7 +353,7 @@ impl Log {
     }
 
     /// The segment slot can be given out again.
-    pub(crate) fn release_slot(&self, slot: u32) {
+    pub(super) fn release_slot(&self, slot: u32) {
         self.registry.lock().slots.release(slot as usize);
     }
 
@@ -355,7 +367,7 @@ impl Log {
     ///
     /// A failed try is as if it had not been: the next one takes the same sequence and the same name. A file of that name
     /// that is not of this call's making stays, and is an error until somebody has moved it away.
-    pub(crate) fn enqueue(
+    pub(super) fn enqueue(
         &self,
         bytes: u64,
         has_frame: bool,
@@ -469,8 +481,34 @@ impl Log {
         Ok(file)
     }
 
-    /// Adds a segment that existed when the store was opened. The caller sees to its mapping.
-    pub(crate) fn adopt(&self, segment: Arc<Segment>) {
+    /// Adds a sealed segment that existed when the store was opened.
+    pub(crate) fn adopt_sealed(&self, segment: Segment, map: LogMap) {
+        self.pins.install(segment.slot, Arc::new(map));
+        self.adopt(Arc::new(segment));
+    }
+
+    /// Adds the segment in which an opened store goes on, behind `end`.
+    pub(crate) fn adopt_active(&self, segment: Segment, map: LogMap, end: Lsn) {
+        let segment = Arc::new(segment);
+        let writer = LogWriter::new(map);
+        self.pieces.opened(segment.bulk);
+        self.pins.install(segment.slot, Arc::clone(writer.map()));
+        *self.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, end));
+        self.adopt(segment);
+    }
+
+    /// True if a segment that holds records has the slot.
+    pub(crate) fn is_slot_taken(&self, slot: u32) -> bool {
+        self.registry.lock().segments.values().any(|segment| segment.slot == slot)
+    }
+
+    /// No segment that is made from now on has a sequence up to this one.
+    pub(crate) fn pass_sequences(&self, last: u32) {
+        let mut registry = self.registry.lock();
+        registry.next_sequence = registry.next_sequence.max(last.saturating_add(1));
+    }
+
+    fn adopt(&self, segment: Arc<Segment>) {
         let mut registry = self.registry.lock();
         registry.slots.take(segment.slot as usize);
         registry.next_sequence = registry.next_sequence.max(segment.sequence.saturating_add(1));
@@ -492,6 +530,32 @@ impl Log {
     /// Segments that hold records, in order.
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
         self.registry.lock().segments.values().cloned().collect()
+    }
+
+    /// Shows the segments that a checkpoint names, in order: those that hold records, but for the excluded ones. Returns a
+    /// sequence above any that was ever seen.
+    pub(crate) fn name_segments(&self, excluded: &[u32], mut name: impl FnMut(&Segment)) -> u32 {
+        let registry = self.registry.lock();
+        let named = registry.segments.values().filter(|segment| !excluded.contains(&segment.sequence));
+        named.for_each(|segment| name(segment));
+        registry.next_sequence
+    }
+
+    /// True if there is a segment to append to.
+    pub(crate) fn has_active(&self) -> bool {
+        self.appender.lock().is_some()
+    }
+
+    /// The active segment's file, and where its records end.
+    pub(crate) fn active_end(&self) -> Option<(PathBuf, u64)> {
+        let appender = self.appender.lock();
+        appender.as_ref().map(|appender| (appender.segment.path.clone(), appender.lsn().offset()))
+    }
+
+    /// Where the next record will stand, and the bytes appended since the store was opened.
+    pub(crate) fn end(&self) -> (Lsn, u64) {
+        let appender = self.appender.lock();
+        appender.as_ref().map_or_else(Default::default, |appender| (appender.lsn(), appender.total()))
     }
 
     /// Bytes appended since the store was opened.

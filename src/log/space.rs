@@ -236,7 +236,7 @@ impl Log {
     }
 
     /// Freed segments that readers keep: how many, and the bytes of their files.
-    pub(crate) fn held_segments(&self) -> (u64, u64) {
+    pub(super) fn held_segments(&self) -> (u64, u64) {
         self.reclaim();
         let outgoing = self.outgoing.lock();
         (outgoing.retired.len() as u64, outgoing.retired.iter().map(|(_, bytes)| bytes).sum())

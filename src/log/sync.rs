@@ -14,6 +14,21 @@ impl Log {
         self.tail().raw().saturating_sub(self.commit.durable().raw())
     }
 
+    /// Everything below this LSN is durable.
+    pub(crate) fn durable(&self) -> Lsn {
+        self.commit.durable()
+    }
+
+    /// Notes what recovery found or made durable.
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
+        self.commit.set_durable(lsn);
+    }
+
+    /// True if the active segment was prepared for another way of writing, and should be replaced.
+    pub(crate) fn is_unsuited(&self) -> bool {
+        self.pieces.is_unsuited()
+    }
+
     /// Returns when everything below `target` is durable.
     ///
     /// # Errors

@@ -139,8 +139,7 @@ impl Opening<'_> {
         if kind == RegionKind::Overflow {
             let before = region.pages() - shape.pages;
             let free = (0..shape.pages).rev().filter(|&page| !group.is_used(page));
-            table.pool.give(free.map(|page| before + page));
-            table.pool.set_all(region.pages());
+            table.add_free(free.map(|page| before + page));
         }
         Ok(())
     }

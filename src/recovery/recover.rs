@@ -17,7 +17,6 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::create::remove_garbage;
 use crate::address::Lsn;
@@ -26,14 +25,13 @@ use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::engine::Engine;
 use crate::error::{Error, IoContext, Location, Nature, Result};
 use crate::layout::{parse_segment_name, segment_path};
-use crate::log::appender::Appender;
 use crate::log::mapped::{map_segment, segment_len};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::stats::RecoveryStats;
-use crate::sys::{Disk, LogWriter, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
+use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
 
 /// Ids of large values that are this far above the checkpoint's counter are not ours.
 const FOREIGN_IDS: u64 = 1 << 32;
@@ -84,14 +82,11 @@ impl Engine {
             }
         }
         self.adopt_tail(disk, &tail, (clean || broken(Mutant::NoFreshSegment)) && writable)?;
-        {
-            let mut registry = self.log.registry.lock();
-            registry.next_sequence = registry.next_sequence.max(tail.sequence_max.saturating_add(1));
-        }
+        self.log.pass_sequences(tail.sequence_max);
         if writable {
             self.checkpointer.mark_in_use(other_invalid)?;
-            if self.log.appender.lock().is_some() {
-                self.log.commit.set_durable(tail.end);
+            if self.log.has_active() {
+                self.log.set_durable(tail.end);
             } else {
                 self.fresh_segment(&tail, header.cut)?;
             }
@@ -121,8 +116,7 @@ impl Engine {
             let segment = Segment::new(identity, path, len, Some(entry.end), None);
             segment.set_removals(entry.removals.min(entry.end), entry.dead.min(entry.end));
             observe::mapped(&segment.path, 0, segment.capacity());
-            self.log.pins.install(entry.slot, Arc::new(map));
-            self.log.adopt(Arc::new(segment));
+            self.log.adopt_sealed(segment, map);
         }
         Ok(())
     }
@@ -131,8 +125,7 @@ impl Engine {
     fn adopt_tail(&self, disk: &dyn Disk, tail: &Tail, go_on: bool) -> Result<()> {
         let opened = self.checkpointer.opened().segments;
         for (i, found) in tail.segments.iter().enumerate() {
-            let taken = self.log.registry.lock().segments.values().any(|segment| segment.slot == found.slot);
-            if taken {
+            if self.log.is_slot_taken(found.slot) {
                 let expected = "a segment slot of its own";
                 return Err(Error::corrupt("segment header", Location::at(&found.path, 72), expected, found.slot));
             }
@@ -143,20 +136,15 @@ impl Engine {
             self.log.set_dead(found.slot, dead.min(found.end));
             let identity = (found.sequence, found.slot, found.salt);
             let end = (!active).then_some(found.end);
-            let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file));
+            let segment = Segment::new(identity, found.path.clone(), len, end, active.then_some(file)).made(found.bulk);
             let removals = known.map_or(0, |entry| entry.removals).saturating_add(found.removals).min(found.end);
             segment.set_removals(removals, self.log.dead(found.slot));
-            let segment = Arc::new(segment);
             observe::mapped(&segment.path, 0, segment.capacity());
             if active {
-                self.log.pieces.opened(found.bulk);
-                let writer = LogWriter::new(map);
-                self.log.pins.install(found.slot, Arc::clone(writer.map()));
-                *self.log.appender.lock() = Some(Appender::new(Arc::clone(&segment), writer, tail.end));
+                self.log.adopt_active(segment, map, tail.end);
             } else {
-                self.log.pins.install(found.slot, Arc::new(map));
+                self.log.adopt_sealed(segment, map);
             }
-            self.log.adopt(segment);
         }
         Ok(())
     }
@@ -218,7 +206,7 @@ impl Engine {
         let start = |sequence| if sequence == cut.sequence() { cut.offset() } else { 0 };
         let bytes = tail.segments.iter().map(|segment| segment.end.saturating_sub(start(segment.sequence))).sum();
         let durable = Lsn::new(predecessor.0, predecessor.1);
-        self.log.commit.set_durable(durable);
+        self.log.set_durable(durable);
         self.log.provide_after_recovery(bytes)?;
         if let Some(next) = self.log.take_prepared(0) {
             self.log.activate(next, predecessor, durable);

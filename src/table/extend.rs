@@ -77,10 +77,15 @@ impl Table {
         }
         if kind == RegionKind::Overflow {
             let first = region.pages() - shape.pages;
-            self.pool.give((first..region.pages()).rev());
-            self.pool.set_all(region.pages());
+            self.add_free((first..region.pages()).rev());
         }
         Ok(())
+    }
+
+    /// Notes which overflow pages of a new extent are free.
+    pub(crate) fn add_free(&self, pages: impl Iterator<Item = u64>) {
+        self.pool.give(pages);
+        self.pool.set_all(self.overflow.pages());
     }
 
     fn new_extent(&self, first: u64, shape: GroupShape) -> Result<IndexMap> {

@@ -87,7 +87,7 @@ pub(crate) struct Table {
     overflow: Region,
     stripes: Stripes,
     pub(crate) dirty: DirtySet,
-    pub(crate) pool: OverflowPool,
+    pool: OverflowPool,
     growth_bell: Arc<Bell>,
     pub(crate) structure: Mutex<Structure>,
     /// Held while disk blocks of pages are allocated or given back.
