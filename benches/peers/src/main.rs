@@ -10,8 +10,9 @@
 //! ├── zipf          which of them are popular     ├── workloads/  the coordinator's plan, a file each
 //! ├── protocol      requests and answers          ├── raw         the machine's own limits
 //! ├── process       a worker seen from outside    ├── files       disk usage, dropping the page cache
-//! ├── latency       histogram, clock cost         ├── report/     medians, ratios, markdown, JSON, pictures
-//! └── machine       what the figures depend on    └── targets     what is aimed at, and whether it was reached
+//! ├── latency       histogram, clock cost         ├── report/     markdown, JSON, pictures
+//! ├── machine       what the figures depend on    ├── section/    medians and ratios of what was measured
+//! └── targets       what is aimed at, and whether it was reached
 //! ```
 
 mod arguments;
@@ -27,6 +28,7 @@ mod progress;
 mod protocol;
 mod raw;
 mod report;
+mod section;
 mod targets;
 mod worker;
 mod workloads;

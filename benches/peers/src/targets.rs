@@ -4,8 +4,7 @@ use serde::Serialize;
 
 use crate::arguments::Workload;
 use crate::engine::EngineName;
-use crate::report::{Row, Section, Unit};
-use crate::workloads::row;
+use crate::section::{Measured, Row, Section, Unit, row};
 
 /// A target and what was reached.
 #[derive(Debug, Serialize)]
@@ -142,7 +141,7 @@ fn reached(section: &Section, row: &Row, engine: EngineName, of: &Of) -> Option<
         Column(column) => section.over(row, engine.name(), column).map(|comparison| comparison.ratio),
         Of::Row(other) => {
             let other = section.cell(section.row(other)?, engine.name())?;
-            crate::report::Measured::ratio(section.cell(row, engine.name())?, other)
+            Measured::ratio(section.cell(row, engine.name())?, other)
         }
         Figure => section.cell(row, engine.name()).map(|cell| cell.max()),
     }

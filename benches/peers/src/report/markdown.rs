@@ -1,6 +1,7 @@
 //! The report for people.
 
-use super::{Report, Row, Section, Unit};
+use super::Report;
+use crate::section::{Measured, Row, Section, Unit};
 use crate::targets::Verdict;
 
 /// The whole report; its first line says where it comes from.
@@ -70,7 +71,7 @@ fn padded(rows: &[Vec<String>], left: usize) -> Vec<String> {
 
 fn cells(section: &Section, row: &Row) -> Vec<String> {
     let mut cells = vec![row.name.clone()];
-    let text = |cell: &super::Measured| if cell.is_empty() { "-".to_string() } else { cell.text(row.unit) };
+    let text = |cell: &Measured| if cell.is_empty() { "-".to_string() } else { cell.text(row.unit) };
     cells.extend(row.cells.iter().map(text));
     cells.extend(section.comparisons(row).iter().map(|(name, comparison)| match comparison {
         Some(comparison) if *name == "best" => format!("{} {}", Unit::Ratio.text(comparison.ratio), comparison.with),

@@ -7,9 +7,9 @@ use anyhow::anyhow;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{Row, Section, Unit};
 use crate::arguments::Workload;
 use crate::engine::EngineName;
+use crate::section::{Row, Section, Unit};
 
 const WIDTH: u32 = 1200;
 const PANELS_PER_LINE: usize = 3;

@@ -2,7 +2,7 @@
 
 use super::{Turn, row, tell};
 use crate::protocol::{Churn, Mode, Opening, Request, Timed};
-use crate::report::Unit;
+use crate::section::Unit;
 
 pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     let (records, seed) = (turn.records, turn.seed());

@@ -1,9 +1,9 @@
 //! Growth from empty: inserts one by one, each of them timed.
 
-use super::{Turn, row};
+use super::Turn;
 use crate::latency::QUANTILES;
 use crate::protocol::{Insert, Mode, Request, Timed};
-use crate::report::Unit;
+use crate::section::{Unit, row};
 
 pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     let records = turn.records;

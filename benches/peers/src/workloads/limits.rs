@@ -4,7 +4,7 @@ use super::Run;
 use crate::arguments::Workload;
 use crate::progress::progress;
 use crate::raw;
-use crate::report::{Section, Unit};
+use crate::section::{Section, Unit};
 
 /// Bytes that random accesses are spread over, and that are copied.
 const BYTES: usize = 512 << 20;

@@ -2,7 +2,7 @@
 
 use super::{Turn, tell};
 use crate::protocol::{Mixed, Mode, ReadersAndWriter, Request};
-use crate::report::Unit;
+use crate::section::Unit;
 
 const READERS: u64 = 2;
 /// Counters of records that only the writer inserts.

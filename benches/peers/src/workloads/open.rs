@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::{Turn, row};
+use super::Turn;
 use crate::protocol::{Figures, Find, Found, Mode, Opening, Progress, Request, WriteUntilKilled};
-use crate::report::Unit;
+use crate::section::{Unit, row};
 use crate::{files, interrupt, worker};
 
 /// Times a store is opened, warm and cold.

@@ -2,7 +2,7 @@
 
 use super::{Turn, row, tell};
 use crate::protocol::{Insert, Mode, ReadKind, Remove, Request, Timed};
-use crate::report::Unit;
+use crate::section::Unit;
 
 /// Counters of records that a phase inserts beside the bulk load; each phase has 2^40.
 const SINGLE: u64 = 1 << 40;

@@ -1,8 +1,8 @@
 //! 8-byte keys, 8-byte values.
 
-use super::{Turn, row};
+use super::Turn;
 use crate::protocol::{Insert, Mode, Request, Timed};
-use crate::report::Unit;
+use crate::section::{Unit, row};
 
 pub fn measure(mut turn: Turn<'_>) -> anyhow::Result<()> {
     let records = turn.records;

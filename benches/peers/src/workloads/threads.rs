@@ -1,7 +1,8 @@
 //! Durable writes on one thread and on eight: who shares syncs?
 
-use super::{Turn, row};
+use super::Turn;
 use crate::protocol::{Insert, Mode};
+use crate::section::row;
 
 const THREADS: u64 = 8;
 

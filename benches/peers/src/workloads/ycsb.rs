@@ -2,7 +2,7 @@
 
 use super::Turn;
 use crate::protocol::{Mixed, Mode, Request, Timed, Ycsb};
-use crate::report::Unit;
+use crate::section::Unit;
 use crate::zipf::THETA;
 
 const THREADS: u64 = 2;
