@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Random, bytes, scale, scratch, seed, tiny_options};
+use common::{Random, bytes, scale, scratch, seed, share, tiny_options};
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
 /// Opens with small segments and background threads.
@@ -225,7 +225,7 @@ fn a_compaction_that_is_ended_early_leaves_a_whole_store() {
 #[test]
 fn histories_with_compaction_survive_the_death_of_the_process() {
     let mut random = Random(seed("churn histories"));
-    for round in 0..6 * scale() {
+    for round in 0..share(60) {
         let dir = scratch();
         let mut path = dir.path().join("0");
         let mut model: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();

@@ -577,42 +577,17 @@ fn note(total: &Mutex<Stats>, stats: &Stats) {
     total.recovery.replayed_bytes += stats.recovery.replayed_bytes;
 }
 
-/// Runs histories and returns what they did together, so that a test can tell whether it tested anything.
-fn run_histories(name: &str, background: bool, histories: usize) -> Stats {
+/// Runs histories, so many at scale 10, and returns what they did together, so that a test can tell whether it tested anything.
+///
+/// One table in ten is made so large that its slots' hash bits must be refilled: 512 pages. With background threads all are
+/// made large enough for the memory limit to be reached.
+fn run_histories(name: &str, background: bool, histories: u64) -> Stats {
     let seed = common::seed(name);
-    let cases = (histories * common::scale()) as u32;
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(seed),
-        max_shrink_iters: 4000,
-        max_shrink_time: 120_000,
-        ..Config::default()
-    };
-    // Some tables are made so large that their slots' hash bits must be refilled: 512 pages. With background
-    // threads all are made large enough for the memory limit to be reached.
-    let large = prop::bool::weighted(if background { 1.0 } else { 0.1 });
-    let strategy = (setups(background), large, prop::collection::vec(ops(background), 200));
+    let cases = common::share(histories) as u32;
+    let large = if background { cases } else { cases.div_ceil(10) };
     let total = Mutex::new(Stats::default());
-    let outcome = TestRunner::new(config).run(&strategy, |(setup, large, mut ops)| {
-        if large {
-            let pages = if background { 128 } else { 512 };
-            let slots = u16::from(setup.homes + setup.stash) * 8;
-            // More than 82 % of half the pages' slots.
-            ops.insert(ops.len() / 2, Op::Reserve(pages / 2 * slots / 100 * 82 + 500));
-        }
-        let dir = common::scratch();
-        let path = dir.path().join("0");
-        let model = Model::default();
-        History { setup: &setup, dir: dir.path(), path, copies: 0, model, total: &total }.run(&ops);
-        Ok(())
-    });
-    match outcome {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, (setup, large, ops))) => {
-            panic!("{name}, TOPHASH_TEST_SEED={seed}: {reason}\nsmallest history: {setup:?}, large: {large}\n{ops:?}");
-        }
-        Err(TestError::Abort(reason)) => panic!("{name}, TOPHASH_TEST_SEED={seed}: {reason}"),
+    for (cases, large) in [(cases - large, false), (large, true)] {
+        run_some(name, seed, background, (cases, large), &total);
     }
     let total = total.into_inner().unwrap();
     println!(
@@ -626,14 +601,47 @@ fn run_histories(name: &str, background: bool, histories: usize) -> Stats {
     total
 }
 
+/// Runs histories in tables that are all made large, or none is.
+fn run_some(name: &str, seed: u64, background: bool, (cases, large): (u32, bool), total: &Mutex<Stats>) {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        max_shrink_iters: 4000,
+        max_shrink_time: 120_000,
+        ..Config::default()
+    };
+    let strategy = (setups(background), Just(large), prop::collection::vec(ops(background), 200));
+    let outcome = TestRunner::new(config).run(&strategy, |(setup, large, mut ops)| {
+        if large {
+            let pages = if background { 128 } else { 512 };
+            let slots = u16::from(setup.homes + setup.stash) * 8;
+            // More than 82 % of half the pages' slots.
+            ops.insert(ops.len() / 2, Op::Reserve(pages / 2 * slots / 100 * 82 + 500));
+        }
+        let dir = common::scratch();
+        let path = dir.path().join("0");
+        let model = Model::default();
+        History { setup: &setup, dir: dir.path(), path, copies: 0, model, total }.run(&ops);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, (setup, large, ops))) => {
+            panic!("{name}, TOPHASH_TEST_SEED={seed}: {reason}\nsmallest history: {setup:?}, large: {large}\n{ops:?}");
+        }
+        Err(TestError::Abort(reason)) => panic!("{name}, TOPHASH_TEST_SEED={seed}: {reason}"),
+    }
+}
+
 #[test]
 fn histories_agree_with_a_hash_map() {
-    let total = run_histories("model", false, 200);
+    let total = run_histories("model", false, 2000);
     assert!(total.recovery.replayed_records > 0 && total.waits.segment > 0 && total.index.refills > 0);
 }
 
 #[test]
 fn histories_with_background_threads_and_little_memory_agree_with_a_hash_map() {
-    let total = run_histories("model, with background threads", true, 60);
+    let total = run_histories("model, with background threads", true, 600);
     assert!(total.waits.memory > 0, "memory_bytes was never reached: {:?}", total.waits);
 }

@@ -50,7 +50,7 @@ fn setups() -> [(&'static str, Options); 3] {
 
 /// How long the writers of one test and setup write.
 fn time() -> Duration {
-    Duration::from_millis(700 * common::scale() as u64)
+    Duration::from_millis(common::share(7_000))
 }
 
 /// The value of a key at a version.
@@ -474,7 +474,7 @@ fn counters_end_at_the_exact_sum() {
     const THREADS: u64 = 4;
     for (setup, options) in setups() {
         // With little memory, checkpoints run beside each other: more chances for a change to get lost.
-        let rounds = if setup.contains("memory") { 6000 } else { 2500 } * common::scale() as u64;
+        let rounds = common::share(if setup.contains("memory") { 60_000 } else { 25_000 });
         let dir = common::scratch();
         let store = common::open(&options, &dir.path().join("store"));
         let number = |value: Option<&[u8]>| value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()));
@@ -518,7 +518,7 @@ fn counters_end_at_the_exact_sum() {
 #[test]
 fn each_value_put_comes_back_exactly_once() {
     const THREADS: u64 = 4;
-    let rounds = 3000 * common::scale() as u64;
+    let rounds = common::share(30_000);
     for (setup, options) in setups() {
         let dir = common::scratch();
         let store = common::open(&options, &dir.path().join("store"));
@@ -575,7 +575,7 @@ fn one_of_many_makers_wins() {
     for (setup, options) in setups() {
         let dir = common::scratch();
         let store = common::open(&options, &dir.path().join("store"));
-        let keys = 600 * common::scale() as u64;
+        let keys = common::share(6_000);
         let made = AtomicU64::new(0);
         let winners: Vec<Vec<u64>> = thread::scope(|scope| {
             let threads: Vec<_> = (0..4u64)
@@ -608,7 +608,7 @@ fn batches_over_the_same_keys_end_as_one_of_them() {
     const GROUP: u64 = 24;
     // No divisor in common with the group's size: each thread's batches have all its keys, in its own order.
     const STEPS: [u64; THREADS as usize] = [5, 7, 11, 13];
-    let rounds = 150 * common::scale() as u64;
+    let rounds = common::share(1_500);
     for (setup, options) in setups() {
         let dir = common::scratch();
         let store = common::open(&options, &dir.path().join("store"));

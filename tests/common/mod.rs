@@ -3,7 +3,7 @@
 //!
 //! Three environment variables steer all of them:
 //!
-//! * `TOPHASH_TEST_SCALE` (default 1): how many times the usual number of histories, rounds or kills to run.
+//! * `TOPHASH_TEST_SCALE` (default 1): how many histories, rounds or kills to run. The numbers are those of scale 10; see [`share`].
 //! * `TOPHASH_TEST_SEED`: the seed of every random choice. Printed by each test that makes one; without the
 //!   variable it is a new one for each run.
 //! * `TOPHASH_TEST_DIR`: where test stores are made. Default: `/dev/shm` where there is one (nothing that is
@@ -54,6 +54,12 @@ pub fn returns(what: &str, run: impl FnOnce() + Send + 'static) {
 pub fn scale() -> usize {
     let text = std::env::var("TOPHASH_TEST_SCALE").unwrap_or_default();
     text.parse().ok().filter(|&scale| scale > 0).unwrap_or(1)
+}
+
+/// How many of something to do, if scale 10 does so many: a twentieth at scale 1, because a debug build is slow.
+pub fn share(at_ten: u64) -> u64 {
+    let scale = scale() as u64;
+    if scale >= 10 { at_ten * scale / 10 } else { (at_ten * scale / 20).max(1) }
 }
 
 /// `TOPHASH_TEST_SEED`, or a new seed. Says which one it is.

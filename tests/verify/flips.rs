@@ -8,7 +8,7 @@ use std::fs;
 
 /// How many bits are flipped in the index and in the log.
 fn rounds() -> u64 {
-    40 * crate::common::scale() as u64
+    crate::common::share(400)
 }
 
 /// Why a flipped bit of the index file changes nothing that is stored; `None` if it does.

@@ -35,7 +35,7 @@ impl Meter for Counting {
 fn damaged_files_do_no_harm() {
     let (scale, seed, started) = (scale() as u64, seed(), Instant::now());
     // A debug build is for a look; the figures of docs/TESTING.md are those of the heavy scale.
-    let unit = if scale >= 10 { 1000 } else { 80 } * scale;
+    let unit = if scale >= 10 { 1000 } else { 40 } * scale;
     let settings =
         Settings { flips: 10 * unit, cuts: 2 * unit, mutants: 14 * unit, seed, threads: 2, memory_bytes: 48 << 20 };
     let only = std::env::var("TOPHASH_TEST_CASE").ok().and_then(|case| case.parse().ok());
@@ -88,7 +88,7 @@ fn a_damaged_header_of_the_last_segment_is_no_torn_write() {
     let last = base.anatomy.segments.iter().map(|segment| segment.name.clone()).max().expect("segments");
     let mut random = Random::new(seed());
     let whole = base.image.read(&last, 0, 128);
-    for case in 0..2000 {
+    for case in 0..if scale() >= 10 { 2000 } else { 300 } {
         let mut header = whole.clone();
         match case % 4 {
             // Words that were lost, as if they had not been written; or all of them.

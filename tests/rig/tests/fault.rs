@@ -10,7 +10,7 @@ use tophash_rig::script::Script;
 use tophash_rig::{full, scale, scripts, seed};
 
 /// Faults tried at scale 1: a sample of all.
-const SAMPLE: u64 = 700;
+const SAMPLE: u64 = 350;
 /// Violations that are told.
 const VIOLATIONS_MAX: usize = 5;
 
