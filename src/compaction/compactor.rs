@@ -89,6 +89,17 @@ pub(super) struct Victim {
     pub(super) in_flight: u32,
 }
 
+/// Which segments may be chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Choice {
+    /// The one that gains most.
+    Best,
+    /// Those up to this sequence that gain something, the oldest first.
+    UpTo(u32),
+    /// This one, whatever it gains.
+    Only(u32),
+}
+
 /// A piece of a victim, claimed by one thread.
 pub(super) struct Piece<'l> {
     victim: u64,
@@ -132,8 +143,8 @@ impl Compactor {
         }
     }
 
-    /// Claims up to `records` records of the victim, or finishes it. The caller holds no lock. `forced`: a victim is
-    /// chosen up to this sequence, whether or not the log is over its bound.
+    /// Claims up to `records` records of the victim, or finishes it. The caller holds no lock. `choice`: which one
+    /// becomes the next victim, whether or not the log is over its bound.
     ///
     /// # Errors
     /// `Corrupt` if a record cannot be read, and errors of the moment. The victim is let go then.
@@ -143,11 +154,11 @@ impl Compactor {
         table: &Table,
         hasher: &KeyHasher,
         records: usize,
-        forced: Option<u32>,
+        choice: Choice,
     ) -> Result<Task<'l>> {
         let mut victim = self.victim.lock();
         if victim.is_none() {
-            *victim = self.choose_victim(log, table, forced);
+            *victim = self.choose_victim(log, table, choice);
         }
         let Some(current) = victim.as_mut() else { return Ok(Task::Nothing) };
         if current.at >= current.end {

@@ -20,9 +20,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compactor::{Piece, Task};
+use super::compactor::{Choice, Piece, Task};
 use super::space::{Pressure, SpaceReport};
-use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max};
+use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max, small_segments};
 use crate::address::Place;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
@@ -95,6 +95,14 @@ impl Engine {
     /// Compacts until the log is within its bound, there is nothing to gain, or `stop` says so. Called by the
     /// background thread. `quiet`: nobody has written for a while.
     pub(crate) fn compact_in_background(&self, quiet: bool, stop: &dyn Fn() -> bool) {
+        self.compact_while_due(quiet, stop);
+        if !stop() && self.health.check_writable().is_ok() {
+            // Once: whatever keeps an end from being cut keeps it in the next turn too.
+            self.log.cut_ends();
+        }
+    }
+
+    fn compact_while_due(&self, quiet: bool, stop: &dyn Fn() -> bool) {
         loop {
             let look = self.look(quiet);
             self.log.reclaim();
@@ -105,7 +113,6 @@ impl Engine {
             if stop() || self.health.check_writable().is_err() {
                 return;
             }
-            self.log.cut_ends();
             let far = look.pressure >= Pressure::Wait;
             if far && broken(Mutant::CompactionGivesUp) {
                 return;
@@ -123,7 +130,7 @@ impl Engine {
             }
             for _ in 0..16 {
                 // An error is met again by whoever needs the space; a damaged segment is not chosen again.
-                match self.compact_step(STEP_RECORDS, None) {
+                match self.compact_step(STEP_RECORDS, Choice::Best) {
                     Ok(Outcome::Made) if look.pressure == Pressure::None => sleep(PACE),
                     Ok(Outcome::Made) => {}
                     Ok(Outcome::Others) => {
@@ -165,7 +172,7 @@ impl Engine {
             }
             // The change that led here is made: an error of this is none of its own. It is met again by whoever
             // needs the space. If what is left of the victim is with others, they will finish it.
-            if !look.due || !matches!(self.compact_step(STEP_RECORDS, None), Ok(Outcome::Made)) {
+            if !look.due || !matches!(self.compact_step(STEP_RECORDS, Choice::Best), Ok(Outcome::Made)) {
                 return;
             }
             look = self.compactor.assess(&self.log, false);
@@ -202,17 +209,17 @@ impl Engine {
             return Outcome::Others;
         }
         // An error is met again by whoever needs the space.
-        self.compact_step(records, None).unwrap_or(Outcome::Nothing)
+        self.compact_step(records, Choice::Best).unwrap_or(Outcome::Nothing)
     }
 
-    /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock. `forced`: a
-    /// victim is chosen up to this sequence, whether or not the log is over its bound.
+    /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock. `choice`: which
+    /// one becomes the next victim, whether or not the log is over its bound.
     ///
     /// # Errors
     /// Those of a write (`DiskFull`), and `Corrupt` if a page or record cannot be read. The victim is let go
     /// then; what was moved stays moved.
-    pub(crate) fn compact_step(&self, records: usize, forced: Option<u32>) -> Result<Outcome> {
-        let piece = match self.compactor.next_task(&self.log, &self.table, &self.hasher, records, forced)? {
+    pub(crate) fn compact_step(&self, records: usize, choice: Choice) -> Result<Outcome> {
+        let piece = match self.compactor.next_task(&self.log, &self.table, &self.hasher, records, choice)? {
             Task::Piece(piece) => piece,
             Task::Finished => return Ok(Outcome::Made),
             Task::Others => return Ok(Outcome::Others),
@@ -224,30 +231,33 @@ impl Engine {
     }
 
     /// Puts segments with few records together, if there are many. Each process that ends without a close leaves one, and
-    /// their number is limited.
+    /// their number is limited. The smallest go first, and each is looked at once: an open of thousands takes no longer.
     ///
-    /// A segment with a damaged record is kept as it is, and the others are put together. No more segments are emptied than
-    /// are small now, so this ends.
+    /// A segment with a damaged record is kept as it is, and the others are put together.
     ///
     /// # Errors
     /// Those of a write or a checkpoint, but no damage. What was moved stays moved.
     pub(crate) fn bound_segments(&self) -> Result<()> {
-        /// Records that are moved between two looks.
+        /// Records that are moved at a time.
         const RECORDS: usize = 4096;
-        let small = self.log.space().small;
-        if small < SMALL_AT_OPEN && !self.log.is_short_of_slots() {
+        let small = small_segments(&self.log);
+        if small.len() < SMALL_AT_OPEN && !self.log.is_short_of_slots() {
             return Ok(());
         }
-        let before = self.compactor.done().evacuated;
-        let emptied = || self.compactor.done().evacuated - before;
-        // Each damaged one is marked, and never chosen again.
-        let mut damaged = self.log.segments().len();
-        while self.log.space().small > small_max(&self.log) && emptied() < small as u64 {
-            match self.compact_step(RECORDS, None) {
-                Ok(Outcome::Made) => {}
-                Ok(Outcome::Others | Outcome::Nothing) => break,
-                Err(error) if error.nature() == Nature::Damage && damaged > 0 => damaged -= 1,
-                Err(error) => return Err(error),
+        let emptied = || self.compactor.done().evacuated;
+        let wanted = emptied() + small.len().saturating_sub(small_max(&self.log)) as u64;
+        for sequence in small {
+            if emptied() >= wanted {
+                break;
+            }
+            loop {
+                match self.compact_step(RECORDS, Choice::Only(sequence)) {
+                    Ok(Outcome::Made) => {}
+                    Ok(Outcome::Others | Outcome::Nothing) => break,
+                    // It is marked now.
+                    Err(error) if error.nature() == Nature::Damage => break,
+                    Err(error) => return Err(error),
+                }
             }
         }
         self.run_checkpoint(false)
@@ -322,7 +332,7 @@ impl Engine {
             if told.is_break() {
                 return Ok(false);
             }
-            match self.compact_step(STEP_RECORDS, Some(last))? {
+            match self.compact_step(STEP_RECORDS, Choice::UpTo(last))? {
                 Outcome::Made => {}
                 Outcome::Others => yield_now(),
                 Outcome::Nothing => return Ok(true),

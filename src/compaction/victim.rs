@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::compactor::{Compactor, Victim};
+use super::compactor::{Choice, Compactor, Victim};
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
@@ -55,9 +55,41 @@ pub(super) fn is_worth_sealing(log: &Log) -> bool {
     active.is_some_and(|active| gain(log, active, oldest == Some(active.sequence)) > GAIN_FORCED)
 }
 
+/// Sealed segments with few records, the one with the fewest first.
+pub(super) fn small_segments(log: &Log) -> Vec<u32> {
+    let bytes = log.small_bytes();
+    let sealed = |s: &Arc<Segment>| s.end().is_some() && !s.is_evacuated() && !s.is_damaged();
+    let segments = log.segments();
+    let records = segments.iter().filter(|s| sealed(s)).map(|s| (log.record_bytes(s), s.sequence));
+    let mut small: Vec<_> = records.filter(|&(records, _)| records < bytes).collect();
+    small.sort_unstable();
+    small.into_iter().map(|(_, sequence)| sequence).collect()
+}
+
 impl Compactor {
-    /// Chooses a segment; with `forced`, one up to that sequence, the oldest first.
-    pub(super) fn choose_victim(&self, log: &Log, table: &Table, forced: Option<u32>) -> Option<Victim> {
+    /// Chooses a segment.
+    pub(super) fn choose_victim(&self, log: &Log, table: &Table, choice: Choice) -> Option<Victim> {
+        let (segment, oldest) = match choice {
+            Choice::Only(sequence) => {
+                let (segment, oldest) = (log.segment(sequence)?, log.oldest()?);
+                let can_be_emptied = segment.end().is_some() && !segment.is_evacuated() && !segment.is_damaged();
+                let may_go = sequence == oldest || !segment.has_clears();
+                (Some(segment).filter(|_| can_be_emptied && may_go)?, oldest)
+            }
+            Choice::Best => self.choose_worthwhile(log, None)?,
+            Choice::UpTo(last) => self.choose_worthwhile(log, Some(last))?,
+        };
+        table.pass_all_stripes();
+        let end = segment.end()?;
+        let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
+        observe::victim_chosen(&segment.path, end);
+        let id = self.victims.fetch_add(1, Ordering::Relaxed);
+        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
+    }
+
+    /// A segment that is worth it, if there is one, and the sequence of the oldest one. With `forced`, one up to that
+    /// sequence, the oldest first.
+    fn choose_worthwhile(&self, log: &Log, forced: Option<u32>) -> Option<(Arc<Segment>, u32)> {
         let segments = log.segments();
         let oldest = segments.iter().find(|segment| !segment.is_evacuated())?.sequence;
         let is_oldest = |segment: &Segment| segment.sequence == oldest;
@@ -84,12 +116,6 @@ impl Compactor {
             let small = || candidates().filter(|s| log.record_bytes(s) < bytes);
             small().min_by_key(|s| log.record_bytes(s)).filter(|_| small().count() > small_max(log))
         });
-        let segment = Arc::clone(chosen?);
-        table.pass_all_stripes();
-        let end = segment.end()?;
-        let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
-        observe::victim_chosen(&segment.path, end);
-        let id = self.victims.fetch_add(1, Ordering::Relaxed);
-        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
+        Some((Arc::clone(chosen?), oldest))
     }
 }

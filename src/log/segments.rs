@@ -558,6 +558,16 @@ impl Log {
         appender.as_ref().map_or_else(Default::default, |appender| (appender.lsn(), appender.total()))
     }
 
+    /// The segment of a sequence, if it holds records.
+    pub(crate) fn segment(&self, sequence: u32) -> Option<Arc<Segment>> {
+        self.registry.lock().segments.get(&sequence).cloned()
+    }
+
+    /// The sequence of the oldest segment that was not evacuated.
+    pub(crate) fn oldest(&self) -> Option<u32> {
+        self.registry.lock().segments.values().find(|segment| !segment.is_evacuated()).map(|segment| segment.sequence)
+    }
+
     /// Bytes appended since the store was opened.
     pub(crate) fn total(&self) -> u64 {
         self.appender.lock().as_ref().map_or(0, Appender::total)
