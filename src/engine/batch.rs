@@ -124,10 +124,7 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                // The log of a poisoned store may hold the frame: the next open knows which files it links.
-                if self.health.check_writable().is_ok() {
-                    links.into_iter().for_each(|(_, link)| self.log.blobs.give_up(link));
-                }
+                self.give_up_blobs(links.into_iter().map(|(_, link)| link));
                 Err(error)
             }
         }

@@ -66,13 +66,19 @@ impl Engine {
     }
 
     /// Does something that takes space of the disk, or a segment of which there can be so many. If there is none, what can be
-    /// freed is freed, and it is tried once more. The caller holds no lock.
+    /// freed is freed, and it is tried again: first the ends of segments, then what a checkpoint lets go. The caller holds no
+    /// lock.
     ///
     /// # Errors
     /// `DiskFull`, `LimitReached` only if nothing can be freed, or it is not enough.
     pub(crate) fn with_space<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
-        match work() {
-            Err(Error::DiskFull { .. } | Error::LimitReached { .. }) if self.can_free() => {
+        let mut result = work();
+        if matches!(result, Err(Error::DiskFull { .. })) && self.may_free() && self.log.has_unwritten_ends() {
+            self.log.cut_ends();
+            result = work();
+        }
+        match result {
+            Err(Error::DiskFull { .. } | Error::LimitReached { .. }) if self.may_free() && self.has_to_free() => {
                 self.run_checkpoint(false)?;
                 work()
             }
@@ -80,12 +86,14 @@ impl Engine {
         }
     }
 
-    /// True if a checkpoint would free space of the disk. Not in a recovery: the records that are still to be replayed lie
-    /// below any cut.
-    fn can_free(&self) -> bool {
-        !self.health.is_recovering()
-            && self.health.check_writable().is_ok()
-            && (self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0)
+    /// True if space of the disk may be freed. Not in a recovery: the records that are still to be replayed lie below any cut.
+    fn may_free(&self) -> bool {
+        !self.health.is_recovering() && self.health.check_writable().is_ok()
+    }
+
+    /// True if a checkpoint would free space of the disk.
+    fn has_to_free(&self) -> bool {
+        self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0
     }
 
     /// On a full disk, the overflow pages that have blocks must do, if there are so many free ones.
@@ -169,6 +177,26 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::need::Again;
+
+    /// Space that was the store's for the asking was no help on a full disk: the end of a sealed segment stayed until the next
+    /// one was there.
+    #[test]
+    fn a_full_disk_is_helped_by_the_ends_of_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let tuning = crate::Tuning { background: false, ..crate::Tuning::default() };
+        let store = crate::Options::new().tuning(tuning).segment_bytes(1 << 20).open(dir.path().join("s")).unwrap();
+        let engine = store.engine();
+        store.insert("a", "b").unwrap();
+        engine.log.provide_segment(0).unwrap();
+        engine.log.seal_active();
+        assert!(engine.log.has_unwritten_ends());
+        let source = || std::io::ErrorKind::StorageFull.into();
+        let full = || Error::DiskFull { action: "allocate blocks of", path: engine.path.clone(), source: source() };
+        engine.with_space(|| if engine.log.has_unwritten_ends() { Err(full()) } else { Ok(()) }).unwrap();
+        engine.with_space(|| Err::<(), _>(full())).unwrap_err();
+        store.insert("c", "d").unwrap();
+        store.close().unwrap();
+    }
 
     /// A state that should not be was tried again for ever, without a word.
     #[test]

@@ -159,7 +159,7 @@ impl Engine {
         if let Some(blob) = link
             && !matches!(&result, Ok((Changed { done: true, .. }, _)))
         {
-            self.log.blobs.give_up(blob);
+            self.give_up_blobs([blob]);
         }
         let (changed, appended) = result?;
         if let Some(appended) = appended {
@@ -184,6 +184,14 @@ impl Engine {
             self.satisfy(Need::BlobList)?;
         }
         self.with_space(|| self.log.blobs.write(value))
+    }
+
+    /// Removes large values that no record links after all. Not in a poisoned store: its log may hold the record that links
+    /// them, and the next open knows.
+    pub(super) fn give_up_blobs(&self, links: impl IntoIterator<Item = BlobLink>) {
+        if self.health.check_writable().is_ok() {
+            links.into_iter().for_each(|link| self.log.blobs.give_up(link));
+        }
     }
 
     /// Steps 2 to 5.
