@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 pub use self::exchange::CompareExchangeError;
 use crate::engine::Engine;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::options::Options;
 use crate::sync::{JoinHandle, Mutex};
