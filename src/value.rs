@@ -68,7 +68,9 @@ impl Value<'_> {
 /// The disk's space of a segment that was freed comes back when the last value into it is dropped, as for a [`Value`];
 /// [`LogStats`](crate::stats::LogStats) and [`Store::disk_bytes`](crate::Store::disk_bytes) count it until then.
 ///
-/// Copy what you keep for long if it is small beside its segment: a value of 10 bytes can keep a segment of many megabytes.
+/// Copy what you keep for long if it is small beside its segment: a value of 10 bytes can keep a segment of many megabytes. Copy
+/// what you keep of a store that an I/O error has poisoned before you open that store again, because the disk may never have
+/// had those bytes.
 ///
 /// Compares, sorts and hashes as its bytes do, and so is a key of a map that is looked up by `&[u8]`.
 ///

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tophash::PartPlan;
 use tophash_rig::parts::{Kind, Tally, leave, orders};
 use tophash_rig::random::mix;
-use tophash_rig::{churn, crash, resources, scale, scripts, seed};
+use tophash_rig::{churn, closed, crash, resources, scale, scripts, seed};
 
 /// **Recovery lost a quarter of acknowledged, synced records.** Each thread of a replay loaded the table's growth word itself
 /// and partitioned the tail with it. A thread that began late saw a table that the others had doubled meanwhile: some
@@ -149,4 +149,15 @@ fn nothing_of_a_moment_is_permanent() {
     );
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
     assert!(total.errors > 0 && total.repeated > 0, "too little was tested: {total}");
+}
+
+/// The layer that notices a store that is closed beside writers, with no rule broken.
+#[test]
+fn closing_beside_writers_loses_nothing() {
+    let (seed, directory) = (seed(), tempfile::tempdir().expect("a temporary directory"));
+    let rounds = scale() as u64;
+    let check = |n: u64| closed::check(&directory.path().join(n.to_string()), seed ^ n);
+    let acknowledged: u64 = (0..rounds).map(|n| check(n).unwrap_or_else(|what| panic!("{what}"))).sum();
+    println!("threads, closed beside writers: {acknowledged} inserts acknowledged, seed: {seed}");
+    assert!(acknowledged > 0, "too little was tested");
 }
