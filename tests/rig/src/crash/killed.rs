@@ -26,7 +26,9 @@ fn is_name(change: &Change) -> bool {
 impl Layer<'_> {
     fn kill(&self, boundary: &Boundary, number: u64) {
         let settings = self.settings;
-        let mut random = Random::new(settings.seed ^ mix(!number));
+        // Each script chooses for itself: with numbers of their own they would all be killed at the same ones, or at none.
+        let own = self.script.name.bytes().fold(settings.seed, |sum, byte| mix(sum ^ u64::from(byte)));
+        let mut random = Random::new(own ^ mix(!number));
         // Where names are pending, more can go wrong.
         let names = boundary.pending.iter().any(is_name);
         if !random.one_in(if names { settings.killed_one_in.div_ceil(4) } else { settings.killed_one_in }) {
