@@ -132,10 +132,10 @@ pub struct LogStats {
     pub freed_blobs: u64,
     /// Bytes of their values.
     pub freed_blob_bytes: u64,
-    /// The log position at which the next record will be written.
-    pub position: u64,
-    /// Everything below this log position is durable.
-    pub durable_position: u64,
+    /// The LSN of the next record.
+    pub end_lsn: u64,
+    /// Everything below this LSN is durable.
+    pub durable_lsn: u64,
 }
 
 /// Figures of the checkpoints.

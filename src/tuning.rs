@@ -42,7 +42,7 @@ pub struct Tuning {
     /// The table shrinks when fewer live slots than this many thousandths of the slots of half its pages are
     /// left; 0 for never.
     pub shrink_permille: u32,
-    /// log2 of the number of overflow pages in the first overflow group.
+    /// log2 of the number of overflow pages in the first overflow extent.
     pub overflow_log2_min: u8,
     /// An insert that finds a chain of this many overflow pages full helps growth along.
     pub chain_help: u32,

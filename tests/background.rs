@@ -34,7 +34,7 @@ fn at_rest(store: &Store) -> u64 {
 
 fn is_durable(store: &Store) -> bool {
     let log = store.stats().log;
-    log.durable_position >= log.position
+    log.durable_lsn >= log.end_lsn
 }
 
 /// 200 idle stores took a fifth of a processor: each of six threads looked around ten to twenty times a second. A thread

@@ -109,11 +109,11 @@ fn set_and_delete_do_not_read_the_old_value() {
 fn a_function_that_fails_changes_nothing() {
     let dir = common::scratch();
     let store = Store::open(dir.path().join("store")).unwrap();
-    let before = store.stats().log.position;
+    let before = store.stats().log.end_lsn;
     let refuse = |_: Option<&[u8]>| Err(Failure::Refused);
     assert!(matches!(store.try_update("a", refuse), Err(Failure::Refused)));
     assert!(matches!(store.try_get_or_insert_with("a", || Err::<&str, _>(Failure::Refused)), Err(Failure::Refused)));
-    assert_eq!((store.stats().log.position, store.len()), (before, 0));
+    assert_eq!((store.stats().log.end_lsn, store.len()), (before, 0));
 
     let made = store.try_get_or_insert_with("a", || Ok::<_, Failure>("1")).unwrap();
     assert_eq!(made, "1");

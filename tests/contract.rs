@@ -88,7 +88,7 @@ fn what_is_too_long_is_refused_and_changes_nothing() {
     assert_eq!(store.get(&longest).unwrap().unwrap(), &b"value"[..]);
     store.sync().unwrap();
 
-    let position = store.stats().log.position;
+    let position = store.stats().log.end_lsn;
     let before = contents(&store);
     let long = vec![b'k'; 65_536];
     let mut batch = Batch::new();
@@ -115,7 +115,7 @@ fn what_is_too_long_is_refused_and_changes_nothing() {
     assert!(matches!(error, Error::ValueTooLong { .. }), "{error}");
     says(&error, &["4294967296", "4294967295", "split it"]);
     assert_eq!(contents(&store), before);
-    assert_eq!(store.stats().log.position, position, "a refused change is in the log");
+    assert_eq!(store.stats().log.end_lsn, position, "a refused change is in the log");
 }
 
 #[test]
@@ -478,12 +478,12 @@ fn a_torn_batch_is_not_there_at_all() {
     let (original, path) = (dir.path().join("original"), dir.path().join("store"));
     let store = open(&quiet(), &original);
     store.insert("before", "the batch").unwrap();
-    let start = store.stats().log.position & 0xffff_ffff;
+    let start = store.stats().log.end_lsn & 0xffff_ffff;
     let mut batch = Batch::new();
     (0..6u8).for_each(|i| _ = batch.insert([i], common::bytes(i.into(), i.into())));
     batch.remove("before");
     store.apply(&batch).unwrap();
-    let end = store.stats().log.position & 0xffff_ffff;
+    let end = store.stats().log.end_lsn & 0xffff_ffff;
     let whole = contents(&store);
     // Nothing was synced: the tail may end anywhere, and power loss may leave any part of it unwritten.
     let mut whole_seen = 0;

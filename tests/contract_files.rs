@@ -332,7 +332,7 @@ fn a_rotten_record_is_an_error_and_never_a_wrong_value() {
         .map(|i| (format!("key number {i}").into_bytes(), common::bytes(usize::from(i) * 5, i.into())))
         .collect();
     records.iter().for_each(|(key, value)| drop(store.insert(key, value).unwrap()));
-    let end = store.stats().log.position & 0xffff_ffff;
+    let end = store.stats().log.end_lsn & 0xffff_ffff;
     store.close().unwrap();
     let segment = common::segments(&path)[0].clone();
 

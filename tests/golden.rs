@@ -108,7 +108,7 @@ fn write_the_golden_store() {
     before_the_checkpoint(&store, &mut model);
     store.checkpoint().unwrap();
     after_the_checkpoint(&store, &mut model);
-    let end = store.stats().log.position & 0xffff_ffff;
+    let end = store.stats().log.end_lsn & 0xffff_ffff;
     let copy = dir.path().join("copy");
     common::copy_store(&path, &copy);
     let last = common::segments(&copy).into_iter().rfind(|path| fs::read(path).unwrap()[..8] == *b"tophLOG1").unwrap();

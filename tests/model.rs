@@ -466,9 +466,9 @@ impl History<'_> {
                 None
             }
             Op::Sync => {
-                let before = store.stats().log.position;
+                let before = store.stats().log.end_lsn;
                 store.sync().unwrap();
-                assert!(store.stats().log.durable_position >= before);
+                assert!(store.stats().log.durable_lsn >= before);
                 None
             }
             Op::Reserve(more) => {

@@ -707,11 +707,11 @@ fn writers_that_sync_share_their_syncs() {
                 let store = &store;
                 scope.spawn(move || {
                     for round in 0..rounds {
-                        let before = store.stats().log.position;
+                        let before = store.stats().log.end_lsn;
                         let key = thread * rounds + round;
                         store.insert(name(key), make(key, 1)).unwrap();
                         // The record lies at or after `before`; had it not been synced, this would lie below.
-                        assert!(store.stats().log.durable_position > before, "returned before it was durable");
+                        assert!(store.stats().log.durable_lsn > before, "returned before it was durable");
                     }
                 });
             }

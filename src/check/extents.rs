@@ -9,7 +9,7 @@ use crate::checkpoint::meta::check_page;
 use crate::error::{Location, Result};
 use crate::sys::PAGE_BYTES;
 use crate::table::page::{PageImage, PageKind};
-use crate::table::region::{BITMAP_BITS, BITMAP_WORDS, GroupShape, Region, RegionKind};
+use crate::table::region::{BITMAP_BITS, BITMAP_WORDS, ExtentShape, Region, RegionKind};
 use crate::words::some;
 
 /// Where the words of a bitmap page begin that hold bits.
@@ -20,7 +20,7 @@ const BITS_START: usize = PAGE_BYTES - 8 * BITMAP_WORDS;
 pub(super) struct Extent {
     /// Page number in the file of its first page.
     first: u64,
-    shape: GroupShape,
+    shape: ExtentShape,
     /// Bitmap pages by their number in the extent. Damaged ones are not there: none of their pages is looked at.
     bitmaps: BTreeMap<u64, PageImage>,
 }
@@ -81,8 +81,8 @@ fn is_set(page: &PageImage, bit: usize) -> bool {
 #[derive(Debug)]
 pub(super) struct Extents {
     region: Region,
-    /// By group. `None` if the extent cannot be where the meta data says.
-    groups: Vec<Option<Extent>>,
+    /// By number. `None` if the extent cannot be where the meta data says.
+    by_number: Vec<Option<Extent>>,
     /// Everything that describes the region was whole.
     pub(super) whole: bool,
 }
@@ -90,21 +90,21 @@ pub(super) struct Extents {
 impl Extents {
     /// The extents that exist, with the region's number of their first page.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Extent)> {
-        self.groups.iter().enumerate().filter_map(|(group, extent)| {
+        self.by_number.iter().enumerate().filter_map(|(number, extent)| {
             let extent = extent.as_ref()?;
-            Some((if group == 0 { 0 } else { extent.shape.pages }, extent))
+            Some((if number == 0 { 0 } else { extent.shape.pages }, extent))
         })
     }
 
     /// The extent of a page of the region, and the page's number there.
     pub(super) fn locate(&self, page: u64) -> Option<(&Extent, u64)> {
-        let (group, offset) = self.region.locate(page);
-        Some((self.groups.get(group)?.as_ref()?, offset))
+        let (number, offset) = self.region.locate(page);
+        Some((self.by_number.get(number)?.as_ref()?, offset))
     }
 
     /// Pages of the region, up to the first extent that cannot be.
     fn pages(&self) -> u64 {
-        self.groups.iter().map_while(|extent| extent.as_ref()).map(Extent::pages).sum()
+        self.by_number.iter().map_while(|extent| extent.as_ref()).map(Extent::pages).sum()
     }
 }
 
@@ -130,16 +130,16 @@ pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Exten
 
 fn extents(state: &State, kind: RegionKind, log2: u8, firsts: &[u64], sink: &mut Sink<'_>) -> Result<Extents> {
     let path = &state.pages.index.path;
-    let mut extents = Extents { region: Region::new(kind, log2), groups: Vec::new(), whole: true };
-    for (group, &first) in firsts.iter().enumerate() {
-        let shape = extents.region.shape(group);
+    let mut extents = Extents { region: Region::new(kind, log2), by_number: Vec::new(), whole: true };
+    for (number, &first) in firsts.iter().enumerate() {
+        let shape = extents.region.shape(number);
         let end = first.checked_add(shape.total()).filter(|&end| end <= state.meta.end_page);
         let Some(end) = end else {
             let expected = format!("an end at or below page {}", state.meta.end_page);
             let found = format!("{} from page {first} on", some(shape.total(), "page"));
             sink.damage(kind::EXTENT, Location::page(path, first), expected, found);
             extents.whole = false;
-            extents.groups.push(None);
+            extents.by_number.push(None);
             continue;
         };
         // While a checkpoint waits in the journal, the file may be as long as it was before.
@@ -150,7 +150,7 @@ fn extents(state: &State, kind: RegionKind, log2: u8, firsts: &[u64], sink: &mut
         }
         let mut extent = Extent { first, shape, bitmaps: BTreeMap::new() };
         extents.whole &= read_bitmaps(state, &mut extent, sink)?;
-        extents.groups.push(Some(extent));
+        extents.by_number.push(Some(extent));
     }
     Ok(extents)
 }
@@ -193,7 +193,7 @@ fn read_bitmaps(state: &State, extent: &mut Extent, sink: &mut Sink<'_>) -> Resu
 fn check_overlaps(state: &State, regions: [&Extents; 2], sink: &mut Sink<'_>) {
     let mut ranges: Vec<(u64, u64)> = regions
         .into_iter()
-        .flat_map(|extents| extents.groups.iter().flatten())
+        .flat_map(|extents| extents.by_number.iter().flatten())
         .map(|extent| (extent.first, extent.first + extent.shape.total()))
         .collect();
     ranges.sort_unstable();

@@ -23,7 +23,7 @@ pub(super) const UNREADABLE: &str = "unreadable";
 
 /// A bitmap page is damaged.
 pub(super) const BITMAP: &str = "bitmap-page";
-/// A bitmap page has bits for pages that its group does not have.
+/// A bitmap page has bits for pages that its extent does not have.
 pub(super) const BITMAP_BITS: &str = "bitmap-bits";
 /// A page's checksum is not that of its bytes.
 pub(super) const PAGE_CHECKSUM: &str = "page-checksum";

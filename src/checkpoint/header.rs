@@ -12,7 +12,7 @@
 //!  80  log directory id 64
 //!  88  flags 64: bit 0 = closed cleanly
 //!  96  home buckets 32 | stash buckets 32
-//! 104  log2 of the primary pages in group 0, 32 | the same for overflow pages, 32
+//! 104  log2 of the primary pages in extent 0, 32 | the same for overflow pages, 32
 //! 112  zero
 //! ```
 //!

@@ -28,7 +28,7 @@ use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
 use crate::table::growth::Growth;
 use crate::table::page::{BUCKET_SLOTS, PageImage, PageKind, image};
-use crate::table::region::{GROUPS_MAX, Region, RegionKind};
+use crate::table::region::{EXTENTS_MAX, Region, RegionKind};
 use crate::words::some;
 
 /// Pages kept for meta data: enough for all segments and as many blob ids as can wait.
@@ -88,7 +88,7 @@ pub(crate) struct Meta {
 // The longest stream fits into the meta pages. In-flight blobs are as many as writing threads; the rest of the
 // room is theirs.
 const _: () = assert!(
-    size_of::<RawMeta>() + 16 * GROUPS_MAX + size_of::<SegmentEntry>() * Place::SEGMENTS + 8 * 2 * FREED_MAX
+    size_of::<RawMeta>() + 16 * EXTENTS_MAX + size_of::<SegmentEntry>() * Place::SEGMENTS + 8 * 2 * FREED_MAX
         < META_PAGES as usize * PAYLOAD
 );
 
@@ -99,7 +99,7 @@ impl Meta {
         const IN_FLIGHT: usize = 256;
         // A few segments more than there are, so that this need not be asked at each one.
         let segments = (segments + 64).min(Place::SEGMENTS);
-        let lists = size_of::<SegmentEntry>() * segments + 16 * GROUPS_MAX + 8 * (FREED_MAX + IN_FLIGHT);
+        let lists = size_of::<SegmentEntry>() * segments + 16 * EXTENTS_MAX + 8 * (FREED_MAX + IN_FLIGHT);
         ((size_of::<RawMeta>() + lists).div_ceil(PAYLOAD) as u64).min(META_PAGES)
     }
 
@@ -190,8 +190,8 @@ impl Meta {
             end_page: raw.end_page,
             floor: raw.floor,
             next_sequence: u32::try_from(raw.next_sequence).ok()?,
-            primary_extents: list(&mut rest, raw.primary_extents, GROUPS_MAX)?,
-            overflow_extents: list(&mut rest, raw.overflow_extents, GROUPS_MAX)?,
+            primary_extents: list(&mut rest, raw.primary_extents, EXTENTS_MAX)?,
+            overflow_extents: list(&mut rest, raw.overflow_extents, EXTENTS_MAX)?,
             segments: list(&mut rest, raw.segments, Place::SEGMENTS)?,
             blobs: BlobSnapshot {
                 next_id: raw.blob_next_id,

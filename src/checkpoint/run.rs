@@ -346,20 +346,20 @@ impl<'r> Run<'r> {
         }
         for kind in [RegionKind::Primary, RegionKind::Overflow] {
             let region = table.region(kind);
-            for (_, group) in region.groups() {
-                for (index, _) in group.states().iter().enumerate().skip(group.bitmap_pages as usize) {
+            for (_, extent) in region.extents() {
+                for (index, _) in extent.states().iter().enumerate().skip(extent.bitmap_pages as usize) {
                     if dirty.private_pages() <= limit_pages / 2 {
                         return;
                     }
-                    let Some((page, state)) = group.at(index as u64) else { continue };
+                    let Some((page, state)) = extent.at(index as u64) else { continue };
                     if !state.load().is_private() || state.load().is_dirty_at_all() {
                         continue;
                     }
-                    let id = PageId { region: kind, group: 0, index: index as u32 };
-                    let slot = PageSlot { page, state, group, id };
+                    let id = PageId { region: kind, extent: 0, index: index as u32 };
+                    let slot = PageSlot { page, state, extent, id };
                     // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
                     // the page meanwhile: that takes the dirty set's lock, which `release` holds.
-                    dirty.release(&slot, || group.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
+                    dirty.release(&slot, || extent.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
                 }
             }
         }

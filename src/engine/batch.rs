@@ -207,7 +207,7 @@ impl Engine {
         }
         for (owner, ..) in changes.by_page(self.table.growth()) {
             let page = self.table.primary_page(owner)?;
-            if !page.is_used() && !page.group.is_allocated(page.id.index.into()) {
+            if !page.is_used() && !page.extent.is_allocated(page.id.index.into()) {
                 self.satisfy(Need::IndexBlocks(page.id))?;
             }
         }

@@ -14,8 +14,8 @@ impl Log {
             freed_blob_bytes: freed.1,
             pinned_segments: self.held_segments().0,
             held_bytes: self.held_bytes(),
-            position: self.tail().raw(),
-            durable_position: self.durable().raw(),
+            end_lsn: self.tail().raw(),
+            durable_lsn: self.durable().raw(),
             file_bytes: self.prepared_bytes(),
             ..LogStats::default()
         };

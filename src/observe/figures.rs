@@ -99,7 +99,7 @@ const GAUGES: &[Figure<f64>] = figures! {
 /// Positions are segment sequence and offset: their difference is bytes only inside one segment.
 fn undurable(stats: &Stats) -> f64 {
     const OFFSET_BITS: u32 = 32;
-    let (end, durable) = (stats.log.position, stats.log.durable_position);
+    let (end, durable) = (stats.log.end_lsn, stats.log.durable_lsn);
     let from = if end >> OFFSET_BITS == durable >> OFFSET_BITS { durable } else { end >> OFFSET_BITS << OFFSET_BITS };
     end.saturating_sub(from) as f64
 }

@@ -13,18 +13,18 @@ use crate::observe;
 use crate::sys::IndexMap;
 use crate::table::Table;
 use crate::table::page::{PageImage, PageKind};
-use crate::table::region::{BITMAP_START, Group, GroupShape, PageState, RegionKind};
+use crate::table::region::{BITMAP_START, Extent, ExtentShape, PageState, RegionKind};
 use crate::words::some;
 
 /// An extent of the table.
 #[derive(Clone, Copy)]
-struct Extent {
+struct Listed {
     kind: RegionKind,
     /// Its number in the region.
     number: usize,
     /// Its first page in the file.
     first: u64,
-    shape: GroupShape,
+    shape: ExtentShape,
     /// The file is long enough.
     in_file: bool,
 }
@@ -32,12 +32,12 @@ struct Extent {
 impl Opening<'_> {
     /// True if an extent beyond the end of the file can be one that the journal's checkpoint has added: no more
     /// than a doubling of what there is.
-    fn overlay_reaches(&self, shape: GroupShape, len: u64) -> bool {
+    fn overlay_reaches(&self, shape: ExtentShape, len: u64) -> bool {
         !self.overlay.is_empty() && shape.total() <= 2 * (len / PAGE + self.overlay.len() as u64)
     }
 
     /// The bitmap pages of an extent, checked.
-    fn bitmaps(&self, header: &IndexHeader, first: u64, shape: GroupShape) -> Result<Vec<PageImage>> {
+    fn bitmaps(&self, header: &IndexHeader, first: u64, shape: ExtentShape) -> Result<Vec<PageImage>> {
         let bitmap = |number| {
             let page = self.read_page(number)?;
             check_page(&self.index_path, header.uuid, header.generation, number, PageKind::Bitmap, &page)?;
@@ -47,8 +47,8 @@ impl Opening<'_> {
     }
 
     /// The extents of the table, each of which can be where the meta data say that it is.
-    fn extents(&self, table: &Table, meta: &Meta, len: u64) -> Result<Vec<Extent>> {
-        let of = |kind, firsts: &[u64]| -> Result<Vec<Extent>> {
+    fn extents(&self, table: &Table, meta: &Meta, len: u64) -> Result<Vec<Listed>> {
+        let of = |kind, firsts: &[u64]| -> Result<Vec<Listed>> {
             let extent = |(number, &first): (usize, &u64)| {
                 let shape = table.region(kind).shape(number);
                 let bytes = shape.total().checked_mul(PAGE);
@@ -59,7 +59,7 @@ impl Opening<'_> {
                     let expected = format!("{} from page {first} on", some(shape.total(), "page"));
                     return Err(Error::corrupt("index file", location, expected, some(len, "byte")));
                 }
-                Ok(Extent { kind, number, first, shape, in_file })
+                Ok(Listed { kind, number, first, shape, in_file })
             };
             firsts.iter().enumerate().map(extent).collect()
         };
@@ -73,15 +73,15 @@ impl Opening<'_> {
     pub(super) fn map_table(&self, table: &Table, header: &IndexHeader, meta: &Meta) -> Result<()> {
         let len = self.index.len().context("look at", &self.index_path)?;
         let extents = self.extents(table, meta, len)?;
-        let states = self.options.disk.map_anonymous(extents.iter().map(|extent| extent.shape.state_bytes()).sum());
+        let states = self.options.disk.map_anonymous(extents.iter().map(|listed| listed.shape.state_bytes()).sum());
         let states = Arc::new(states.context("reserve memory for the pages of", &self.index_path)?);
         let mut states_used = 0;
         let mut file = None;
-        for extent in extents {
-            let bytes = extent.shape.state_bytes();
+        for listed in extents {
+            let bytes = listed.shape.state_bytes();
             let states = IndexMap::part(&states, states_used, bytes);
             states_used += bytes;
-            self.map_extent(table, header, &extent, states, &mut file, len)?;
+            self.map_extent(table, header, &listed, states, &mut file, len)?;
         }
         Ok(())
     }
@@ -91,12 +91,12 @@ impl Opening<'_> {
         &self,
         table: &Table,
         header: &IndexHeader,
-        extent: &Extent,
+        listed: &Listed,
         states: IndexMap,
         file: &mut Option<Arc<IndexMap>>,
         len: u64,
     ) -> Result<()> {
-        let Extent { kind, number, first, shape, in_file } = *extent;
+        let Listed { kind, number, first, shape, in_file } = *listed;
         let region = table.region(kind);
         let bytes = (shape.total() * PAGE) as usize;
         let bitmaps = self.bitmaps(header, first, shape)?;
@@ -118,9 +118,9 @@ impl Opening<'_> {
             reserved.context("reserve memory for pages of", &self.index_path)?
         };
         observe::mapped(&self.index_path, first * PAGE, bytes as u64);
-        let group = region.install(number, Group::new(shape, first, map, states, self.options.read_only));
+        let extent = region.install(number, Extent::new(shape, first, map, states, self.options.read_only));
         for (index, bitmap) in bitmaps.iter().enumerate() {
-            let Some((page, state)) = group.at(index as u64) else { continue };
+            let Some((page, state)) = extent.at(index as u64) else { continue };
             if !shows_file || self.overlay.contains_key(&(first + index as u64)) {
                 page.load(bitmap);
             }
@@ -128,7 +128,7 @@ impl Opening<'_> {
         }
         let others = if self.overlay.is_empty() && in_file { 0 } else { shape.total() };
         for index in shape.bitmap_pages..others {
-            let Some((page, _)) = group.at(index) else { continue };
+            let Some((page, _)) = extent.at(index) else { continue };
             let number = first + index;
             if let Some(image) = self.overlay.get(&number) {
                 page.load(image);
@@ -138,7 +138,7 @@ impl Opening<'_> {
         }
         if kind == RegionKind::Overflow {
             let before = region.pages() - shape.pages;
-            let free = (0..shape.pages).rev().filter(|&page| !group.is_used(page));
+            let free = (0..shape.pages).rev().filter(|&page| !extent.is_used(page));
             table.add_free(free.map(|page| before + page));
         }
         Ok(())

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::address::Place;
 use crate::sys::{Disk, RealDisk};
-use crate::table::region::{Group, Region, RegionKind};
+use crate::table::region::{Extent, Region, RegionKind};
 
 const GEOMETRY: Geometry = Geometry { homes: 4, stash: 2 };
 
@@ -18,7 +18,7 @@ fn region(kind: RegionKind) -> Region {
     let shape = region.shape(0);
     let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
     let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();
-    region.install(0, Group::new(shape, 2, map, states, true));
+    region.install(0, Extent::new(shape, 2, map, states, true));
     region
 }
 

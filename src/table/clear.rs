@@ -55,7 +55,7 @@ impl Table {
     /// Bitmap pages of both regions.
     pub(crate) fn bitmap_pages(&self) -> u64 {
         let regions = [&self.primary, &self.overflow];
-        regions.iter().flat_map(|region| region.groups().map(|(_, group)| group.bitmap_pages)).sum()
+        regions.iter().flat_map(|region| region.extents().map(|(_, extent)| extent.bitmap_pages)).sum()
     }
 
     fn empty_chain(&self, chain: &mut Chain<'_>) {

@@ -104,7 +104,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::super::dirty::DirtySet;
-    use super::super::region::{Group, Region, RegionKind};
+    use super::super::region::{Extent, Region, RegionKind};
     use super::*;
     use crate::need::{Need, Shortage};
     use crate::sync::Ordering;
@@ -168,7 +168,7 @@ mod tests {
         let shape = region.shape(0);
         let map = RealDisk.map_anonymous(shape.total() as usize * PAGE_BYTES).unwrap();
         let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();
-        region.install(0, Group::new(shape, 0, map, states, true));
+        region.install(0, Extent::new(shape, 0, map, states, true));
         region
     }
 

@@ -102,7 +102,7 @@ struct Inner {
 
 /// The bitmap page that has a page's bit.
 fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>, Shortage> {
-    let offset = u64::from(page.id.index) - page.group.bitmap_pages;
+    let offset = u64::from(page.id.index) - page.extent.bitmap_pages;
     let id = PageId { index: (offset / super::region::BITMAP_BITS) as u32, ..page.id };
     let missing = || Error::impossible(std::path::Path::new("index"), "an extent without its bitmap page");
     Ok(region.by_id(id).ok_or_else(missing)?)
@@ -150,10 +150,10 @@ impl DirtySet {
         self.mark_locked(&mut inner, page)
     }
 
-    /// Sets or clears the bit of a page in its group's bitmap; makes the bitmap page dirty.
+    /// Sets or clears the bit of a page in its extent's bitmap; makes the bitmap page dirty.
     pub(super) fn set_used(&self, region: &Region, page: &PageSlot<'_>, used: bool) -> Result<(), Shortage> {
-        let offset = u64::from(page.id.index) - page.group.bitmap_pages;
-        if page.group.is_used(offset) == used {
+        let offset = u64::from(page.id.index) - page.extent.bitmap_pages;
+        if page.extent.is_used(offset) == used {
             return Ok(());
         }
         let bitmap = bitmap_of(region, page)?;
@@ -162,7 +162,7 @@ impl DirtySet {
             self.admit(&inner, 1)?;
             self.mark_locked(&mut inner, &bitmap)?;
         }
-        page.group.set_used(offset, used);
+        page.extent.set_used(offset, used);
         Ok(())
     }
 
@@ -230,8 +230,8 @@ impl DirtySet {
         // Bitmap pages have their blocks from the start, and a page in use got them before it could be used. So what
         // was given back beside it need not be allocated again, for which there may be no space now.
         let index = u64::from(page.id.index);
-        let has_blocks = index < page.group.bitmap_pages || page.is_used();
-        if !has_blocks && !page.group.is_allocated(index) {
+        let has_blocks = index < page.extent.bitmap_pages || page.is_used();
+        if !has_blocks && !page.extent.is_allocated(index) {
             return Err(Need::IndexBlocks(page.id).into());
         }
         self.push(inner, page)

@@ -1,17 +1,17 @@
-//! New extents: groups of primary and overflow pages, in the file and in memory.
+//! New extents: extents of primary and overflow pages, in the file and in memory.
 //!
-//! A group is added under the structure lock, outside all stripes:
+//! A extent is added under the structure lock, outside all stripes:
 //!
 //! 1. The file is extended; blocks are allocated for the bitmap pages. *Crash:* the file is longer than the
 //!    last checkpoint says; the next extent is laid over the same place.
 //! 2. Memory is mapped for the extent, its bitmap pages are made there and marked dirty.
-//! 3. The group is published. *Crash before the next checkpoint:* as in 1; replay adds the group again.
+//! 3. The extent is published. *Crash before the next checkpoint:* as in 1; replay adds the extent again.
 //! 4. Blocks for the bucket pages are allocated a chunk at a time, in the background ahead of the writers or by the
 //!    writer that is about to change the first page of a chunk.
 
 use super::load::LEVEL_LIMIT;
 use super::page::PageKind;
-use super::region::{CHUNK_PAGES, GROUPS_MAX, Group, GroupShape, PageId, PageSlot, PageState, Region, RegionKind};
+use super::region::{CHUNK_PAGES, EXTENTS_MAX, Extent, ExtentShape, PageId, PageSlot, PageState, Region, RegionKind};
 use super::{Structure, Table};
 use crate::error::{Error, IoContext, Result};
 use crate::need::Step;
@@ -36,15 +36,15 @@ impl Table {
         self.region(id.region).by_id(id)
     }
 
-    /// Adds the next group of a region.
-    pub(super) fn add_group(&self, kind: RegionKind, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+    /// Adds the next extent of a region.
+    pub(super) fn add_extent(&self, kind: RegionKind, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
         let region = self.region(kind);
-        let number = region.groups().count();
-        if number == GROUPS_MAX {
+        let number = region.extents().count();
+        if number == EXTENTS_MAX {
             return Err(Error::LimitReached {
                 path: self.path.clone(),
                 what: "index extents",
-                limit: GROUPS_MAX as u64,
+                limit: EXTENTS_MAX as u64,
                 remedy: "split the store",
             }
             .into());
@@ -55,20 +55,20 @@ impl Table {
         let map = self.new_extent(first, shape)?;
         let states = self.disk.map_anonymous(shape.state_bytes());
         let states = states.context("reserve memory for the pages of", &self.path)?;
-        let group = region.install(number, Group::new(shape, first, map, states, self.file.is_none()));
+        let extent = region.install(number, Extent::new(shape, first, map, states, self.file.is_none()));
         for index in (0..shape.bitmap_pages).step_by(CHUNK_PAGES as usize) {
-            group.set_allocated(index);
+            extent.set_allocated(index);
         }
         structure.end_page += shape.total();
         match kind {
             RegionKind::Primary => structure.primary_extents.push(first),
             RegionKind::Overflow => structure.overflow_extents.push(first),
         }
-        for state in group.states() {
+        for state in extent.states() {
             state.set(PageState::VERIFIED);
         }
         for index in 0..shape.bitmap_pages as u32 {
-            let id = PageId { region: kind, group: number as u8, index };
+            let id = PageId { region: kind, extent: number as u8, index };
             let page = region
                 .by_id(id)
                 .ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
@@ -88,7 +88,7 @@ impl Table {
         self.pool.set_all(self.overflow.pages());
     }
 
-    fn new_extent(&self, first: u64, shape: GroupShape) -> Result<IndexMap> {
+    fn new_extent(&self, first: u64, shape: ExtentShape) -> Result<IndexMap> {
         let bytes = shape.total() * PAGE;
         let Some(file) = &self.file else {
             return self.disk.map_anonymous(bytes as usize).context("reserve memory for pages of", &self.path);
@@ -124,16 +124,16 @@ impl Table {
         let _one = self.blocks.lock();
         let index = u64::from(id.index);
         if let Some(file) = &self.file {
-            let (first, pages) = page.group.chunk(index);
+            let (first, pages) = page.extent.chunk(index);
             file.allocate(first * PAGE, pages * PAGE).context("allocate blocks of", &self.path)?;
         }
-        page.group.set_allocated(index);
+        page.extent.set_allocated(index);
         Ok(())
     }
 
     /// A free overflow page, if it lacks disk blocks.
     pub(super) fn without_blocks(&self, number: u64) -> Option<PageSlot<'_>> {
-        self.overflow.page(number).filter(|page| !page.is_used() && !page.group.is_allocated(page.id.index.into()))
+        self.overflow.page(number).filter(|page| !page.is_used() && !page.extent.is_allocated(page.id.index.into()))
     }
 
     /// For a full disk: free overflow pages that have disk blocks are taken first from now on. True if there are so many.
@@ -155,7 +155,7 @@ impl Table {
     pub(crate) fn provide_overflow(&self, pages: u64) -> Step<()> {
         let mut structure = self.structure.lock();
         while self.pool.len() < pages {
-            self.add_group(RegionKind::Overflow, &mut structure)?;
+            self.add_extent(RegionKind::Overflow, &mut structure)?;
         }
         Ok(())
     }
@@ -197,21 +197,21 @@ impl Table {
     /// Adds the extent for the next growth, if it is not there, and faults its memory in, so that neither the
     /// start of growth nor the first entry of a page has to.
     pub(crate) fn prepare_growth(&self) -> Step<()> {
-        let group = {
+        let extent = {
             let mut structure = self.structure.lock();
             let growth = self.growth();
             if growth.is_resizing() || self.primary.pages() >= 2 << growth.level() {
                 return Ok(());
             }
-            self.add_group(RegionKind::Primary, &mut structure)?;
-            let added = self.primary.groups().last();
+            self.add_extent(RegionKind::Primary, &mut structure)?;
+            let added = self.primary.extents().last();
             // Before anybody can begin to grow into it. Whoever finds no block says so.
-            let _ = added.map(|(_, group)| self.allocate_from(group, u64::MAX));
+            let _ = added.map(|(_, extent)| self.allocate_from(extent, u64::MAX));
             added
         };
-        if let Some((_, group)) = group.filter(|(_, group)| self.is_small(group.pages)) {
+        if let Some((_, extent)) = extent.filter(|(_, extent)| self.is_small(extent.pages)) {
             // Only advice: it works without.
-            let _ = group.map().populate(0, ((group.bitmap_pages + group.pages) * PAGE) as usize);
+            let _ = extent.map().populate(0, ((extent.bitmap_pages + extent.pages) * PAGE) as usize);
         }
         Ok(())
     }
@@ -222,10 +222,10 @@ impl Table {
             return Ok(());
         }
         let mut structure = self.structure.lock();
-        self.add_group(RegionKind::Overflow, &mut structure)?;
-        let added = self.overflow.groups().last();
+        self.add_extent(RegionKind::Overflow, &mut structure)?;
+        let added = self.overflow.extents().last();
         // The first blocks only: how many pages will be needed nobody knows. Whoever finds no block says so.
-        let _ = added.map(|(_, group)| self.allocate_from(group, FIRST_PAGES));
+        let _ = added.map(|(_, extent)| self.allocate_from(extent, FIRST_PAGES));
         Ok(())
     }
 
@@ -234,25 +234,25 @@ impl Table {
     pub(crate) fn allocate_ahead(&self) -> Result<()> {
         let growth = self.growth();
         let number = (growth.level() + 1).saturating_sub(self.primary.base_log2());
-        let Some(group) = self.primary.group(number.into()).filter(|_| !growth.is_shrinking()) else { return Ok(()) };
-        self.allocate_from(group, u64::MAX)
+        let Some(extent) = self.primary.extent(number.into()).filter(|_| !growth.is_shrinking()) else { return Ok(()) };
+        self.allocate_from(extent, u64::MAX)
     }
 
     /// Allocates disk blocks for the first pages of an extent.
-    fn allocate_from(&self, group: &Group, pages: u64) -> Result<()> {
+    fn allocate_from(&self, extent: &Extent, pages: u64) -> Result<()> {
         /// Chunks allocated by one call.
         const CHUNKS: u64 = 512;
         let Some(file) = &self.file else { return Ok(()) };
-        let total = (group.bitmap_pages + group.pages).min(pages);
+        let total = (extent.bitmap_pages + extent.pages).min(pages);
         let mut index = 0;
         while index < total {
             let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
             let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
             let _one = self.blocks.lock();
-            if chunks.clone().any(|index| !group.is_allocated(index)) {
-                let first = (group.first + index) * PAGE;
+            if chunks.clone().any(|index| !extent.is_allocated(index)) {
+                let first = (extent.first + index) * PAGE;
                 file.allocate(first, pages * PAGE).context("allocate blocks of", &self.path)?;
-                chunks.for_each(|index| group.set_allocated(index));
+                chunks.for_each(|index| extent.set_allocated(index));
             }
             index += pages;
         }
@@ -272,7 +272,7 @@ impl Table {
             .into());
         }
         while self.primary.pages() < 2 << growth.level() {
-            self.add_group(RegionKind::Primary, structure)?;
+            self.add_extent(RegionKind::Primary, structure)?;
         }
         self.set_growth(growth.started());
         observe::growth_begun(&self.path, growth.level());
@@ -312,13 +312,13 @@ mod tests {
         table.set_growth(growth);
         assert_eq!(last_level, Some(("primary pages", 1 << 31, "split the store")));
 
-        let shape = GroupShape { bitmap_pages: 1, pages: 1 };
-        for number in table.primary.groups().count()..GROUPS_MAX {
+        let shape = ExtentShape { bitmap_pages: 1, pages: 1 };
+        for number in table.primary.extents().count()..EXTENTS_MAX {
             let map = |bytes| table.disk.map_anonymous(bytes).unwrap();
-            let group = Group::new(shape, 0, map(2 * PAGE as usize), map(shape.state_bytes()), true);
-            table.primary.install(number, group);
+            let extent = Extent::new(shape, 0, map(2 * PAGE as usize), map(shape.state_bytes()), true);
+            table.primary.install(number, extent);
         }
-        let last_extent = said(table.add_group(RegionKind::Primary, &mut structure));
-        assert_eq!(last_extent, Some(("index extents", GROUPS_MAX as u64, "split the store")));
+        let last_extent = said(table.add_extent(RegionKind::Primary, &mut structure));
+        assert_eq!(last_extent, Some(("index extents", EXTENTS_MAX as u64, "split the store")));
     }
 }

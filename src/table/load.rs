@@ -67,9 +67,9 @@ impl Table {
     /// True if the extent for the next growth is there: growth can start at once.
     pub(crate) fn is_extended(&self) -> bool {
         let growth = self.growth();
-        // Group k + 1 holds the pages from 2^(base + k) on.
-        let group = (growth.level() + 1).saturating_sub(self.primary.base_log2());
-        self.primary.group(group.into()).is_some()
+        // Extent k + 1 holds the pages from 2^(base + k) on.
+        let extent = (growth.level() + 1).saturating_sub(self.primary.base_log2());
+        self.primary.extent(extent.into()).is_some()
     }
 }
 

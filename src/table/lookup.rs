@@ -104,8 +104,8 @@ impl Table {
     pub(crate) fn populate(&self, first: u64, pages: u64) {
         let Some(page) = self.primary.page(first) else { return };
         let start = u64::from(page.id.index);
-        let pages = pages.min(page.group.pages + page.group.bitmap_pages - start);
-        let _ = page.group.map().populate(start as usize * PAGE_BYTES, pages as usize * PAGE_BYTES);
+        let pages = pages.min(page.extent.pages + page.extent.bitmap_pages - start);
+        let _ = page.extent.map().populate(start as usize * PAGE_BYTES, pages as usize * PAGE_BYTES);
     }
 
     /// The first slot of the home bucket whose tag fits: a guess at what a lookup will find, for prefetching.

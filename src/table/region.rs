@@ -1,13 +1,13 @@
 //! Pages by number: the primary pages and the overflow pages are a *region* each.
 //!
-//! A region grows by doubling without ever moving a page: group 0 holds pages `0..2^b`, group k the pages
-//! `2^(b+k-1)..2^(b+k)`. Each group is one extent of the index file and one mapping:
+//! A region grows by doubling without ever moving a page: extent 0 holds pages `0..2^b`, extent k the pages
+//! `2^(b+k-1)..2^(b+k)`. An extent is contiguous in the index file, and one mapping:
 //!
 //! ```text
-//! extent:  | bitmap pages | pages of the group ... |
+//! extent:  | bitmap pages | pages of the extent ... |
 //! ```
 //!
-//! The bitmap says which pages of the group are in use. A page that is not in use need not have a valid
+//! The bitmap says which pages of the extent are in use. A page that is not in use need not have a valid
 //! image, so a pre-sized table is a hole in the file; a page that is in use must have one, so a lost page is
 //! always noticed.
 
@@ -18,8 +18,8 @@ use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU64, OnceLock, Ordering};
 use crate::sys::IndexMap;
 
-/// The number of groups that a region can have.
-pub(crate) const GROUPS_MAX: usize = 40;
+/// The number of extents that a region can have.
+pub(crate) const EXTENTS_MAX: usize = 40;
 /// Words of a bitmap page that hold bits; the first eight are its header.
 pub(crate) const BITMAP_WORDS: usize = PAGE_WORDS - 8;
 /// Where the bits of a bitmap page begin, in bytes.
@@ -183,7 +183,7 @@ impl PageState {
 
 /// One extent of a region, mapped.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct Extent {
     map: IndexMap,
     /// Page number in the file of the extent's first page.
     pub(super) first: u64,
@@ -200,28 +200,28 @@ pub(crate) struct Group {
 pub(crate) struct PageSlot<'t> {
     pub(crate) page: PageRef<'t>,
     pub(crate) state: &'t PageState,
-    pub(crate) group: &'t Group,
+    pub(crate) extent: &'t Extent,
     pub(crate) id: PageId,
 }
 
 impl PageSlot<'_> {
     /// The page's number in the file.
     pub(crate) fn number(&self) -> u64 {
-        self.group.first + u64::from(self.id.index)
+        self.extent.first + u64::from(self.id.index)
     }
 
-    /// True if the page's bit in the group's bitmap is set. Not for bitmap pages.
+    /// True if the page's bit in the extent's bitmap is set. Not for bitmap pages.
     #[inline]
     pub(crate) fn is_used(&self) -> bool {
-        self.group.is_used(u64::from(self.id.index) - self.group.bitmap_pages)
+        self.extent.is_used(u64::from(self.id.index) - self.extent.bitmap_pages)
     }
 }
 
-/// Names a page of any kind: region, group and position in the extent (bitmap pages first).
+/// Names a page of any kind: region, extent and position in the extent (bitmap pages first).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct PageId {
     pub(crate) region: RegionKind,
-    pub(crate) group: u8,
+    pub(crate) extent: u8,
     pub(crate) index: u32,
 }
 
@@ -234,14 +234,14 @@ pub(crate) enum RegionKind {
     Overflow,
 }
 
-/// Pages of an extent: how many bitmap pages and pages a group of a region has.
+/// Pages of an extent: how many bitmap pages and pages a extent of a region has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct GroupShape {
+pub(crate) struct ExtentShape {
     pub(crate) bitmap_pages: u64,
     pub(crate) pages: u64,
 }
 
-impl GroupShape {
+impl ExtentShape {
     /// Pages of the extent.
     pub(crate) fn total(self) -> u64 {
         self.bitmap_pages + self.pages
@@ -253,12 +253,12 @@ impl GroupShape {
     }
 }
 
-impl Group {
+impl Extent {
     /// `states` is zeroes, a word for each page.
-    pub(crate) fn new(shape: GroupShape, first: u64, map: IndexMap, states: IndexMap, allocated: bool) -> Self {
+    pub(crate) fn new(shape: ExtentShape, first: u64, map: IndexMap, states: IndexMap, allocated: bool) -> Self {
         let chunks = shape.total().div_ceil(CHUNK_PAGES);
         let fill = if allocated { u64::MAX } else { 0 };
-        Group {
+        Extent {
             map,
             first,
             bitmap_pages: shape.bitmap_pages,
@@ -282,7 +282,7 @@ impl Group {
         Some((&bitmap.words()[8 + (bit / 64) as usize], 1 << (bit % 64)))
     }
 
-    /// True if the group's page (counted without bitmap pages) is in use.
+    /// True if the extent's page (counted without bitmap pages) is in use.
     pub(crate) fn is_used(&self, page: u64) -> bool {
         self.bit(page).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
     }
@@ -338,28 +338,28 @@ impl Group {
 #[derive(Debug)]
 pub(crate) struct Region {
     kind: RegionKind,
-    /// log2 of the pages in group 0.
+    /// log2 of the pages in extent 0.
     base_log2: u8,
-    groups: [OnceLock<Group>; GROUPS_MAX],
+    extents: [OnceLock<Extent>; EXTENTS_MAX],
 }
 
 impl Region {
     pub(crate) fn new(kind: RegionKind, base_log2: u8) -> Self {
-        Region { kind, base_log2, groups: [const { OnceLock::new() }; GROUPS_MAX] }
+        Region { kind, base_log2, extents: [const { OnceLock::new() }; EXTENTS_MAX] }
     }
 
     pub(super) fn base_log2(&self) -> u8 {
         self.base_log2
     }
 
-    /// The shape of a group.
-    pub(crate) fn shape(&self, group: usize) -> GroupShape {
-        let log2 = u32::from(self.base_log2) + (group as u32).saturating_sub(1);
+    /// The shape of a extent.
+    pub(crate) fn shape(&self, extent: usize) -> ExtentShape {
+        let log2 = u32::from(self.base_log2) + (extent as u32).saturating_sub(1);
         let pages = 1u64 << log2.min(62);
-        GroupShape { bitmap_pages: pages.div_ceil(BITMAP_BITS), pages }
+        ExtentShape { bitmap_pages: pages.div_ceil(BITMAP_BITS), pages }
     }
 
-    /// The group that a page belongs to, and its number there.
+    /// The extent that a page belongs to, and its number there.
     #[inline]
     pub(crate) fn locate(&self, page: u64) -> (usize, u64) {
         if page >> self.base_log2 == 0 {
@@ -370,44 +370,44 @@ impl Region {
     }
 
     #[inline]
-    pub(super) fn group(&self, group: usize) -> Option<&Group> {
-        self.groups.get(group)?.get()
+    pub(super) fn extent(&self, extent: usize) -> Option<&Extent> {
+        self.extents.get(extent)?.get()
     }
 
     /// Groups that exist.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (usize, &Group)> {
-        self.groups.iter().enumerate().filter_map(|(i, group)| Some((i, group.get()?)))
+    pub(crate) fn extents(&self) -> impl Iterator<Item = (usize, &Extent)> {
+        self.extents.iter().enumerate().filter_map(|(i, extent)| Some((i, extent.get()?)))
     }
 
-    /// Adds a group.
+    /// Adds a extent.
     ///
     /// # Panics
-    /// If it exists: groups are added under the structure lock.
-    pub(crate) fn install(&self, group: usize, value: Group) -> &Group {
-        assert!(self.groups[group].set(value).is_ok(), "group {group} exists");
-        self.groups[group].get().expect("just set")
+    /// If it exists: extents are added under the structure lock.
+    pub(crate) fn install(&self, extent: usize, value: Extent) -> &Extent {
+        assert!(self.extents[extent].set(value).is_ok(), "extent {extent} exists");
+        self.extents[extent].get().expect("just set")
     }
 
-    /// A page by number; `None` if its group does not exist.
+    /// A page by number; `None` if its extent does not exist.
     #[inline]
     pub(super) fn page(&self, page: u64) -> Option<PageSlot<'_>> {
         let (g, offset) = self.locate(page);
-        let group = self.group(g)?;
-        let index = group.bitmap_pages + offset;
-        let (page, state) = group.at(index)?;
-        Some(PageSlot { page, state, group, id: PageId { region: self.kind, group: g as u8, index: index as u32 } })
+        let extent = self.extent(g)?;
+        let index = extent.bitmap_pages + offset;
+        let (page, state) = extent.at(index)?;
+        Some(PageSlot { page, state, extent, id: PageId { region: self.kind, extent: g as u8, index: index as u32 } })
     }
 
     /// A page by its name.
     pub(super) fn by_id(&self, id: PageId) -> Option<PageSlot<'_>> {
-        let group = self.group(id.group as usize)?;
-        let (page, state) = group.at(u64::from(id.index))?;
-        Some(PageSlot { page, state, group, id })
+        let extent = self.extent(id.extent as usize)?;
+        let (page, state) = extent.at(u64::from(id.index))?;
+        Some(PageSlot { page, state, extent, id })
     }
 
-    /// Pages of all groups that exist.
+    /// Pages of all extents that exist.
     pub(crate) fn pages(&self) -> u64 {
-        self.groups().map(|(_, group)| group.pages).sum()
+        self.extents().map(|(_, extent)| extent.pages).sum()
     }
 }
 
@@ -416,14 +416,14 @@ mod tests {
     use super::*;
     use crate::sys::{Disk, RealDisk};
 
-    fn region(base_log2: u8, groups: usize) -> Region {
+    fn region(base_log2: u8, extents: usize) -> Region {
         let region = Region::new(RegionKind::Primary, base_log2);
         let mut first = 10;
-        for g in 0..groups {
+        for g in 0..extents {
             let shape = region.shape(g);
             let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
             let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();
-            region.install(g, Group::new(shape, first, map, states, true));
+            region.install(g, Extent::new(shape, first, map, states, true));
             first += shape.total();
         }
         region
@@ -449,12 +449,12 @@ mod tests {
     #[test]
     fn bits_are_independent() {
         let region = region(4, 2);
-        let group = region.group(1).unwrap();
-        group.set_used(3, true);
-        group.set_used(15, true);
-        assert!(group.is_used(3) && group.is_used(15) && !group.is_used(4));
-        group.set_used(3, false);
-        assert!(!group.is_used(3) && group.is_used(15));
+        let extent = region.extent(1).unwrap();
+        extent.set_used(3, true);
+        extent.set_used(15, true);
+        assert!(extent.is_used(3) && extent.is_used(15) && !extent.is_used(4));
+        extent.set_used(3, false);
+        assert!(!extent.is_used(3) && extent.is_used(15));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::sync::{MutexGuard, Ordering};
 use super::chain::Layout;
 use super::dirty::GivenBack;
 use super::growth::Growth;
-use super::region::{CHUNK_PAGES, Group, PageId, PageSlot, PageState, RegionKind};
+use super::region::{CHUNK_PAGES, Extent, PageId, PageSlot, PageState, RegionKind};
 use super::slot::Slot;
 use super::split::{ignore_shortage, write_chain};
 use super::{Structure, Table};
@@ -160,17 +160,17 @@ impl Table {
         let first_unused = 1 << (growth.level() + u8::from(growth.is_resizing()));
         let mut pages = 0;
         for kind in [RegionKind::Primary, RegionKind::Overflow] {
-            for (number, group) in self.region(kind).groups() {
-                let before = if number == 0 { 0 } else { group.pages };
+            for (number, extent) in self.region(kind).extents() {
+                let before = if number == 0 { 0 } else { extent.pages };
                 let from = if kind == RegionKind::Primary { first_unused } else { 0 };
                 let skip = (from as u64).saturating_sub(before);
-                if skip >= group.pages {
+                if skip >= extent.pages {
                     continue;
                 }
-                let mut index = group.bitmap_pages + skip;
-                while index < group.bitmap_pages + group.pages {
-                    let end = ((index / CHUNK_PAGES + 1) * CHUNK_PAGES).min(group.bitmap_pages + group.pages);
-                    pages += self.give_back_chunk(kind, number as u8, group, index..end)?;
+                let mut index = extent.bitmap_pages + skip;
+                while index < extent.bitmap_pages + extent.pages {
+                    let end = ((index / CHUNK_PAGES + 1) * CHUNK_PAGES).min(extent.bitmap_pages + extent.pages);
+                    pages += self.give_back_chunk(kind, number as u8, extent, index..end)?;
                     index = end;
                 }
             }
@@ -180,16 +180,16 @@ impl Table {
     }
 
     /// Gives back a run of pages of one chunk, if none of them is in use or waits for a checkpoint.
-    fn give_back_chunk(&self, kind: RegionKind, number: u8, group: &Group, run: std::ops::Range<u64>) -> Result<u64> {
+    fn give_back_chunk(&self, kind: RegionKind, number: u8, extent: &Extent, run: std::ops::Range<u64>) -> Result<u64> {
         let Some(file) = &self.file else { return Ok(0) };
-        let id = |index: u64| PageId { region: kind, group: number, index: index as u32 };
+        let id = |index: u64| PageId { region: kind, extent: number, index: index as u32 };
         let given = self.dirty.give_back(run.clone().filter_map(|index| self.by_id(id(index))), || {
             let (bytes, start) = ((run.end - run.start) * PAGE, run.start * PAGE);
-            group.forget_allocated(run.start);
-            file.punch_hole(group.first * PAGE + start, bytes)?;
+            extent.forget_allocated(run.start);
+            file.punch_hole(extent.first * PAGE + start, bytes)?;
             // Memory that cannot be given back (the system's pages are larger) holds pages without entries, which are
             // as good as none.
-            Ok(group.map().discard(start as usize, bytes as usize).is_ok())
+            Ok(extent.map().discard(start as usize, bytes as usize).is_ok())
         });
         match given.map_err(|error| crate::Error::io("give back blocks of", &self.path, error))? {
             GivenBack::Done => Ok(run.end - run.start),

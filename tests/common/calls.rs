@@ -337,16 +337,13 @@ impl<'w> Task<'w> {
     /// Inserts with `SyncPolicy::Always`: the value is durable when the call returns.
     pub fn insert_durably(&self, key: u64) {
         let (new, bytes) = self.fresh(key);
-        let before = self.store.stats().log.position;
+        let before = self.store.stats().log.end_lsn;
         self.call(key, |store, name| {
             let old = store.insert(name, &bytes).unwrap();
             (Call::Replace { old: self.id(key, old.as_deref()), new: Some(new) }, ())
         });
         self.must_be_durable(key, new);
-        assert!(
-            self.store.stats().log.durable_position > before,
-            "the durable position is behind an acknowledged record"
-        );
+        assert!(self.store.stats().log.durable_lsn > before, "the durable position is behind an acknowledged record");
     }
 
     fn must_be_durable(&self, key: u64, id: u64) {

@@ -24,7 +24,7 @@ fn value(tag: u8) -> Vec<u8> {
 }
 
 fn offset(store: &Store) -> u64 {
-    store.stats().log.position & u64::from(u32::MAX)
+    store.stats().log.end_lsn & u64::from(u32::MAX)
 }
 
 /// Inserts small records until the next one begins at an offset.

@@ -165,7 +165,7 @@ pub fn old_blocks_behind_the_end() -> Result<(), String> {
     let image = disk.cached();
     let old: [u8; 4096] = bytes(&image, segment(&image, 1).ok_or("there is no first segment")?, 0);
     (2..4).try_for_each(put)?;
-    let active = store.stats().log.position;
+    let active = store.stats().log.end_lsn;
     kill(&disk, store);
 
     let (sequence, end) = (active >> 32, (active & u64::from(u32::MAX)) as usize);

@@ -64,7 +64,7 @@ const OF_WRITERS: [(&str, &[&str]); 7] = [
             "inserts_into_new_overflow",
         ],
     ),
-    ("log", &["pinned_segments", "position", "durable_position"]),
+    ("log", &["pinned_segments", "end_lsn", "durable_lsn"]),
     ("compaction", &[]),
     ("checkpoint", &[]),
     ("commit", &[]),
