@@ -177,6 +177,7 @@ fn resize(engine: &Engine) -> Result<()> {
         if table.wants_growth() {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
+            engine.checkpointer.prepare_journal(&engine.table);
         }
         engine.retry(|| table.prepare_overflow())?;
         if table.wants_shrink() {

@@ -225,6 +225,14 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// Allocates the journal blocks that a table of twice the size can need, because a growth begins and makes all pages dirty:
+    /// a writer that allocates them waits for the disk. What is too much goes back with the next checkpoint.
+    pub(crate) fn prepare_journal(&self, table: &Table) {
+        let pages = table.growth().pages() * 2 + table.overflow_pages();
+        // If the disk is full, the call that needs the blocks says so.
+        let _ = self.extend_journal(table, (pages + pages / 16).min(self.limit_pages));
+    }
+
     /// Gives back what the journal has beyond the dirty pages of this moment, because nobody writes any more. `waits`: for a
     /// checkpoint that is under way, which needs the journal; else nothing is given back beside one. Not in a poisoned
     /// store, because its journal may be needed. If it fails, the blocks stay, and the failure is counted.
