@@ -73,7 +73,7 @@ impl Log {
     ) -> Step<&'a mut Appender> {
         let bytes = bytes + MARK_BYTES as u64;
         let appender = appender.ok_or_else(|| Error::impossible(self.dir(), "an append without an active segment"))?;
-        let reserve = if broken(Mutant::NoReserve) || only_removes || self.prepared_count() > 0 {
+        let reserve = if broken(Mutant::NoReserve) || only_removes || self.queue.count() > 0 {
             0
         } else {
             self.config.tuning.reserve_bytes.min(appender.segment.capacity() / 8)
@@ -122,7 +122,7 @@ impl Log {
             place: Place::new(appender.segment.slot, offset),
             end: appender.lsn(),
             total: appender.total,
-            running_low: self.prepared_count() < appender.segments_ahead(),
+            running_low: self.queue.count() < appender.segments_ahead(),
         }
     }
 
@@ -152,7 +152,7 @@ impl Log {
     /// True unless the active segment is nearly full and no other one is prepared.
     pub(crate) fn has_room_ahead(&self) -> bool {
         let room = |appender: &Appender| appender.writer.room() * 4 > appender.segment.capacity();
-        self.prepared_count() > 0 || self.appender.lock().as_ref().is_some_and(room)
+        self.queue.count() > 0 || self.appender.lock().as_ref().is_some_and(room)
     }
 
     /// Ends the active segment, if it holds records and another one is prepared. Returns it, and where it ends. The

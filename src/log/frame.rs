@@ -21,9 +21,10 @@ use std::io;
 use std::path::Path;
 
 use super::appender::Prepared;
+use super::prepare::Made;
 use super::record::{Entry, MARK_BYTES};
 use super::segment::SEGMENT_HEADER_BYTES;
-use super::segments::{Log, Made};
+use super::segments::Log;
 use crate::address::Place;
 use crate::error::{IoContext, Result};
 use crate::mutant::{Mutant, broken};
@@ -132,7 +133,7 @@ impl Log {
             return Ok(());
         }
         own.tries += 1;
-        let _one = self.preparing.lock();
+        let _one = self.queue.alone();
         self.discard_prepared()?;
         let bytes = own_segment_bytes(frame.len());
         let made =
@@ -143,7 +144,7 @@ impl Log {
 
     /// The frame will not be appended: its segment is unlinked.
     pub(crate) fn give_up_own_segment(&self, own: &OwnSegment) {
-        let _one = self.preparing.lock();
+        let _one = self.queue.alone();
         if own.sequence.is_some_and(|sequence| self.is_next(sequence)) {
             // If this fails, the next open unlinks the file; what made the batch fail is told already.
             let _ = self.discard_prepared();
@@ -177,18 +178,18 @@ impl Log {
 
     /// True if the segment is the next to become active.
     fn is_next(&self, sequence: u32) -> bool {
-        self.prepared.lock().front().is_some_and(|next| next.segment.sequence == sequence)
+        self.queue.next(|next| next.segment.sequence == sequence).unwrap_or(false)
     }
 
     /// True if the active segment or the next one has room for so many bytes.
     fn has_room(&self, bytes: u64) -> bool {
         let active = self.appender.lock().as_ref().map_or(0, |appender| appender.room());
-        active >= bytes || self.prepared.lock().front().is_some_and(|next| next.has_room(bytes))
+        active >= bytes || self.queue.next(|next| next.has_room(bytes)).unwrap_or(false)
     }
 
     /// Takes the next segment of the queue, if it is the one with that sequence.
     pub(super) fn take_prepared_frame(&self, sequence: u32) -> Option<Prepared> {
-        self.take_prepared_if(|next| next.has_frame && next.segment.sequence == sequence)
+        self.queue.take_if(|next| next.has_frame && next.segment.sequence == sequence)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The log: every record, in the order in which it was acknowledged.
 //!
 //! ```text
-//! store of segments (segments.rs): which exist, their mappings, preparing the next one
+//! store of segments (segments.rs): which exist, their mappings
 //! ├── appender the active segment and its writer
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── frame    a segment of its own for a large frame
 //! ├── sizes    how large the segments are
+//! ├── prepare  the segments that wait to become the active one
 //! ├── pieces   in which pieces their zeroes are written
 //! ├── space    live and dead bytes, cutting segments to their ends, freeing them
 //! ├── commit   group commit: one fdatasync for all who wait
@@ -24,6 +25,7 @@ mod commit;
 pub(crate) mod frame;
 pub(crate) mod mapped;
 mod pieces;
+mod prepare;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;

@@ -16,7 +16,7 @@ impl Log {
             held_bytes: self.held_bytes(),
             end_lsn: self.tail().raw(),
             durable_lsn: self.durable().raw(),
-            file_bytes: self.prepared_bytes(),
+            file_bytes: self.queue.bytes(),
             ..LogStats::default()
         };
         for segment in self.segments() {
