@@ -249,7 +249,7 @@ impl Checkpointer {
     }
 
     /// Shortens the journal to so many pages and an eighth more, if it is longer than half as much again. It always has room
-    /// for some pages, because a removal on a full disk needs them.
+    /// for some pages, because a removal and an open on a full disk need them.
     ///
     /// 1. Fewer pages may be dirty from here on; more are not.
     /// 2. The journal is emptied, durably: it stays complete for its generation, whose header is durable, because the
@@ -257,7 +257,8 @@ impl Checkpointer {
     /// 3. Its file gets shorter. *Crash:* the old length or the new one; the next open allocates the blocks of either.
     pub(super) fn shorten_journal(&self, files: &Files, table: &Table, pages: u64) -> Result<()> {
         let _one = files.extending.lock();
-        let wanted = (pages + pages / 8).max(1).next_multiple_of(self.journal_step);
+        // Never less than an open sees to, because an open on a full disk finds no blocks.
+        let wanted = (pages + pages / 8).max(JOURNAL_PAGES).next_multiple_of(self.journal_step);
         let have = table.dirty.journal_pages();
         if have > wanted + wanted / 2 + self.journal_step && table.dirty.shrink_journal(wanted) {
             files.journal.empty()?;

@@ -177,7 +177,8 @@ fn unused_pages_take_no_blocks() {
     store.close().unwrap();
 }
 
-/// The same for pages that were given back: a table that has shrunk has holes where its upper half was.
+/// The same for pages that were given back: a table that has shrunk has holes where its upper half was. (And the journal is
+/// cut at a close: it was once cut to less than the next open asks for, which then failed on the full disk.)
 #[test]
 fn given_back_pages_take_no_blocks() {
     let Some(mount) = for_test("given_back_pages_take_no_blocks", Mount::tmpfs(24 << 10)) else { return };
