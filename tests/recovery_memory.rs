@@ -3,6 +3,7 @@
 //! A recovery listed the changes of the whole tail. In a control group of 128 MiB a writer lived, and after it was killed every
 //! open was killed for want of memory. The tail is replayed in pieces that `memory_bytes` bounds.
 
+#[allow(dead_code, reason = "another test is refused memory")]
 #[path = "common/allocator.rs"]
 mod allocator;
 mod common;
@@ -14,7 +15,7 @@ use common::{copy_store, scratch};
 use tophash::{Options, SyncPolicy};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting { most: usize::MAX };
+static ALLOCATOR: Counting = Counting::up_to(usize::MAX);
 
 /// Opens a store with a tail of so many records, for reading and for writing. Returns what the opens took at the most.
 fn recovered(dir: &Path, records: u64, memory_bytes: u64) -> [usize; 2] {

@@ -19,6 +19,7 @@
 //! The file's blocks are allocated before a page may become dirty, so writing it cannot run out of space.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::address::Lsn;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
 use crate::mutant::{Mutant, broken};
+use crate::sys::memory::reserved;
 use crate::sys::{DiskFile, PAGE_BYTES, Paced, read_up_to, write_all_at};
 use crate::table::page::image;
 
@@ -40,6 +42,19 @@ const PAGES_MAX: u64 = 1 << 48;
 const EXTRA_BLOCKS: u64 = 2;
 /// Bytes written or read at a time.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// Memory for what is written or read at a time. A checkpoint finds it before its cut, because a lack of memory must not be
+/// met later.
+#[derive(Debug)]
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(crate) fn new() -> io::Result<Self> {
+        reserved(BUFFER_BYTES + PAGE_BYTES).map(Buffer)
+    }
+}
 
 /// What the head says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +78,7 @@ pub(crate) struct Journal {
 pub(crate) struct JournalWriter<'j> {
     journal: &'j Journal,
     generation: u64,
-    buffer: Vec<u8>,
+    buffer: &'j mut Vec<u8>,
     /// Block at which the buffer will be written.
     at: u64,
     images: u64,
@@ -166,7 +181,8 @@ impl Journal {
 
     /// Makes it an empty, complete journal of a generation: nothing to redo.
     pub(crate) fn reset(&self, generation: u64, cut: Lsn, growth: u64) -> Result<()> {
-        self.begin(generation).finish(cut, growth)
+        // A trailer and nothing else: the memory of one page.
+        self.begin(generation, &mut Buffer(Vec::new())).finish(cut, growth)
     }
 
     /// Leaves no image in it. It stays complete for its generation, whose header is durable: an open rests on that when it
@@ -177,11 +193,13 @@ impl Journal {
 
     /// Begins to write a generation's images. From here on the journal is not complete until
     /// [`JournalWriter::finish`] has returned.
-    pub(crate) fn begin(&self, generation: u64) -> JournalWriter<'_> {
+    pub(crate) fn begin<'j>(&'j self, generation: u64, buffer: &'j mut Buffer) -> JournalWriter<'j> {
+        let Buffer(buffer) = buffer;
+        buffer.clear();
         JournalWriter {
             journal: self,
             generation,
-            buffer: Vec::with_capacity(BUFFER_BYTES),
+            buffer,
             at: 1,
             images: 0,
             previous: None,
@@ -245,13 +263,28 @@ impl Journal {
     }
 
     /// Calls `each` with the images, many at a time, in order, until it says false.
+    ///
+    /// # Errors
+    /// Those of `each`; `Io` for reading, and if there is no memory.
     pub(crate) fn for_each_run(
         &self,
+        head: JournalHead,
+        each: impl FnMut(&[[u8; PAGE_BYTES]]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut buffer = Buffer::new().context("reserve memory for a part of", &self.path)?;
+        self.for_each_run_in(&mut buffer, head, each)
+    }
+
+    /// The same, in memory that is there.
+    pub(crate) fn for_each_run_in(
+        &self,
+        buffer: &mut Buffer,
         head: JournalHead,
         mut each: impl FnMut(&[[u8; PAGE_BYTES]]) -> Result<bool>,
     ) -> Result<()> {
         let most = BUFFER_BYTES / PAGE_BYTES;
-        let mut memory = vec![0; head.images.min(most as u64) as usize * PAGE_BYTES];
+        let Buffer(memory) = buffer;
+        memory.resize(head.images.min(most as u64) as usize * PAGE_BYTES, 0);
         let mut block = 1;
         while block <= head.images {
             let blocks = (head.images + 1 - block).min(most as u64);
@@ -310,7 +343,7 @@ impl JournalWriter<'_> {
 
     fn flush(&mut self) -> Result<()> {
         let journal = self.journal;
-        write_all_at(&*journal.file, &self.buffer, self.at * BLOCK).context("write", &journal.path)?;
+        write_all_at(&*journal.file, self.buffer, self.at * BLOCK).context("write", &journal.path)?;
         self.at += (self.buffer.len() / PAGE_BYTES) as u64;
         self.paced.wrote(self.buffer.len() as u64).context("sync", &journal.path)?;
         self.buffer.clear();
@@ -354,7 +387,8 @@ mod tests {
     }
 
     fn write(journal: &Journal, generation: u64, numbers: &[u64]) {
-        let mut writer = journal.begin(generation);
+        let mut buffer = Buffer::new().unwrap();
+        let mut writer = journal.begin(generation, &mut buffer);
         for &number in numbers {
             writer.push(&mut image::empty(PageKind::Bucket, number)).unwrap();
         }

@@ -24,7 +24,7 @@ use std::path::Path;
 use crate::address::Lsn;
 use crate::checkpoint::checkpointer::{Checkpointer, Files, Written};
 use crate::checkpoint::header::IndexHeader;
-use crate::checkpoint::journal::{Journal, JournalHead};
+use crate::checkpoint::journal::{Buffer, Journal, JournalHead};
 use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::error::{Error, IoContext, Result};
 use crate::health::Health;
@@ -159,7 +159,8 @@ impl Checkpointer {
         // More can become dirty until the cut. They are captured in several turns then.
         let room = (dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
         let images = PageBuffer::new(room).context("reserve memory for pages of", &scope.table.path)?;
-        let result = run.steps(&mut state, images, clean);
+        let mut buffer = Buffer::new().context("reserve memory for a part of", &files.journal.path)?;
+        let result = run.steps(&mut state, images, &mut buffer, clean);
         dirty.release_copies();
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
         let Some(done) = result.inspect_err(|error| scope.health.poison(error))? else {
@@ -235,7 +236,7 @@ impl<'r> Run<'r> {
     }
 
     /// Steps 1 to 5. Returns `None` if there was nothing to write.
-    fn steps(&self, state: &mut Written, images: PageBuffer, clean: bool) -> Result<Option<Done>> {
+    fn steps(&self, state: &mut Written, images: PageBuffer, buffer: &mut Buffer, clean: bool) -> Result<Option<Done>> {
         let (Scope { table, log, .. }, own, files) = (self.scope, self.own, self.files);
         let mut cut = self.cut(images);
         own.cut_at(table, cut.total);
@@ -257,11 +258,11 @@ impl<'r> Run<'r> {
         if !nothing_new {
             header.generation += 1;
             header.cut = cut.lsn;
-            let head = self.write_journal(state, &mut cut, header.generation)?;
+            let head = self.write_journal(state, &mut cut, header.generation, buffer)?;
             if broken(Mutant::HeaderBeforePages) {
                 header.write(&*files.index, &files.index_path)?;
             }
-            apply_journal(&files.journal, &*files.index, &files.index_path, head)?;
+            apply_journal(&files.journal, &*files.index, &files.index_path, head, buffer)?;
             own.counters.images.fetch_add(head.images, Ordering::Relaxed);
             written = head.images;
         }
@@ -307,9 +308,15 @@ impl<'r> Run<'r> {
     }
 
     /// Step 3.
-    fn write_journal(&self, state: &mut Written, cut: &mut Cut<'_>, generation: u64) -> Result<JournalHead> {
+    fn write_journal(
+        &self,
+        state: &mut Written,
+        cut: &mut Cut<'_>,
+        generation: u64,
+        buffer: &mut Buffer,
+    ) -> Result<JournalHead> {
         let files = self.files;
-        let mut writer = files.journal.begin(generation);
+        let mut writer = files.journal.begin(generation, buffer);
         // The meta pages come first in the file. Only those that say something new are written.
         let mut meta_pages = cut.meta.pages();
         for (i, page) in meta_pages.iter_mut().enumerate() {
@@ -384,9 +391,15 @@ fn same_content(a: &PageImage, b: &PageImage) -> bool {
 }
 
 /// Step 4: writes the images of a complete journal in place.
-pub(crate) fn apply_journal(journal: &Journal, index: &dyn DiskFile, path: &Path, head: JournalHead) -> Result<()> {
+pub(crate) fn apply_journal(
+    journal: &Journal,
+    index: &dyn DiskFile,
+    path: &Path,
+    head: JournalHead,
+    buffer: &mut Buffer,
+) -> Result<()> {
     let mut paced = Paced::new(index);
-    journal.for_each_run(head, |images| {
+    journal.for_each_run_in(buffer, head, |images| {
         write_images(index, images).context("write pages of", path)?;
         paced.wrote(images.as_flattened().len() as u64).context("sync", path)?;
         Ok(true)

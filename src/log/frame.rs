@@ -28,6 +28,7 @@ use super::segments::Log;
 use crate::address::Place;
 use crate::error::{IoContext, Result};
 use crate::mutant::{Mutant, broken};
+use crate::sys::memory::reserved;
 use crate::sys::{DiskFile, write_all_at, write_mapped_all_at};
 use crate::tuning::SyncPolicy;
 
@@ -51,8 +52,8 @@ struct Pieces<W> {
 }
 
 impl<W: FnMut(&[u8], u64) -> io::Result<()>> Pieces<W> {
-    fn new(piece_bytes: usize, at: u64, write: W) -> Self {
-        Pieces { write, buffer: Vec::with_capacity(piece_bytes), piece_bytes, at, result: Ok(()) }
+    fn new(buffer: Vec<u8>, piece_bytes: usize, at: u64, write: W) -> Self {
+        Pieces { write, buffer, piece_bytes, at, result: Ok(()) }
     }
 
     fn put(&mut self, mut bytes: &[u8]) {
@@ -84,7 +85,8 @@ impl<W: FnMut(&[u8], u64) -> io::Result<()>> Pieces<W> {
 
 /// Writes a frame to the active segment's file, behind its last record.
 pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u64, offset: u64) -> io::Result<()> {
-    let mut pieces = Pieces::new(SMALL_PIECE_BYTES, offset, |piece, at| write_mapped_all_at(file, piece, at));
+    let buffer = Vec::with_capacity(SMALL_PIECE_BYTES);
+    let mut pieces = Pieces::new(buffer, SMALL_PIECE_BYTES, offset, |piece, at| write_mapped_all_at(file, piece, at));
     frame.place(salt, offset, |piece| pieces.put(piece));
     pieces.finish()
 }
@@ -163,7 +165,8 @@ impl Log {
         let file = self.create_allocated(path, bytes, created)?;
         // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.
-        let mut pieces = Pieces::new(PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));
+        let buffer = reserved(PIECE_BYTES).context("reserve memory for a part of", path)?;
+        let mut pieces = Pieces::new(buffer, PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));
         pieces.put(&[0; SEGMENT_HEADER_BYTES as usize]);
         frame.place(salt, SEGMENT_HEADER_BYTES, |piece| pieces.put(piece));
         let behind = bytes - SEGMENT_HEADER_BYTES - frame.len();

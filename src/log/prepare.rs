@@ -23,6 +23,7 @@ use crate::layout::segment_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::sys::memory::zeroed;
 use crate::sys::{DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
 use crate::tuning::SyncPolicy;
 
@@ -230,7 +231,8 @@ impl Log {
     fn create_segment(&self, path: &Path, bytes: u64, created: &mut bool) -> Result<Made> {
         let bulk = self.pieces.wants_bulk();
         let file = self.create_allocated(path, bytes, created)?;
-        let zeroes = vec![0; self.pieces.bytes(bulk).min(bytes as usize)];
+        let zeroes = zeroed(self.pieces.bytes(bulk).min(bytes as usize));
+        let zeroes = zeroes.context("reserve memory for zeroes of", path)?;
         let synced = !(bulk && self.config.sync == SyncPolicy::Manual);
         let mut paced = Paced::new(&*file);
         let mut at = 0;

@@ -22,7 +22,7 @@ use super::create::{check_vacant, create, sync_parent};
 use crate::background::wake::Wake;
 use crate::checkpoint::checkpointer::{Checkpointer, CheckpointerParts, Files};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
-use crate::checkpoint::journal::{Journal, JournalHead};
+use crate::checkpoint::journal::{Buffer, Journal, JournalHead};
 use crate::checkpoint::meta::{META_PAGES, Meta};
 use crate::checkpoint::run::apply_journal;
 use crate::checksum::KeyHasher;
@@ -251,7 +251,8 @@ impl<'o> Opening<'o> {
         if self.index.len().context("look at", &self.index_path)? < end {
             self.index.set_len(end).context("extend", &self.index_path)?;
         }
-        apply_journal(&self.journal, &*self.index, &self.index_path, head)?;
+        let mut buffer = Buffer::new().context("reserve memory for a part of", &self.journal.path)?;
+        apply_journal(&self.journal, &*self.index, &self.index_path, head, &mut buffer)?;
         // The extents that the new generation names may reach beyond the last page that was written, and the
         // file's length was not durable before this.
         let meta = Meta::decode(&self.index_path, header.uuid, header.generation, |number| self.read_page(number))?;

@@ -31,6 +31,7 @@ use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::stats::RecoveryStats;
+use crate::sys::memory::zeroed;
 use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
 
 /// Ids of large values that are this far above the checkpoint's counter are not ours.
@@ -172,7 +173,8 @@ impl Engine {
             let path = &segment.path;
             let file = disk.open(path, OpenMode::Write).context("open", path)?;
             let mut at = if segment.sequence == from.sequence() { from.offset() } else { 0 };
-            let mut buffer = vec![0; segment.end.saturating_sub(at).min(1 << 20) as usize];
+            let buffer = zeroed(segment.end.saturating_sub(at).min(1 << 20) as usize);
+            let mut buffer = buffer.context("reserve memory for a part of", path)?;
             while at < segment.end {
                 // Only the last piece is shorter.
                 buffer.truncate((segment.end - at).min(1 << 20) as usize);

@@ -78,6 +78,24 @@ impl MapOwner for IndexOwner {
     }
 }
 
+/// Zeroes, or an error: a vector that finds no memory ends the process.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub(crate) fn zeroed(bytes: usize) -> io::Result<Vec<u8>> {
+    bytemuck::allocation::try_zeroed_vec(bytes).map_err(|()| io::ErrorKind::OutOfMemory.into())
+}
+
+/// An empty vector with room for so many bytes, or an error.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub(crate) fn reserved(bytes: usize) -> io::Result<Vec<u8>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    Ok(memory)
+}
+
 /// Memory for a part of the log. [`map`](Self::map) makes the one mapping of it.
 #[doc(hidden)]
 pub struct LogMemory {

@@ -21,7 +21,7 @@ mod limits;
 mod locks;
 mod map;
 mod mapping;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod pins;
 mod real;
 

@@ -299,7 +299,9 @@ impl DirtySet {
         let mut inner = self.inner.lock();
         debug_assert!(inner.copies.len() == 0 && inner.frozen_left == 0);
         // As many are to be expected again: no writer shall wait while it is made larger.
-        let next = Vec::with_capacity(inner.current.len());
+        let mut next = Vec::new();
+        // Only to be fast.
+        let _ = next.try_reserve_exact(inner.current.len());
         let frozen = std::mem::replace(&mut inner.current, next);
         inner.frozen_left = frozen.len() as u64;
         self.parity.store(!self.parity.load(Ordering::Relaxed), Ordering::Relaxed);

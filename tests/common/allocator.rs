@@ -3,11 +3,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Goes to the system's allocator.
 pub struct Counting {
-    /// More than this at once ends the process: a number from a file was believed.
-    pub most: usize,
+    /// More than this at once is refused.
+    most: AtomicUsize,
+    /// Whether somebody who is refused is named: it is a fault to want so much.
+    names: AtomicBool,
 }
 
 thread_local! {
@@ -24,14 +27,29 @@ fn count(more: usize, less: usize) {
     });
 }
 
-/// Says who wants so much: the process ends with the null pointer.
-#[cold]
-fn refuse(bytes: usize) -> *mut u8 {
-    eprintln!("{bytes} bytes at once are wanted here:\n{}", std::backtrace::Backtrace::force_capture());
-    std::ptr::null_mut()
-}
-
 impl Counting {
+    /// Whoever wants more than this at once is named, and the process ends: a number from a file was believed.
+    pub const fn up_to(most: usize) -> Self {
+        Counting { most: AtomicUsize::new(most), names: AtomicBool::new(true) }
+    }
+
+    /// While `work` runs, no more than this is there at once, for no thread.
+    pub fn with<T>(&self, most: usize, work: impl FnOnce() -> T) -> T {
+        let (before, named) = (self.most.swap(most, Ordering::SeqCst), self.names.swap(false, Ordering::SeqCst));
+        let result = work();
+        self.most.store(before, Ordering::SeqCst);
+        self.names.store(named, Ordering::SeqCst);
+        result
+    }
+
+    fn refuses(&self, bytes: usize) -> bool {
+        let refused = bytes > self.most.load(Ordering::Relaxed);
+        if refused && self.names.load(Ordering::Relaxed) {
+            eprintln!("{bytes} bytes at once are wanted here:\n{}", std::backtrace::Backtrace::force_capture());
+        }
+        refused
+    }
+
     /// Begins to measure on this thread.
     pub fn begin(&self) {
         BEFORE.set(NOW.get());
@@ -48,8 +66,8 @@ impl Counting {
 // nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > self.most {
-            return refuse(layout.size());
+        if self.refuses(layout.size()) {
+            return std::ptr::null_mut();
         }
         count(layout.size(), 0);
         // SAFETY: the caller's promise.
@@ -63,8 +81,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > self.most {
-            return refuse(layout.size());
+        if self.refuses(layout.size()) {
+            return std::ptr::null_mut();
         }
         count(layout.size(), 0);
         // SAFETY: the caller's promise.
@@ -72,8 +90,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if size > self.most {
-            return refuse(size);
+        if self.refuses(size) {
+            return std::ptr::null_mut();
         }
         count(size, layout.size());
         // SAFETY: the caller's promise.

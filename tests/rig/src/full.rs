@@ -11,8 +11,8 @@ use crate::script::{Op, Script, Value, key};
 /// Removals that the reserve is good for at least.
 const REMOVALS_MIN: u32 = 12;
 
-/// Fills the disk of a store. Reads must go on; removals must, until the reserve is used up; and when there is room
-/// again, so must everything, without the store being opened anew.
+/// Fills the disk of a store. Reads must go on; removals must, until the reserve is used up; a close and an open must; and when there is room
+/// again, so must everything.
 ///
 /// # Errors
 /// In words: what did not.
@@ -60,6 +60,10 @@ pub fn check(script: &Script, seed: u64) -> Result<(), String> {
     same(&store, &expected, "after removals on a full disk")?;
     store.sync().map_err(|error| format!("sync on a full disk: {error}"))?;
     store.checkpoint().map_err(|error| format!("checkpoint on a full disk: {error}"))?;
+    // A close gives back what nobody needs any more, and the disk is as full as before for the open that follows.
+    store.close().map_err(|error| format!("close on a full disk: {error}"))?;
+    let store = options.open(STORE).map_err(|error| format!("open on a full disk after a clean close: {error}"))?;
+    same(&store, &expected, "opened on a full disk")?;
 
     disk.set_faults(None);
     let before = store.stats().log.bytes;
