@@ -239,15 +239,15 @@ class Store:
 
     # Section 5: a region's page number to a page number in the file, and whether the page is in use.
     def locate(self, extents, base, page):
-        group = 0 if page >> base == 0 else page.bit_length() - base
-        pages = 1 << (base + max(group - 1, 0))
-        offset = page if group == 0 else page - pages
+        number = 0 if page >> base == 0 else page.bit_length() - base
+        pages = 1 << (base + max(number - 1, 0))
+        offset = page if number == 0 else page - pages
         bitmaps = -(-pages // BITMAP_BITS)
-        need(group < len(extents), "a page beyond the extents")
-        bitmap = self.page(extents[group] + offset // BITMAP_BITS, b"MAP1")
+        need(number < len(extents), "a page beyond the extents")
+        bitmap = self.page(extents[number] + offset // BITMAP_BITS, b"MAP1")
         bit = offset % BITMAP_BITS
         used = bitmap[64 + bit // 8] >> bit % 8 & 1
-        return extents[group] + bitmaps + offset, used
+        return extents[number] + bitmaps + offset, used
 
     def chain(self, number):
         at, used = self.locate(self.primary, self.primary_log2, number)

@@ -16,7 +16,7 @@ use crate::table::page::{PageImage, PageKind};
 use crate::table::region::{BITMAP_START, Extent, ExtentShape, PageState, RegionKind};
 use crate::words::some;
 
-/// An extent of the table.
+/// An extent as the meta data list it.
 #[derive(Clone, Copy)]
 struct Listed {
     kind: RegionKind,

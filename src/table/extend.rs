@@ -1,6 +1,6 @@
-//! New extents: extents of primary and overflow pages, in the file and in memory.
+//! New extents of primary and overflow pages, in the file and in memory.
 //!
-//! A extent is added under the structure lock, outside all stripes:
+//! An extent is added under the structure lock, outside all stripes:
 //!
 //! 1. The file is extended; blocks are allocated for the bitmap pages. *Crash:* the file is longer than the
 //!    last checkpoint says; the next extent is laid over the same place.

@@ -5,7 +5,7 @@
 //! ├── lookup   reading without locks
 //! ├── edit     the one locked change
 //! ├── clear    emptying the whole
-//! ├── extend   new extents: extents of primary and overflow pages
+//! ├── extend   new extents of primary and overflow pages
 //! ├── split    evacuation of a page into two, rewrite in place
 //! ├── shrink   merging two pages into one, giving space back
 //! ├── pool     free overflow pages
@@ -65,7 +65,7 @@ use stripes::Stripes;
 pub(crate) struct Structure {
     /// The first page of the index file that no extent uses.
     pub(crate) end_page: u64,
-    /// First pages of the extents, by extent.
+    /// First pages of the extents, by their numbers in the region.
     pub(crate) primary_extents: Vec<u64>,
     pub(crate) overflow_extents: Vec<u64>,
     /// Records that the table must have room for before it may shrink.

@@ -38,7 +38,7 @@ pub(crate) type PageImage = Box<[u8; PAGE_BYTES]>;
 pub(crate) enum PageKind {
     /// Buckets of a primary or overflow page.
     Bucket = u32::from_le_bytes(*b"BKT1"),
-    /// Which pages of a extent are in use.
+    /// Which pages of an extent are in use.
     Bitmap = u32::from_le_bytes(*b"MAP1"),
     /// A piece of the store's meta data.
     Meta = u32::from_le_bytes(*b"MET1"),

@@ -234,7 +234,7 @@ pub(crate) enum RegionKind {
     Overflow,
 }
 
-/// Pages of an extent: how many bitmap pages and pages a extent of a region has.
+/// How many bitmap pages and pages an extent has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ExtentShape {
     pub(crate) bitmap_pages: u64,
@@ -352,7 +352,7 @@ impl Region {
         self.base_log2
     }
 
-    /// The shape of a extent.
+    /// The shape of an extent.
     pub(crate) fn shape(&self, extent: usize) -> ExtentShape {
         let log2 = u32::from(self.base_log2) + (extent as u32).saturating_sub(1);
         let pages = 1u64 << log2.min(62);
@@ -379,7 +379,7 @@ impl Region {
         self.extents.iter().enumerate().filter_map(|(i, extent)| Some((i, extent.get()?)))
     }
 
-    /// Adds a extent.
+    /// Adds an extent.
     ///
     /// # Panics
     /// If it exists: extents are added under the structure lock.
