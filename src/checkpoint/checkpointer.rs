@@ -36,8 +36,6 @@ pub(crate) struct Checkpointer {
     interval_bytes: Option<u64>,
     /// Private pages beyond which writers wait for a checkpoint and clean ones are dropped.
     limit_pages: u64,
-    /// [`Tuning::journal_step`](crate::tuning::Tuning::journal_step).
-    journal_step: u64,
     /// Generation of the last checkpoint, and the bytes appended at its cut, for the stats.
     generation: AtomicU64,
     total_at_cut: AtomicU64,
@@ -55,7 +53,6 @@ pub(crate) struct CheckpointerParts<'p> {
     /// [`Options::checkpoint_bytes`](crate::Options::checkpoint_bytes).
     pub(crate) interval_bytes: Option<u64>,
     pub(crate) limit_pages: u64,
-    pub(crate) journal_step: u64,
 }
 
 /// The files that checkpoints write.
@@ -97,7 +94,7 @@ impl Files {
 
 impl Checkpointer {
     pub(crate) fn new(parts: CheckpointerParts<'_>) -> Self {
-        let CheckpointerParts { path, files, header, meta, interval_bytes, limit_pages, journal_step } = parts;
+        let CheckpointerParts { path, files, header, meta, interval_bytes, limit_pages } = parts;
         Checkpointer {
             path: path.to_path_buf(),
             files,
@@ -105,7 +102,6 @@ impl Checkpointer {
             due: AtomicU64::new(u64::MAX),
             interval_bytes,
             limit_pages,
-            journal_step,
             generation: AtomicU64::new(header.generation),
             total_at_cut: AtomicU64::new(0),
             counters: Counters::default(),
@@ -158,9 +154,10 @@ impl Checkpointer {
         self.state.lock().opened.clone()
     }
 
-    /// Counts what a checkpoint could not do at this moment, and what a later one tries again.
-    pub(crate) fn count_put_off(&self, errors: u64) {
-        self.counters.put_off.fetch_add(errors, Ordering::Relaxed);
+    /// Tells and counts what could not be done at this moment, and what a later checkpoint tries again.
+    pub(crate) fn put_off(&self, error: &Error) {
+        observe::put_off(&self.path, &error.to_string());
+        self.counters.put_off.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes that the index file occupies on the disk.
@@ -202,7 +199,7 @@ impl Checkpointer {
             return Ok(());
         }
         // By an eighth at a time: so much more than the dirty set the journal may take.
-        let images = pages.max(have + have / 8).next_multiple_of(self.journal_step);
+        let images = pages.max(have + have / 8).next_multiple_of(table.tuning.journal_step);
         files.journal.allocate(images + files.meta_room.load(Ordering::Acquire))?;
         table.dirty.set_journal_pages(images);
         Ok(())
@@ -243,8 +240,7 @@ impl Checkpointer {
         if health.check_writable().is_ok()
             && let Err(error) = self.shorten_journal(files, table, table.dirty.len())
         {
-            observe::put_off(&self.path, &error.to_string());
-            self.counters.put_off.fetch_add(1, Ordering::Relaxed);
+            self.put_off(&error);
         }
     }
 
@@ -258,9 +254,9 @@ impl Checkpointer {
     pub(super) fn shorten_journal(&self, files: &Files, table: &Table, pages: u64) -> Result<()> {
         let _one = files.extending.lock();
         // Never less than an open sees to, because an open on a full disk finds no blocks.
-        let wanted = (pages + pages / 8).max(JOURNAL_PAGES).next_multiple_of(self.journal_step);
+        let wanted = (pages + pages / 8).max(JOURNAL_PAGES).next_multiple_of(table.tuning.journal_step);
         let have = table.dirty.journal_pages();
-        if have > wanted + wanted / 2 + self.journal_step && table.dirty.shrink_journal(wanted) {
+        if have > wanted + wanted / 2 + table.tuning.journal_step && table.dirty.shrink_journal(wanted) {
             files.journal.empty()?;
             files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
         }

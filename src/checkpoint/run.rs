@@ -209,7 +209,7 @@ impl<'r> Run<'r> {
 
     /// Step 6.
     fn let_go(&self, header: &IndexHeader, done: &Done) -> LetGo {
-        let Scope { path, log, health, .. } = self.scope;
+        let Scope { log, health, .. } = self.scope;
         let blobs = log.blobs.unlink_dying();
         let (freed, segments) = log.free(&done.excluded);
         self.drop_clean_pages();
@@ -217,13 +217,12 @@ impl<'r> Run<'r> {
         let pages = self.give_back_space(if header.clean { 0 } else { done.images });
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
         let note = |error: &Error| {
-            observe::put_off(path, &error.to_string());
+            self.own.put_off(error);
             if broken(Mutant::FreeingPoisons) {
                 health.poison(error);
             }
         };
         let put_off = errors.inspect(note).count() as u64;
-        self.own.count_put_off(put_off);
         LetGo { serial: header.serial, segments: freed, all: put_off == 0 }
     }
 

@@ -66,15 +66,20 @@ pub(super) fn small_segments(log: &Log) -> Vec<u32> {
     small.into_iter().map(|(_, sequence)| sequence).collect()
 }
 
+/// True if every record of the segment can go elsewhere or die. A clear-record cannot be moved behind later puts: its segment
+/// waits until it is the oldest.
+fn can_be_emptied(segment: &Segment, oldest: u32) -> bool {
+    let sealed = segment.end().is_some() && !segment.is_evacuated();
+    sealed && !segment.is_damaged() && (segment.sequence == oldest || !segment.has_clears())
+}
+
 impl Compactor {
     /// Chooses a segment.
     pub(super) fn choose_victim(&self, log: &Log, table: &Table, choice: Choice) -> Option<Victim> {
         let (segment, oldest) = match choice {
             Choice::Only(sequence) => {
                 let (segment, oldest) = (log.segment(sequence)?, log.oldest()?);
-                let can_be_emptied = segment.end().is_some() && !segment.is_evacuated() && !segment.is_damaged();
-                let may_go = sequence == oldest || !segment.has_clears();
-                (Some(segment).filter(|_| can_be_emptied && may_go)?, oldest)
+                (Some(segment).filter(|segment| can_be_emptied(segment, oldest))?, oldest)
             }
             Choice::Best => self.choose_worthwhile(log, None)?,
             Choice::UpTo(last) => self.choose_worthwhile(log, Some(last))?,
@@ -98,7 +103,7 @@ impl Compactor {
             .iter()
             .filter(|s| s.end().is_some() && !s.is_evacuated() && forced.is_none_or(|last| s.sequence <= last))
             .collect();
-        let candidates = || sealed.iter().filter(|s| !s.is_damaged() && (is_oldest(s) || !s.has_clears()));
+        let candidates = || sealed.iter().filter(|s| can_be_emptied(s, oldest));
         let best = if forced.is_some() {
             candidates().find(|s| log.record_bytes(s) == 0 || gain(s) > GAIN_FORCED)
         } else {

@@ -32,7 +32,7 @@ use crate::health::Health;
 use crate::log::record::Record;
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
-use crate::observe::{self, Observer, Timed};
+use crate::observe::{Observer, Timed};
 use crate::stats::RecoveryStats;
 use crate::sync::{Mutex, OnceLock};
 use crate::sys::LockGuard;
@@ -140,8 +140,7 @@ impl Engine {
     pub(crate) fn upkeep_checkpoint(&self) -> bool {
         let result = self.run_checkpoint(false);
         if let Err(error) = &result {
-            self.checkpointer.count_put_off(1);
-            observe::put_off(&self.path, &error.to_string());
+            self.checkpointer.put_off(error);
         }
         result.is_ok()
     }

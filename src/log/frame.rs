@@ -42,7 +42,7 @@ const ROOM_BEHIND: u64 = 64 << 10;
 const TRIES_MAX: u32 = 3;
 
 /// Collects what is put into pieces of one size, and writes them.
-struct Pieces<W> {
+struct PieceWriter<W> {
     write: W,
     buffer: Vec<u8>,
     piece_bytes: usize,
@@ -51,9 +51,9 @@ struct Pieces<W> {
     result: io::Result<()>,
 }
 
-impl<W: FnMut(&[u8], u64) -> io::Result<()>> Pieces<W> {
+impl<W: FnMut(&[u8], u64) -> io::Result<()>> PieceWriter<W> {
     fn new(buffer: Vec<u8>, piece_bytes: usize, at: u64, write: W) -> Self {
-        Pieces { write, buffer, piece_bytes, at, result: Ok(()) }
+        PieceWriter { write, buffer, piece_bytes, at, result: Ok(()) }
     }
 
     fn put(&mut self, mut bytes: &[u8]) {
@@ -86,7 +86,8 @@ impl<W: FnMut(&[u8], u64) -> io::Result<()>> Pieces<W> {
 /// Writes a frame to the active segment's file, behind its last record.
 pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u64, offset: u64) -> io::Result<()> {
     let buffer = Vec::with_capacity(SMALL_PIECE_BYTES);
-    let mut pieces = Pieces::new(buffer, SMALL_PIECE_BYTES, offset, |piece, at| write_mapped_all_at(file, piece, at));
+    let mut pieces =
+        PieceWriter::new(buffer, SMALL_PIECE_BYTES, offset, |piece, at| write_mapped_all_at(file, piece, at));
     frame.place(salt, offset, |piece| pieces.put(piece));
     pieces.finish()
 }
@@ -166,7 +167,7 @@ impl Log {
         // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.
         let buffer = reserved(PIECE_BYTES).context("reserve memory for a part of", path)?;
-        let mut pieces = Pieces::new(buffer, PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));
+        let mut pieces = PieceWriter::new(buffer, PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));
         pieces.put(&[0; SEGMENT_HEADER_BYTES as usize]);
         frame.place(salt, SEGMENT_HEADER_BYTES, |piece| pieces.put(piece));
         let behind = bytes - SEGMENT_HEADER_BYTES - frame.len();

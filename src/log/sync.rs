@@ -40,10 +40,15 @@ impl Log {
 
     /// Syncs all segments with unsynced records, in order; returns the LSN that is durable now.
     fn sync_round(&self) -> std::result::Result<Lsn, (PathBuf, io::Error)> {
-        let (end, bytes) = (self.tail(), self.unsynced_bytes());
-        let from = self.commit.durable().sequence();
-        let unsynced: Vec<_> =
-            self.registry.lock().segments.range(from..=end.sequence()).map(|(_, segment)| segment.clone()).collect();
+        let (from, end) = (self.commit.durable(), self.tail());
+        let bytes = end.raw().saturating_sub(from.raw());
+        let unsynced: Vec<_> = self
+            .registry
+            .lock()
+            .segments
+            .range(from.sequence()..=end.sequence())
+            .map(|(_, segment)| segment.clone())
+            .collect();
         for segment in unsynced {
             if broken(Mutant::OnlyLastSegmentSynced) && segment.sequence < end.sequence() {
                 continue;

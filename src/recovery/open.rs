@@ -385,7 +385,6 @@ impl<'o> Opening<'o> {
                 meta,
                 interval_bytes: options.checkpoint_bytes,
                 limit_pages,
-                journal_step: options.tuning.journal_step,
             }),
             compactor: Compactor::new(options.log_ratio),
             wake,
