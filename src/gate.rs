@@ -8,17 +8,15 @@
 
 use std::fmt;
 
-use crossbeam_utils::CachePadded;
-
 use crate::mutant::{Mutant, broken, pause_if};
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, SHARDS, shard};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, Sharded, shard};
 
 /// Open as long as the store is.
 #[derive(Default)]
 pub(crate) struct Gate {
     shut: AtomicBool,
     /// Calls inside.
-    inside: [CachePadded<AtomicU64>; SHARDS],
+    inside: Sharded,
     waiting: Mutex<()>,
     left: Condvar,
 }
@@ -28,18 +26,13 @@ impl Gate {
     #[inline]
     pub(crate) fn enter(&self) -> Option<Pass<'_>> {
         let shard = shard();
-        self.counter(shard).fetch_add(1, Ordering::SeqCst);
+        self.inside.of(shard).fetch_add(1, Ordering::SeqCst);
         let pass = Pass { gate: self, shard };
         if self.shut.load(Ordering::SeqCst) {
             return None;
         }
         pause_if(Mutant::ClosedBesideCalls);
         Some(pass)
-    }
-
-    #[inline]
-    fn counter(&self, shard: u8) -> &AtomicU64 {
-        &self.inside[shard as usize & (SHARDS - 1)]
     }
 
     /// True once it is shut.
@@ -59,7 +52,7 @@ impl Gate {
             return;
         }
         let mut waiting = self.waiting.lock();
-        while self.inside.iter().any(|inside| inside.load(Ordering::SeqCst) != 0) {
+        while self.inside.is_counted() {
             self.left.wait(&mut waiting);
         }
     }
@@ -89,7 +82,7 @@ pub(crate) struct Pass<'g> {
 impl Drop for Pass<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.gate.counter(self.shard).fetch_sub(1, Ordering::SeqCst);
+        self.gate.inside.of(self.shard).fetch_sub(1, Ordering::SeqCst);
         if self.gate.shut.load(Ordering::SeqCst) {
             self.gate.wake_closer();
         }

@@ -3,13 +3,10 @@
 //! Reads hold nothing, so each would pay for its count: they are counted with the feature `metrics` alone, by counters
 //! that are sharded by thread.
 
-#[cfg(feature = "metrics")]
-use crossbeam_utils::CachePadded;
-
 use crate::stats::OperationStats;
 use crate::sync::{AtomicU64, Ordering};
 #[cfg(feature = "metrics")]
-use crate::sync::{SHARDS, shard};
+use crate::sync::{Sharded, shard};
 use crate::table::Table;
 use crate::table::stripes::Tally;
 
@@ -18,7 +15,7 @@ pub(crate) struct Counts {
     batches: AtomicU64,
     /// Reads that found their key, and those that did not.
     #[cfg(feature = "metrics")]
-    reads: [CachePadded<[AtomicU64; 2]>; SHARDS],
+    reads: [Sharded; 2],
 }
 
 impl Counts {
@@ -37,9 +34,9 @@ impl Counts {
     #[inline]
     pub(crate) fn count_reads(&self, hits: u64, misses: u64) {
         #[cfg(feature = "metrics")]
-        for (counter, by) in self.reads[shard() as usize & (SHARDS - 1)].iter().zip([hits, misses]) {
+        for (counter, by) in self.reads.iter().zip([hits, misses]) {
             if by > 0 {
-                counter.fetch_add(by, Ordering::Relaxed);
+                counter.of(shard()).fetch_add(by, Ordering::Relaxed);
             }
         }
         #[cfg(not(feature = "metrics"))]
@@ -48,8 +45,7 @@ impl Counts {
 
     #[cfg(feature = "metrics")]
     fn reads(&self) -> [u64; 2] {
-        let sum = |i: usize| self.reads.iter().map(|shard| shard[i].load(Ordering::Relaxed)).sum();
-        [sum(0), sum(1)]
+        self.reads.each_ref().map(Sharded::sum)
     }
 
     #[cfg(not(feature = "metrics"))]

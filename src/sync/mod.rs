@@ -21,7 +21,7 @@ pub(crate) use bell::{Bell, Woken};
 pub use parts::{PartOrder, PartPlan};
 #[cfg(not(shuttle))]
 pub(crate) use real::*;
-pub(crate) use shard::{SHARDS, shard};
+pub(crate) use shard::{Sharded, shard};
 #[cfg(shuttle)]
 pub(crate) use shuttle::*;
 

@@ -1,10 +1,35 @@
-//! Counters that many threads add to are kept in several cache lines; this says which of them a thread uses.
+//! A counter that many threads add to, in several cache lines.
 
-/// Shards of such a counter: a power of two. Few where schedules are explored, because a look at all of them is a point for
-/// each.
-pub(crate) const SHARDS: usize = if cfg!(shuttle) { 2 } else { 16 };
+use crossbeam_utils::CachePadded;
 
-/// Which shard this thread counts on, below [`SHARDS`].
+use super::{AtomicU64, Ordering};
+
+/// A power of two. Few where schedules are explored, because a look at all of them is a point for each.
+const SHARDS: usize = if cfg!(shuttle) { 2 } else { 16 };
+
+/// The counter. Each thread adds to its own [`shard`], or takes from the one that it has added to.
+#[derive(Debug, Default)]
+pub(crate) struct Sharded([CachePadded<AtomicU64>; SHARDS]);
+
+impl Sharded {
+    #[inline]
+    pub(crate) fn of(&self, shard: u8) -> &AtomicU64 {
+        &self.0[shard as usize & (SHARDS - 1)]
+    }
+
+    /// True if a look at each shard, all SeqCst, finds one that is not zero.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.0.iter().any(|count| count.load(Ordering::SeqCst) != 0)
+    }
+
+    /// The sum of the shards, one looked at after another.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Which shard this thread counts on.
 #[cfg(not(shuttle))]
 #[inline]
 pub(crate) fn shard() -> u8 {

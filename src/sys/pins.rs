@@ -22,10 +22,8 @@ use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
 
-use crossbeam_utils::CachePadded;
-
 use super::map::{LogMap, prefetch_line};
-use crate::sync::{AtomicPtr, AtomicU64, OnceLock, Ordering, SHARDS, shard};
+use crate::sync::{AtomicPtr, OnceLock, Ordering, Sharded, shard};
 
 /// Slots that are made at once: few, because each takes two kilobytes.
 const CHUNK: usize = 8;
@@ -39,12 +37,12 @@ struct PinSlot {
     map: AtomicPtr<LogMap>,
     /// Where the mapping begins, for prefetching; wherever it began, if it is gone.
     base: AtomicPtr<u8>,
-    counts: [CachePadded<AtomicU64>; SHARDS],
+    counts: Sharded,
 }
 
 impl PinSlot {
     fn is_pinned(&self) -> bool {
-        self.counts.iter().any(|count| count.load(Ordering::SeqCst) != 0)
+        self.counts.is_counted()
     }
 }
 
@@ -97,7 +95,7 @@ impl PinTable {
     pub(crate) fn pin(&self, slot: u32) -> Option<Pinned<'_>> {
         let entry = self.slot(slot)?;
         let shard = shard();
-        entry.counts[shard as usize & (SHARDS - 1)].fetch_add(1, Ordering::SeqCst);
+        entry.counts.of(shard).fetch_add(1, Ordering::SeqCst);
         let map = entry.map.load(Ordering::SeqCst);
         let guard = PinGuard { slot: entry, shard };
         if map.is_null() {
@@ -180,7 +178,7 @@ struct PinGuard<'t> {
 impl Clone for PinGuard<'_> {
     fn clone(&self) -> Self {
         // The count is at least one already, so the mapping cannot be freed meanwhile: no fence needed.
-        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.slot.counts.of(self.shard).fetch_add(1, Ordering::Relaxed);
         PinGuard { slot: self.slot, shard: self.shard }
     }
 }
@@ -188,7 +186,7 @@ impl Clone for PinGuard<'_> {
 impl Drop for PinGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_sub(1, Ordering::Release);
+        self.slot.counts.of(self.shard).fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -277,7 +275,7 @@ impl PinnedBytes<'_> {
 impl Clone for PinnedBytes<'_> {
     fn clone(&self) -> Self {
         // The count is at least one already, as in `PinGuard::clone`.
-        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.slot.counts.of(self.shard).fetch_add(1, Ordering::Relaxed);
         PinnedBytes { ..*self }
     }
 }
@@ -285,7 +283,7 @@ impl Clone for PinnedBytes<'_> {
 impl Drop for PinnedBytes<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.slot.counts[self.shard as usize & (SHARDS - 1)].fetch_sub(1, Ordering::Release);
+        self.slot.counts.of(self.shard).fetch_sub(1, Ordering::Release);
     }
 }
 
