@@ -57,6 +57,7 @@ pub fn fixed() -> Vec<Script> {
         growth(),
         overflow(),
         rewrite(),
+        repairs(),
         segments(),
         batches(),
         ends(),
@@ -217,6 +218,22 @@ fn rewrite() -> Script {
     ops.extend(inserts(0..10, 8));
     let mut script = script("rewrite", SyncPolicy::Manual, ops);
     script.tuning.grow_permille = 2000;
+    script
+}
+
+/// A few removals of each full page at once: the repair of one moves the entry that the next one removes.
+fn repairs() -> Script {
+    let mut ops = vec![batch(0..66, 8, 0), Op::Checkpoint];
+    for round in 0..8u32 {
+        let some: Vec<u32> = (0..8).map(|i| (round * 5 + i * 8) % 66).collect();
+        ops.push(Op::RemoveMany(some.clone()));
+        if round % 3 == 1 {
+            ops.push(Op::Sync);
+        }
+        ops.push(Op::Apply(some.into_iter().map(|k| (k, Some(value(8, round)))).collect()));
+    }
+    let mut script = script("repairs", SyncPolicy::Manual, ops);
+    script.tuning.grow_permille = 1300;
     script
 }
 

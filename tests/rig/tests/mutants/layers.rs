@@ -166,8 +166,8 @@ impl Layer {
                 (found, format!("{done} stores"))
             }
             Layer::Churn => {
-                let mut all = scripts::random(seed, 8 * tries);
-                all.extend(scripts::fixed());
+                let mut all = scripts::fixed();
+                all.extend(scripts::random(seed, 8 * tries));
                 let (found, done) = first(all, |script| churn::run(&script, seed));
                 (found, format!("{done} steps"))
             }
