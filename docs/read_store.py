@@ -48,7 +48,7 @@ def page_crc(uuid, number, page):
     return zlib.crc32(page[4:], zlib.crc32(struct.pack("<Q", number), zlib.crc32(uuid)))
 
 
-def place_mask(salt, offset):
+def record_mask(salt, offset):
     """Section 2: what is XORed into a record's crc."""
     mixed = ((salt ^ (offset * 0x9E3779B97F4A7C15 & MASK64)) * 0xD6E8FEB86659FD93) & MASK64
     return mixed >> 32
@@ -100,7 +100,7 @@ class Record:
             head, keys, values = 8, segment[at + 5], struct.unpack_from("<H", segment, at + 6)[0]
         end = at + head + keys + values
         need(end <= limit, "record beyond the end")
-        crc = zlib.crc32(segment[at + 4:end]) ^ place_mask(salt, at)
+        crc = zlib.crc32(segment[at + 4:end]) ^ record_mask(salt, at)
         need(crc == u32(segment, at), "record checksum")
         self.key = bytes(segment[at + head:at + head + keys])
         self.value = bytes(segment[at + head + keys:end])
@@ -312,9 +312,9 @@ class Store:
                 live += here
         need(live == self.count, "record count")
 
-    def record_at(self, place):
-        slot, offset = place >> 27, (place & (1 << 27) - 1) << 3
-        need(slot in self.segments, "a place in no segment")
+    def record_at(self, address):
+        slot, offset = address >> 27, (address & (1 << 27) - 1) << 3
+        need(slot in self.segments, "an address in no segment")
         segment, salt, end = self.segments[slot]
         return Record(segment.data, offset, salt, end)
 

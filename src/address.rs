@@ -1,32 +1,32 @@
-//! Where a record is: its place in the files, and its LSN (log sequence number) in the order of the log.
+//! Where a record is: its address in the files, and its LSN (log sequence number) in the order of the log.
 
 use std::fmt;
 
-/// Where a record lies: segment slot (12 bits) and offset in units of 8 bytes (27 bits).
+/// The address of a record: segment slot (12 bits) and offset in units of 8 bytes (27 bits).
 ///
-/// Places are recycled when a segment is freed; the order of the log is told by [`Lsn`].
+/// Addresses are recycled when a segment is freed; the order of the log is told by [`Lsn`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place(u64);
+pub(crate) struct Address(u64);
 
-impl Place {
+impl Address {
     /// The number of segment slots.
     pub(crate) const SEGMENTS: usize = 1 << 12;
     /// The size limit of a segment in bytes.
     pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
-    /// The place of a record.
+    /// The address of a record.
     ///
     /// # Panics
-    /// If there is no such place. Segments are no larger than [`SEGMENT_BYTES_MAX`](Self::SEGMENT_BYTES_MAX), and
+    /// If there is no such address. Segments are no larger than [`SEGMENT_BYTES_MAX`](Self::SEGMENT_BYTES_MAX), and
     /// numbers from files are checked when they are decoded.
     #[inline]
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        // Also in release builds: a place that overflows names another record.
+        // Also in release builds: an address that overflows names another record.
         assert!(
             (segment as usize) < Self::SEGMENTS && offset < Self::SEGMENT_BYTES_MAX && offset.is_multiple_of(8),
             "no record address: segment slot {segment}, offset {offset}"
         );
-        Place(u64::from(segment) << 27 | offset >> 3)
+        Address(u64::from(segment) << 27 | offset >> 3)
     }
 
     /// The 39 bits as they stand in a slot.
@@ -34,10 +34,10 @@ impl Place {
         self.0
     }
 
-    /// The place with these 39 bits. One more than the last is allowed, as the end of a range.
+    /// The address with these 39 bits. One more than the last is allowed, as the end of a range.
     pub(crate) fn from_raw(raw: u64) -> Self {
         debug_assert!(raw <= 1 << 39);
-        Place(raw)
+        Address(raw)
     }
 
     /// The segment slot.
@@ -53,7 +53,7 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "segment slot {} offset {}", self.segment(), self.offset())
     }

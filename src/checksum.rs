@@ -11,10 +11,10 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
-/// What ties a record's checksum to the one place where it is valid: XORed into the CRC. A stale record of an
+/// What ties a record's checksum to the one salt and offset where it is valid: XORed into the CRC. A stale record of an
 /// earlier use of the file (another salt) or one that was moved (another offset) does not validate.
 #[inline]
-pub(crate) fn place_mask(salt: u64, offset: u64) -> u32 {
+pub(crate) fn record_mask(salt: u64, offset: u64) -> u32 {
     let salt = if broken(Mutant::NoSalt) { 0 } else { salt };
     let mixed = (salt ^ offset.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     (mixed >> 32) as u32
@@ -103,11 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn masks_differ_between_places() {
-        let mut seen: Vec<u32> = (0..4096u64).map(|i| place_mask(42, i * 8)).collect();
+    fn masks_differ_between_offsets() {
+        let mut seen: Vec<u32> = (0..4096u64).map(|i| record_mask(42, i * 8)).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 4096);
-        assert_ne!(place_mask(1, 128), place_mask(2, 128));
+        assert_ne!(record_mask(1, 128), record_mask(2, 128));
     }
 }

@@ -151,7 +151,7 @@ pub(crate) enum Bytes<'s> {
     Log(PinnedBytes<'s>),
     /// In a blob file of its own.
     Blob {
-        /// Keeps the record that links the blob, so that its place is not given to another one while somebody compares
+        /// Keeps the record that links the blob, so that its address is not given to another one while somebody compares
         /// by it. `None` if a test breaks this rule.
         _link: Option<PinnedBytes<'s>>,
         map: Arc<BlobMap>,

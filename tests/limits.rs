@@ -35,7 +35,7 @@ fn more_entries_than_a_table_can_hold() {
 /// The error names an offline compaction, and that failed with the same error: its open wanted to put segments together, for which
 /// it took another one. Thousands had nothing alive in them, and a checkpoint would have freed them.
 #[test]
-fn more_segments_than_places_can_name() {
+fn more_segments_than_addresses_can_name() {
     let dir = scratch();
     let path = dir.path().join("s");
     let options = Options::new()

@@ -503,11 +503,11 @@ fn a_checkpoint_that_frees_nothing_is_still_a_checkpoint() {
     assert_eq!(&*s.get("large").unwrap().unwrap(), &[3; 5000]);
 }
 
-/// A value in a blob kept its file, not the segment of the record that links it. Compaction freed that segment, its place
-/// was given to another record, and `update` and `compare_exchange`, which compare by place, took the one for the other:
+/// A value in a blob kept its file, not the segment of the record that links it. Compaction freed that segment, its address
+/// was given to another record, and `update` and `compare_exchange`, which compare by address, took the one for the other:
 /// another writer's change was lost. What readers held showed in no figure.
 #[test]
-fn a_held_large_value_keeps_the_place_of_its_record_and_is_counted() {
+fn a_held_large_value_keeps_the_address_of_its_record_and_is_counted() {
     let dir = scratch();
     let s = tiny_options().open(dir.path().join("s")).unwrap();
     s.insert("large", vec![1; 100_000]).unwrap();

@@ -11,7 +11,7 @@ use super::kind;
 use super::sink::Sink;
 use super::slots::{Entry, LiveSlot, Spot};
 use super::state::{PAGE, State};
-use crate::address::Place;
+use crate::address::Address;
 use crate::error::Location;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sync::AtomicU64;
@@ -56,7 +56,7 @@ pub(super) struct ChainCheck<'c> {
     pub(super) marked: u64,
     pub(super) tombstones: u64,
     /// Where marked slots point, as far as they are remembered.
-    pub(super) marked_places: Vec<Place>,
+    pub(super) marked_addresses: Vec<Address>,
     entries: Vec<Entry>,
 }
 
@@ -75,7 +75,7 @@ impl<'c> ChainCheck<'c> {
             live: 0,
             marked: 0,
             tombstones: 0,
-            marked_places: Vec::new(),
+            marked_addresses: Vec::new(),
             entries: Vec::new(),
         }
     }
@@ -164,15 +164,15 @@ impl<'c> ChainCheck<'c> {
                 self.check_path(spot, bucket, shared, slot, sink);
                 if slot.is_marked() {
                     marked += 1;
-                    if self.marked_places.len() < ENTRIES_MAX {
-                        self.marked_places.push(slot.place());
+                    if self.marked_addresses.len() < ENTRIES_MAX {
+                        self.marked_addresses.push(slot.address());
                     }
                     let found = format!("{slot:?}");
                     let expected = "a record that could be read when the page was split";
                     sink.damage(kind::UNREADABLE_AT_SPLIT, spot.location(self.path), expected, found);
                 } else {
                     live += 1;
-                    self.check_place(spot, slot, sink, each);
+                    self.check_address(spot, slot, sink, each);
                 }
             }
             if shared && self.shared_rest.is_none() && page.bucket(bucket).has_empty_rest() {
@@ -212,22 +212,22 @@ impl<'c> ChainCheck<'c> {
         }
     }
 
-    /// The slot's place lies inside a segment that the checkpoint knows.
-    fn check_place(&mut self, spot: Spot, slot: Slot, sink: &mut Sink<'_>, each: &mut dyn FnMut(LiveSlot)) {
-        let place = slot.place();
-        let end = self.ends.get(place.segment() as usize).copied().unwrap_or(0);
+    /// The slot's address lies inside a segment that the checkpoint knows.
+    fn check_address(&mut self, spot: Spot, slot: Slot, sink: &mut Sink<'_>, each: &mut dyn FnMut(LiveSlot)) {
+        let address = slot.address();
+        let end = self.ends.get(address.segment() as usize).copied().unwrap_or(0);
         if end == 0 {
             sink.damage(
                 kind::SLOT_SEGMENT,
                 spot.location(self.path),
                 "a segment of the checkpoint",
-                format!("{place:?}"),
+                format!("{address:?}"),
             );
             return;
         }
-        if !(SEGMENT_HEADER_BYTES..end).contains(&place.offset()) {
-            let expected = format!("a place from {SEGMENT_HEADER_BYTES} to below {end}");
-            sink.damage(kind::SLOT_PLACE, spot.location(self.path), expected, format!("{place:?}"));
+        if !(SEGMENT_HEADER_BYTES..end).contains(&address.offset()) {
+            let expected = format!("an address from {SEGMENT_HEADER_BYTES} to below {end}");
+            sink.damage(kind::SLOT_ADDRESS, spot.location(self.path), expected, format!("{address:?}"));
             return;
         }
         each(LiveSlot::new(slot, spot, self.owner, self.split_base));

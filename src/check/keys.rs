@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::kind;
 use super::sink::{Input, Sink};
 use super::slots::Entry;
-use crate::address::Place;
+use crate::address::Address;
 use crate::checksum::KeyHasher;
 use crate::error::Result;
 use crate::layout::segment_path;
@@ -41,12 +41,12 @@ impl<'k> KeyReader<'k> {
         KeyReader { disk, dir, hasher, sequences, open: HashMap::new() }
     }
 
-    /// The key of the record at a place, unchecked; `None` if nothing like a record is there.
+    /// The key of the record at an address, unchecked; `None` if nothing like a record is there.
     ///
     /// # Errors
     /// An error of the moment.
-    pub(super) fn key(&mut self, place: Place) -> Result<Option<Vec<u8>>> {
-        let slot = place.segment();
+    pub(super) fn key(&mut self, address: Address) -> Result<Option<Vec<u8>>> {
+        let slot = address.segment();
         if !self.open.contains_key(&slot) {
             if self.open.len() >= OPEN_MAX {
                 self.open.clear();
@@ -55,7 +55,7 @@ impl<'k> KeyReader<'k> {
             let Ok(input) = Input::open(self.disk, &segment_path(self.dir, sequence))? else { return Ok(None) };
             self.open.insert(slot, input.file);
         }
-        Ok(self.open.get(&slot).and_then(|file| key_at(&**file, place.offset())))
+        Ok(self.open.get(&slot).and_then(|file| key_at(&**file, address.offset())))
     }
 
     /// Reports keys that are in two of a chain's slots.
@@ -69,7 +69,7 @@ impl<'k> KeyReader<'k> {
         for group in entries.chunk_by(|a, b| a.slot.tag() == b.slot.tag()).filter(|group| group.len() > 1) {
             let mut hashed = Vec::with_capacity(group.len());
             for entry in group {
-                if let Some(key) = self.key(entry.slot.place())? {
+                if let Some(key) = self.key(entry.slot.address())? {
                     sink.advance(key.len() as u64)?;
                     hashed.push((self.hasher.hash(&key), *entry));
                 }
@@ -77,8 +77,8 @@ impl<'k> KeyReader<'k> {
             hashed.sort_unstable_by_key(|&(hash, entry)| (hash, entry.spot));
             for pair in hashed.windows(2) {
                 let [(hash, first), (other, second)] = pair else { continue };
-                let (a, b) = (first.slot.place(), second.slot.place());
-                // Two slots of one place are reported as such.
+                let (a, b) = (first.slot.address(), second.slot.address());
+                // Two slots of one address are reported as such.
                 if hash != other || a == b || self.key(a)? != self.key(b)? {
                     continue;
                 }

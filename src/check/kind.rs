@@ -64,12 +64,12 @@ pub(super) const SLOT_PATH: &str = "slot-path";
 pub(super) const SLOT_UNREACHABLE: &str = "slot-unreachable";
 /// A slot whose record could not be read when its page was split.
 pub(super) const UNREADABLE_AT_SPLIT: &str = "unreadable-at-split";
-/// A slot's place lies in no segment of the checkpoint.
+/// A slot's address lies in no segment of the checkpoint.
 pub(super) const SLOT_SEGMENT: &str = "slot-segment";
-/// A slot's place lies beyond its segment's end.
-pub(super) const SLOT_PLACE: &str = "slot-place";
-/// Two slots point to one place.
-pub(super) const SHARED_PLACE: &str = "shared-place";
+/// A slot's address lies beyond its segment's end.
+pub(super) const SLOT_ADDRESS: &str = "slot-address";
+/// Two slots hold one address.
+pub(super) const SHARED_ADDRESS: &str = "shared-address";
 /// A slot points to something that is no record, or into the middle of one.
 pub(super) const SLOT_RECORD: &str = "slot-record";
 /// A slot points to a record that is no value.

@@ -5,7 +5,7 @@
 //! 1. **state**: header slots, journal, meta data: which checkpoint counts.
 //! 2. **extents**: the index's extents and bitmaps. **segments**: the log files that the checkpoint knows.
 //! 3. **walk** and **chain**: every page in use, its header, its counters, and the rule of the paths. **keys**:
-//!    no key twice. Live slots go to **slots**, which sorts them by place.
+//!    no key twice. Live slots go to **slots**, which sorts them by address.
 //! 4. **scan**: every segment from its first record to its end, with the slots that point there beside;
 //!    **records** compares each live slot with its record's key.
 //!    **unnamed**: the last put of each key has a slot.
@@ -52,7 +52,7 @@ use self::slots::{Collector, LiveSlot, SLOTS_MAX};
 use self::state::State;
 use self::unnamed::Unnamed;
 use self::walk::{Walk, Walked};
-use crate::address::Place;
+use crate::address::Address;
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Location, Result};
@@ -208,7 +208,7 @@ impl Check<'_> {
         let mut unnamed = Unnamed::new(slots_max);
         match collector.finish() {
             Ok(slots) => {
-                let all = Place::from_raw(0)..Place::from_raw(1 << 39);
+                let all = Address::from_raw(0)..Address::from_raw(1 << 39);
                 self.scan(&mut segments, &slots, all, &mut links, &mut unnamed, sink)?;
             }
             Err(ranges) => {
@@ -252,19 +252,19 @@ impl Check<'_> {
         }
     }
 
-    /// Collects the slots that point into a range of places, in a further walk.
+    /// Collects the slots that point into a range of addresses, in a further walk.
     fn collect(
         &self,
         walk: &mut Walk<'_>,
-        range: &Range<Place>,
+        range: &Range<Address>,
         slots_max: usize,
         sink: &mut Sink<'_>,
     ) -> Result<Vec<LiveSlot>> {
         let (mut slots, mut surplus) = (Vec::new(), None);
         sink.muted = true;
         let walked = walk.run(sink, &mut |slot| {
-            if range.contains(&slot.place()) {
-                // More than a range has places: the ranges were made so that this cannot be.
+            if range.contains(&slot.address()) {
+                // More than a range has addresses: the ranges were made so that this cannot be.
                 if slots.len() < slots_max.max(1 << 19) { slots.push(slot) } else { surplus = Some(slot) }
             }
         });
@@ -272,18 +272,18 @@ impl Check<'_> {
         walked?;
         if let Some(slot) = surplus {
             let location = slot.spot.location(&self.state.pages.index.path);
-            sink.damage(kind::SHARED_PLACE, location, "a place of its own", "more slots than there are places");
+            sink.damage(kind::SHARED_ADDRESS, location, "an address of its own", "more slots than there are addresses");
         }
         slots::sort(&mut slots);
         Ok(slots)
     }
 
-    /// Reads the part of the log that a range of places covers.
+    /// Reads the part of the log that a range of addresses covers.
     fn scan(
         &self,
         segments: &mut Segments,
         slots: &[LiveSlot],
-        range: Range<Place>,
+        range: Range<Address>,
         links: &mut Vec<LiveLink>,
         unnamed: &mut Unnamed,
         sink: &mut Sink<'_>,
@@ -293,14 +293,14 @@ impl Check<'_> {
         let mut check = RecordCheck { index, hasher: &self.hasher, growth, links: std::mem::take(links) };
         for i in 0..segments.known.len() {
             let Some(slot) = segments.known.get(i).map(|known| known.entry.slot) else { break };
-            let of_segment = |place: Place| place.segment() as u64;
+            let of_segment = |address: Address| address.segment() as u64;
             // The end of the range can lie inside the segment, at its end or behind it.
             if of_segment(range.end) < u64::from(slot) {
                 break;
             }
             let upto = if range.end.raw() >> 27 > u64::from(slot) { u64::MAX } else { range.end.offset() };
-            let (_, slots) = slots.split_at(slots.partition_point(|live| live.place().segment() < slot));
-            let (slots, _) = slots.split_at(slots.partition_point(|live| live.place().segment() <= slot));
+            let (_, slots) = slots.split_at(slots.partition_point(|live| live.address().segment() < slot));
+            let (slots, _) = slots.split_at(slots.partition_point(|live| live.address().segment() <= slot));
             let mut slots = slots.iter().peekable();
             while let Some(known) = segments.known.get_mut(i) {
                 let (check, slots) = (&mut check, &mut slots);

@@ -2,7 +2,7 @@
 //!
 //! Every record begins where the one before ends, so one scan finds both: bytes that are no record, and slots
 //! that point elsewhere than to a record's beginning. After a record that does not validate the scan goes on at
-//! the next slot's place, or behind the record if its length is right.
+//! the next slot's address, or behind the record if its length is right.
 
 use std::iter::Peekable;
 use std::slice::Iter;
@@ -57,7 +57,7 @@ impl Scan<'_, '_, '_, '_> {
         let mut told = self.known.at;
         while self.known.at < upto {
             let at = self.known.at;
-            self.misplaced_before(at);
+            self.no_record_before(at);
             match source.record(at, end, self.known.entry.salt) {
                 Ok(record) => {
                     self.known.lost = false;
@@ -84,7 +84,7 @@ impl Scan<'_, '_, '_, '_> {
                 return Ok(false);
             }
         }
-        self.misplaced_before(upto.min(self.known.at));
+        self.no_record_before(upto.min(self.known.at));
         self.sink.advance(source.take_bytes_read())?;
         Ok(true)
     }
@@ -98,29 +98,39 @@ impl Scan<'_, '_, '_, '_> {
     }
 
     /// Slots before an offset at which a record begins: they point into the middle of the one before.
-    fn misplaced_before(&mut self, at: u64) {
+    fn no_record_before(&mut self, at: u64) {
         let lost = self.known.lost;
-        while let Some(slot) = self.slots.next_if(|slot| slot.place().offset() < at) {
+        while let Some(slot) = self.slots.next_if(|slot| slot.address().offset() < at) {
             if !lost {
                 let location = slot.spot.location(self.check.index);
-                self.sink.damage(kind::SLOT_RECORD, location, "the place of a record", format!("{:?}", slot.place()));
+                self.sink.damage(
+                    kind::SLOT_RECORD,
+                    location,
+                    "the address of a record",
+                    format!("{:?}", slot.address()),
+                );
             }
         }
     }
 
-    /// The place of the next slot behind an offset.
+    /// The offset that the next slot at or behind an offset names.
     fn next_slot(&mut self, at: u64) -> Option<u64> {
-        self.slots.clone().map(|slot| slot.place().offset()).find(|&offset| offset >= at)
+        self.slots.clone().map(|slot| slot.address().offset()).find(|&offset| offset >= at)
     }
 
     /// A record that validates.
     fn record(&mut self, at: u64, record: &Record<'_>) {
         let bytes = record.header.total();
         let mut first: Option<&LiveSlot> = None;
-        while let Some(slot) = self.slots.next_if(|slot| slot.place().offset() == at) {
+        while let Some(slot) = self.slots.next_if(|slot| slot.address().offset() == at) {
             if let Some(first) = first {
-                let found = format!("the place of page {} slot {}, too", first.spot.page(), first.spot.slot());
-                self.sink.damage(kind::SHARED_PLACE, slot.spot.location(self.check.index), "a place of its own", found);
+                let found = format!("the address of page {} slot {}, too", first.spot.page(), first.spot.slot());
+                self.sink.damage(
+                    kind::SHARED_ADDRESS,
+                    slot.spot.location(self.check.index),
+                    "an address of its own",
+                    found,
+                );
                 continue;
             }
             if self.check.check(slot, record, self.sink) {
@@ -178,7 +188,7 @@ impl Scan<'_, '_, '_, '_> {
     fn resume(&mut self, source: &mut PreadSource, at: u64, upto: u64, why: Invalid) {
         let len = source.len();
         self.known.frame = None;
-        let slot = self.slots.peek().filter(|slot| slot.place().offset() == at).map(|slot| slot.spot);
+        let slot = self.slots.peek().filter(|slot| slot.address().offset() == at).map(|slot| slot.spot);
         let (expected, found) = why.texts();
         let mut location = Location::at(&self.known.path, at);
         if let Some(spot) = slot {
@@ -209,6 +219,6 @@ impl Scan<'_, '_, '_, '_> {
         self.known.set_damaged(self.known.at);
         // The slot of this record, and none that lies further along.
         let next = self.known.at;
-        while self.slots.next_if(|slot| slot.place().offset() == at && at < next).is_some() {}
+        while self.slots.next_if(|slot| slot.address().offset() == at && at < next).is_some() {}
     }
 }

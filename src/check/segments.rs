@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::kind;
 use super::sink::{Input, Sink};
 use super::state::State;
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::{Location, Result};
 use crate::layout::segment_path;
@@ -58,10 +58,10 @@ impl Known {
 /// A figure of each segment that the checkpoint knows, by its segment slot; the default where there is none. Meta data
 /// with a slot beyond the last one is refused when it is decoded.
 pub(super) fn by_slot<T: Clone + Default>(state: &State, figure: fn(&SegmentEntry) -> T) -> Vec<T> {
-    let mut figures = vec![T::default(); Place::SEGMENTS];
+    let mut figures = vec![T::default(); Address::SEGMENTS];
     for entry in &state.meta.segments {
-        if let Some(place) = figures.get_mut(entry.slot as usize) {
-            *place = figure(entry);
+        if let Some(value) = figures.get_mut(entry.slot as usize) {
+            *value = figure(entry);
         }
     }
     figures
@@ -70,7 +70,7 @@ pub(super) fn by_slot<T: Clone + Default>(state: &State, figure: fn(&SegmentEntr
 /// All segments that the checkpoint knows.
 #[derive(Debug)]
 pub(super) struct Segments {
-    /// In the order of segment slots, which is that of places.
+    /// In the order of segment slots, which is that of record addresses.
     pub(super) known: Vec<Known>,
     /// Where the records of each segment slot end; 0 if there is no such segment.
     pub(super) ends: Vec<u64>,

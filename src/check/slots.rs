@@ -1,14 +1,14 @@
 //! Live slots on their way from the index to the log.
 //!
-//! Slots are checked against records in the order of the log, so they are sorted by place. A store with more of
-//! them than are to be held in memory is checked in several passes, each over a range of places: the first walk
+//! Slots are checked against records in the order of the log, so they are sorted by address. A store with more of
+//! them than are to be held in memory is checked in several passes, each over a range of addresses: the first walk
 //! counts how many slots point into each stretch of the log, which decides the ranges.
 
 use std::ops::Range;
 use std::path::Path;
 
 use super::state::PAGE;
-use crate::address::Place;
+use crate::address::Address;
 use crate::error::Location;
 use crate::table::page::BUCKET_SLOTS;
 use crate::table::slot::Slot;
@@ -17,7 +17,7 @@ use crate::table::slot::Slot;
 pub(super) const SLOTS_MAX: usize = 4 << 20;
 /// log2 of the stretch of log that slots are counted for, in units of 8 bytes.
 const STRETCH_LOG2: u32 = 19;
-/// The number of stretches: places have 39 bits.
+/// The number of stretches: addresses have 39 bits.
 const STRETCHES: usize = 1 << (39 - STRETCH_LOG2);
 
 /// Where a slot stands: page of the index file, and slot in the page.
@@ -37,7 +37,7 @@ impl Spot {
         (self.0 & 1023) as u32
     }
 
-    /// The place of the slot in the index file.
+    /// Where the slot stands in the index file.
     pub(super) fn location(self, path: &Path) -> Location {
         let offset = self.page() * PAGE + 8 * (BUCKET_SLOTS as u64 + u64::from(self.slot()));
         Location { offset: Some(offset), ..Location::page(path, self.page()) }.with_slot(self.slot())
@@ -75,8 +75,8 @@ impl LiveSlot {
         self.owner as u8
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.slot.place()
+    pub(super) fn address(&self) -> Address {
+        self.slot.address()
     }
 }
 
@@ -109,14 +109,14 @@ impl Collector {
     }
 
     fn count(&mut self, slot: &LiveSlot) {
-        // There is a stretch for each place that a slot can hold.
-        if let Some(count) = self.counts.get_mut(stretch(slot.place())) {
+        // There is a stretch for each address that a slot can hold.
+        if let Some(count) = self.counts.get_mut(stretch(slot.address())) {
             *count = count.saturating_add(1);
         }
     }
 
-    /// All slots, if they were few enough, else the ranges of places for the passes to make.
-    pub(super) fn finish(mut self) -> Result<Vec<LiveSlot>, Vec<Range<Place>>> {
+    /// All slots, if they were few enough, else the ranges of addresses for the passes to make.
+    pub(super) fn finish(mut self) -> Result<Vec<LiveSlot>, Vec<Range<Address>>> {
         if self.counts.is_empty() {
             sort(&mut self.slots);
             return Ok(self.slots);
@@ -125,28 +125,28 @@ impl Collector {
         let (mut first, mut sum) = (0, 0);
         for (i, &count) in self.counts.iter().enumerate() {
             if sum > 0 && sum + count as usize > self.limit {
-                ranges.push(place_of(first)..place_of(i));
+                ranges.push(first_address(first)..first_address(i));
                 (first, sum) = (i, 0);
             }
             sum += count as usize;
         }
-        ranges.push(place_of(first)..place_of(STRETCHES));
+        ranges.push(first_address(first)..first_address(STRETCHES));
         Err(ranges)
     }
 }
 
-/// Sorts slots by place.
+/// Sorts slots by address.
 pub(super) fn sort(slots: &mut [LiveSlot]) {
-    slots.sort_unstable_by_key(|slot| (slot.place(), slot.spot));
+    slots.sort_unstable_by_key(|slot| (slot.address(), slot.spot));
 }
 
-fn stretch(place: Place) -> usize {
-    (place.raw() >> STRETCH_LOG2) as usize
+fn stretch(address: Address) -> usize {
+    (address.raw() >> STRETCH_LOG2) as usize
 }
 
-/// The first place of a stretch.
-fn place_of(stretch: usize) -> Place {
-    Place::from_raw((stretch as u64) << STRETCH_LOG2)
+/// The first address of a stretch.
+fn first_address(stretch: usize) -> Address {
+    Address::from_raw((stretch as u64) << STRETCH_LOG2)
 }
 
 #[cfg(test)]
@@ -155,23 +155,23 @@ mod tests {
     use crate::table::slot::Tag;
 
     fn slot(i: u64, segment: u32, offset: u64) -> LiveSlot {
-        LiveSlot::new(Slot::new(Tag::of(i, 0), Place::new(segment, offset)), Spot::new(i, 7), 9, 3)
+        LiveSlot::new(Slot::new(Tag::of(i, 0), Address::new(segment, offset)), Spot::new(i, 7), 9, 3)
     }
 
     #[test]
-    fn ranges_cover_every_place_once_and_hold_no_more_than_the_limit() {
+    fn ranges_cover_every_address_once_and_hold_no_more_than_the_limit() {
         let slots: Vec<_> = (0..1000).map(|i| slot(i, (i % 7) as u32, 128 + (i << 23) % (1 << 29))).collect();
         for limit in [100, 300, 1000] {
             let mut collector = Collector::new(limit);
             slots.iter().for_each(|&slot| collector.add(slot));
             match collector.finish() {
-                Ok(all) => assert!(limit == 1000 && all.len() == 1000 && all.is_sorted_by_key(LiveSlot::place)),
+                Ok(all) => assert!(limit == 1000 && all.len() == 1000 && all.is_sorted_by_key(LiveSlot::address)),
                 Err(ranges) => {
                     assert!(ranges.len() >= 1000 / limit);
                     for slot in &slots {
-                        assert_eq!(ranges.iter().filter(|range| range.contains(&slot.place())).count(), 1);
+                        assert_eq!(ranges.iter().filter(|range| range.contains(&slot.address())).count(), 1);
                     }
-                    let most = ranges.iter().map(|r| slots.iter().filter(|s| r.contains(&s.place())).count()).max();
+                    let most = ranges.iter().map(|r| slots.iter().filter(|s| r.contains(&s.address())).count()).max();
                     assert!(most <= Some(limit), "{most:?} of {limit}");
                 }
             }

@@ -20,8 +20,8 @@ use super::segments::{Known, Segments, by_slot};
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
 use super::walk::{Walk, Walked};
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::checksum::KeyHasher;
 use crate::error::{IoContext, Location, Result};
 use crate::log::reader::{PreadSource, RecordSource, key_at};
@@ -191,11 +191,11 @@ impl Unnamed {
         walked: &Walked,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
-        if walked.marked != walked.marked_places.len() as u64 {
+        if walked.marked != walked.marked_addresses.len() as u64 {
             // More of them than are remembered, which are as many findings.
             return Ok(());
         }
-        let marked: HashSet<Place> = walked.marked_places.iter().copied().collect();
+        let marked: HashSet<Address> = walked.marked_addresses.iter().copied().collect();
         let damaged = segments.known.iter().filter_map(Known::damaged_to).max().unwrap_or_default();
         let hidden = damaged.max(self.unread);
         self.left.sort_unstable_by_key(|put| put.lsn);
@@ -205,7 +205,7 @@ impl Unnamed {
             let is_hidden = put.lsn <= hidden
                 || put.lsn <= self.cleared
                 || walked.broken.contains(&growth.page_of(put.hash))
-                || marked.contains(&Place::new(known.entry.slot, at));
+                || marked.contains(&Address::new(known.entry.slot, at));
             if is_hidden {
                 continue;
             }
@@ -239,9 +239,9 @@ fn removed_in(
     let mut suspects: Vec<(LiveSlot, Put)> = Vec::new();
     sink.muted = true;
     let walked = walk.run(sink, &mut |slot| {
-        let place = slot.place();
-        let Some(&sequence) = sequences.get(place.segment() as usize) else { return };
-        let lsn = Lsn::new(sequence, place.offset());
+        let address = slot.address();
+        let Some(&sequence) = sequences.get(address.segment() as usize) else { return };
+        let lsn = Lsn::new(sequence, address.offset());
         if suspects.len() >= LEFT_MAX {
             return;
         }
@@ -261,7 +261,7 @@ fn removed_in(
     walked?;
     let index = walk.state.pages.index.path.clone();
     for (slot, change) in suspects {
-        let key = walk.keys.key(slot.place())?;
+        let key = walk.keys.key(slot.address())?;
         let is_clear = change.lsn == cleared;
         if !is_clear && key.as_ref().is_none_or(|key| hasher.hash(key) != change.hash) {
             continue;

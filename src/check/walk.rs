@@ -15,7 +15,7 @@ use super::kind;
 use super::sink::Sink;
 use super::slots::LiveSlot;
 use super::state::{PAGE, State};
-use crate::address::Place;
+use crate::address::Address;
 use crate::error::{Location, Result};
 use crate::sys::PAGE_BYTES;
 use crate::table::page::{PAGE_HEADER_BYTES, PageKind, image};
@@ -23,7 +23,7 @@ use crate::table::page::{PAGE_HEADER_BYTES, PageKind, image};
 /// Pages read at a time.
 const RUN_PAGES: u64 = 64;
 
-/// Marked slots whose places are remembered.
+/// Marked slots whose addresses are remembered.
 const MARKED_MAX: usize = 1 << 20;
 
 /// What the walk needs to know.
@@ -44,7 +44,7 @@ pub(super) struct Walked {
     pub(super) marked: u64,
     pub(super) tombstones: u64,
     /// Where marked slots point, up to a bound.
-    pub(super) marked_places: Vec<Place>,
+    pub(super) marked_addresses: Vec<Address>,
     pub(super) primary_pages: u64,
     /// Overflow pages that a chain has.
     pub(super) overflow_pages: HashSet<u64>,
@@ -59,7 +59,7 @@ impl Walk<'_> {
         &self.state.pages.index.path
     }
 
-    /// Walks over all pages. Live slots whose place can be one are handed to `each`.
+    /// Walks over all pages. Live slots whose address can be one are handed to `each`.
     pub(super) fn run(&mut self, sink: &mut Sink<'_>, each: &mut dyn FnMut(LiveSlot)) -> Result<Walked> {
         let mut walked = Walked::default();
         let primary = self.primary;
@@ -149,8 +149,8 @@ impl Walk<'_> {
         walked.live += chain.live;
         walked.marked += chain.marked;
         walked.tombstones += chain.tombstones;
-        if walked.marked_places.len() < MARKED_MAX {
-            walked.marked_places.append(&mut chain.marked_places);
+        if walked.marked_addresses.len() < MARKED_MAX {
+            walked.marked_addresses.append(&mut chain.marked_addresses);
         }
         if !sink.muted {
             self.keys.check_duplicates(&self.state.pages.index.path, chain.into_entries(), sink)?;

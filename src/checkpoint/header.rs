@@ -258,7 +258,7 @@ mod tests {
         let path = Path::new("index");
         let page = header(7).encode();
         assert_eq!(IndexHeader::decode(path, 1, &page, true).unwrap(), header(7));
-        assert!(IndexHeader::decode(path, 0, &page, true).is_err(), "a slot in the wrong place");
+        assert!(IndexHeader::decode(path, 0, &page, true).is_err(), "a slot in the wrong page");
         for bit in 0..page.len() * 8 {
             let mut damaged = page;
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -18,8 +18,8 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 use super::header::{FIRST_META_PAGE, IndexHeader};
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::layout::BLOB_IDS;
@@ -88,7 +88,7 @@ pub(crate) struct Meta {
 // The longest stream fits into the meta pages. In-flight blobs are as many as writing threads; the rest of the
 // room is theirs.
 const _: () = assert!(
-    size_of::<RawMeta>() + 16 * EXTENTS_MAX + size_of::<SegmentEntry>() * Place::SEGMENTS + 8 * 2 * FREED_MAX
+    size_of::<RawMeta>() + 16 * EXTENTS_MAX + size_of::<SegmentEntry>() * Address::SEGMENTS + 8 * 2 * FREED_MAX
         < META_PAGES as usize * PAYLOAD
 );
 
@@ -98,7 +98,7 @@ impl Meta {
         /// Blobs that many threads write at one moment.
         const IN_FLIGHT: usize = 256;
         // A few segments more than there are, so that this need not be asked at each one.
-        let segments = (segments + 64).min(Place::SEGMENTS);
+        let segments = (segments + 64).min(Address::SEGMENTS);
         let lists = size_of::<SegmentEntry>() * segments + 16 * EXTENTS_MAX + 8 * (FREED_MAX + IN_FLIGHT);
         ((size_of::<RawMeta>() + lists).div_ceil(PAYLOAD) as u64).min(META_PAGES)
     }
@@ -192,7 +192,7 @@ impl Meta {
             next_sequence: u32::try_from(raw.next_sequence).ok()?,
             primary_extents: list(&mut rest, raw.primary_extents, EXTENTS_MAX)?,
             overflow_extents: list(&mut rest, raw.overflow_extents, EXTENTS_MAX)?,
-            segments: list(&mut rest, raw.segments, Place::SEGMENTS)?,
+            segments: list(&mut rest, raw.segments, Address::SEGMENTS)?,
             blobs: BlobSnapshot {
                 next_id: raw.blob_next_id,
                 count: raw.blob_count,
@@ -206,12 +206,12 @@ impl Meta {
 
     /// Checks what later code relies on: slots and sequences are unique, sizes are possible.
     fn is_sane(&self) -> bool {
-        let mut slots = vec![false; Place::SEGMENTS];
+        let mut slots = vec![false; Address::SEGMENTS];
         let segments_fit = self.segments.iter().all(|segment| {
             let fresh = slots.get_mut(segment.slot as usize).is_some_and(|used| !std::mem::replace(used, true));
             fresh
                 && segment.sequence < self.next_sequence
-                && segment.capacity <= Place::SEGMENT_BYTES_MAX
+                && segment.capacity <= Address::SEGMENT_BYTES_MAX
                 && (SEGMENT_HEADER_BYTES..=segment.capacity).contains(&segment.end)
         });
         let ascending = self.segments.is_sorted_by(|a, b| a.sequence < b.sequence);

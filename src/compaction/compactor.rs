@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::space::Pressure;
-use crate::address::Place;
+use crate::address::Address;
 use crate::checksum::KeyHasher;
 use crate::error::{Error, Nature, Result};
 use crate::log::record::{Invalid, Kind};
@@ -104,7 +104,7 @@ pub(crate) enum Choice {
 pub(super) struct Piece<'l> {
     victim: u64,
     pub(super) segment: Arc<Segment>,
-    /// Pinned, so that the places stand for these records, whatever becomes of the victim meanwhile.
+    /// Pinned, so that the addresses stand for these records, whatever becomes of the victim meanwhile.
     pub(super) pinned: Pinned<'l>,
     pub(super) items: Vec<Item>,
 }
@@ -254,7 +254,7 @@ fn claim<'l>(
     records: usize,
 ) -> Result<Option<Piece<'l>>> {
     let segment = &victim.segment;
-    let start = Place::new(segment.slot, 0);
+    let start = Address::new(segment.slot, 0);
     let pinned = log.pin(start).ok_or_else(|| log.invalid_record(start, Invalid::Beyond))?;
     let mut items = Vec::with_capacity(records);
     // Marks and other records that need nothing done are not counted, but end the piece as well.
@@ -262,7 +262,7 @@ fn claim<'l>(
     let stop = victim.at.saturating_add(PIECE_BYTES);
     while victim.at < victim.end.min(stop) && items.len() < records && left > 0 {
         left -= 1;
-        let record = log.record(&pinned, Place::new(segment.slot, victim.at))?;
+        let record = log.record(&pinned, Address::new(segment.slot, victim.at))?;
         let kind = record.header.kind;
         let wanted = match kind {
             Kind::Put | Kind::PutBlob => true,

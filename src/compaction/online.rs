@@ -7,7 +7,7 @@
 //!    by then.
 //! 2. Its records are read one after another; each is checked, so that rot is never copied under a fresh
 //!    checksum. A segment with a record that cannot be read is kept as it is.
-//! 3. A put is live if the key's path has a slot with this very place. A live one is appended again and
+//! 3. A put is live if the key's path has a slot with this very address. A live one is appended again and
 //!    published under its key's stripe, as a write is; so log order stays index order. *Crash:* the copy is
 //!    replayed, or it is lost with the tail and the original stands.
 //! 4. A remove-record is appended again as long as a segment older than the victim holds records, if the key is
@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::compactor::{Choice, Piece, Task};
 use super::space::{Pressure, SpaceReport};
 use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max, small_segments};
-use crate::address::Place;
+use crate::address::Address;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::{Nature, Result};
@@ -349,16 +349,16 @@ impl Engine {
         let slot = piece.segment.slot;
         let mut running_low = false;
         for item in &piece.items {
-            let place = Place::new(slot, item.offset);
-            if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, place)? {
+            let address = Address::new(slot, item.offset);
+            if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, address)? {
                 continue;
             }
-            let record = self.log.record(&piece.pinned, place)?;
+            let record = self.log.record(&piece.pinned, address)?;
             let low = with_encoded(|encoded| {
                 encoded.push(item.kind, record.key(), record.value());
                 self.retry(|| match item.kind {
                     Kind::Remove => self.keep_removal(&record, item.hash, encoded),
-                    _ => self.move_record(&record, item.hash, place, encoded),
+                    _ => self.move_record(&record, item.hash, address, encoded),
                 })
             })?;
             running_low |= low;
@@ -369,14 +369,14 @@ impl Engine {
         Ok(())
     }
 
-    /// True if a slot points to the place. Once false, always false.
-    fn is_live(&self, hash: u64, place: Place) -> Result<bool> {
-        let is_hit = |seen: SeenSlot<'_>| Ok(if seen.slot.place() == place { Probe::Hit } else { Probe::Other });
+    /// True if a slot holds the address. Once false, always false.
+    fn is_live(&self, hash: u64, address: Address) -> Result<bool> {
+        let is_hit = |seen: SeenSlot<'_>| Ok(if seen.slot.address() == address { Probe::Hit } else { Probe::Other });
         Ok(self.table.lookup(hash, is_hit)?)
     }
 
     /// Appends a live record again. Returns true if the log is running low.
-    fn move_record(&self, record: &Record<'_>, hash: u64, place: Place, encoded: &mut Encoded) -> Step<bool> {
+    fn move_record(&self, record: &Record<'_>, hash: u64, address: Address, encoded: &mut Encoded) -> Step<bool> {
         let mut edit = self.table.edit(hash)?;
         // Under the stripe: once poisoned, the index does not say any more what the log says.
         self.health.check_writable()?;
@@ -384,18 +384,18 @@ impl Engine {
             let mut hit = None;
             edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?
         } else {
-            edit.find_place(hash, Some(place))
+            edit.find_address(hash, Some(address))
         };
         let Some(slot) = sought.slot() else { return Ok(false) };
         if slot.is_marked() {
             // Unreadable when its page was split, readable now: which half it belongs to is still not known.
-            return Err(self.log.invalid_record(place, Invalid::Header).into());
+            return Err(self.log.invalid_record(address, Invalid::Header).into());
         }
         let reserved = edit.reserve_put(sought)?;
         let appended = self.log.append(encoded.singles(), 0, false)?;
-        edit.publish(reserved, appended.place);
+        edit.publish(reserved, appended.address);
         let bytes = record.header.total();
-        self.log.add_dead(place, bytes);
+        self.log.add_dead(address, bytes);
         self.compactor.count_moved(1, bytes);
         Ok(appended.running_low)
     }
@@ -412,7 +412,7 @@ impl Engine {
         }
         // Not from the reserve: on a full disk this is tried again and again, and would use it up.
         let appended = self.log.append(encoded.singles(), 1, false)?;
-        self.log.add_dead(appended.place, encoded.len());
+        self.log.add_dead(appended.address, encoded.len());
         self.compactor.count_moved(0, encoded.len());
         Ok(appended.running_low)
     }

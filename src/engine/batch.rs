@@ -12,7 +12,7 @@
 //! Everything but the frame goes in the order of the pages: a page is fetched from memory once for each step, not once
 //! for each of its keys.
 
-use crate::address::Place;
+use crate::address::Address;
 use crate::batch::Batch;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
@@ -243,7 +243,7 @@ impl Engine {
                 self.health.poison_if_unknown(error);
             }
         })?;
-        let published = self.publish(changes, hits, appended.place, &stripes);
+        let published = self.publish(changes, hits, appended.address, &stripes);
         // An error of any nature poisons: the frame is in the log, and memory does not say what it says. Only a recovery
         // can mend that.
         published.inspect_err(|error| self.health.poison(error))?;
@@ -255,17 +255,17 @@ impl Engine {
         &self,
         changes: &Changes<'_>,
         hits: Vec<(usize, Hit<'_>)>,
-        base: Place,
+        base: Address,
         stripes: &StripeSet<'_>,
     ) -> Result<()> {
         let mut hits = hits.into_iter().peekable();
         for (owner, first, page) in changes.by_page(stripes.growth()) {
             let mut edit = self.table.edit_page(stripes, owner)?;
             for (number, &change) in (first..).zip(page) {
-                let place = Place::new(base.segment(), base.offset() + FRAME_BYTES as u64 + change.start());
+                let address = Address::new(base.segment(), base.offset() + FRAME_BYTES as u64 + change.start());
                 let hit = hits.next_if(|&(of, _)| of == number).map(|(_, hit)| hit);
-                let new = (!change.removes()).then_some(place);
-                edit.set(change.hash(), hit.as_ref().map(Hit::place), new)?;
+                let new = (!change.removes()).then_some(address);
+                edit.set(change.hash(), hit.as_ref().map(Hit::address), new)?;
                 match (change.removes(), &hit) {
                     (true, Some(_)) => edit.tally(Tally::Removed, 1),
                     (true, None) => {}
@@ -274,7 +274,7 @@ impl Engine {
                 }
                 if change.removes() {
                     let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
-                    self.log.add_dead(place, bytes);
+                    self.log.add_dead(address, bytes);
                 }
                 hit.iter().for_each(|hit| self.supersede(hit));
                 if let Some(link) = changes.link(change) {

@@ -73,7 +73,7 @@ impl Engine {
         let appended = self.log.append(encoded.singles(), found.len() as u64, true)?;
         edit.remove_many(found.iter().map(|(sought, _)| sought));
         edit.tally(Tally::Removed, found.len() as u64);
-        self.log.add_dead(appended.place, encoded.len());
+        self.log.add_dead(appended.address, encoded.len());
         found.iter().for_each(|(_, hit)| self.supersede(hit));
         let dead = found.iter().map(|(_, hit)| hit.header.total()).sum();
         let run = Run { keys: done, removed: found.len() as u64, dead };

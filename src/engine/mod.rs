@@ -68,15 +68,15 @@ pub(crate) struct Engine {
 
 impl ReadHash for Engine {
     fn hash_of(&self, slot: Slot) -> std::result::Result<Option<u64>, Fault> {
-        let place = slot.place();
-        let Some(pinned) = self.log.pin(place) else { return Ok(None) };
-        let record = Record::at(&pinned, place.offset());
-        let whole = record.ok().filter(|record| record.check(pinned.salt(), place.offset()).is_ok());
+        let address = slot.address();
+        let Some(pinned) = self.log.pin(address) else { return Ok(None) };
+        let record = Record::at(&pinned, address.offset());
+        let whole = record.ok().filter(|record| record.check(pinned.salt(), address.offset()).is_ok());
         Ok(whole.map(|record| self.hasher.hash(record.key())))
     }
 
     fn prefetch(&self, slot: Slot) {
-        self.log.prefetch(slot.place());
+        self.log.prefetch(slot.address());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::address::Place;
+use crate::address::Address;
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Location};
 use crate::log::blob::BlobMap;
@@ -27,13 +27,13 @@ impl<'s> Hit<'s> {
         Hit { slot, header, pinned }
     }
 
-    pub(crate) fn place(&self) -> Place {
-        self.slot.place()
+    pub(crate) fn address(&self) -> Address {
+        self.slot.address()
     }
 
     /// A copy of the key.
     pub(crate) fn key(&self) -> Vec<u8> {
-        Record::at(&self.pinned, self.place().offset()).map_or_else(|_| Vec::new(), |record| record.key().to_vec())
+        Record::at(&self.pinned, self.address().offset()).map_or_else(|_| Vec::new(), |record| record.key().to_vec())
     }
 
     /// True if the value is in a blob file.
@@ -46,7 +46,7 @@ impl<'s> Hit<'s> {
         if !self.is_blob() {
             return None;
         }
-        let record = Record::at(&self.pinned, self.place().offset()).ok()?;
+        let record = Record::at(&self.pinned, self.address().offset()).ok()?;
         BlobLink::decode(record.value())
     }
 }
@@ -54,7 +54,7 @@ impl<'s> Hit<'s> {
 /// What became of a record's value.
 pub(crate) enum Fetched<'s> {
     Bytes(Bytes<'s>),
-    /// The blob file is gone: the record has been superseded since it was read. It is still pinned, so that its place
+    /// The blob file is gone: the record has been superseded since it was read. It is still pinned, so that its address
     /// stands for it.
     Gone(Hit<'s>),
 }
@@ -71,20 +71,20 @@ impl Engine {
         hit: &mut Option<Hit<'s>>,
     ) -> Result<Probe> {
         let slot = seen.slot;
-        let place = slot.place();
+        let address = slot.address();
         seen.pause();
-        let pinned = self.log.pin(place);
+        let pinned = self.log.pin(address);
         if !seen.is_unchanged() {
             return Ok(Probe::Changed);
         }
-        let Some(pinned) = pinned else { return Err(self.log.invalid_record(place, Invalid::Beyond)) };
-        let invalid = |why| self.log.invalid_record(place, why);
-        let record = Record::at(&pinned, place.offset()).map_err(invalid)?;
+        let Some(pinned) = pinned else { return Err(self.log.invalid_record(address, Invalid::Beyond)) };
+        let invalid = |why| self.log.invalid_record(address, why);
+        let record = Record::at(&pinned, address.offset()).map_err(invalid)?;
         let is_key = record.key() == key;
         if verify || !is_key || self.verify_reads && record.header.kind == Kind::PutBlob {
             // A rotten key must not read as "absent", so another key's record is checked as well. A rotten link must not
             // free another key's blob.
-            record.check(pinned.salt(), place.offset()).map_err(invalid)?;
+            record.check(pinned.salt(), address.offset()).map_err(invalid)?;
         }
         if !is_key {
             return Ok(Probe::Other);
@@ -114,18 +114,18 @@ impl Engine {
         if hit.is_blob() {
             return self.fetch_blob(hit);
         }
-        let start = hit.place().offset() + hit.header.value_start() as u64;
+        let start = hit.address().offset() + hit.header.value_start() as u64;
         let len = hit.header.len() - hit.header.value_start();
-        let place = hit.place();
+        let address = hit.address();
         let bytes = hit.pinned.into_bytes(start, len as u64);
         bytes
             .map(|bytes| Fetched::Bytes(Bytes::Log(bytes)))
-            .ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))
+            .ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))
     }
 
     #[cold]
     fn fetch_blob<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
-        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
+        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.address(), Invalid::Header))?;
         let mapped = self.log.blobs.map(link);
         // The next opener may have unlinked it.
         self.health.check_open()?;
@@ -141,32 +141,32 @@ impl Engine {
 
     /// The value in a blob, which the record of `hit` links.
     pub(crate) fn blob_bytes<'s>(&'s self, hit: Hit<'s>, map: Arc<BlobMap>) -> Result<Bytes<'s>> {
-        let (place, len) = (hit.place(), hit.header.len() as u64);
-        let link = hit.pinned.into_bytes(place.offset(), len);
-        let link = link.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+        let (address, len) = (hit.address(), hit.header.len() as u64);
+        let link = hit.pinned.into_bytes(address.offset(), len);
+        let link = link.ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))?;
         Ok(Bytes::Blob { _link: (!broken(Mutant::BlobUnpinned)).then_some(link), map })
     }
 
     /// The error for a link whose blob file does not exist.
     #[cold]
-    pub(crate) fn missing_blob(&self, place: Place) -> Fault {
-        let location = Location::at(&self.log.path_of_slot(place.segment()), place.offset());
+    pub(crate) fn missing_blob(&self, address: Address) -> Fault {
+        let location = Location::at(&self.log.path_of_slot(address.segment()), address.offset());
         Error::corrupt("blob", location, "the blob file that the record links", "no such file").into()
     }
 
-    /// The value of a key, with its place.
+    /// The value of a key, with its record's address.
     #[inline]
-    pub(crate) fn get_placed(&self, key: &[u8], hash: u64) -> Result<Option<(Place, Value<'_>)>> {
+    pub(crate) fn get_with_address(&self, key: &[u8], hash: u64) -> Result<Option<(Address, Value<'_>)>> {
         let mut previous: Option<Hit<'_>> = None;
         loop {
             let Some(hit) = self.find(key, hash)? else { return Ok(None) };
-            let place = hit.place();
+            let address = hit.address();
             match self.fetch(hit)? {
-                Fetched::Bytes(bytes) => return Ok(Some((place, Value(bytes)))),
+                Fetched::Bytes(bytes) => return Ok(Some((address, Value(bytes)))),
                 // A blob can be unlinked between the two looks, if the key has changed meanwhile; if it has
                 // not, the file is missing.
-                Fetched::Gone(hit) if previous.is_none_or(|before| before.place() != place) => previous = Some(hit),
-                Fetched::Gone(_) => return Err(self.missing_blob(place)),
+                Fetched::Gone(hit) if previous.is_none_or(|before| before.address() != address) => previous = Some(hit),
+                Fetched::Gone(_) => return Err(self.missing_blob(address)),
             }
         }
     }
@@ -184,11 +184,11 @@ impl Engine {
             }
             for &hash in &hashes[..group.len()] {
                 if let Some(slot) = self.table.guess(hash) {
-                    self.log.prefetch(slot.place());
+                    self.log.prefetch(slot.address());
                 }
             }
             for (&hash, key) in hashes.iter().zip(group) {
-                values.push(self.get_placed(key.as_ref(), hash)?.map(|(_, value)| value));
+                values.push(self.get_with_address(key.as_ref(), hash)?.map(|(_, value)| value));
             }
         }
         let hits = values.iter().flatten().count();

@@ -27,7 +27,7 @@ use crate::table::chain::Chain;
 use crate::table::slot::{Slot, Tag};
 use crate::value::{Bytes, Entry};
 
-/// One entry of a page, with its place in the order.
+/// One entry of a page, with its rank in the order.
 pub(crate) struct Scanned<'s> {
     pub(crate) cursor: u64,
     key: PinnedBytes<'s>,
@@ -141,7 +141,7 @@ impl Engine {
                 }
             };
             // The pins are taken under the stripe: from here on the records cannot go away.
-            let pinned: Vec<_> = slots.into_iter().map(|slot| (slot, self.log.pin(slot.place()))).collect();
+            let pinned: Vec<_> = slots.into_iter().map(|slot| (slot, self.log.pin(slot.address()))).collect();
             (pinned, number, guard.growth, split_base)
         };
         self.health.check_open()?;
@@ -150,7 +150,7 @@ impl Engine {
         let mut entries = Vec::with_capacity(slots.len());
         for i in 0..slots.len() {
             if let Some((ahead, Some(pinned))) = slots.get(i + 8) {
-                pinned.prefetch(ahead.place().offset());
+                pinned.prefetch(ahead.address().offset());
             }
             let (slot, pinned) = &slots[i];
             match self.scanned(*slot, pinned.clone()) {
@@ -176,24 +176,24 @@ impl Engine {
     /// The record of a slot, in the mapping that was pinned under the slot's stripe: by now the segment slot can
     /// stand for another segment.
     fn scanned<'s>(&'s self, slot: Slot, pinned: Option<Pinned<'s>>) -> Result<Scanned<'s>> {
-        let place = slot.place();
-        let pinned = pinned.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
-        let record: Record<'_> = self.log.record(&pinned, place)?;
+        let address = slot.address();
+        let pinned = pinned.ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))?;
+        let record: Record<'_> = self.log.record(&pinned, address)?;
         if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
-            return Err(self.log.invalid_record(place, Invalid::Header).into());
+            return Err(self.log.invalid_record(address, Invalid::Header).into());
         }
         let cursor = self.hasher.hash(record.key()).reverse_bits();
         let header = record.header;
         let key_len = record.key().len() as u64;
-        let key_start = place.offset() + header.value_start() as u64 - key_len;
+        let key_start = address.offset() + header.value_start() as u64 - key_len;
         let key = pinned.clone().into_bytes(key_start, key_len);
-        let key = key.ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+        let key = key.ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))?;
         Ok(Scanned { cursor, key, hit: Hit::new(slot, header, pinned) })
     }
 
-    /// The key of a record that does not validate, if there is one in its place.
+    /// The key of a record that does not validate, if there is one at its address.
     fn readable_key(&self, slot: Slot, pinned: Option<&Pinned<'_>>) -> Option<Vec<u8>> {
-        Some(Record::at(pinned?, slot.place().offset()).ok()?.key().to_vec())
+        Some(Record::at(pinned?, slot.address().offset()).ok()?.key().to_vec())
     }
 
     /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
@@ -203,7 +203,7 @@ impl Engine {
             crate::engine::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value })),
             // The key has another value now, or none.
             crate::engine::read::Fetched::Gone(_) => {
-                let value = self.get_placed(&key, self.hasher.hash(&key));
+                let value = self.get_with_address(&key, self.hasher.hash(&key));
                 let value = value.map_err(|error| with_key(error.into(), &key))?;
                 Ok(value.map(|(_, value)| Entry { key, value: value.0 }))
             }
@@ -211,7 +211,7 @@ impl Engine {
     }
 
     /// Entries at or after a cursor, `limit` of them or a few more where hashes are equal, and the cursor to
-    /// go on from. Damage counts like an entry, so that a step ends. A damaged record's place in the order is not
+    /// go on from. Damage counts like an entry, so that a step ends. A damaged record's rank in the order is not
     /// known: the step that reaches the end of its page tells it.
     pub(crate) fn scan(&self, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
         let limit = limit.max(1);

@@ -19,7 +19,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::address::Place;
+use crate::address::Address;
 use crate::engine::Engine;
 use crate::engine::read::{Fetched, Hit};
 use crate::error::{Error, Location, Result};
@@ -47,8 +47,8 @@ pub(crate) enum New<'a> {
 pub(crate) enum Expect {
     Anything,
     Absent,
-    /// The record at this place. The caller keeps it pinned, so the place cannot have been recycled.
-    At(Place),
+    /// The record at this address. The caller keeps it pinned, so the address cannot have been recycled.
+    At(Address),
 }
 
 /// What a caller wants to have back.
@@ -84,7 +84,7 @@ struct Attempt<'s> {
     helped: u32,
     /// The previous value is this blob, which must be checked before it is superseded.
     unchecked: Option<Hit<'s>>,
-    /// A blob that was checked, and the record that links it: pinned, so its place cannot have been recycled.
+    /// A blob that was checked, and the record that links it: pinned, so its address cannot have been recycled.
     checked: Option<(Hit<'s>, Arc<BlobMap>)>,
     /// The new value, if it is a blob and the caller wants it back.
     stored_blob: Option<Arc<BlobMap>>,
@@ -212,7 +212,7 @@ impl Engine {
         let as_expected = match attempt.expect {
             Expect::Anything => true,
             Expect::Absent => previous.is_none(),
-            Expect::At(place) => previous.as_ref().is_some_and(|hit| hit.place() == place),
+            Expect::At(address) => previous.as_ref().is_some_and(|hit| hit.address() == address),
         };
         let removing = encoded_removes(encoded);
         if !as_expected || (removing && previous.is_none()) {
@@ -224,7 +224,7 @@ impl Engine {
             && let Some(hit) = previous.as_ref().filter(|hit| hit.is_blob())
         {
             match attempt.checked.take() {
-                Some((checked, map)) if checked.place() == hit.place() => previous_blob = Some(map),
+                Some((checked, map)) if checked.address() == hit.address() => previous_blob = Some(map),
                 _ => {
                     attempt.unchecked = previous;
                     return Err(Need::Again(Again::BlobUnchecked).into());
@@ -244,7 +244,7 @@ impl Engine {
             return Err(Error::impossible(&self.path, "a removal of a key that was found and is not there").into());
         };
         let appended = self.log.append(encoded.singles(), u64::from(removing), removing)?;
-        edit.publish(reserved, appended.place);
+        edit.publish(reserved, appended.address);
         let tally = match previous {
             _ if removing => Tally::Removed,
             Some(_) => Tally::Replaced,
@@ -253,35 +253,36 @@ impl Engine {
         edit.tally(tally, 1);
         if removing {
             // A removal is dead weight from the start.
-            self.log.add_dead(appended.place, encoded.len());
+            self.log.add_dead(appended.address, encoded.len());
         }
         previous.iter().for_each(|hit| self.supersede(hit));
         if let Some(link) = link {
             self.log.blobs.linked(link);
         }
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
-        let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.place) } else { None };
+        let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.address) } else { None };
         let stored_blob = attempt.stored_blob.take();
         Ok((Changed { previous, previous_blob, stored, stored_blob, done: true }, Some(appended)))
     }
 
-    fn stored_hit(&self, place: Place) -> Option<Hit<'_>> {
-        let pinned = self.log.pin(place)?;
-        let header = Record::at(&pinned, place.offset()).ok()?.header;
-        Some(Hit::new(Slot::new(Tag::of(0, 0), place), header, pinned))
+    fn stored_hit(&self, address: Address) -> Option<Hit<'_>> {
+        let pinned = self.log.pin(address)?;
+        let header = Record::at(&pinned, address.offset()).ok()?.header;
+        Some(Hit::new(Slot::new(Tag::of(0, 0), address), header, pinned))
     }
 
     /// Maps and checks the blob that the last attempt found as the previous value, with no lock held: it is
     /// returned to the caller, and a damaged one must be reported before anything changes.
     fn check_previous_blob<'s>(&'s self, attempt: &mut Attempt<'s>) -> Result<()> {
         let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
-        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.place(), Invalid::Header))?;
+        let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.address(), Invalid::Header))?;
         // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
         if let Some(map) = self.log.blobs.map(link)? {
             self.check_blob(link, &map)?;
             attempt.checked = Some((hit, map));
-        } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.place() == hit.place()) {
-            return Err(self.missing_blob(hit.place()).into());
+        } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.address() == hit.address())
+        {
+            return Err(self.missing_blob(hit.address()).into());
         }
         Ok(())
     }
@@ -296,7 +297,7 @@ impl Engine {
         let is_key = self.probe(key, SeenSlot::held(slot), verify, hit)? == Probe::Hit;
         if let Some(found) = hit.as_ref().filter(|_| is_key && slot.is_marked()) {
             // Its twin in the other half of an earlier split cannot be told from it.
-            let location = Location::at(&self.log.path_of_slot(found.place().segment()), found.place().offset());
+            let location = Location::at(&self.log.path_of_slot(found.address().segment()), found.address().offset());
             return Err(Error::corrupt("record", location, "readable when its page was split", "unreadable then"));
         }
         Ok(is_key)
@@ -304,7 +305,7 @@ impl Engine {
 
     /// What a published change leaves behind: the space of the record before it, and its blob.
     pub(crate) fn supersede(&self, old: &Hit<'_>) {
-        self.log.add_dead(old.place(), old.header.total());
+        self.log.add_dead(old.address(), old.header.total());
         if let Some(link) = old.blob() {
             self.log.blobs.freed(link);
         }
@@ -344,10 +345,10 @@ impl Engine {
         if let Some(map) = changed.previous_blob {
             return Ok(Some(Value(self.blob_bytes(hit, map)?)));
         }
-        let place = hit.place();
+        let address = hit.address();
         match self.fetch(hit)? {
             Fetched::Bytes(bytes) => Ok(Some(Value(bytes))),
-            Fetched::Gone(_) => Err(self.missing_blob(place).into()),
+            Fetched::Gone(_) => Err(self.missing_blob(address).into()),
         }
     }
 }

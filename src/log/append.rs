@@ -18,8 +18,8 @@ use super::frame::write_below_mapping;
 use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::error::{Error, IoContext};
 use crate::mutant::{Mutant, broken};
 use crate::need::{Again, Need, Step};
@@ -39,7 +39,7 @@ impl Log {
         let appender = self.make_room(guard.as_mut(), entry.len(), only_removes)?;
         let offset = appender.writer.position();
         let salt = appender.segment.salt;
-        entry.place(salt, offset, |piece| appender.writer.put(piece));
+        entry.put_at(salt, offset, |piece| appender.writer.put(piece));
         Ok(self.appended(appender, offset, entry, removals, only_removes))
     }
 
@@ -95,7 +95,7 @@ impl Log {
             appender.writer.put(&mark);
             appender.total += MARK_BYTES as u64;
             appender.marked = claim;
-            self.add_dead(Place::new(appender.segment.slot, 0), MARK_BYTES as u64);
+            self.add_dead(Address::new(appender.segment.slot, 0), MARK_BYTES as u64);
         }
         Ok(appender)
     }
@@ -119,7 +119,7 @@ impl Log {
         }
         appender.total += entry.len();
         Appended {
-            place: Place::new(appender.segment.slot, offset),
+            address: Address::new(appender.segment.slot, offset),
             end: appender.lsn(),
             total: appender.total,
             running_low: self.queue.count() < appender.segments_ahead(),

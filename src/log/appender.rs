@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
-use crate::address::{Lsn, Place};
+use crate::address::{Address, Lsn};
 use crate::checksum::Uuid;
 use crate::sync::Instant;
 use crate::sys::{LogMap, LogWriter};
@@ -31,7 +31,7 @@ const HURRY_BYTES_PER_SECOND: f64 = 64e6;
 /// Where a record or frame was put.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Appended {
-    pub(crate) place: Place,
+    pub(crate) address: Address,
     /// The first LSN after it.
     pub(crate) end: Lsn,
     /// Bytes appended since the store was opened.

@@ -7,7 +7,7 @@
 //!
 //! 1. The queue of prepared segments is emptied: their sequences come before the new one's.
 //! 2. The file is created, its blocks are allocated; fsync, and fsync of the directory.
-//! 3. The frame is written behind the place of the header. Where each write is synced, it is synced now, so that the
+//! 3. The frame is written behind the room of the header. Where each write is synced, it is synced now, so that the
 //!    commit has only the header to sync. *Crash:* a file without a header, which recovery unlinks.
 //! 4. It is mapped, and becomes the only one in the queue.
 //! 5. Under the append lock (append.rs) it becomes the active segment: its header is written, and with it the frame
@@ -25,7 +25,7 @@ use super::prepare::Made;
 use super::record::{Entry, MARK_BYTES};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::segments::Log;
-use crate::address::Place;
+use crate::address::Address;
 use crate::error::{IoContext, Result};
 use crate::mutant::{Mutant, broken};
 use crate::sys::memory::reserved;
@@ -88,7 +88,7 @@ pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u
     let buffer = Vec::with_capacity(SMALL_PIECE_BYTES);
     let mut pieces =
         PieceWriter::new(buffer, SMALL_PIECE_BYTES, offset, |piece, at| write_mapped_all_at(file, piece, at));
-    frame.place(salt, offset, |piece| pieces.put(piece));
+    frame.put_at(salt, offset, |piece| pieces.put(piece));
     pieces.finish()
 }
 
@@ -96,11 +96,11 @@ pub(super) fn write_below_mapping(file: &dyn DiskFile, frame: Entry<'_>, salt: u
 /// addresses end.
 fn own_segment_bytes(frame: u64) -> u64 {
     let wanted = (SEGMENT_HEADER_BYTES + frame + ROOM_BEHIND).next_multiple_of(4096);
-    if broken(Mutant::SegmentBeyondAddresses) { wanted } else { wanted.min(Place::SEGMENT_BYTES_MAX) }
+    if broken(Mutant::SegmentBeyondAddresses) { wanted } else { wanted.min(Address::SEGMENT_BYTES_MAX) }
 }
 
 /// The largest frame: with a segment header and a mark before it, it fills a segment.
-pub(crate) const FRAME_BYTES_MAX: u64 = Place::SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES - MARK_BYTES as u64;
+pub(crate) const FRAME_BYTES_MAX: u64 = Address::SEGMENT_BYTES_MAX - SEGMENT_HEADER_BYTES - MARK_BYTES as u64;
 
 /// The segment that was made for a frame.
 #[derive(Debug, Default)]
@@ -164,12 +164,12 @@ impl Log {
         created: &mut bool,
     ) -> Result<Made> {
         let file = self.create_allocated(path, bytes, created)?;
-        // The zeroes in the header's place, and behind the frame, are written like the rest: what the page cache
+        // The zeroes where the header will be, and behind the frame, are written like the rest: what the page cache
         // holds is never read from the disk.
         let buffer = reserved(PIECE_BYTES).context("reserve memory for a part of", path)?;
         let mut pieces = PieceWriter::new(buffer, PIECE_BYTES, 0, |piece, at| write_all_at(&*file, piece, at));
         pieces.put(&[0; SEGMENT_HEADER_BYTES as usize]);
-        frame.place(salt, SEGMENT_HEADER_BYTES, |piece| pieces.put(piece));
+        frame.put_at(salt, SEGMENT_HEADER_BYTES, |piece| pieces.put(piece));
         let behind = bytes - SEGMENT_HEADER_BYTES - frame.len();
         pieces.put(&vec![0; behind as usize]);
         pieces.finish().context("write a frame to", path)?;
@@ -209,9 +209,9 @@ mod tests {
         for slack in [0, 8, 1000, 4096, ROOM_BEHIND, ROOM_BEHIND + 8, 1 << 20, FRAME_BYTES_MAX - 8] {
             let frame = FRAME_BYTES_MAX - slack;
             let bytes = own_segment_bytes(frame);
-            assert!(bytes <= Place::SEGMENT_BYTES_MAX, "{bytes} for a frame of {frame}");
+            assert!(bytes <= Address::SEGMENT_BYTES_MAX, "{bytes} for a frame of {frame}");
             assert!(bytes >= SEGMENT_HEADER_BYTES + frame + MARK_BYTES as u64, "{bytes} for a frame of {frame}");
-            assert_eq!(Place::new(4095, bytes - 8).offset(), bytes - 8);
+            assert_eq!(Address::new(4095, bytes - 8).offset(), bytes - 8);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::segments::Log;
-use crate::address::Place;
+use crate::address::Address;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::sys::pins::Pinned;
 use crate::sys::{Disk, DiskFile, LogMap, OpenMode};
@@ -52,7 +52,7 @@ pub(crate) fn segment_len(disk: &dyn Disk, path: &Path, end: u64) -> Result<u64>
 }
 
 fn usable_len(path: &Path, len: u64, end: u64) -> Result<u64> {
-    let len = len.min(Place::SEGMENT_BYTES_MAX);
+    let len = len.min(Address::SEGMENT_BYTES_MAX);
     if len < end {
         return Err(Error::corrupt(
             "segment",
@@ -69,9 +69,9 @@ fn missing(path: &Path, end: u64) -> Error {
 }
 
 impl Log {
-    /// Pins the segment of a place. `None` if there is no such segment (any more).
+    /// Pins the segment of a record address. `None` if there is no such segment (any more).
     #[inline]
-    pub(crate) fn pin(&self, place: Place) -> Option<Pinned<'_>> {
-        self.pins.pin(place.segment())
+    pub(crate) fn pin(&self, address: Address) -> Option<Pinned<'_>> {
+        self.pins.pin(address.segment())
     }
 }

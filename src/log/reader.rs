@@ -238,7 +238,7 @@ mod tests {
             encoded.push(Kind::Put, &vec![i as u8; i * 13_000], &vec![7; len]);
             starts.push(bytes.len() as u64);
             let at = bytes.len() as u64;
-            encoded.singles().place(5, at, |piece| bytes.extend_from_slice(piece));
+            encoded.singles().put_at(5, at, |piece| bytes.extend_from_slice(piece));
         }
         let end = bytes.len() as u64;
         bytes.resize(bytes.len() + 100, 0);

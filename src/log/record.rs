@@ -19,7 +19,7 @@
 use std::ops::Range;
 
 use crate::address::Lsn;
-use crate::checksum::{crc32, place_mask};
+use crate::checksum::{crc32, record_mask};
 use crate::error::{Error, Result};
 use crate::layout::BLOB_IDS;
 use crate::sys::LogMap;
@@ -136,7 +136,7 @@ impl Header {
     /// Compares the crc with that of the record's bytes (all but the first [`CRC_BYTES`]).
     #[inline]
     pub(crate) fn check(&self, crc: u32, salt: u64, offset: u64) -> std::result::Result<(), Invalid> {
-        let expected = crc ^ place_mask(salt, offset);
+        let expected = crc ^ record_mask(salt, offset);
         if expected == self.crc { Ok(()) } else { Err(Invalid::Checksum(expected, self.crc)) }
     }
 }
@@ -148,10 +148,10 @@ pub(crate) struct Record<'a> {
     bytes: &'a [u8],
 }
 
-/// Why the bytes at a place are no record.
+/// Why the bytes at an address are no record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Invalid {
-    /// The place, or what the header claims, lies beyond the written part.
+    /// The address, or the end that the header tells, lies beyond the written part.
     Beyond,
     /// There is no record header.
     Header,
@@ -163,7 +163,7 @@ impl Invalid {
     /// The two halves of an error message: expected, found.
     pub(crate) fn texts(self) -> (String, String) {
         match self {
-            Invalid::Beyond => ("a record inside the segment".into(), "a length or place beyond its end".into()),
+            Invalid::Beyond => ("a record inside the segment".into(), "a length or address beyond its end".into()),
             Invalid::Header => ("a record header".into(), "other bytes".into()),
             Invalid::Checksum(expected, found) => (format!("crc {expected:#010x}"), format!("crc {found:#010x}")),
         }
@@ -288,8 +288,8 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
     check_lengths(0, value.len())
 }
 
-/// Records that wait for their place in the log. Their checksums are computed when they are added; only the place's
-/// mask comes in when they are copied there.
+/// Records that wait to be appended to the log. Their checksums are computed when they are added; only the mask of
+/// salt and offset comes in when they are copied there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Encoded {
     bytes: Vec<u8>,
@@ -407,10 +407,10 @@ impl Entry<'_> {
 
     /// Passes the bytes on, piece by piece, as they stand at an offset of a segment with that salt.
     #[inline]
-    pub(crate) fn place(&self, salt: u64, offset: u64, mut put: impl FnMut(&[u8])) {
+    pub(crate) fn put_at(&self, salt: u64, offset: u64, mut put: impl FnMut(&[u8])) {
         let mut offset = offset;
         if let Some(mut frame) = self.frame {
-            let crc = crc32(&frame[CRC_BYTES..]) ^ place_mask(salt, offset);
+            let crc = crc32(&frame[CRC_BYTES..]) ^ record_mask(salt, offset);
             frame[..CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
             put(&frame);
             offset += FRAME_BYTES as u64;
@@ -418,7 +418,7 @@ impl Entry<'_> {
         let mut rest = &self.encoded.bytes[..];
         while let Some(header) = Header::decode(rest) {
             let (record, next) = rest.split_at(header.total() as usize);
-            put(&(header.crc ^ place_mask(salt, offset)).to_le_bytes());
+            put(&(header.crc ^ record_mask(salt, offset)).to_le_bytes());
             put(record.split_at(CRC_BYTES).1);
             offset += header.total();
             rest = next;
@@ -427,20 +427,20 @@ impl Entry<'_> {
     }
 }
 
-/// The bytes of a sync mark at a place.
+/// The bytes of a sync mark at an offset of a segment with that salt.
 pub(super) fn encode_mark(claim: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
     bytes[4] = Kind::Mark as u8;
     bytes[6] = 16;
     bytes[8..16].copy_from_slice(&MARK_MAGIC.to_le_bytes());
     bytes[16..].copy_from_slice(&claim.raw().to_le_bytes());
-    let crc = crc32(&bytes[4..]) ^ place_mask(salt, offset);
+    let crc = crc32(&bytes[4..]) ^ record_mask(salt, offset);
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// Searches bytes for valid sync marks, wherever records begin, and returns the highest claim. `offset` is the
-/// place of `bytes[0]` in the segment, a multiple of [`ALIGN`].
+/// Searches bytes for valid sync marks, wherever records begin, and returns the highest claim. `offset` is that
+/// of `bytes[0]` in the segment, a multiple of [`ALIGN`].
 pub(super) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Lsn> {
     let magic = MARK_MAGIC.to_le_bytes();
     let words = bytes.as_chunks::<8>().0;
@@ -463,12 +463,12 @@ mod tests {
     fn one(kind: Kind, key: &[u8], value: &[u8], salt: u64, offset: u64) -> Vec<u8> {
         let mut encoded = Encoded::default();
         encoded.push(kind, key, value);
-        placed(encoded.singles(), salt, offset)
+        bytes_at(encoded.singles(), salt, offset)
     }
 
-    fn placed(entry: Entry<'_>, salt: u64, offset: u64) -> Vec<u8> {
+    fn bytes_at(entry: Entry<'_>, salt: u64, offset: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        entry.place(salt, offset, |piece| bytes.extend_from_slice(piece));
+        entry.put_at(salt, offset, |piece| bytes.extend_from_slice(piece));
         assert_eq!(bytes.len() as u64, entry.len());
         bytes
     }
@@ -524,7 +524,7 @@ mod tests {
         let mut encoded = Encoded::default();
         encoded.push(Kind::Put, b"a", b"1");
         encoded.push(Kind::Remove, b"b", b"");
-        let bytes = placed(encoded.framed(), 9, 128);
+        let bytes = bytes_at(encoded.framed(), 9, 128);
         let frame = Record::decode(&bytes).unwrap();
         assert_eq!(frame.check(9, 128), Ok(()));
         assert_eq!(frame.frame(), Some((2, 32)));

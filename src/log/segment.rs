@@ -9,7 +9,7 @@
 //!  48  predecessor's sequence 64
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
 //!  64  claim 64: everything below this LSN was durable when the header was written
-//!  72  slot 32: the segment slot that places name
+//!  72  slot 32: the segment slot that record addresses name
 //!  76  flags 32: bit 0 is reserved; bit 1 = the file was prepared for bulk writing, so that small syncs of it are
 //!      slow
 //!  80  zero
@@ -23,8 +23,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::checksum::{Uuid, crc32};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, read_up_to};
@@ -133,10 +133,10 @@ impl SegmentHeader {
             && known(words[4], sequence.into());
         let version = words[1] == 0 || words[1] as u32 == SEGMENT_VERSION;
         let earlier = words[6] < sequence.into()
-            && words[7] <= Place::SEGMENT_BYTES_MAX
+            && words[7] <= Address::SEGMENT_BYTES_MAX
             && Lsn::from_raw(words[8]).sequence() < sequence
             && (words[7] | words[8]).is_multiple_of(8);
-        let slot = (words[9] as u32 as usize) < Place::SEGMENTS && words[9] >> 32 <= u64::from(FLAGS);
+        let slot = (words[9] as u32 as usize) < Address::SEGMENTS && words[9] >> 32 <= u64::from(FLAGS);
         let rest = words[10..].iter().all(|&word| word == 0);
         identity && version && earlier && slot && rest && words[..10].contains(&0)
     }

@@ -1,6 +1,6 @@
 //! Which segment slots are taken. The checkpoint and each look at the log's space ask for their number.
 
-use crate::address::Place;
+use crate::address::Address;
 
 /// The segment slots of a log, and how many of them are taken.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) struct SegmentSlots {
 impl SegmentSlots {
     /// All free.
     pub(super) fn new() -> Self {
-        SegmentSlots { is_taken: bytemuck::zeroed_slice_box(Place::SEGMENTS), taken: 0 }
+        SegmentSlots { is_taken: bytemuck::zeroed_slice_box(Address::SEGMENTS), taken: 0 }
     }
 
     /// Slots that are taken.
@@ -52,10 +52,10 @@ mod tests {
         slots.release(1);
         slots.release(1);
         assert_eq!((slots.taken(), slots.free(0)), (2, Some(1)));
-        (0..Place::SEGMENTS - 2).for_each(|slot| slots.take(slot));
-        let first = Place::SEGMENTS - 2;
+        (0..Address::SEGMENTS - 2).for_each(|slot| slots.take(slot));
+        let first = Address::SEGMENTS - 2;
         assert_eq!((slots.free(0), slots.free(1), slots.free(2)), (Some(first), Some(first), None));
-        (0..Place::SEGMENTS).for_each(|slot| slots.take(slot));
-        assert_eq!((slots.taken(), slots.free(0)), (Place::SEGMENTS, None));
+        (0..Address::SEGMENTS).for_each(|slot| slots.take(slot));
+        assert_eq!((slots.taken(), slots.free(0)), (Address::SEGMENTS, None));
     }
 }

@@ -15,8 +15,8 @@ use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segment_slots::SegmentSlots;
 use super::sizes::Sizes;
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::mutant::{Mutant, broken};
@@ -81,8 +81,8 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(config: LogConfig, blobs: &BlobSnapshot, next_sequence: u32) -> Self {
         Log {
-            pins: PinTable::new(Place::SEGMENTS),
-            dead: bytemuck::zeroed_slice_box(Place::SEGMENTS),
+            pins: PinTable::new(Address::SEGMENTS),
+            dead: bytemuck::zeroed_slice_box(Address::SEGMENTS),
             registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
             appender: CachePadded::new(Mutex::new(None)),
             queue: Queue::default(),
@@ -116,8 +116,8 @@ impl Log {
 
     /// Notes that a record of that many bytes is dead.
     #[inline]
-    pub(crate) fn add_dead(&self, place: Place, bytes: u64) {
-        self.dead[place.segment() as usize].fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn add_dead(&self, address: Address, bytes: u64) {
+        self.dead[address.segment() as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Dead bytes of a segment slot.
@@ -157,23 +157,23 @@ impl Log {
 
     /// The error for a slot whose record is not valid.
     #[cold]
-    pub(crate) fn invalid_record(&self, place: Place, why: Invalid) -> Fault {
+    pub(crate) fn invalid_record(&self, address: Address, why: Invalid) -> Fault {
         let (expected, found) = why.texts();
-        let location = Location::at(&self.path_of_slot(place.segment()), place.offset());
+        let location = Location::at(&self.path_of_slot(address.segment()), address.offset());
         Error::corrupt("record", location, expected, found).into()
     }
 
-    /// The record at a place, checked, in a pinned mapping.
-    pub(crate) fn record<'p>(&self, pinned: &'p Pinned<'_>, place: Place) -> Result<Record<'p>> {
-        let record = Record::at(pinned, place.offset()).map_err(|why| self.invalid_record(place, why))?;
-        record.check(pinned.salt(), place.offset()).map_err(|why| self.invalid_record(place, why))?;
+    /// The record at an address, checked, in a pinned mapping.
+    pub(crate) fn record<'p>(&self, pinned: &'p Pinned<'_>, address: Address) -> Result<Record<'p>> {
+        let record = Record::at(pinned, address.offset()).map_err(|why| self.invalid_record(address, why))?;
+        record.check(pinned.salt(), address.offset()).map_err(|why| self.invalid_record(address, why))?;
         Ok(record)
     }
 
     /// Fetches the first cache lines of a record.
     #[inline]
-    pub(crate) fn prefetch(&self, place: Place) {
-        self.pins.prefetch(place.segment(), place.offset());
+    pub(crate) fn prefetch(&self, address: Address) {
+        self.pins.prefetch(address.segment(), address.offset());
     }
 
     /// What the sizes of segments follow from.
@@ -211,7 +211,7 @@ impl Log {
 
     /// True if segment slots are running out.
     pub(crate) fn is_short_of_slots(&self) -> bool {
-        self.slots_used() + 4 * SLOTS_RESERVED > Place::SEGMENTS
+        self.slots_used() + 4 * SLOTS_RESERVED > Address::SEGMENTS
     }
 
     /// A segment was not made after all. Its sequence is given out again, unless a file that stays has its name.
@@ -231,7 +231,7 @@ impl Log {
         let full = || Error::LimitReached {
             path: self.dir().to_path_buf(),
             what: "log segments",
-            limit: Place::SEGMENTS as u64,
+            limit: Address::SEGMENTS as u64,
             remedy: "compact the store (`tophash compact`), or export it into a new one with larger segments (`tophash export`, `tophash import`)",
         };
         let slot = registry.slots.free(reserved).ok_or_else(full)?;
@@ -375,7 +375,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = crate::Store::open(dir.path().join("s")).unwrap();
         let log = &store.engine().log;
-        let never = |_, _: &Path, _: &mut bool| unreachable!("a segment that no place can name");
+        let never = |_, _: &Path, _: &mut bool| unreachable!("a segment that no address can name");
         let error = log.enqueue((1 << 30) + 1, false, never).unwrap_err();
         let text = error.to_string();
         assert!(

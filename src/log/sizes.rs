@@ -2,14 +2,14 @@
 
 use super::record::MARK_BYTES;
 use super::segment::SEGMENT_HEADER_BYTES;
-use crate::address::Place;
+use crate::address::Address;
 use crate::sys::PAGE_BYTES;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
 /// The smallest and the largest segment that the store chooses by itself.
 pub(super) const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
-pub(super) const SEGMENT_BYTES_LAST: u64 = Place::SEGMENT_BYTES_MAX;
+pub(super) const SEGMENT_BYTES_LAST: u64 = Address::SEGMENT_BYTES_MAX;
 
 /// What part of the log a segment is: there are never many then, and little is unused.
 const SHARE: u64 = 32;

@@ -30,7 +30,7 @@ use crate::words::some;
 
 /// Changes replayed at a time: the least and the most.
 const PIECE_CHANGES: (usize, usize) = (1 << 12, 1 << 20);
-/// Memory for a change of a piece: the change, its place in the order of its thread, and what growing vectors waste.
+/// Memory for a change of a piece: the change, its rank in the order of its thread, and what growing vectors waste.
 const BYTES_PER_CHANGE: u64 = 64;
 /// The part of `memory_bytes` that a piece may take.
 const PIECE_SHARE: u64 = 8;
@@ -167,10 +167,10 @@ impl Engine {
             }
             if let Some(ahead) = ahead(at + AHEAD) {
                 self.table.prefetch(ahead.hash);
-                self.log.prefetch(ahead.place);
+                self.log.prefetch(ahead.address);
             }
             if let Some(slot) = ahead(at + AHEAD / 2).and_then(|ahead| self.table.guess(ahead.hash)) {
-                self.log.prefetch(slot.place());
+                self.log.prefetch(slot.address());
             }
             self.retry(|| self.replay_one(&piece[i as usize]))?;
         }
@@ -191,20 +191,20 @@ impl Engine {
     }
 
     fn replay_clear(&self, tail: &Tail, op: &TailOp, linked_later: &HashSet<u64>) -> Result<()> {
-        let segment = tail.segments.iter().find(|segment| segment.slot == op.place.segment());
+        let segment = tail.segments.iter().find(|segment| segment.slot == op.address.segment());
         let (sequence, overhead) = segment.map_or((0, 0), |segment| (segment.sequence, segment.overhead_since_clear));
-        let end = Lsn::new(sequence, op.place.offset() + CLEAR_BYTES);
+        let end = Lsn::new(sequence, op.address.offset() + CLEAR_BYTES);
         self.retry(|| self.clear_locked(Clear::Replay { end, linked_later }).map(|_| ()))?;
-        self.log.add_dead(op.place, overhead);
+        self.log.add_dead(op.address, overhead);
         Ok(())
     }
 
     fn replay_one(&self, op: &TailOp) -> Step<()> {
         let pinned = self
             .log
-            .pin(op.place)
+            .pin(op.address)
             .ok_or_else(|| Error::impossible(&self.path, "a segment of the tail that is not mapped"))?;
-        let record: Record<'_> = self.log.record(&pinned, op.place)?;
+        let record: Record<'_> = self.log.record(&pinned, op.address)?;
         let mut edit = self.table.edit(op.hash)?;
         let mut previous: Option<Hit<'_>> = None;
         let key = record.key();
@@ -214,12 +214,12 @@ impl Engine {
             _ => Some(edit.reserve_put(sought)?),
         };
         if let Some(reserved) = reserved {
-            edit.publish(reserved, op.place);
+            edit.publish(reserved, op.address);
         }
         let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
         let mut freed = None;
         if let Some(hit) = previous {
-            self.log.add_dead(hit.place(), hit.header.total());
+            self.log.add_dead(hit.address(), hit.header.total());
             freed = hit.blob();
         }
         // A record that compaction has moved links the blob that the record before it did.

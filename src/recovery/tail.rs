@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::checksum::{KeyHasher, Uuid};
 use crate::error::{Error, IoContext, Location, Result};
@@ -55,7 +55,7 @@ pub(crate) enum TailAccess {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TailOp {
     pub(crate) hash: u64,
-    pub(crate) place: Place,
+    pub(crate) address: Address,
     pub(crate) kind: Kind,
 }
 
@@ -256,7 +256,7 @@ impl TailSource<'_> {
             if let Some(Front { state, bytes, file }) = self.header_of(&path)? {
                 match state {
                     HeaderState::Valid(header)
-                        if header.sequence == sequence && (header.slot as usize) < Place::SEGMENTS =>
+                        if header.sequence == sequence && (header.slot as usize) < Address::SEGMENTS =>
                     {
                         later.headers.insert(sequence, header);
                     }
@@ -284,7 +284,7 @@ impl TailSource<'_> {
         }
         // What compaction frees was durable, and has a lower sequence than the cut.
         if sequence > self.cut.sequence() {
-            let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
+            let len = file.len().context("look at", path)?.min(Address::SEGMENT_BYTES_MAX);
             let mut source = PreadSource::new(Arc::clone(file), len);
             let claims_itself = source.claims_itself(sequence);
             readable(path, &mut source)?;
@@ -389,7 +389,7 @@ impl TailSource<'_> {
 
     fn source(&self, path: &Path) -> Result<Box<dyn RecordSource>> {
         let file = self.disk.open(path, OpenMode::Read).context("open", path)?;
-        let len = file.len().context("look at", path)?.min(Place::SEGMENT_BYTES_MAX);
+        let len = file.len().context("look at", path)?.min(Address::SEGMENT_BYTES_MAX);
         Ok(match self.access {
             TailAccess::Map => Box::new(MappedSource(file.map_log(len as usize, len, false).context("map", path)?)),
             TailAccess::Pread => Box::new(PreadSource::new(file, len)),
@@ -465,12 +465,12 @@ impl<'t> TailReader<'t> {
         piece.clear();
         while piece.len() < most {
             let Some((segment, at)) = self.next_record() else { break };
-            let place = Place::new(segment.slot, at);
-            let pinned = self.log.pin(place).ok_or_else(|| self.log.invalid_record(place, Invalid::Beyond))?;
+            let address = Address::new(segment.slot, at);
+            let pinned = self.log.pin(address).ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))?;
             let mut next = at;
             while next < segment.end && piece.len() < most {
-                let place = Place::new(segment.slot, next);
-                let record = Record::at(&pinned, next).map_err(|why| self.log.invalid_record(place, why))?;
+                let address = Address::new(segment.slot, next);
+                let record = Record::at(&pinned, next).map_err(|why| self.log.invalid_record(address, why))?;
                 next += record.header.total();
                 let kind = record.header.kind;
                 match kind {
@@ -478,7 +478,7 @@ impl<'t> TailReader<'t> {
                     Kind::Mark | Kind::Frame => continue,
                     Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {}
                 }
-                piece.push(TailOp { hash: self.hasher.hash(record.key()), place, kind });
+                piece.push(TailOp { hash: self.hasher.hash(record.key()), address, kind });
                 if kind == Kind::Clear {
                     self.at = Some((segment, next));
                     return Ok(true);

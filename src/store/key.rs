@@ -60,7 +60,7 @@ impl Store {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
         let _timer = self.engine.observer.sample(Timed::Get);
-        let found = self.engine.get_placed(key, self.engine.hasher.hash(key))?;
+        let found = self.engine.get_with_address(key, self.engine.hasher.hash(key))?;
         self.engine.counts.count_read(found.is_some());
         Ok(found.map(|(_, value)| value))
     }
@@ -223,11 +223,11 @@ impl Store {
         let hash = self.engine.hasher.hash(key);
         let new = new.map_or(New::Remove, New::Put);
         loop {
-            // The comparison happens outside all locks; the place stands for the value that was compared,
+            // The comparison happens outside all locks; the address stands for the value that was compared,
             // and cannot be recycled while `current` is held.
-            let current = self.engine.get_placed(key, hash)?;
+            let current = self.engine.get_with_address(key, hash)?;
             let expect = match (&current, expected) {
-                (Some((place, value)), Some(expected)) if **value == *expected => Expect::At(*place),
+                (Some((address, value)), Some(expected)) if **value == *expected => Expect::At(*address),
                 (None, None) => Expect::Absent,
                 _ => {
                     let current = current.map(|(_, value)| value.into_owned());
@@ -306,8 +306,8 @@ impl Store {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
         loop {
-            let current = self.engine.get_placed(key, hash).map_err(Error::from)?;
-            let expect = current.as_ref().map_or(Expect::Absent, |(place, _)| Expect::At(*place));
+            let current = self.engine.get_with_address(key, hash).map_err(Error::from)?;
+            let expect = current.as_ref().map_or(Expect::Absent, |(address, _)| Expect::At(*address));
             let Some(new) = change(current.as_ref().map(|(_, value)| &**value))? else {
                 if current.is_none() || self.engine.change(key, hash, New::Remove, expect, Want::Nothing)?.done {
                     return Ok(None);
@@ -367,7 +367,7 @@ impl Store {
     ) -> std::result::Result<Value<'_>, E> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        if let Some((_, value)) = self.engine.get_placed(key, hash).map_err(Error::from)? {
+        if let Some((_, value)) = self.engine.get_with_address(key, hash).map_err(Error::from)? {
             return Ok(value);
         }
         let made = make()?;
@@ -376,7 +376,7 @@ impl Store {
             let value = if changed.done {
                 self.engine.stored_value(changed)?
             } else {
-                self.engine.get_placed(key, hash).map_err(Error::from)?.map(|(_, value)| value)
+                self.engine.get_with_address(key, hash).map_err(Error::from)?.map(|(_, value)| value)
             };
             // There, and removed again by the time of the second look: try once more.
             if let Some(value) = value {

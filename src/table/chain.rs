@@ -316,7 +316,7 @@ impl Layout {
     }
 
     /// Adds an entry. Marked entries take room, but do not count.
-    pub(crate) fn place(&mut self, slot: Slot) {
+    pub(crate) fn add(&mut self, slot: Slot) {
         let home = slot.tag().home(self.geometry.homes);
         let room = path(self.geometry, home, self.pages.len() - 1)
             .find(|&(page, bucket)| (self.pages[page].fill[bucket] as usize) < BUCKET_SLOTS);

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::Place;
+use crate::address::Address;
 use crate::sys::{Disk, RealDisk};
 use crate::table::region::{Extent, Region, RegionKind};
 
@@ -30,14 +30,14 @@ fn chain<'t>(primary: &'t Region, overflow: &'t Region, pages: usize) -> Chain<'
     }
 }
 
-/// Hash and place of the n-th test entry: few fingerprints, so that buckets overflow.
-fn entry(n: u16) -> (Tag, Place) {
-    (Tag::of(u64::from(n % 40) << 58 | u64::from(n) << 48, 0), Place::new(1, 128 + u64::from(n) * 8))
+/// Tag and record address of the n-th test entry: few fingerprints, so that buckets overflow.
+fn entry(n: u16) -> (Tag, Address) {
+    (Tag::of(u64::from(n % 40) << 58 | u64::from(n) << 48, 0), Address::new(1, 128 + u64::from(n) * 8))
 }
 
 fn find(chain: &Chain<'_>, n: u16) -> Found {
-    let (tag, place) = entry(n);
-    let found = chain.find::<Infallible>(tag, false, |slot| Ok(slot.place() == place));
+    let (tag, address) = entry(n);
+    let found = chain.find::<Infallible>(tag, false, |slot| Ok(slot.address() == address));
     match found {
         Ok(found) => found,
         Err(never) => match never {},
@@ -104,8 +104,8 @@ proptest! {
                     Found::Hit(..) => prop_assert!(live.contains_key(&n)),
                     Found::Miss(free) => {
                         prop_assert!(!live.contains_key(&n));
-                        let (tag, place) = entry(n);
-                        chain.fill(free.unwrap(), Slot::new(tag, place));
+                        let (tag, address) = entry(n);
+                        chain.fill(free.unwrap(), Slot::new(tag, address));
                         live.insert(n, ());
                     }
                 },
@@ -125,7 +125,7 @@ proptest! {
                 Op::Rewrite => {
                     let mut layout = Layout::new(GEOMETRY);
                     for slot in chain.live_slots() {
-                        layout.place(slot);
+                        layout.add(slot);
                     }
                     let needed = layout.overflow_pages();
                     for (n, page) in chain.pages().enumerate() {
@@ -149,8 +149,8 @@ fn without_bulk_removals_there_are_no_tombstones() {
     let chain = chain(&primary, &overflow, 8);
     for n in 0..150 {
         let Found::Miss(Some(free)) = find(&chain, n) else { panic!("no room for {n}") };
-        let (tag, place) = entry(n);
-        chain.fill(free, Slot::new(tag, place));
+        let (tag, address) = entry(n);
+        chain.fill(free, Slot::new(tag, address));
     }
     for n in (0..150).rev().step_by(2).chain(0..150) {
         if let Found::Hit(spot, _) = find(&chain, n) {

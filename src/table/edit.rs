@@ -20,7 +20,7 @@ use super::chain::{Chain, Found, OVERFLOW_MAX, Spot};
 use super::growth::Growth;
 use super::slot::{Slot, Tag};
 use super::stripes::{StripeGuard, Tally};
-use crate::address::Place;
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::mutant::{Mutant, broken};
 use crate::need::{Need, Step};
@@ -153,8 +153,8 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     }
 
     /// Looks for the entry that points to a record; without one, for an empty slot.
-    pub(crate) fn find_place(&self, hash: u64, place: Option<Place>) -> Sought {
-        let Ok(sought) = self.find::<Infallible>(hash, |slot| Ok(Some(slot.place()) == place));
+    pub(crate) fn find_address(&self, hash: u64, address: Option<Address>) -> Sought {
+        let Ok(sought) = self.find::<Infallible>(hash, |slot| Ok(Some(slot.address()) == address));
         sought
     }
 
@@ -234,12 +234,12 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         Ok(Some(Reserved { hash: sought.hash, change: Change::Remove(spot) }))
     }
 
-    /// Publishes a change whose record is in the log, which nothing can fail. `place` is that of the record.
+    /// Publishes a change whose record is in the log, which nothing can fail. `address` is that of the record.
     #[inline]
-    pub(crate) fn publish(&mut self, reserved: Reserved, place: Place) {
+    pub(crate) fn publish(&mut self, reserved: Reserved, address: Address) {
         match reserved.change {
-            Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), place)),
-            Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), place)),
+            Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), address)),
+            Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), address)),
             Change::Remove(spot) => {
                 self.remove(spot);
                 self.trim();
@@ -331,7 +331,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     fn find_again(&self, sought: &Sought) -> Option<Spot> {
         match sought.found {
             Found::Hit(spot, slot) if self.chain.get(spot) == slot || broken(Mutant::MovedEntryForgotten) => Some(spot),
-            Found::Hit(_, slot) => self.find_place(sought.hash, Some(slot.place())).spot(),
+            Found::Hit(_, slot) => self.find_address(sought.hash, Some(slot.address())).spot(),
             Found::Miss(_) => None,
         }
     }
@@ -373,13 +373,13 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     ///
     /// # Errors
     /// `Corrupt` if there is no empty slot.
-    pub(crate) fn set(&mut self, hash: u64, old: Option<Place>, new: Option<Place>) -> Result<()> {
+    pub(crate) fn set(&mut self, hash: u64, old: Option<Address>, new: Option<Address>) -> Result<()> {
         // Repairs of earlier changes may have moved the entry: it is looked for again.
-        match (self.find_place(hash, old).found, new) {
+        match (self.find_address(hash, old).found, new) {
             (Found::Hit(spot, _), None) => self.remove(spot),
-            (Found::Hit(spot, _), Some(place)) => self.chain.replace(spot, Slot::new(self.tag(hash), place)),
+            (Found::Hit(spot, _), Some(address)) => self.chain.replace(spot, Slot::new(self.tag(hash), address)),
             (Found::Miss(_), None) => {}
-            (Found::Miss(Some(spot)), Some(place)) => self.fill(spot, Slot::new(self.tag(hash), place)),
+            (Found::Miss(Some(spot)), Some(address)) => self.fill(spot, Slot::new(self.tag(hash), address)),
             (Found::Miss(None), Some(_)) => {
                 let (expected, found) = ("an empty slot, reserved for the batch".into(), "a full path".into());
                 return Err(self.table.damaged(&self.chain.primary, "bucket page", expected, found));

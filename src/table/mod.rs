@@ -1,4 +1,4 @@
-//! The index: from hashes to places in the log.
+//! The index: from hashes to record addresses.
 //!
 //! ```text
 //! table     addressing, stripes, growth word: the concurrent whole

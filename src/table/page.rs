@@ -370,7 +370,7 @@ const _: () = assert!((BUCKETS + 1) * BUCKET_SLOTS == PAGE_WORDS);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Place;
+    use crate::address::Address;
     use crate::checksum::Uuid;
 
     fn page() -> Box<[AtomicU64; PAGE_WORDS]> {
@@ -399,10 +399,10 @@ mod tests {
         let bucket = PageRef::new(&memory).bucket(62);
         let tag = Tag::of(0xabcd_0000_0000_0012, 0);
         for i in 0..8 {
-            bucket.set(i, Slot::new(Tag::of(u64::MAX, 0), Place::new(1, 128)));
+            bucket.set(i, Slot::new(Tag::of(u64::MAX, 0), Address::new(1, 128)));
         }
         assert!(!bucket.scan(tag).ends_path);
-        bucket.set(3, Slot::new(tag, Place::new(1, 136)));
+        bucket.set(3, Slot::new(tag, Address::new(1, 136)));
         bucket.set(5, Slot::EMPTY_ONE);
         let scan = bucket.scan(tag);
         assert_eq!((scan.matches, scan.ends_path), (1 << 3, false));

@@ -113,8 +113,8 @@ impl Table {
             let base = base_of(&chain.primary);
             for slot in chain.live_slots() {
                 // A marked slot is in both halves.
-                if !slot.is_marked() || marked.insert(slot.place()) {
-                    layout.place(rebased(slot, base, split_base, number));
+                if !slot.is_marked() || marked.insert(slot.address()) {
+                    layout.add(rebased(slot, base, split_base, number));
                 }
             }
         }
@@ -212,7 +212,7 @@ fn rebased(slot: Slot, from: u8, to: u8, number: u64) -> Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Place;
+    use crate::address::Address;
     use crate::table::slot::Tag;
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         for from in 0..20 {
             for to in from.max(8) - 8..=from {
                 let number = hash & ((1 << 20) - 1);
-                let slot = Slot::new(Tag::of(hash, from), Place::new(1, 128));
+                let slot = Slot::new(Tag::of(hash, from), Address::new(1, 128));
                 assert_eq!(rebased(slot, from, to, number).tag(), Tag::of(hash, to), "{from} to {to}");
             }
         }

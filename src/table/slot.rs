@@ -3,18 +3,18 @@
 //! ```text
 //!  63            48 47     40 39  38                    0
 //! +----------------+---------+---+-----------------------+
-//! | fingerprint 16 | split 8 | m | place 39              |    word 0 = emptyRest
+//! | fingerprint 16 | split 8 | m | address 39            |    word 0 = emptyRest
 //! +----------------+---------+---+-----------------------+    word 1 = emptyOne
 //! ```
 //!
 //! The high byte of the fingerprint is what Go's map calls the tophash. *split* holds the hash bits that
 //! decide the next eight doublings, so that splitting a page reads no keys. *m* marks a slot whose record
 //! could not be read when its split bits had to be refilled: it is kept in both halves of the split, counts
-//! for nothing, and a lookup that meets it reports the damage. *place* is where the record lies.
+//! for nothing, and a lookup that meets it reports the damage. *address* is that of the record.
 
 use std::fmt;
 
-use crate::address::Place;
+use crate::address::Address;
 
 /// A word of a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,8 +30,8 @@ impl Slot {
 
     /// A live slot.
     #[inline]
-    pub(crate) fn new(tag: Tag, place: Place) -> Self {
-        Slot(u64::from(tag.0) << 40 | place.raw())
+    pub(crate) fn new(tag: Tag, address: Address) -> Self {
+        Slot(u64::from(tag.0) << 40 | address.raw())
     }
 
     #[inline]
@@ -83,8 +83,8 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) fn place(self) -> Place {
-        Place::from_raw(self.0 & (Self::MARK - 1))
+    pub(crate) fn address(self) -> Address {
+        Address::from_raw(self.0 & (Self::MARK - 1))
     }
 
     /// The same entry with other split bits.
@@ -101,7 +101,7 @@ impl fmt::Debug for Slot {
             f.write_str("emptyOne")
         } else {
             let mark = if self.is_marked() { " marked" } else { "" };
-            write!(f, "{:?} -> {:?}{mark}", self.tag(), self.place())
+            write!(f, "{:?} -> {:?}{mark}", self.tag(), self.address())
         }
     }
 }
@@ -158,20 +158,20 @@ mod tests {
     fn a_slot_keeps_its_parts() {
         let tag = Tag::of(0xfedc_ba98_7654_3210, 12);
         assert_eq!((tag.fingerprint(), tag.split()), (0xfedc, 0x43));
-        let place = Place::new(4095, Place::SEGMENT_BYTES_MAX - 8);
-        let slot = Slot::new(tag, place);
-        assert_eq!((slot.tag(), slot.place()), (tag, place));
+        let address = Address::new(4095, Address::SEGMENT_BYTES_MAX - 8);
+        let slot = Slot::new(tag, address);
+        assert_eq!((slot.tag(), slot.address()), (tag, address));
         assert!(slot.is_live() && !slot.is_marked() && slot.marked().is_marked());
-        assert_eq!(slot.marked().place(), place);
+        assert_eq!(slot.marked().address(), address);
         assert_eq!(slot.with_split(7).tag().split(), 7);
-        assert_eq!(slot.with_split(7).place(), place);
+        assert_eq!(slot.with_split(7).address(), address);
         assert_eq!(format!("{:?} {:?}", Slot::EMPTY_REST, Slot::EMPTY_ONE), "emptyRest emptyOne");
     }
 
     #[test]
     fn the_smallest_live_slot_is_no_empty_one() {
         // Records start after the segment header, so offset 0 and 8 never occur.
-        assert!(Slot::new(Tag::of(0, 0), Place::new(0, 128)).is_live());
+        assert!(Slot::new(Tag::of(0, 0), Address::new(0, 128)).is_live());
         assert!(!Slot::EMPTY_ONE.is_live() && !Slot::EMPTY_ONE.is_marked());
     }
 

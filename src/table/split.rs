@@ -137,10 +137,10 @@ impl Table {
         for slot in slots {
             let bit = slot.tag().split() >> (level - split_base) & 1;
             if slot.is_marked() || bit == 0 {
-                stay.place(slot);
+                stay.add(slot);
             }
             if slot.is_marked() || bit == 1 {
-                go.place(slot);
+                go.add(slot);
             }
         }
 
@@ -190,7 +190,7 @@ impl Table {
     /// A crash leaves the page of the last checkpoint; replay may or may not rewrite it.
     pub(super) fn rewrite(&self, chain: &mut Chain<'_>, owner: u64, growth: Growth) -> Step<()> {
         let mut layout = Layout::new(self.geometry);
-        chain.live_slots().into_iter().for_each(|slot| layout.place(slot));
+        chain.live_slots().into_iter().for_each(|slot| layout.add(slot));
         if layout.overflow_pages() > chain.overflow.len() {
             // Packing in another order can need a page more. Then the old order is the better one.
             return Ok(());

@@ -193,8 +193,8 @@ impl Store {
                 let buckets = (self.header.homes + self.header.stash) as usize;
                 for slot in page[64..][..buckets * 64].chunks(8).map(|slot| u64_at(slot, 0)).filter(|&slot| slot > 1) {
                     assert_eq!(slot >> 39 & 1, 0, "a marked slot");
-                    let place = slot & ((1 << 39) - 1);
-                    let (kind, key, value) = self.record_at((place >> 27) as u32, (place & ((1 << 27) - 1)) * 8);
+                    let address = slot & ((1 << 39) - 1);
+                    let (kind, key, value) = self.record_at((address >> 27) as u32, (address & ((1 << 27) - 1)) * 8);
                     let hash = self.hash(&key);
                     assert_eq!((page_of(hash), hash >> 48), (number, slot >> 48), "the slot's page and fingerprint");
                     assert_eq!(hash >> split_base & 0xff, slot >> 40 & 0xff, "the slot's split bits");

@@ -13,7 +13,7 @@ use crate::watch::Watched;
 fn live(files: &Files, kind: u8) -> Record {
     let meta = files.meta();
     let records = meta.segments[1..].iter().flat_map(|entry| files.records(entry));
-    let mut live = records.filter(|record| record.kind == kind && files.slot_of(record.place).is_some());
+    let mut live = records.filter(|record| record.kind == kind && files.slot_of(record.address).is_some());
     live.nth(3).expect("a live record")
 }
 
@@ -104,7 +104,7 @@ fn path_of(record: &Record) -> &str {
 fn a_superseded_record_that_is_damaged_costs_no_key() {
     let (_dir, files) = copy(closed());
     let dead = files.all_records().into_iter().find(|record| {
-        record.kind == 1 && files.slot_of(record.place).is_none() && closed().contents.contains_key(&record.key)
+        record.kind == 1 && files.slot_of(record.address).is_none() && closed().contents.contains_key(&record.key)
     });
     let dead = dead.unwrap();
     files.write(&dead.file, dead.value_at, &[0xee]);
@@ -161,7 +161,7 @@ fn a_missing_segment_costs_what_was_in_it() {
         let (_dir, files) = copy(closed());
         let entry = files.meta().segments[1];
         let keys: Vec<_> = files.records(&entry).into_iter().map(|record| record.key).collect();
-        let live = files.records(&entry).iter().filter(|record| files.slot_of(record.place).is_some()).count() as u64;
+        let live = files.records(&entry).iter().filter(|record| files.slot_of(record.address).is_some()).count() as u64;
         remove(&files.segment(entry.sequence));
         if !with_index {
             remove(&files.index());

@@ -191,12 +191,12 @@ const SLOTS: &[Case] = &[
     }),
     ("unreadable-at-split", |files| edit_slot(files, |word| word | 1 << 39)),
     ("slot-segment", |files| edit_slot(files, |word| word & !((1 << 39) - 1) | 4000 << 27 | 16)),
-    ("slot-place", |files| edit_slot(files, |word| word | ((1 << 27) - 1))),
-    ("slot-place", |files| edit_slot(files, |word| word & !((1 << 27) - 1) | 2)),
+    ("slot-address", |files| edit_slot(files, |word| word | ((1 << 27) - 1))),
+    ("slot-address", |files| edit_slot(files, |word| word & !((1 << 27) - 1) | 2)),
     ("slot-record", |files| edit_slot(files, |word| word + 1)),
     ("slot-fingerprint", |files| edit_slot(files, |word| word ^ 1 << 48)),
     ("slot-split", |files| edit_slot(files, |word| word ^ 1 << 40)),
-    ("shared-place", |files| {
+    ("shared-address", |files| {
         let number = primary(files);
         let slots = files.slots(number);
         files.edit_page(number, |page| put(page, 64 + 8 * slots[1].0 as usize, slots[0].1));
@@ -209,7 +209,7 @@ const SLOTS: &[Case] = &[
         let (slot, _) = files.slots(other)[0];
         let stranger = files.slots(number)[0].1;
         files.edit_page(other, |page| put(page, 64 + 8 * slot as usize, stranger));
-        // Its own place is free, so that nothing is shared.
+        // Its own address is free, so that nothing is shared.
         let own = files.slots(number)[0].0;
         files.edit_page(number, |page| put(page, 64 + 8 * own as usize, 1));
         at_slot(other, slot)
@@ -219,13 +219,13 @@ const SLOTS: &[Case] = &[
         let records = files.all_records();
         let puts = records.iter().filter(|record| record.kind == 1);
         let doubles = puts.filter_map(|old| {
-            let is_newer = |new: &&Record| new.kind == 1 && new.key == old.key && new.place != old.place;
+            let is_newer = |new: &&Record| new.kind == 1 && new.key == old.key && new.address != old.address;
             let new = records.iter().find(is_newer)?;
-            let (page, slot) = files.slot_of(new.place)?;
+            let (page, slot) = files.slot_of(new.address)?;
             let bucket = (slot / 8 * 8) as usize;
             let image = files.page(page);
             let free = (bucket..bucket + 8).find(|&i| word(&image, 64 + 8 * i) <= 1)?;
-            Some((page, slot, free, old.place))
+            Some((page, slot, free, old.address))
         });
         let (page, slot, free, old) = doubles.into_iter().next().expect("a key that was written twice");
         let twin = files.slots(page).into_iter().find(|&(i, _)| i == slot).unwrap().1 & !((1 << 39) - 1) | old;

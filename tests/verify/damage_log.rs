@@ -7,12 +7,12 @@ use std::fs;
 /// A live record of a kind, and its slot.
 fn live(files: &Files, kind: u8) -> (Record, (u64, u32)) {
     let mut records = files.all_records().into_iter().filter(|record| record.kind == kind);
-    records.find_map(|record| Some((record.clone(), files.slot_of(record.place)?))).expect("no live record")
+    records.find_map(|record| Some((record.clone(), files.slot_of(record.address)?))).expect("no live record")
 }
 
 fn blobs(files: &Files) -> Vec<Record> {
     let records = files.all_records().into_iter();
-    records.filter(|record| record.kind == 6 && files.slot_of(record.place).is_some()).collect()
+    records.filter(|record| record.kind == 6 && files.slot_of(record.address).is_some()).collect()
 }
 
 fn blob_file(files: &Files) -> std::path::PathBuf {
@@ -136,7 +136,7 @@ const BLOBS: &[Case] = &[
     ("blob-link", |files| {
         let record = blobs(files).remove(0);
         files.edit_record(&record, |bytes| *bytes.last_mut().unwrap() = 1);
-        let (page, slot) = files.slot_of(record.place).unwrap();
+        let (page, slot) = files.slot_of(record.address).unwrap();
         at_slot(page, slot)
     }),
     ("blob-shared", |files| {

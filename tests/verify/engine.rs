@@ -5,7 +5,7 @@ use tophash::Batch;
 
 /// A batch reserves overflow pages for its puts; a removal before them in the same batch gives the empty
 /// pages back (`trim`), so that a put finds no room *after* the frame is in the log. The change starts again, half
-/// done, and the records' checksums are XORed with their place's mask a second time: none of them is valid.
+/// done, and the records' checksums are XORed with their mask a second time: none of them is valid.
 #[test]
 fn a_removal_in_a_batch_leaves_the_room_reserved_for_its_puts() {
     let dir = crate::common::scratch();

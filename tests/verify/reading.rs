@@ -70,9 +70,9 @@ fn missing(path: &Path) -> (Keys, String) {
 /// The keys of the slots of some pages.
 fn keys_of(files: &Files, pages: &[u64]) -> Keys {
     let records = files.all_records();
-    let places: BTreeSet<u64> =
+    let addresses: BTreeSet<u64> =
         pages.iter().flat_map(|&number| files.slots(number)).map(|(_, word)| word & ((1 << 39) - 1)).collect();
-    records.into_iter().filter(|record| places.contains(&record.place)).map(|record| record.key).collect()
+    records.into_iter().filter(|record| addresses.contains(&record.address)).map(|record| record.key).collect()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn iteration_and_scan_go_on_behind_a_damaged_record() {
     for kind in [1, 6] {
         let (_dir, files) = copy();
         let mut live = files.all_records().into_iter().filter(|record| record.kind == kind);
-        let record = live.find(|record| files.slot_of(record.place).is_some() && record.len > 16).unwrap();
+        let record = live.find(|record| files.slot_of(record.address).is_some() && record.len > 16).unwrap();
         files.write(&record.file, record.at + record.len as u64 - 1, &[0xee]);
         assert_eq!(missing(&files.path).0, [record.key].into());
     }

@@ -277,7 +277,7 @@ impl Files {
                 file: file.clone(),
                 salt: entry.salt,
                 at: at as u64,
-                place: u64::from(entry.slot) << 27 | at as u64 >> 3,
+                address: u64::from(entry.slot) << 27 | at as u64 >> 3,
                 kind,
                 len,
                 value_at: (key_at + key) as u64,
@@ -293,12 +293,12 @@ impl Files {
         self.meta().segments.iter().flat_map(|entry| self.records(entry)).collect()
     }
 
-    /// The slot that points to a place: (page number in the file, slot).
-    pub fn slot_of(&self, place: u64) -> Option<(u64, u32)> {
+    /// The slot that holds an address: (page number in the file, slot).
+    pub fn slot_of(&self, address: u64) -> Option<(u64, u32)> {
         let pages = fs::metadata(self.index()).unwrap().len() / PAGE as u64;
         (130..pages).find_map(|number| {
             let page = self.page(number);
-            let is_it = |&(_, word): &(u32, u64)| word & ((1 << 39) - 1) == place;
+            let is_it = |&(_, word): &(u32, u64)| word & ((1 << 39) - 1) == address;
             (page[4..8] == *b"BKT1").then(|| live_slots(&page).into_iter().find(is_it))?.map(|(slot, _)| (number, slot))
         })
     }
@@ -321,7 +321,7 @@ pub struct Record {
     pub salt: u64,
     pub at: u64,
     /// As a slot names it.
-    pub place: u64,
+    pub address: u64,
     pub kind: u8,
     /// Up to the end of the value.
     pub len: usize,

@@ -8,13 +8,13 @@ use crate::support::*;
 
 /// Takes the slot of a record away, and puts every counter right: nothing but the log knows better.
 fn forget(files: &Files, record: &Record) {
-    let (number, slot) = files.slot_of(record.place).expect("a slot");
+    let (number, slot) = files.slot_of(record.address).expect("a slot");
     files.edit_page(number, |page| {
         put(page, 64 + 8 * slot as usize, 1);
         page[32] -= 1;
         page[34] += 1;
     });
-    let slot = (record.place >> 27) as u32;
+    let slot = (record.address >> 27) as u32;
     let at = files.meta().segments.iter().find(|entry| entry.slot == slot).unwrap().at;
     files.edit_page(2, |page| {
         let records = word(page, 64 + 16);
@@ -36,7 +36,7 @@ fn store(path: &std::path::Path) {
 }
 
 fn is_live(files: &Files, record: &Record) -> bool {
-    record.kind == 1 && files.slot_of(record.place).is_some()
+    record.kind == 1 && files.slot_of(record.address).is_some()
 }
 
 #[test]

@@ -218,7 +218,7 @@ impl<'c> Census<'c> {
         }
         if overflow > 0 && sums.entries.len() < PACKED_MAX {
             let mut layout = Layout::new(geometry);
-            sums.entries.iter().for_each(|&slot| layout.place(slot));
+            sums.entries.iter().for_each(|&slot| layout.add(slot));
             to.overflow.needless += overflow.saturating_sub(layout.overflow_pages() as u64);
         }
         // A page that growth has divided gets half as many of the hashes.

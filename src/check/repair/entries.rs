@@ -39,11 +39,11 @@ pub(super) fn count_lost(
     let mut walk = Walk { state, primary: &primary, overflow: &overflow, ends: &ends, keys, memory };
     let mut lost = 0;
     let walked = walk.run(sink, &mut |slot| {
-        let place = slot.place();
-        let Some(&sequence) = sequences.get(&place.segment()) else { return };
-        let before = ranges.partition_point(|&(s, from, _)| (s, from) <= (sequence, place.offset()));
+        let address = slot.address();
+        let Some(&sequence) = sequences.get(&address.segment()) else { return };
+        let before = ranges.partition_point(|&(s, from, _)| (s, from) <= (sequence, address.offset()));
         let range = before.checked_sub(1).and_then(|i| ranges.get(i));
-        lost += u64::from(range.is_some_and(|&(s, _, to)| s == sequence && place.offset() < to));
+        lost += u64::from(range.is_some_and(|&(s, _, to)| s == sequence && address.offset() < to));
     })?;
     sink.muted = false;
     let whole = primary.whole && overflow.whole && walked.broken.is_empty() && walked.live == state.meta.records;

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use super::report::Report;
 use super::source::{SegmentFile, Source};
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::check::sink::Input;
 use crate::checkpoint::meta::SegmentEntry;
 use crate::error::Result;
@@ -183,7 +183,7 @@ fn seal_by_successors(parts: &mut [Part], cut: u32) {
         rest = after;
     }
     for part in parts {
-        part.end = part.end.map(|end| end.min(Place::SEGMENT_BYTES_MAX));
+        part.end = part.end.map(|end| end.min(Address::SEGMENT_BYTES_MAX));
     }
 }
 

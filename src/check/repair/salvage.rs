@@ -391,7 +391,7 @@ impl Salvage<'_, '_> {
         Ok(true)
     }
 
-    /// The next place at which a record validates; the limit if that is where the damaged record ends.
+    /// The next offset at which a record validates; the limit if that is where the damaged record ends.
     fn next_valid(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<u64>> {
         let limit = cursor.limit;
         let budget = 128 * limit + (64 << 20);

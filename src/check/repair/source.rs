@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::report::Report;
+use crate::address::Address;
 use crate::address::Lsn;
-use crate::address::Place;
 use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::check::state::State;
 use crate::checkpoint::header::{Headers, read_headers};
@@ -213,7 +213,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
         if let HeaderState::Newer(found) = header {
             return Err(Error::NewerFormat { path, found, supported: SEGMENT_VERSION, access: "read" });
         }
-        let len = input.len.min(Place::SEGMENT_BYTES_MAX);
+        let len = input.len.min(Address::SEGMENT_BYTES_MAX);
         if let (HeaderState::Invalid, Some(mended)) = (header, SegmentHeader::mended(&bytes)) {
             // One bit is wrong. If it is the only bit of its word, an interrupted write can have left this.
             if SegmentHeader::can_be_torn(&bytes, mended.uuid, sequence) {
@@ -242,7 +242,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
 
 /// True if a header can be that of the file with this number.
 fn is_of(header: SegmentHeader, sequence: u32) -> bool {
-    header.sequence == sequence && (header.slot as usize) < Place::SEGMENTS
+    header.sequence == sequence && (header.slot as usize) < Address::SEGMENTS
 }
 
 /// True if anything says that a record of this segment was durable: a header or a sync mark, in it or in a later one. If

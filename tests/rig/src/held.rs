@@ -1,6 +1,6 @@
-//! A large value that somebody compares with is held, with the place of the record that links it.
+//! A large value that somebody compares with is held, with the address of the record that links it.
 //!
-//! `update` compares by place: while its function runs, another change of the same key must not come to stand where the
+//! `update` compares by address: while its function runs, another change of the same key must not come to stand where the
 //! old one stood. Here the function itself does everything to bring that about: it replaces the value, has the old
 //! record's segment compacted away, fills new segments up to the very offset that the old record had, and replaces the
 //! value once more there.
@@ -60,7 +60,7 @@ fn one(seed: u64, segments: u64) -> Result<(), String> {
     let store = options.disk(std::sync::Arc::new(disk)).open(STORE).map_err(text)?;
     let mut n = 0;
     (0..20).try_for_each(|_| fill(&store, STEP, &mut n)).map_err(text)?;
-    let place = offset(&store);
+    let at = offset(&store);
     store.insert(KEY, value(1)).map_err(text)?;
     let mut seen = Vec::new();
     let mut others = Ok(());
@@ -71,7 +71,7 @@ fn one(seed: u64, segments: u64) -> Result<(), String> {
         }
         for _ in 0..segments {
             fill(&store, STEP, n)?;
-            fill_to(&store, place, n)?;
+            fill_to(&store, at, n)?;
         }
         store.insert(KEY, value(3)).map(|_| ())
     };

@@ -15,7 +15,7 @@ const PERMANENT: u64 = 300;
 /// Keys that come and go.
 const PASSING: u64 = 1500;
 
-/// Every value has the same length, so that places of one segment are places of another.
+/// Every value has the same length, so that offsets of one segment are offsets of another.
 fn value(key: u64, version: u64) -> [u8; 40] {
     let mut value = [version as u8; 40];
     value[..8].copy_from_slice(&key.to_le_bytes());

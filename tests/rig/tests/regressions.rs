@@ -161,7 +161,7 @@ fn one_rotten_record_among_many_small_segments_refuses_no_open() {
 
 /// A value in a blob kept its file, not the segment of the record that links it. While `update` ran its function, another
 /// writer replaced the value, compaction freed that segment, and the writer's next record for the key came to the very
-/// place of the old one. The update took the one for the other, and the writer's change was lost. No layer had large values
+/// address of the old one. The update took the one for the other, and the writer's change was lost. No layer had large values
 /// beside functions of the user that take their time.
 #[test]
 fn an_update_of_a_large_value_notices_every_change_meanwhile() {

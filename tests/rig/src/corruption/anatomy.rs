@@ -153,7 +153,7 @@ pub struct Record {
     pub kind: u8,
 }
 
-/// The key's place, the value's place and the length of the record that begins with these bytes.
+/// The key's range, the value's range and the length of the record that begins with these bytes.
 #[must_use]
 pub fn parts(bytes: &[u8]) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
     let front = word(bytes, 0);

@@ -224,7 +224,7 @@ impl Mutant<'_> {
                 format!("slot {to} is {new}")
             }
             3 => {
-                // Only the place.
+                // Only the address.
                 let new = old & !0x7f_ffff_ffff | self.random.word() & 0x7f_ffff_ffff;
                 put(&mut page, at(to), new);
                 format!("slot {to}: {old:#x} -> {new:#x}")
