@@ -121,11 +121,11 @@ class Segment:
         self.unused = not any(h)
         self.valid = h[:8] == b"tophLOG1" and u32(h, 8) == 1 and crc_without(h, 12) == u32(h, 12)
         self.uuid = h[16:32]
-        self.sequence, self.salt, self.predecessor, self.predecessor_end, self.claim = struct.unpack_from("<5Q", h, 32)
+        self.sequence, self.salt, self.predecessor, self.predecessor_end, self.durable_lsn = struct.unpack_from("<5Q", h, 32)
         self.slot = u32(h, 72)
 
     def marks(self, start):
-        """Claims of all sync marks at or after an offset: found by scanning, not by parsing lengths."""
+        """Durable LSNs of all sync marks at or after an offset: found by scanning, not by parsing lengths."""
         at = self.data.find(b"tophMARK", start)
         while at >= 0:
             if at % 8 == 0 and at - 8 >= start:
@@ -359,7 +359,7 @@ class Store:
             need(named == (sequence, entry[2], entry[1]), "header of the cut's segment")
         else:
             current = successor(0)
-        end, claim, torn, read = self.cut, self.cut, False, []
+        end, durable_lsn, torn, read = self.cut, self.cut, False, []
         operations = []
         while current and not torn:
             following = successor(current.sequence)
@@ -372,18 +372,18 @@ class Store:
                     torn = True
                     break
                 operations += found
-                claim = max([claim] + [r.words()[1] for r in found if r.kind == 5 and r.value[:8] == b"tophMARK"])
+                durable_lsn = max([durable_lsn] + [r.words()[1] for r in found if r.kind == 5 and r.value[:8] == b"tophMARK"])
             end = current.sequence << 32 | at
             read.append(current)
             if torn:
-                claim = max([claim] + list(current.marks(at)))
+                durable_lsn = max([durable_lsn] + list(current.marks(at)))
             current = None if torn else following
             if current:
-                claim = max(claim, current.claim)
+                durable_lsn = max(durable_lsn, current.durable_lsn)
         for segment in files:
             if segment not in read and segment.valid:
-                claim = max([claim, segment.claim] + list(segment.marks(128)))
-        need(claim <= end, "acknowledged data is lost")
+                durable_lsn = max([durable_lsn, segment.durable_lsn] + list(segment.marks(128)))
+        need(durable_lsn <= end, "acknowledged data is lost")
         for record in operations:
             if record.kind in (1, 6):
                 self.tail_records += 1

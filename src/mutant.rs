@@ -49,8 +49,8 @@ mutants! {
     NoSalt,
     /// A frame is valid as a whole or not at all.
     FrameInParts,
-    /// A sync mark claims what is durable, no more.
-    MarkClaimsTooMuch,
+    /// The LSN of a sync mark is durable.
+    MarkTooFar,
     /// A blob is durable before its link is in the log.
     BlobNotSynced,
     /// An I/O error poisons the store.

@@ -333,7 +333,7 @@ fn syncs(engine: &Engine) {
         }
         let (tail, total) = (engine.log.tail(), engine.log.total());
         let written = total - std::mem::replace(&mut before, total);
-        if tail > engine.log.durable() && engine.sync_to(tail).is_ok() {
+        if tail > engine.log.durable_lsn() && engine.sync_to(tail).is_ok() {
             // As much as was written since the last time, twice over.
             engine.log.warm_ahead(written.saturating_mul(2).clamp(WARM_BYTES.0, WARM_BYTES.1));
         }
@@ -342,7 +342,7 @@ fn syncs(engine: &Engine) {
 
 /// True if there is something that a sync would make durable.
 fn has_unsynced(engine: &Engine) -> bool {
-    engine.log.tail() > engine.log.durable() && engine.health.check_writable().is_ok()
+    engine.log.tail() > engine.log.durable_lsn() && engine.health.check_writable().is_ok()
 }
 
 impl Engine {

@@ -84,17 +84,17 @@ impl Log {
             };
             self.switch(appender, next);
         }
-        let claim = self.commit.durable();
-        if claim > appender.marked {
-            let too_much = appender.writer.position() + bytes;
-            let claimed = match broken(Mutant::MarkClaimsTooMuch) {
-                true => Lsn::new(appender.segment.sequence, too_much),
-                false => claim,
+        let durable_lsn = self.commit.durable_lsn();
+        if durable_lsn > appender.marked {
+            let too_far = appender.writer.position() + bytes;
+            let told = match broken(Mutant::MarkTooFar) {
+                true => Lsn::new(appender.segment.sequence, too_far),
+                false => durable_lsn,
             };
-            let mark = encode_mark(claimed, appender.segment.salt, appender.writer.position());
+            let mark = encode_mark(told, appender.segment.salt, appender.writer.position());
             appender.writer.put(&mark);
             appender.total += MARK_BYTES as u64;
-            appender.marked = claim;
+            appender.marked = durable_lsn;
             self.add_dead(Address::new(appender.segment.slot, 0), MARK_BYTES as u64);
         }
         Ok(appender)
@@ -174,23 +174,23 @@ impl Log {
     fn switch(&self, appender: &mut Appender, next: Prepared) {
         let Prepared { segment, writer, .. } = next;
         let end = appender.writer.position();
-        let claim = self.commit.durable();
+        let durable_lsn = self.commit.durable_lsn();
         let predecessor = Arc::clone(&appender.segment);
-        appender.go_on_in(Arc::clone(&segment), writer, claim);
+        appender.go_on_in(Arc::clone(&segment), writer, durable_lsn);
         if appender.is_hurried() {
             self.pieces.hurried();
         }
-        appender.write_header(self.config.uuid, predecessor.sequence, end, claim);
+        appender.write_header(self.config.uuid, predecessor.sequence, end, durable_lsn);
         predecessor.seal(end);
         self.registry.lock().segments.insert(segment.sequence, segment);
     }
 
     /// Makes a prepared segment the first active one after opening. `predecessor` names the segment before
-    /// and its end; everything below `claim` is durable.
-    pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), claim: Lsn) {
+    /// and its end; everything below `durable_lsn` is durable.
+    pub(crate) fn activate(&self, next: Prepared, predecessor: (u32, u64), durable_lsn: Lsn) {
         let Prepared { segment, writer, .. } = next;
-        let mut appender = Appender::new(Arc::clone(&segment), writer, claim);
-        appender.write_header(self.config.uuid, predecessor.0, predecessor.1, claim);
+        let mut appender = Appender::new(Arc::clone(&segment), writer, durable_lsn);
+        appender.write_header(self.config.uuid, predecessor.0, predecessor.1, durable_lsn);
         self.registry.lock().segments.insert(segment.sequence, segment);
         *self.appender.lock() = Some(appender);
     }

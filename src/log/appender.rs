@@ -14,7 +14,7 @@ use crate::sys::{LogMap, LogWriter};
 pub(super) struct Appender {
     pub(crate) segment: Arc<Segment>,
     pub(super) writer: LogWriter,
-    /// The claim of the last mark or segment header.
+    /// The durable LSN of the last mark or segment header.
     pub(super) marked: Lsn,
     /// Bytes appended since the store was opened.
     pub(super) total: u64,
@@ -83,7 +83,7 @@ impl Appender {
         if self.hurried { 2 } else { u32::from(self.writer.room() * 2 < self.segment.capacity()) }
     }
 
-    pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, claim: Lsn) {
+    pub(super) fn write_header(&mut self, uuid: Uuid, predecessor: u32, predecessor_end: u64, durable_lsn: Lsn) {
         debug_assert_eq!(self.writer.position(), 0);
         let header = SegmentHeader {
             uuid,
@@ -91,7 +91,7 @@ impl Appender {
             salt: self.segment.salt,
             predecessor,
             predecessor_end,
-            claim,
+            durable_lsn,
             slot: self.segment.slot,
             bulk: self.segment.bulk,
         };

@@ -20,7 +20,7 @@ const GATHER_MAX: Duration = Duration::from_micros(200);
 #[derive(Debug)]
 pub(super) struct Commit {
     /// Everything below this LSN is durable.
-    durable: AtomicU64,
+    durable_lsn: AtomicU64,
     leader: Mutex<Leader>,
     done: Condvar,
     /// Callers that have come since the last round began: none of its syncs covers them for sure.
@@ -43,7 +43,7 @@ struct Leader {
 impl Commit {
     pub(crate) fn new() -> Self {
         Commit {
-            durable: AtomicU64::new(0),
+            durable_lsn: AtomicU64::new(0),
             leader: Mutex::new(Leader::default()),
             done: Condvar::new(),
             arrived: AtomicU32::new(0),
@@ -54,8 +54,8 @@ impl Commit {
 
     /// Everything below this LSN is durable.
     #[inline]
-    pub(crate) fn durable(&self) -> Lsn {
-        Lsn::from_raw(self.durable.load(Ordering::Acquire))
+    pub(crate) fn durable_lsn(&self) -> Lsn {
+        Lsn::from_raw(self.durable_lsn.load(Ordering::Acquire))
     }
 
     /// Rounds of syncing, and calls that waited for one.
@@ -64,8 +64,8 @@ impl Commit {
     }
 
     /// Notes what recovery found or made durable.
-    pub(crate) fn set_durable(&self, lsn: Lsn) {
-        self.durable.fetch_max(lsn.raw(), Ordering::AcqRel);
+    pub(crate) fn set_durable_lsn(&self, lsn: Lsn) {
+        self.durable_lsn.fetch_max(lsn.raw(), Ordering::AcqRel);
     }
 }
 
@@ -99,7 +99,7 @@ impl Commit {
         dir: &Path,
         round: impl FnOnce() -> Result<Lsn, (PathBuf, io::Error)>,
     ) -> Result<(), Error> {
-        if self.durable() >= target {
+        if self.durable_lsn() >= target {
             return Ok(());
         }
         self.arrived.fetch_add(1, Ordering::Release);
@@ -107,7 +107,7 @@ impl Commit {
         let (company, gather) = {
             let mut leader = self.leader.lock();
             loop {
-                if self.durable() >= target {
+                if self.durable_lsn() >= target {
                     return Ok(());
                 }
                 if let Some((path, kind, text)) = &leader.failed {
@@ -141,7 +141,7 @@ impl Commit {
         let result = match round {
             Ok(end) => {
                 self.syncs.fetch_add(1, Ordering::Relaxed);
-                self.set_durable(end);
+                self.set_durable_lsn(end);
                 Ok(())
             }
             Err((path, source)) => {

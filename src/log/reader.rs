@@ -25,7 +25,7 @@ pub(crate) trait RecordSource {
     fn len(&self) -> u64;
     /// The record at an offset, if it ends at or below `limit` and its checksum is right.
     fn record(&mut self, at: u64, limit: u64, salt: u64) -> Result<Record<'_>, Invalid>;
-    /// What lies behind an offset, a multiple of eight: the highest claim of a valid sync mark, and the number
+    /// What lies behind an offset, a multiple of eight: the highest durable LSN of a valid sync mark, and the number
     /// of bytes up to the last one that is not zero.
     fn behind(&mut self, from: u64, salt: u64) -> (Option<Lsn>, u64);
     /// The first block that could not be read, if any.
@@ -92,10 +92,10 @@ impl PreadSource {
     }
 
     /// True if the records of a segment whose header says nothing speak of themselves as durable: a sync mark
-    /// among them claims an LSN in this very segment. Checksums cannot be checked without the header's salt,
+    /// among them has a durable LSN in this very segment. Checksums cannot be checked without the header's salt,
     /// so a mark counts only where the lengths of all records before it lead to it. The first mark can stand far behind the
     /// front, because a batch of up to a gigabyte is one append, and the mark of its sync follows it.
-    pub(crate) fn claims_itself(&mut self, sequence: u32) -> bool {
+    pub(crate) fn tells_own_durable_lsn(&mut self, sequence: u32) -> bool {
         let mut at = SEGMENT_HEADER_BYTES;
         while at < self.len {
             let Ok(record) = Record::decode(self.bytes(at, MARK_BYTES)) else {
@@ -105,7 +105,7 @@ impl PreadSource {
                 }
                 continue;
             };
-            let own = |claim: &Lsn| claim.sequence() == sequence && claim.offset() <= at;
+            let own = |lsn: &Lsn| lsn.sequence() == sequence && lsn.offset() <= at;
             if record.mark().as_ref().is_some_and(own) {
                 return true;
             }
@@ -181,20 +181,20 @@ impl RecordSource for PreadSource {
 
     fn behind(&mut self, from: u64, salt: u64) -> (Option<Lsn>, u64) {
         let step = WINDOW_BYTES - 2 * PAGE_BYTES;
-        let (mut at, mut claim, mut end) = (from, None, 0);
+        let (mut at, mut durable_lsn, mut end) = (from, None, 0);
         while at < self.len {
             let piece = self.bytes(at, step + MARK_REACH);
             if piece.is_empty() {
                 break;
             }
-            claim = claim.max(highest_mark(piece, salt, at));
+            durable_lsn = durable_lsn.max(highest_mark(piece, salt, at));
             end = match written(piece) {
                 0 => end,
                 written => at - from + written,
             };
             at += step as u64;
         }
-        (claim, end)
+        (durable_lsn, end)
     }
 
     fn failure(&mut self) -> Option<(u64, io::Error)> {
@@ -266,13 +266,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut bytes = vec![0; 2 * WINDOW_BYTES];
         let at = WINDOW_BYTES - 2 * PAGE_BYTES + 64 - 16;
-        let claim = Lsn::new(3, 4096);
-        bytes[at..at + MARK_BYTES].copy_from_slice(&encode_mark(claim, 9, at as u64));
+        let lsn = Lsn::new(3, 4096);
+        bytes[at..at + MARK_BYTES].copy_from_slice(&encode_mark(lsn, 9, at as u64));
         let mut pread = PreadSource::new(file(&dir, &bytes), bytes.len() as u64);
         for from in [0, 8, 40, 48, 56, 64, 72] {
             let (found, written) = pread.behind(from, 9);
-            assert_eq!(found, Some(claim), "from {from}");
-            assert_eq!(from + written, (at + MARK_BYTES) as u64 - 3, "the claim's upper bytes are zero");
+            assert_eq!(found, Some(lsn), "from {from}");
+            assert_eq!(from + written, (at + MARK_BYTES) as u64 - 3, "the LSN's upper bytes are zero");
         }
     }
 }

@@ -236,8 +236,8 @@ impl<'a> Record<'a> {
 
     /// The LSN below which a mark declares everything durable.
     pub(crate) fn mark(&self) -> Option<Lsn> {
-        let (magic, claim) = (self.header.kind == Kind::Mark).then(|| self.words())??;
-        (magic == MARK_MAGIC).then_some(Lsn::from_raw(claim))
+        let (magic, durable_lsn) = (self.header.kind == Kind::Mark).then(|| self.words())??;
+        (magic == MARK_MAGIC).then_some(Lsn::from_raw(durable_lsn))
     }
 }
 
@@ -428,18 +428,18 @@ impl Entry<'_> {
 }
 
 /// The bytes of a sync mark at an offset of a segment with that salt.
-pub(super) fn encode_mark(claim: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
+pub(super) fn encode_mark(durable_lsn: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
     bytes[4] = Kind::Mark as u8;
     bytes[6] = 16;
     bytes[8..16].copy_from_slice(&MARK_MAGIC.to_le_bytes());
-    bytes[16..].copy_from_slice(&claim.raw().to_le_bytes());
+    bytes[16..].copy_from_slice(&durable_lsn.raw().to_le_bytes());
     let crc = crc32(&bytes[4..]) ^ record_mask(salt, offset);
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// Searches bytes for valid sync marks, wherever records begin, and returns the highest claim. `offset` is that
+/// Searches bytes for valid sync marks, wherever records begin, and returns the highest durable LSN. `offset` is that
 /// of `bytes[0]` in the segment, a multiple of [`ALIGN`].
 pub(super) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Lsn> {
     let magic = MARK_MAGIC.to_le_bytes();

@@ -8,7 +8,7 @@
 //!  40  salt 64
 //!  48  predecessor's sequence 64
 //!  56  predecessor's end 64: bytes past it are not valid, whatever they look like
-//!  64  claim 64: everything below this LSN was durable when the header was written
+//!  64  durable LSN 64: everything below it was durable when the header was written
 //!  72  slot 32: the segment slot that record addresses name
 //!  76  flags 32: bit 0 is reserved; bit 1 = the file was prepared for bulk writing, so that small syncs of it are
 //!      slow
@@ -49,7 +49,7 @@ pub(crate) struct SegmentHeader {
     /// Where the segment before ends.
     pub(crate) predecessor_end: u64,
     /// Everything below was durable.
-    pub(crate) claim: Lsn,
+    pub(crate) durable_lsn: Lsn,
     pub(crate) slot: u32,
     /// The file was prepared for bulk writing.
     pub(crate) bulk: bool,
@@ -81,7 +81,7 @@ impl SegmentHeader {
         bytes[40..48].copy_from_slice(&self.salt.to_le_bytes());
         bytes[48..56].copy_from_slice(&u64::from(self.predecessor).to_le_bytes());
         bytes[56..64].copy_from_slice(&self.predecessor_end.to_le_bytes());
-        bytes[64..72].copy_from_slice(&self.claim.raw().to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.durable_lsn.raw().to_le_bytes());
         bytes[72..76].copy_from_slice(&self.slot.to_le_bytes());
         bytes[76] = u8::from(self.bulk) << 1;
         let crc = crc32(&bytes);
@@ -171,7 +171,7 @@ impl SegmentHeader {
             salt: words[5],
             predecessor,
             predecessor_end: words[7],
-            claim: Lsn::from_raw(words[8]),
+            durable_lsn: Lsn::from_raw(words[8]),
             slot: words[9] as u32,
             bulk: words[9] >> 32 & 2 != 0,
         })
@@ -353,7 +353,7 @@ mod tests {
             salt: 0x1234_5678_9abc_def0,
             predecessor: 11,
             predecessor_end: 4096,
-            claim: Lsn::new(11, 4000),
+            durable_lsn: Lsn::new(11, 4000),
             slot: 5,
             bulk: true,
         };

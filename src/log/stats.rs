@@ -15,7 +15,7 @@ impl Log {
             pinned_segments: self.held_segments().0,
             held_bytes: self.held_bytes(),
             end_lsn: self.tail().raw(),
-            durable_lsn: self.durable().raw(),
+            durable_lsn: self.durable_lsn().raw(),
             file_bytes: self.queue.bytes(),
             ..LogStats::default()
         };

@@ -11,17 +11,17 @@ use crate::mutant::{Mutant, broken};
 impl Log {
     /// Bytes behind the last LSN that is known to be durable; more than there are if that is in another segment.
     pub(crate) fn unsynced_bytes(&self) -> u64 {
-        self.tail().raw().saturating_sub(self.commit.durable().raw())
+        self.tail().raw().saturating_sub(self.commit.durable_lsn().raw())
     }
 
     /// Everything below this LSN is durable.
-    pub(crate) fn durable(&self) -> Lsn {
-        self.commit.durable()
+    pub(crate) fn durable_lsn(&self) -> Lsn {
+        self.commit.durable_lsn()
     }
 
     /// Notes what recovery found or made durable.
-    pub(crate) fn set_durable(&self, lsn: Lsn) {
-        self.commit.set_durable(lsn);
+    pub(crate) fn set_durable_lsn(&self, lsn: Lsn) {
+        self.commit.set_durable_lsn(lsn);
     }
 
     /// True if the active segment was prepared for another way of writing, and should be replaced.
@@ -40,7 +40,7 @@ impl Log {
 
     /// Syncs all segments with unsynced records, in order; returns the LSN that is durable now.
     fn sync_round(&self) -> std::result::Result<Lsn, (PathBuf, io::Error)> {
-        let (from, end) = (self.commit.durable(), self.tail());
+        let (from, end) = (self.commit.durable_lsn(), self.tail());
         let bytes = end.raw().saturating_sub(from.raw());
         let unsynced: Vec<_> = self
             .registry

@@ -4,7 +4,7 @@
 //!    before anything is changed.
 //! 5. Unless the store was closed cleanly and nothing follows the cut: **seal**. The log's directory is
 //!    synced, segments past the end X and those that nothing names are unlinked; the tail is written again and synced
-//!    from the last claim on.
+//!    from the last durable LSN on.
 //! 6. The header is written again, "not clean", and synced, the slot that was read first, before anything can be
 //!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
 //!    are never valid again.
@@ -87,7 +87,7 @@ impl Engine {
         if writable {
             self.checkpointer.mark_in_use(other_invalid)?;
             if self.log.has_active() {
-                self.log.set_durable(tail.end);
+                self.log.set_durable_lsn(tail.end);
             } else {
                 self.fresh_segment(&tail, header.cut)?;
             }
@@ -167,7 +167,7 @@ impl Engine {
     /// Seal, second part: what was read must be on the disk, not in the page cache only. The unused rest of
     /// the last segment is given back.
     fn rewrite_tail(&self, disk: &dyn Disk, tail: &Tail, cut: Lsn) -> Result<()> {
-        let from = tail.claim.max(cut).min(tail.end);
+        let from = tail.durable_lsn.max(cut).min(tail.end);
         let last = tail.segments.last().map(|segment| segment.sequence);
         for segment in tail.segments.iter().filter(|segment| segment.sequence >= from.sequence()) {
             let path = &segment.path;
@@ -207,11 +207,11 @@ impl Engine {
         }
         let start = |sequence| if sequence == cut.sequence() { cut.offset() } else { 0 };
         let bytes = tail.segments.iter().map(|segment| segment.end.saturating_sub(start(segment.sequence))).sum();
-        let durable = Lsn::new(predecessor.0, predecessor.1);
-        self.log.set_durable(durable);
+        let durable_lsn = Lsn::new(predecessor.0, predecessor.1);
+        self.log.set_durable_lsn(durable_lsn);
         self.log.provide_after_recovery(bytes)?;
         if let Some(next) = self.log.take_prepared(0) {
-            self.log.activate(next, predecessor, durable);
+            self.log.activate(next, predecessor, durable_lsn);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //!    predecessor, from its first record; and so on. A segment ends where its successor says so.
 //! 2. The first record that does not validate, or that would cross that end, is LSN X. A frame is valid
 //!    only whole.
-//! 3. Behind X, everything is searched for claims of durability: sync marks and segment headers. A claim
+//! 3. Behind X, everything is searched for durable LSNs: those of sync marks and segment headers. One
 //!    beyond X means that acknowledged data is lost, and the open is refused. Else what follows X is a torn
 //!    tail: it was never acknowledged as durable.
 //!
@@ -95,7 +95,7 @@ pub(crate) struct Tail {
     /// Lsn X: the end of the valid log.
     pub(crate) end: Lsn,
     /// Everything below this LSN is durable for certain.
-    pub(crate) claim: Lsn,
+    pub(crate) durable_lsn: Lsn,
     /// The cut's segment (if the log has one) and those after it, in order.
     pub(crate) segments: Vec<TailSegment>,
     /// Segment files past X, used or not.
@@ -127,7 +127,7 @@ impl TailSource<'_> {
         let mut tail = Tail {
             changes: 0,
             end: self.cut,
-            claim: self.cut,
+            durable_lsn: self.cut,
             segments: Vec::new(),
             discard: Vec::new(),
             discarded_bytes: 0,
@@ -156,7 +156,7 @@ impl TailSource<'_> {
             tail.segments.push(segment);
             torn = scanned.torn;
             current = next.filter(|_| !torn).map(|header| {
-                tail.claim = tail.claim.max(header.claim);
+                tail.durable_lsn = tail.durable_lsn.max(header.durable_lsn);
                 self.tail_segment(header)
             });
             debug_assert!(tail.end.sequence() == sequence);
@@ -286,9 +286,9 @@ impl TailSource<'_> {
         if sequence > self.cut.sequence() {
             let len = file.len().context("look at", path)?.min(Address::SEGMENT_BYTES_MAX);
             let mut source = PreadSource::new(Arc::clone(file), len);
-            let claims_itself = source.claims_itself(sequence);
+            let was_durable = source.tells_own_durable_lsn(sequence);
             readable(path, &mut source)?;
-            if claims_itself {
+            if was_durable {
                 return damaged("none, before records that were durable");
             }
         }
@@ -358,17 +358,17 @@ impl TailSource<'_> {
         Member {
             kind,
             bytes: record.header.total(),
-            claim: record.mark(),
+            mark: record.mark(),
             link: (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten(),
         }
     }
 
     fn collect(segment: &mut TailSegment, member: &Member, tail: &mut Tail) {
-        let Member { kind, bytes, claim, link } = *member;
+        let Member { kind, bytes, mark, link } = *member;
         match kind {
             Kind::Mark => {
-                if let Some(claim) = claim {
-                    tail.claim = tail.claim.max(claim);
+                if let Some(lsn) = mark {
+                    tail.durable_lsn = tail.durable_lsn.max(lsn);
                 }
                 segment.add_overhead(bytes);
             }
@@ -403,12 +403,12 @@ impl TailSource<'_> {
             // would cost more than all the rest of a clean open.
             return Ok(());
         }
-        let mut claimed = tail.claim;
+        let mut durable_lsn = tail.durable_lsn;
         if let Some(last) = tail.segments.last().filter(|_| torn) {
             let mut source = self.source(&last.path)?;
-            let (claim, written) = source.behind(last.end, last.salt);
+            let (marked, written) = source.behind(last.end, last.salt);
             readable(&last.path, &mut *source)?;
-            claimed = claimed.max(claim.unwrap_or_default());
+            durable_lsn = durable_lsn.max(marked.unwrap_or_default());
             tail.discarded_bytes += written;
         }
         for (sequence, path) in &later.files {
@@ -417,16 +417,16 @@ impl TailSource<'_> {
             }
             tail.discard.push(path.clone());
             let Some(header) = later.headers.get(sequence) else { continue };
-            claimed = claimed.max(header.claim);
+            durable_lsn = durable_lsn.max(header.durable_lsn);
             let mut source = self.source(path)?;
-            let (claim, written) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
+            let (marked, written) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
             readable(path, &mut *source)?;
-            claimed = claimed.max(claim.unwrap_or_default());
+            durable_lsn = durable_lsn.max(marked.unwrap_or_default());
             // A segment of before the cut was freed by compaction.
             let torn = *sequence > self.cut.sequence();
             tail.discarded_bytes += if torn { written } else { 0 };
         }
-        if claimed > tail.end {
+        if durable_lsn > tail.end {
             let location = match tail.segments.last() {
                 Some(last) => Location::at(&last.path, last.end),
                 None => Location::file(self.dir),
@@ -434,7 +434,7 @@ impl TailSource<'_> {
             return Err(Error::LostData {
                 location: Box::new(location),
                 valid_to: tail.end.raw(),
-                durable_to: claimed.raw(),
+                durable_to: durable_lsn.raw(),
             });
         }
         Ok(())
@@ -516,7 +516,8 @@ struct Front {
 struct Member {
     kind: Kind,
     bytes: u64,
-    claim: Option<Lsn>,
+    /// The durable LSN of a sync mark.
+    mark: Option<Lsn>,
     link: Option<BlobLink>,
 }
 

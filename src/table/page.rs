@@ -268,7 +268,7 @@ impl<'a> PageRef<'a> {
         self.0[BUCKET_SLOTS..].iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
     }
 
-    /// The kind that the header claims.
+    /// The kind that the header tells.
     pub(super) fn kind(self) -> u32 {
         (self.word(0) >> 32) as u32
     }

@@ -53,7 +53,7 @@ impl Part {
 pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
     /// Everything below was durable, as far as anything tells.
-    pub(super) durable: Lsn,
+    pub(super) durable_lsn: Lsn,
 }
 
 impl Plan {
@@ -73,8 +73,8 @@ impl Plan {
                 leave_out(report, file, "the checkpoint does not name it: it was waiting to be unlinked");
             }
         }
-        let durable = durable(disk, source, &parts)?;
-        Ok(Plan { parts, durable })
+        let durable_lsn = durable_lsn(disk, source, &parts)?;
+        Ok(Plan { parts, durable_lsn })
     }
 
     /// Bytes that are going to be read.
@@ -187,18 +187,19 @@ fn seal_by_successors(parts: &mut [Part], cut: u32) {
     }
 }
 
-/// The highest position that anything declares durable. Claims only grow, so the marks that matter stand behind
+/// The highest durable LSN of the cut, the headers and the marks. They only grow, so the marks that matter stand behind
 /// the last valid header.
-fn durable(disk: &dyn Disk, source: &Source, parts: &[Part]) -> Result<Lsn> {
-    let mut durable = source.cut.unwrap_or_default();
-    durable = parts.iter().filter_map(|part| part.header).map(|header| header.claim).fold(durable, Lsn::max);
+fn durable_lsn(disk: &dyn Disk, source: &Source, parts: &[Part]) -> Result<Lsn> {
+    let mut durable_lsn = source.cut.unwrap_or_default();
+    durable_lsn =
+        parts.iter().filter_map(|part| part.header).map(|header| header.durable_lsn).fold(durable_lsn, Lsn::max);
     let last = parts.iter().rposition(|part| part.header.is_some()).unwrap_or(0);
     for part in parts.iter().skip(last) {
         let (Some(salt), Some(_)) = (part.salt, part.len) else { continue };
         let Ok(input) = Input::open(disk, &part.path)? else { continue };
         let mut reader = PreadSource::new(input.file, part.limit());
-        let (claim, _) = reader.behind(SEGMENT_HEADER_BYTES, salt);
-        durable = durable.max(claim.unwrap_or_default());
+        let (marked, _) = reader.behind(SEGMENT_HEADER_BYTES, salt);
+        durable_lsn = durable_lsn.max(marked.unwrap_or_default());
     }
-    Ok(durable)
+    Ok(durable_lsn)
 }

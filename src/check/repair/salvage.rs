@@ -107,11 +107,11 @@ impl Salvage<'_, '_> {
             }
         }
         let end = plan.parts.last().map_or(0, |part| part.sequence);
-        if plan.durable.sequence() > end && !self.ended {
-            let path = segment_path(self.dir, plan.durable.sequence());
-            let to = plan.durable.offset();
+        if plan.durable_lsn.sequence() > end && !self.ended {
+            let path = segment_path(self.dir, plan.durable_lsn.sequence());
+            let to = plan.durable_lsn.offset();
             let reason = format!("no such file, but it was durable up to byte {to}");
-            self.lose("segment-missing", &path, plan.durable.sequence(), SEGMENT_HEADER_BYTES..to, true, reason)?;
+            self.lose("segment-missing", &path, plan.durable_lsn.sequence(), SEGMENT_HEADER_BYTES..to, true, reason)?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Salvage<'_, '_> {
 
     fn part(&mut self, part: &Part, is_last: bool) -> Result<()> {
         let begin = Lsn::new(part.sequence, SEGMENT_HEADER_BYTES);
-        let acknowledged = begin < self.plan.durable;
+        let acknowledged = begin < self.plan.durable_lsn;
         let input = match part.len {
             Some(_) => Input::open(self.disk, &part.path)?.ok(),
             None => None,
@@ -179,13 +179,13 @@ impl Salvage<'_, '_> {
         }
         // The file ends before its records do, or what was durable is zeroes now.
         let at = cursor.at;
-        let durable_here = match self.plan.durable {
-            durable if durable.sequence() == part.sequence => durable.offset(),
+        let durable_here = match self.plan.durable_lsn {
+            lsn if lsn.sequence() == part.sequence => lsn.offset(),
             _ => 0,
         };
         let end = part.end.unwrap_or(durable_here);
         if end > at {
-            let acknowledged = Lsn::new(part.sequence, at) < self.plan.durable;
+            let acknowledged = Lsn::new(part.sequence, at) < self.plan.durable_lsn;
             if !acknowledged && self.trusted {
                 self.ended = true;
                 return Ok(());
@@ -249,7 +249,7 @@ impl Salvage<'_, '_> {
 
     /// True if something says that a point of the log was durable.
     fn is_durable(&self, cursor: &Cursor<'_>, at: u64) -> bool {
-        Lsn::new(cursor.part.sequence, at) < self.plan.durable
+        Lsn::new(cursor.part.sequence, at) < self.plan.durable_lsn
     }
 
     /// The records of a batch, whose header ends at `first`.

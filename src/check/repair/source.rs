@@ -231,7 +231,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<SegmentFiles> {
     }
     for (sequence, mended) in perhaps_torn {
         if is_of(mended, sequence)
-            && is_claimed(disk, &files, sequence, mended)?
+            && was_durable(disk, &files, sequence, mended)?
             && let Some(file) = files.get_mut(&sequence)
         {
             file.header = HeaderState::Valid(mended);
@@ -248,7 +248,7 @@ fn is_of(header: SegmentHeader, sequence: u32) -> bool {
 /// True if anything says that a record of this segment was durable: a header or a sync mark, in it or in a later one. If
 /// nothing does, an open drops a segment whose header can be torn, because no caller was told of its records. A block that
 /// cannot be read could say it.
-fn is_claimed(disk: &dyn Disk, files: &SegmentFiles, sequence: u32, mended: SegmentHeader) -> Result<bool> {
+fn was_durable(disk: &dyn Disk, files: &SegmentFiles, sequence: u32, mended: SegmentHeader) -> Result<bool> {
     let first = Lsn::new(sequence, SEGMENT_HEADER_BYTES);
     for (&number, file) in files.range(sequence..) {
         let header = match file.header {
@@ -256,17 +256,17 @@ fn is_claimed(disk: &dyn Disk, files: &SegmentFiles, sequence: u32, mended: Segm
             HeaderState::Valid(header) => header,
             _ => continue,
         };
-        if header.claim > first {
+        if header.durable_lsn > first {
             return Ok(true);
         }
         let Ok(input) = Input::open(disk, &file.path)? else { return Ok(true) };
         let mut source = PreadSource::new(input.file, file.len);
-        let (claim, _) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
+        let (marked, _) = source.behind(SEGMENT_HEADER_BYTES, header.salt);
         let unread = source.take_bad();
         for (_, error) in &unread {
             of_the_moment("read", &file.path, error)?;
         }
-        if !unread.is_empty() || claim.is_some_and(|claim| claim > first) {
+        if !unread.is_empty() || marked.is_some_and(|lsn| lsn > first) {
             return Ok(true);
         }
     }

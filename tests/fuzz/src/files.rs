@@ -94,7 +94,7 @@ pub fn log(data: &[u8]) {
 }
 
 fn judge(base: &Base, image: &Image, sealed: bool) {
-    // Damage in several places can cut the log's end off before its claims: that is not what is judged here.
+    // Damage in several places can cut the log's end off before a durable LSN: that is not what is judged here.
     let licence = Licence { absent: sealed, stale: true, shorter: true, anything: sealed, ..Licence::default() };
     let effort = Effort { change: true, repair: true, reopen: true };
     if let Err(violation) = exercise(base, image, &licence, effort) {

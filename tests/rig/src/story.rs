@@ -211,7 +211,7 @@ pub fn a_header_without_a_word() -> Result<(), String> {
 ///
 /// # Errors
 /// In words: what an open or a repair did instead.
-pub fn a_rotten_header_before_a_claim() -> Result<(), String> {
+pub fn a_rotten_header_before_a_durable_lsn() -> Result<(), String> {
     const KEYS: u64 = 300;
     let disk = SimDisk::new(blank(), 7);
     let store = open(&disk)?;

@@ -37,8 +37,8 @@ fn a_repair_takes_a_header_for_torn_where_an_open_does() {
 /// The first mend of the above looked at the segment's own records alone: a repair lost a whole segment of acknowledged
 /// records, of which only a later segment said that they were durable.
 #[test]
-fn a_rotten_header_before_a_later_claim_costs_nothing() {
-    story::a_rotten_header_before_a_claim().unwrap();
+fn a_rotten_header_before_a_later_durable_lsn_costs_nothing() {
+    story::a_rotten_header_before_a_durable_lsn().unwrap();
 }
 
 /// The salt of a segment is in the checksum of its records. While freed files were used again, crashes met old records behind
@@ -85,12 +85,11 @@ fn a_large_value_that_could_not_be_written_stays_gone() {
 }
 
 /// A process died before it had written a record. The recovery replaced its empty segment by a fresh one, and yet took
-/// that segment's end for the position up to which everything was durable; the segment after the fresh one claimed
-/// so in its header. Then the power failed, nothing had been synced, and of all that was written only that header had
-/// reached the disk. The log ended before the claim, and the store refused to open: acknowledged data was lost, it
+/// that segment's end for the durable LSN; the segment after the fresh one had it in its header. Then the power failed, nothing had been synced, and of all that was written only that header had
+/// reached the disk. The log ended before that LSN, and the store refused to open: acknowledged data was lost, it
 /// said, of a store that had none.
 #[test]
-fn no_claim_names_a_segment_that_was_replaced() {
+fn no_durable_lsn_lies_in_a_segment_that_was_replaced() {
     let disk = SimDisk::untracked(Image::empty(), 1);
     let store = base::options(&disk).open(STORE).expect("a new store");
     let disk = SimDisk::untracked(disk.cached(), 2);

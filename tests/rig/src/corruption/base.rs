@@ -24,7 +24,7 @@ pub struct Base {
     pub anatomy: Anatomy,
     /// What can be in it: the states after each change behind the checkpoint's cut, the present one last.
     pub states: Vec<Contents>,
-    /// Of these, how many lie before the last claim of durability and can be no outcome of a torn end.
+    /// Of these, how many lie before the last durable LSN and can be no outcome of a torn end.
     pub sure: usize,
     /// What is known of each key that was ever in it.
     pub facts: Facts,
@@ -168,7 +168,7 @@ impl Making {
         self.checkpoint();
     }
 
-    /// A tail over several segments, its last part not claimed durable.
+    /// A tail over several segments, its last part above the last durable LSN.
     fn tail(&mut self) {
         for i in (0..40).step_by(3) {
             self.insert(key(i), value(i, 3));

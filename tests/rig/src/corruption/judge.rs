@@ -44,7 +44,7 @@ pub struct Facts {
 
 impl Facts {
     /// Sums up every value that keys ever had, and the states that there may be. Of these, `sure` lie before the last
-    /// claim of durability.
+    /// durable LSN.
     #[must_use]
     pub fn new(ever: &BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>, states: &[Contents], sure: usize) -> Self {
         let fact = |(key, values): (&Vec<u8>, &BTreeSet<Vec<u8>>)| {
@@ -166,7 +166,7 @@ impl<'c> Judge<'c> {
         answers: impl Iterator<Item = (&'a [u8], Option<&'a Fact>, Option<&'a [u8]>)>,
     ) -> Result<(), String> {
         let from = if self.licence.shorter { 0 } else { self.base.sure };
-        // What a torn end of the log can leave: one of the states behind the last claim.
+        // What a torn end of the log can leave: one of the states behind the last durable LSN.
         let mut states: Vec<usize> = (from..self.base.states.len()).collect();
         let has_made = !self.licence.made.is_empty();
         for (key, fact, answer) in answers {

@@ -11,7 +11,7 @@
 //! What must be true of every case: no panic, no hang, no more memory than a small store needs, and no wrong
 //! value. A read returns what the store held, an error, or, where a mutant has mended checksums, that the
 //! key is absent. A flipped bit or a truncation without mended checksums is never silent, but for what a crash
-//! leaves too: the end of the log behind the last claim of durability.
+//! leaves too: the end of the log behind the last durable LSN.
 
 pub mod anatomy;
 pub mod base;

@@ -50,7 +50,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(OnlyLastSegmentSynced, "segments synced in order", &[Crash(&["segments", "batches"])]),
         trial(NoSalt, "salt in every record's crc", &[Story]),
         trial(FrameInParts, "a batch whole or not at all", &[Crash(&["batches", "always"])]),
-        trial(MarkClaimsTooMuch, "a mark claims what is durable", &[Crash(&["growth", "always"])]),
+        trial(MarkTooFar, "the LSN of a mark is durable", &[Crash(&["growth", "always"])]),
         trial(BlobNotSynced, "a blob synced before its link", &[Crash(&["blobs"])]),
         trial(NotPoisoned, "an I/O error poisons", &[Fault(&["always", "growth"])]),
         trial(NoReserve, "a reserve for removals", &[Full]),
