@@ -218,7 +218,7 @@ fn is_thread(name: &str) -> bool {
 /// any background thread refuses every later change, by the thread's name.
 #[test]
 fn a_panic_in_a_background_thread_refuses_changes() {
-    for name in ["tophash-sync", "tophash-segment", "tophash-growth", "tophash-ckpt"] {
+    for name in ["tophash-sync", "tophash-ahead", "tophash-behind"] {
         let dir = scratch();
         let armed = Arc::new(AtomicBool::new(false));
         let hook = {
@@ -303,7 +303,7 @@ fn a_failed_preparation_is_not_tried_again_at_once() {
     let hook = {
         let (tries, full) = (Arc::clone(&tries), Arc::clone(&full));
         move |call: &'static str, _: &Path| {
-            if call == "create" && is_thread("tophash-segment") && full.load(SeqCst) {
+            if call == "create" && is_thread("tophash-ahead") && full.load(SeqCst) {
                 tries.fetch_add(1, SeqCst);
                 return Err(io::ErrorKind::StorageFull.into());
             }

@@ -1,33 +1,60 @@
 //! Who wakes which background thread.
 //!
-//! A thread without anything to do waits for its bell alone, without a deadline: an idle store wakes nobody. Two threads
-//! want to know of the first append after such a rest. They say so in `resting`, which every append reads.
+//! A thread without anything to do waits for its bells alone, without a deadline: an idle store wakes nobody. Two jobs want
+//! to know of the first append after such a rest. They say so in `resting`, which every append reads.
 
 use std::sync::Arc;
 
-use crate::sync::{AtomicBool, AtomicU32, Bell, Ordering};
+use crate::sync::{AtomicU32, Bell, Ordering, Sleeper};
 
-/// The bells of the background threads.
-#[derive(Debug, Default)]
+/// The bells of the background jobs, and the sleepers of the threads that do them.
+#[derive(Debug)]
 pub(crate) struct Wake {
     pub(crate) segment: Bell,
-    pub(crate) growth: Arc<Bell>,
-    pub(crate) checkpoint: Arc<Bell>,
+    pub(crate) growth: Bell,
+    pub(crate) checkpoint: Bell,
     pub(crate) compaction: Bell,
-    pub(crate) sync: Bell,
-    /// Threads that the next append is to wake, a bit each.
+    sync: Bell,
+    /// Of the worker that does what writers would wait for, and of the one that gives space back.
+    pub(super) ahead: Arc<Sleeper>,
+    pub(super) behind: Arc<Sleeper>,
+    pub(super) ticker: Arc<Sleeper>,
+    /// Jobs that the next append is to wake, a bit each.
     resting: AtomicU32,
-    stopped: AtomicBool,
 }
 
-/// A thread that the first append after a rest wakes.
+/// The bits of the jobs.
+pub(super) mod bit {
+    pub(in crate::background) const PREPARE: u32 = 1;
+    pub(in crate::background) const RESIZE: u32 = 1 << 1;
+    pub(in crate::background) const CHECKPOINT: u32 = 1 << 2;
+    pub(in crate::background) const COMPACT: u32 = 1 << 3;
+    pub(in crate::background) const SYNC: u32 = 1 << 4;
+}
+
+/// A job that the first append after a rest wakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rester {
+pub(super) enum Rester {
     Sync = 1,
     Compaction = 2,
 }
 
 impl Wake {
+    pub(crate) fn new() -> Self {
+        let [ahead, behind, ticker] = [(); 3].map(|()| Arc::<Sleeper>::default());
+        Wake {
+            segment: ahead.bell(bit::PREPARE),
+            growth: ahead.bell(bit::RESIZE),
+            checkpoint: behind.bell(bit::CHECKPOINT),
+            compaction: behind.bell(bit::COMPACT),
+            sync: ticker.bell(bit::SYNC),
+            ahead,
+            behind,
+            ticker,
+            resting: AtomicU32::new(0),
+        }
+    }
+
     /// Something was appended.
     #[inline]
     pub(crate) fn appended(&self) {
@@ -46,23 +73,18 @@ impl Wake {
         }
     }
 
-    /// From now on the next append wakes the thread. It looks at the log's end afterwards: either it sees an append of
+    /// From now on the next append wakes the job. It looks at the log's end afterwards: either it sees an append of
     /// that moment there, or the append sees this, because both take the append lock in between.
-    pub(crate) fn rest(&self, rester: Rester) {
+    pub(super) fn rest(&self, rester: Rester) {
         self.resting.fetch_or(rester as u32, Ordering::AcqRel);
     }
 
     /// All threads come to an end.
     pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.bells().into_iter().for_each(Bell::stop);
+        self.sleepers().into_iter().for_each(Sleeper::stop);
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn bells(&self) -> [&Bell; 5] {
-        [&self.segment, &self.growth, &self.checkpoint, &self.compaction, &self.sync]
+    pub(super) fn sleepers(&self) -> [&Sleeper; 3] {
+        [&self.ahead, &self.behind, &self.ticker]
     }
 }

@@ -47,6 +47,18 @@ const THROTTLE: Duration = Duration::from_micros(200);
 /// How long the background thread rests between two steps while the log is only just over its bound.
 const PACE: Duration = Duration::from_micros(20);
 
+/// Steps of a turn of the background job.
+const TURN_STEPS: usize = 16;
+
+/// How a turn of the background job has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There may be more to do.
+    Unfinished,
+    /// There is nothing more to do for now.
+    Finished,
+}
+
 /// What a step of compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -92,55 +104,52 @@ impl Engine {
         report
     }
 
-    /// Compacts until the log is within its bound, there is nothing to gain, or `stop` says so. Called by the
-    /// background thread. `quiet`: nobody has written for a while.
-    pub(crate) fn compact_in_background(&self, quiet: bool, stop: &dyn Fn() -> bool) {
-        self.compact_while_due(quiet, stop);
-        if !stop() && self.health.check_writable().is_ok() {
+    /// Compacts for a turn, at the end of which the log is within its bound or there is nothing to gain, if the turn has not
+    /// ended before. `stop` ends it sooner. Called by the background job. `quiet`: nobody has written for a while.
+    pub(crate) fn compact_in_background(&self, quiet: bool, stop: &dyn Fn() -> bool) -> Turn {
+        let turn = self.compact_while_due(quiet, stop);
+        if turn == Turn::Finished && !stop() && self.health.check_writable().is_ok() {
             // Once: whatever keeps an end from being cut keeps it in the next turn too.
             self.log.cut_ends();
         }
+        turn
     }
 
-    fn compact_while_due(&self, quiet: bool, stop: &dyn Fn() -> bool) {
-        loop {
-            let look = self.look(quiet);
-            self.log.reclaim();
-            if self.log.is_ill_fitting() && self.health.check_writable().is_ok() {
-                // If it fails, the segment goes on being used.
-                let _ = self.log.replace_active(|| self.table.lock(0));
-            }
-            if stop() || self.health.check_writable().is_err() {
-                return;
-            }
-            let far = look.pressure >= Pressure::Wait;
-            if far && broken(Mutant::CompactionGivesUp) {
-                return;
-            }
-            if far && look.checkpoint {
-                // Moving more records before it is done would only make the log longer. Nobody else runs it for sure:
-                // the writers may have nothing to write any more.
-                match self.run_checkpoint(false) {
-                    Ok(()) => continue,
-                    Err(_) => return,
+    fn compact_while_due(&self, quiet: bool, stop: &dyn Fn() -> bool) -> Turn {
+        let look = self.look(quiet);
+        self.log.reclaim();
+        if self.log.is_ill_fitting() && self.health.check_writable().is_ok() {
+            // If it fails, the segment goes on being used.
+            let _ = self.log.replace_active(|| self.table.lock(0));
+        }
+        if stop() || self.health.check_writable().is_err() {
+            return Turn::Finished;
+        }
+        let far = look.pressure >= Pressure::Wait;
+        if far && broken(Mutant::CompactionGivesUp) {
+            return Turn::Finished;
+        }
+        if far && look.checkpoint {
+            // Moving more records before it is done would only make the log longer. Nobody else runs it for sure:
+            // the writers may have nothing to write any more.
+            return if self.run_checkpoint(false).is_ok() { Turn::Unfinished } else { Turn::Finished };
+        }
+        if !look.due || (far && look.stuck) {
+            return Turn::Finished;
+        }
+        for _ in 0..TURN_STEPS {
+            // An error is met again by whoever needs the space; a damaged segment is not chosen again.
+            match self.compact_step(STEP_RECORDS, Choice::Best) {
+                Ok(Outcome::Made) if look.pressure == Pressure::None => sleep(PACE),
+                Ok(Outcome::Made) => {}
+                Ok(Outcome::Others) => {
+                    sleep(PACE);
+                    break;
                 }
-            }
-            if !look.due || (far && look.stuck) {
-                return;
-            }
-            for _ in 0..16 {
-                // An error is met again by whoever needs the space; a damaged segment is not chosen again.
-                match self.compact_step(STEP_RECORDS, Choice::Best) {
-                    Ok(Outcome::Made) if look.pressure == Pressure::None => sleep(PACE),
-                    Ok(Outcome::Made) => {}
-                    Ok(Outcome::Others) => {
-                        sleep(PACE);
-                        break;
-                    }
-                    Ok(Outcome::Nothing) | Err(_) => return,
-                }
+                Ok(Outcome::Nothing) | Err(_) => return Turn::Finished,
             }
         }
+        Turn::Unfinished
     }
 
     /// What a writer does after an append: looks at the log's space now and then, and helps if it is over its

@@ -62,7 +62,7 @@ impl Engine {
     /// Does a little of the growth that is under way. Called before changes, with no lock held; `hash` is that of a
     /// change's key.
     ///
-    /// The growth thread evacuates page after page. Should it get no time, the changes do without it: one in so many
+    /// The resize job evacuates page after page. Should it get no time, the changes do without it: one in so many
     /// evacuates a page, so that the last one is done when the table holds a thirteenth more than at the start. Which
     /// one is left to the hash.
     ///
@@ -90,7 +90,7 @@ impl Engine {
             return Ok(());
         }
         if !growing && self.tuning.background && !self.table.is_extended() {
-            // The growth thread is adding the extent.
+            // The resize job is adding the extent.
             return Ok(());
         }
         let turns = growing && self.table.wants_growth() && self.table.growth().is_shrinking();

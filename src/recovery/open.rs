@@ -323,7 +323,7 @@ impl<'o> Opening<'o> {
         let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
         let limit_pages = (memory_bytes / PAGE).max(1);
         let writable = !options.read_only;
-        let wake = Wake::default();
+        let wake = Wake::new();
         let table = Table::new(TableParts {
             geometry: header.geometry,
             tuning: options.tuning,
@@ -344,8 +344,8 @@ impl<'o> Opening<'o> {
             records: meta.records,
             limit_pages: if writable { limit_pages } else { u64::MAX },
             generation: header.generation,
-            growth_bell: Arc::clone(&wake.growth),
-            checkpoint_bell: Arc::clone(&wake.checkpoint),
+            growth_bell: wake.growth.clone(),
+            checkpoint_bell: wake.checkpoint.clone(),
         });
         self.map_table(&table, &header, &meta)?;
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.

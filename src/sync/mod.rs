@@ -17,7 +17,7 @@ mod shard;
 #[cfg(shuttle)]
 mod shuttle;
 
-pub(crate) use bell::{Bell, Woken};
+pub(crate) use bell::{Bell, Sleeper, Woken};
 pub use parts::{PartOrder, PartPlan};
 #[cfg(not(shuttle))]
 pub(crate) use real::*;

@@ -138,7 +138,7 @@ atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 atomic!(AtomicI64, i64);
 modify!(AtomicBool, bool, swap);
-modify!(AtomicU32, u32, swap fetch_add fetch_sub fetch_or);
+modify!(AtomicU32, u32, swap fetch_add fetch_sub fetch_or fetch_and);
 modify!(AtomicU64, u64, swap fetch_add fetch_sub fetch_or fetch_and fetch_max);
 modify!(AtomicI64, i64, fetch_add fetch_sub);
 

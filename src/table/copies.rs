@@ -107,14 +107,14 @@ mod tests {
     use super::super::region::{Extent, Region, RegionKind};
     use super::*;
     use crate::need::{Need, Shortage};
-    use crate::sync::Ordering;
+    use crate::sync::{Bell, Ordering};
     use crate::sys::RealDisk;
 
     #[test]
     fn a_writer_that_finds_no_memory_for_a_copy_asks_for_it() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(1000, std::sync::Arc::default());
+        let dirty = DirtySet::new(1000, Bell::unheard());
         dirty.set_journal_pages(100);
         for number in 0..40 {
             dirty.mark(&page(number)).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     fn blocks_of_the_journal_that_are_set_aside_are_for_nobody_else() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(1000, std::sync::Arc::default());
+        let dirty = DirtySet::new(1000, Bell::unheard());
         dirty.set_journal_pages(10);
         let mut blocks = dirty.reserve(4).unwrap();
         (0..6).for_each(|number| dirty.mark(&page(number)).unwrap());

@@ -11,7 +11,6 @@
 //! once per page and epoch. Bitmap pages are guarded by the same lock, since they belong to no stripe.
 
 use std::io;
-use std::sync::Arc;
 
 use super::copies::{self, Copies};
 use super::region::{PageId, PageSlot, PageState, Region};
@@ -35,7 +34,7 @@ pub(crate) struct DirtySet {
     private_pages: AtomicU64,
     inner: Mutex<Inner>,
     /// Rung when half of the limit is reached: it is time for a checkpoint.
-    half_full: Arc<Bell>,
+    half_full: Bell,
 }
 
 /// What became of pages that were to be given back.
@@ -109,7 +108,7 @@ fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>
 }
 
 impl DirtySet {
-    pub(super) fn new(limit_pages: u64, half_full: Arc<Bell>) -> Self {
+    pub(super) fn new(limit_pages: u64, half_full: Bell) -> Self {
         DirtySet {
             parity: AtomicBool::new(false),
             journal_pages: AtomicU64::new(0),

@@ -46,13 +46,13 @@ impl Table {
         self.len() > threshold - threshold / EXTEND_AHEAD
     }
 
-    /// Growth should start: by the growth thread, or by the next change.
+    /// Growth should start: by the resize job, or by the next change.
     pub(super) fn want_growth(&self) {
         self.growth_wanted.store(true, Ordering::Relaxed);
         self.ring_growth();
     }
 
-    /// The table should shrink: by the growth thread, or by the next change.
+    /// The table should shrink: by the resize job, or by the next change.
     pub(super) fn want_shrink(&self) {
         self.shrink_wanted.store(true, Ordering::Relaxed);
         self.ring_growth();

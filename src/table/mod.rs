@@ -88,7 +88,7 @@ pub(crate) struct Table {
     stripes: Stripes,
     pub(crate) dirty: DirtySet,
     pool: OverflowPool,
-    growth_bell: Arc<Bell>,
+    growth_bell: Bell,
     pub(crate) structure: Mutex<Structure>,
     /// Held while disk blocks of pages are allocated or given back.
     pub(super) blocks: Mutex<()>,
@@ -121,8 +121,8 @@ pub(crate) struct TableParts {
     /// The generation that the store was opened with.
     pub(crate) generation: u64,
     /// Rung when overflow pages run out, and when much is dirty.
-    pub(crate) growth_bell: Arc<Bell>,
-    pub(crate) checkpoint_bell: Arc<Bell>,
+    pub(crate) growth_bell: Bell,
+    pub(crate) checkpoint_bell: Bell,
 }
 
 impl Table {

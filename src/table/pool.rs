@@ -4,8 +4,6 @@
 //! still follows the old link cannot trust a miss, because the version of its primary page has changed, and
 //! never trusts a hit without comparing the key.
 
-use std::sync::Arc;
-
 use crate::sync::{Bell, Mutex};
 
 /// With no more than this part of all pages left, it is time to add some.
@@ -16,7 +14,7 @@ const FEW: u64 = 8;
 pub(crate) struct OverflowPool {
     inner: Mutex<Inner>,
     /// Rung when few pages are left, so that some are added before the last one is taken.
-    few_left: Arc<Bell>,
+    few_left: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +31,7 @@ impl Inner {
 }
 
 impl OverflowPool {
-    pub(super) fn new(few_left: Arc<Bell>) -> Self {
+    pub(super) fn new(few_left: Bell) -> Self {
         OverflowPool { inner: Mutex::default(), few_left }
     }
 
@@ -98,7 +96,7 @@ mod tests {
     /// failed while pages with blocks were free.
     #[test]
     fn pages_with_blocks_are_taken_first() {
-        let pool = OverflowPool::new(Arc::default());
+        let pool = OverflowPool::new(Bell::unheard());
         pool.give([3, 2, 1, 0]);
         pool.give([14, 13, 12, 11, 10]);
         assert_eq!(pool.prefer(|page| page < 4 && page != 2), 3);

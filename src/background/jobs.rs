@@ -1,0 +1,271 @@
+//! The jobs of the two workers: a turn of each, and when its next one comes.
+
+use std::time::Duration;
+
+use super::retry::{Retry, after};
+use super::wake::{Rester, bit};
+use crate::compaction::online::Turn;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::log::space::Space;
+use crate::sync::{Instant, Sleeper};
+
+/// A log is looked at again this long after it was written to: by then it may be quiet.
+const PAUSE: Duration = Duration::from_millis(100);
+/// So many looks at a log that change nothing are enough, until something happens.
+const VAIN_LOOKS: u32 = 8;
+/// How often the figures are published, if anybody may want them.
+const PUBLISHED: Duration = Duration::from_secs(1);
+/// Pages evacuated in a turn. They are few, because a checkpoint's cut waits for them.
+const EVACUATE_PAGES: usize = 8;
+/// How long growth lets others have what it needs.
+const ASIDE: Duration = Duration::from_micros(200);
+
+/// When a job's next turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// At once: the turn has ended, and not the work.
+    Now,
+    /// When its bell is rung, or at a time.
+    Rung(Option<Instant>),
+    /// At a time, and not before. A ring meanwhile is kept.
+    At(Option<Instant>),
+}
+
+/// What a worker does, and what it has to remember of it.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Prepares segments.
+    Prepare(Retry),
+    /// Grows and shrinks the table.
+    Resize(Resize),
+    /// Runs checkpoints.
+    Checkpoint(Retry),
+    /// Evacuates segments.
+    Compact(Watch),
+}
+
+/// The jobs of the worker that does what writers would wait for.
+pub(super) fn ahead() -> [Job; 2] {
+    [Job::Prepare(Retry::new()), Job::Resize(Resize { begun: false, retry: Retry::new() })]
+}
+
+/// The jobs of the worker that gives space back.
+pub(super) fn behind(engine: &Engine) -> [Job; 2] {
+    [Job::Checkpoint(Retry::new()), Job::Compact(Watch::new(engine))]
+}
+
+impl Job {
+    /// The bit of its bell.
+    pub(super) fn bit(&self) -> u32 {
+        match self {
+            Job::Prepare(_) => bit::PREPARE,
+            Job::Resize(_) => bit::RESIZE,
+            Job::Checkpoint(_) => bit::CHECKPOINT,
+            Job::Compact(_) => bit::COMPACT,
+        }
+    }
+
+    /// Does a turn.
+    pub(super) fn turn(&mut self, engine: &Engine, sleeper: &Sleeper) -> Next {
+        match self {
+            Job::Prepare(retry) => prepare(engine, retry),
+            Job::Resize(resize) => resize.turn(engine),
+            Job::Checkpoint(retry) => checkpoint(engine, retry),
+            Job::Compact(watch) => watch.turn(engine, &|| sleeper.is_stopped()),
+        }
+    }
+}
+
+/// After work that is begun at each ring, and again after an error. A caller who needs what could not be done does not wait
+/// for the next try: the call does it, and meets the error.
+fn after_attempt<T>(attempt: &Result<T>, retry: &mut Retry) -> Next {
+    match attempt {
+        Ok(_) => {
+            *retry = Retry::new();
+            Next::Rung(None)
+        }
+        Err(_) => Next::At(retry.later()),
+    }
+}
+
+fn prepare(engine: &Engine, retry: &mut Retry) -> Next {
+    let prepared = prepare_ahead(engine);
+    // Also on a full disk, because it gives space back.
+    if engine.health.check_writable().is_ok() {
+        engine.log.cut_ends();
+    }
+    after_attempt(&prepared, retry)
+}
+
+fn prepare_ahead(engine: &Engine) -> Result<()> {
+    while engine.health.check_writable().is_ok() {
+        engine.checkpointer.provide_meta_room(&engine.table, &engine.log)?;
+        if !engine.log.prepare_ahead()? {
+            break;
+        }
+        engine.wake.compaction.ring();
+    }
+    Ok(())
+}
+
+/// The table's size.
+#[derive(Debug)]
+pub(super) struct Resize {
+    /// The resize under way has its blocks.
+    begun: bool,
+    retry: Retry,
+}
+
+impl Resize {
+    /// Does a part of what the table's size asks for.
+    fn turn(&mut self, engine: &Engine) -> Next {
+        if engine.health.check_writable().is_err() {
+            return Next::Rung(None);
+        }
+        let step = if self.begun { self.evacuate(engine) } else { self.begin(engine) };
+        match step {
+            Ok(next @ (Next::Now | Next::At(_))) => next,
+            ended => {
+                self.begun = false;
+                after_attempt(&ended, &mut self.retry)
+            }
+        }
+    }
+
+    fn begin(&mut self, engine: &Engine) -> Result<Next> {
+        let table = &engine.table;
+        if table.wants_growth() {
+            engine.retry(|| table.prepare_growth())?;
+            engine.retry(|| table.start_growth())?;
+            engine.checkpointer.prepare_journal(&engine.table);
+        }
+        engine.retry(|| table.prepare_overflow())?;
+        if table.wants_shrink() {
+            table.start_shrink(false)?;
+        }
+        if !table.growth().is_resizing() {
+            return Ok(Next::Rung(None));
+        }
+        table.allocate_ahead()?;
+        self.begun = true;
+        Ok(Next::Now)
+    }
+
+    fn evacuate(&mut self, engine: &Engine) -> Result<Next> {
+        let table = &engine.table;
+        if table.growth().is_resizing() {
+            engine.retry(|| table.prepare_overflow())?;
+            if engine.retry(|| table.help_growth(EVACUATE_PAGES, engine))? == 0 {
+                // Somebody else is at it, or holds the structure for something longer.
+                return Ok(Next::At(after(ASIDE)));
+            }
+            return Ok(Next::Now);
+        }
+        // Entries that came or went meanwhile asked for nothing, because a resize was under way.
+        engine.retry(|| table.start_growth())?;
+        table.start_shrink(false)?;
+        self.begun = false;
+        Ok(Next::Now)
+    }
+}
+
+fn checkpoint(engine: &Engine, retry: &mut Retry) -> Next {
+    if is_checkpoint_due(engine) {
+        // An error has poisoned the store, which every later change says, or it is one of the moment.
+        let _ = engine.run_checkpoint(false);
+        engine.wake.compaction.ring();
+        if is_checkpoint_due(engine) {
+            return Next::At(retry.later());
+        }
+    } else {
+        *retry = Retry::new();
+    }
+    Next::Rung(None)
+}
+
+fn is_checkpoint_due(engine: &Engine) -> bool {
+    engine.health.check_writable().is_ok()
+        && (engine.checkpointer.is_due(engine.log.total())
+            || engine.table.dirty.is_half_full()
+            || engine.log.blobs.is_crowded()
+            || engine.compactor.frees_space(&engine.log))
+}
+
+/// What the compacting job has seen of the log.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// What others had appended, and when that was found to have changed.
+    appended: u64,
+    since: Instant,
+    /// The space as it was after the last look, and how many looks in a row have changed nothing.
+    space: Space,
+    vain: u32,
+    retry: Retry,
+}
+
+impl Watch {
+    fn new(engine: &Engine) -> Self {
+        let (appended, space) = (engine.compactor.appended_by_others(&engine.log), engine.log.space());
+        Watch { appended, since: Instant::now(), space, vain: 0, retry: Retry::new() }
+    }
+
+    fn turn(&mut self, engine: &Engine, stop: &dyn Fn() -> bool) -> Next {
+        let quiet = self.is_quiet(engine);
+        if engine.compact_in_background(quiet, stop) == Turn::Unfinished {
+            return Next::Now;
+        }
+        if quiet {
+            engine.checkpointer.trim_journal(&engine.table, &engine.health, false);
+        }
+        engine.publish_figures();
+        let mut until = self.next_look(engine, quiet);
+        if until.is_none() {
+            engine.wake.rest(Rester::Compaction);
+            if self.was_written(engine) {
+                until = after(PAUSE);
+            }
+        }
+        if cfg!(feature = "metrics") {
+            // Reads change the figures as well.
+            until = until.into_iter().chain(after(PUBLISHED)).min();
+        }
+        Next::Rung(until)
+    }
+
+    fn was_written(&self, engine: &Engine) -> bool {
+        engine.compactor.appended_by_others(&engine.log) != self.appended
+    }
+
+    /// True if nobody has written for a while.
+    fn is_quiet(&mut self, engine: &Engine) -> bool {
+        if self.was_written(engine) {
+            (self.appended, self.since) = (engine.compactor.appended_by_others(&engine.log), Instant::now());
+        }
+        self.since.elapsed() >= PAUSE
+    }
+
+    /// When to look again, should nothing happen before.
+    fn next_look(&mut self, engine: &Engine, quiet: bool) -> Option<Instant> {
+        let before = std::mem::replace(&mut self.space, engine.log.space());
+        self.vain = if before == self.space { self.vain.saturating_add(1) } else { 0 };
+        if !quiet || self.vain == 0 {
+            self.retry = Retry::new();
+        }
+        if engine.health.check_writable().is_err() {
+            return None;
+        }
+        match quiet {
+            false => after(PAUSE),
+            // Nothing tells when a reader lets go of a segment that is freed but for that.
+            true if engine.log.has_retired() => self.retry.later(),
+            true if self.vain < VAIN_LOOKS && has_work(engine) => self.retry.later(),
+            true => None,
+        }
+    }
+}
+
+/// True if another look at the log may do what this one could not.
+fn has_work(engine: &Engine) -> bool {
+    engine.compactor.is_worth_a_look(&engine.log) || engine.log.has_unwritten_ends()
+}
