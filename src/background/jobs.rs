@@ -187,7 +187,7 @@ fn checkpoint(engine: &Engine, retry: &mut Retry) -> Next {
 fn is_checkpoint_due(engine: &Engine) -> bool {
     engine.health.check_writable().is_ok()
         && (engine.checkpointer.is_due(engine.log.total())
-            || engine.table.dirty.is_half_full()
+            || engine.table.is_half_dirty()
             || engine.log.blobs.is_crowded()
             || engine.compactor.frees_space(&engine.log))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Checkpointer {
     interval_bytes: Option<u64>,
     /// Private pages beyond which writers wait for a checkpoint and clean ones are dropped.
     limit_pages: u64,
+    /// Pages by which the journal gets longer at a time.
+    journal_step: u64,
     /// Generation of the last checkpoint, and the bytes appended at its cut, for the stats.
     generation: AtomicU64,
     total_at_cut: AtomicU64,
@@ -53,6 +55,7 @@ pub(crate) struct CheckpointerParts<'p> {
     /// [`Options::checkpoint_bytes`](crate::Options::checkpoint_bytes).
     pub(crate) interval_bytes: Option<u64>,
     pub(crate) limit_pages: u64,
+    pub(crate) journal_step: u64,
 }
 
 /// The files that checkpoints write.
@@ -94,7 +97,7 @@ impl Files {
 
 impl Checkpointer {
     pub(crate) fn new(parts: CheckpointerParts<'_>) -> Self {
-        let CheckpointerParts { path, files, header, meta, interval_bytes, limit_pages } = parts;
+        let CheckpointerParts { path, files, header, meta, interval_bytes, limit_pages, journal_step } = parts;
         Checkpointer {
             path: path.to_path_buf(),
             files,
@@ -102,6 +105,7 @@ impl Checkpointer {
             due: AtomicU64::new(u64::MAX),
             interval_bytes,
             limit_pages,
+            journal_step,
             generation: AtomicU64::new(header.generation),
             total_at_cut: AtomicU64::new(0),
             counters: Counters::default(),
@@ -172,12 +176,12 @@ impl Checkpointer {
             count: get(checkpoints),
             generation: get(&self.generation),
             log_bytes_since: log.total().saturating_sub(get(&self.total_at_cut)),
-            dirty_pages: table.dirty.len(),
-            private_pages: table.dirty.private_pages(),
+            dirty_pages: table.dirty_pages(),
+            private_pages: table.private_pages(),
             images: get(images),
             cut_nanos_max: get(cut_nanos_max),
             put_off: get(put_off) + log.ends_kept(),
-            journal_bytes: self.files.as_ref().map_or(0, |_| table.dirty.journal_pages() * PAGE),
+            journal_bytes: self.files.as_ref().map_or(0, |_| table.journal_pages() * PAGE),
         }
     }
 }
@@ -190,18 +194,18 @@ impl Checkpointer {
     /// `DiskFull`, `Io`.
     pub(crate) fn extend_journal(&self, table: &Table, pages: u64) -> Result<()> {
         let Some(files) = &self.files else {
-            table.dirty.set_journal_pages(u64::MAX);
+            table.set_journal_pages(u64::MAX);
             return Ok(());
         };
         let _one = files.extending.lock();
-        let have = table.dirty.journal_pages();
+        let have = table.journal_pages();
         if have >= pages {
             return Ok(());
         }
         // By an eighth at a time: so much more than the dirty set the journal may take.
-        let images = pages.max(have + have / 8).next_multiple_of(table.tuning.journal_step);
+        let images = pages.max(have + have / 8).next_multiple_of(self.journal_step);
         files.journal.allocate(images + files.meta_room.load(Ordering::Acquire))?;
-        table.dirty.set_journal_pages(images);
+        table.set_journal_pages(images);
         Ok(())
     }
 
@@ -217,7 +221,7 @@ impl Checkpointer {
         }
         let _one = files.extending.lock();
         files.index.allocate(0, (FIRST_META_PAGE + pages) * PAGE).context("allocate blocks of", &files.index_path)?;
-        files.journal.allocate(table.dirty.journal_pages() + pages)?;
+        files.journal.allocate(table.journal_pages() + pages)?;
         files.meta_room.store(pages, Ordering::Release);
         Ok(())
     }
@@ -238,7 +242,7 @@ impl Checkpointer {
         let state = if waits { Some(self.state.lock()) } else { self.state.try_lock() };
         let Some(_state) = state else { return };
         if health.check_writable().is_ok()
-            && let Err(error) = self.shorten_journal(files, table, table.dirty.len())
+            && let Err(error) = self.shorten_journal(files, table, table.dirty_pages())
         {
             self.put_off(&error);
         }
@@ -254,9 +258,9 @@ impl Checkpointer {
     pub(super) fn shorten_journal(&self, files: &Files, table: &Table, pages: u64) -> Result<()> {
         let _one = files.extending.lock();
         // Never less than an open sees to, because an open on a full disk finds no blocks.
-        let wanted = (pages + pages / 8).max(JOURNAL_PAGES).next_multiple_of(table.tuning.journal_step);
-        let have = table.dirty.journal_pages();
-        if have > wanted + wanted / 2 + table.tuning.journal_step && table.dirty.shrink_journal(wanted) {
+        let wanted = (pages + pages / 8).max(JOURNAL_PAGES).next_multiple_of(self.journal_step);
+        let have = table.journal_pages();
+        if have > wanted + wanted / 2 + self.journal_step && table.shrink_journal(wanted) {
             files.journal.empty()?;
             files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
         }
@@ -277,7 +281,7 @@ impl Checkpointer {
         let index = (FIRST_META_PAGE + meta_room) * PAGE;
         files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
         files.meta_room.store(meta_room, Ordering::Release);
-        table.dirty.set_journal_pages(capacity - meta_room);
+        table.set_journal_pages(capacity - meta_room);
         Ok(())
     }
 }

@@ -36,18 +36,13 @@ use crate::observe::{self, Observer, Timed};
 use crate::sync::{Instant, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, Paced, PageBuffer, write_all_at};
 use crate::table::Table;
+use crate::table::cut::{Frozen, TableCut};
 use crate::table::page::{PageImage, image};
-use crate::table::region::{PageId, PageSlot, RegionKind};
 
 /// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page
 /// cache, and changing one page of them later would cost more.
 const RUN_PAGES: usize = 4;
 
-/// Page images that are captured before the first of them is written. As long as a frozen page is not captured, whoever
-/// changes it must copy it aside first, and the disk takes far longer than copies.
-const CAPTURED_PAGES: usize = 8192;
-/// After so many images the memory for copies is looked after.
-const PROVIDED_EVERY: usize = 64;
 /// With more bytes of log than that to sync, the log is synced before the cut as well.
 const LATE_SYNC_BYTES: u64 = 1 << 20;
 
@@ -59,58 +54,6 @@ struct Cut<'t> {
     meta: Meta,
     /// Sequences of the segments that this checkpoint names no more.
     excluded: Vec<u32>,
-}
-
-/// The frozen pages, which become images in the order of their numbers.
-struct Frozen<'t> {
-    table: &'t Table,
-    /// Nothing was dirty at all.
-    is_empty: bool,
-    pages: std::vec::IntoIter<PageSlot<'t>>,
-    images: PageBuffer,
-    /// Images that were passed on.
-    passed: usize,
-}
-
-impl<'t> Frozen<'t> {
-    /// `images` has room for some of the pages at least.
-    fn new(table: &'t Table, ids: &[PageId], images: PageBuffer) -> Self {
-        let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
-        pages.sort_unstable_by_key(PageSlot::number);
-        let mut frozen = Frozen { table, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
-        frozen.capture();
-        frozen
-    }
-
-    /// Captures some more.
-    fn capture(&mut self) {
-        self.passed = 0;
-        self.images.clear();
-        for page in self.pages.by_ref().take(self.images.room()) {
-            let mut bytes = [0; PAGE_BYTES];
-            // A page that was made ready for an entry which then went elsewhere is still a hole.
-            if self.table.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
-                self.images.push(&bytes);
-            }
-        }
-    }
-
-    fn next(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
-        while self.passed == self.images.len() && self.pages.len() > 0 {
-            self.capture();
-        }
-        if self.passed.is_multiple_of(PROVIDED_EVERY) && self.pages.len() > 0 {
-            // Only to be fast.
-            let _ = self.table.dirty.provide_copies(&*self.table.disk);
-        }
-        self.passed += 1;
-        self.images.get_mut(self.passed - 1)
-    }
-
-    /// True if there is only one more.
-    fn is_last(&self) -> bool {
-        self.passed + 1 == self.images.len() && self.pages.len() == 0
-    }
 }
 
 /// The parts of a store that a checkpoint works on.
@@ -153,15 +96,9 @@ impl Checkpointer {
         let timer = scope.observer.time(Timed::Checkpoint);
         let run = Run { scope, own: self, files };
         run.sync_early()?;
-        let dirty = &scope.table.dirty;
-        // Only to be fast.
-        let _ = dirty.provide_copies(scope.log.disk());
-        // More can become dirty until the cut. They are captured in several turns then.
-        let room = (dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
-        let images = PageBuffer::new(room).context("reserve memory for pages of", &scope.table.path)?;
+        let images = scope.table.memory_for_images()?;
         let mut buffer = Buffer::new().context("reserve memory for a part of", &files.journal.path)?;
         let result = run.steps(&mut state, images, &mut buffer, clean);
-        dirty.release_copies();
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
         let Some(done) = result.inspect_err(|error| scope.health.poison(error))? else {
             timer.cancel();
@@ -212,7 +149,7 @@ impl<'r> Run<'r> {
         let Scope { log, health, .. } = self.scope;
         let blobs = log.blobs.unlink_dying();
         let (freed, segments) = log.free(&done.excluded);
-        self.drop_clean_pages();
+        self.scope.table.drop_clean_pages(self.own.limit_pages());
         // The next checkpoint will write about as much as this one, unless the store is closed now.
         let pages = self.give_back_space(if header.clean { 0 } else { done.images });
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
@@ -231,7 +168,7 @@ impl<'r> Run<'r> {
     fn give_back_space(&self, images: u64) -> Result<()> {
         let (Scope { table, .. }, files) = (self.scope, self.files);
         table.give_back_unused()?;
-        self.own.shorten_journal(files, table, images.max(table.dirty.len()))
+        self.own.shorten_journal(files, table, images.max(table.dirty_pages()))
     }
 
     /// Steps 1 to 5. Returns `None` if there was nothing to write.
@@ -239,7 +176,7 @@ impl<'r> Run<'r> {
         let (Scope { table, log, .. }, own, files) = (self.scope, self.own, self.files);
         let mut cut = self.cut(images);
         own.cut_at(table, cut.total);
-        let nothing_new = cut.frozen.is_empty
+        let nothing_new = cut.frozen.is_empty()
             && cut.lsn == state.header.cut
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
@@ -274,36 +211,35 @@ impl<'r> Run<'r> {
     /// Step 1.
     fn cut(&self, images: PageBuffer) -> Cut<'r> {
         let Scope { path, table, log, observer, .. } = self.scope;
-        let structure = table.structure.lock();
+        let held = table.hold_structure();
         let started = Instant::now();
         let timer = observer.time(Timed::Cut);
-        let all = table.lock_all();
-        let (lsn, total) = log.end();
-        let pages = table.dirty.freeze();
-        let excluded = log.excluded(lsn);
-        let mut segments = Vec::new();
-        let next_sequence = log.name_segments(&excluded, |segment| segments.push(segment_entry(log, segment, lsn)));
-        // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
-        debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
-        let meta = Meta {
-            growth: table.growth(),
-            records: table.len(),
-            end_page: structure.end_page,
-            floor: structure.floor,
-            next_sequence,
-            primary_extents: structure.primary_extents.clone(),
-            overflow_extents: structure.overflow_extents.clone(),
-            segments,
-            blobs: log.blobs.freeze(),
-        };
-        drop(all);
+        let (table_cut, (lsn, total, excluded, segments, next_sequence, blobs)) = held.cut(|| {
+            let (lsn, total) = log.end();
+            let excluded = log.excluded(lsn);
+            let mut segments = Vec::new();
+            let next_sequence = log.name_segments(&excluded, |segment| segments.push(segment_entry(log, segment, lsn)));
+            // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
+            debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
+            (lsn, total, excluded, segments, next_sequence, log.blobs.freeze())
+        });
         timer.done();
+        let TableCut { growth, records, structure, pages } = table_cut;
         let nanos = started.elapsed().as_nanos() as u64;
         observe::cut(path, pages.len(), nanos);
         self.own.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
-        drop(structure);
-        let frozen = Frozen::new(table, &pages, images);
-        Cut { lsn, total, frozen, meta, excluded }
+        let meta = Meta {
+            growth,
+            records,
+            end_page: structure.end_page,
+            floor: structure.floor,
+            next_sequence,
+            primary_extents: structure.primary_extents,
+            overflow_extents: structure.overflow_extents,
+            segments,
+            blobs,
+        };
+        Cut { lsn, total, frozen: pages.capture(images), meta, excluded }
     }
 
     /// Step 3.
@@ -341,34 +277,6 @@ impl<'r> Run<'r> {
         let (images, growth) = (writer.images(), cut.meta.growth.word());
         writer.finish(cut.lsn, growth)?;
         Ok(JournalHead { generation, cut: cut.lsn, images, growth })
-    }
-
-    /// Drops clean private pages while there are more of them than the memory limit allows.
-    fn drop_clean_pages(&self) {
-        let (table, limit_pages) = (self.scope.table, self.own.limit_pages());
-        let dirty = &table.dirty;
-        if dirty.private_pages() <= limit_pages {
-            return;
-        }
-        for kind in [RegionKind::Primary, RegionKind::Overflow] {
-            let region = table.region(kind);
-            for (_, extent) in region.extents() {
-                for (index, _) in extent.states().iter().enumerate().skip(extent.bitmap_pages as usize) {
-                    if dirty.private_pages() <= limit_pages / 2 {
-                        return;
-                    }
-                    let Some((page, state)) = extent.at(index as u64) else { continue };
-                    if !state.load().is_private() || state.load().is_dirty_at_all() {
-                        continue;
-                    }
-                    let id = PageId { region: kind, extent: 0, index: index as u32 };
-                    let slot = PageSlot { page, state, extent, id };
-                    // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
-                    // the page meanwhile: that takes the dirty set's lock, which `release` holds.
-                    dirty.release(&slot, || extent.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
-                }
-            }
-        }
     }
 }
 

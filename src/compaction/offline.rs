@@ -420,7 +420,7 @@ fn shape(store: &Store) -> Result<Shape> {
 fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape> {
     let engine = store.engine();
     let table = &engine.table;
-    let grow = u64::from(table.tuning.grow_permille.clamp(1, 1000));
+    let grow = u64::from(engine.tuning.grow_permille.clamp(1, 1000));
     let capacity = if grow > FILL_PERMILLE { before.records * grow / FILL_PERMILLE } else { before.records };
     let pages = 1u64 << table.level_for(capacity);
     let page = PAGE_BYTES as u64;
@@ -455,7 +455,7 @@ fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape>
         overflow_pages: 0,
         live_slots: before.live_slots,
         empty_one_slots: 0,
-        empty_rest_slots: (pages * table.geometry.slots() as u64).saturating_sub(before.live_slots),
+        empty_rest_slots: table.slots_of(pages).saturating_sub(before.live_slots),
         segments: log.segments,
         log_bytes: live,
         dead_bytes: 0,

@@ -189,7 +189,7 @@ impl Engine {
                 // memory limit allows: one operation alone may exceed it.
                 tries += 1;
                 if tries > 1 && lift.is_none() {
-                    lift = Some(self.table.dirty.lift_limit());
+                    lift = Some(self.table.lift_limit());
                 }
             }
             step
@@ -306,9 +306,7 @@ impl Engine {
         }
         // Perhaps a bitmap page for each.
         pages += pages.min(table.bitmap_pages());
-        if table.dirty.journal_pages() < pages {
-            return Err(Need::Journal { pages, alone: pages }.into());
-        }
+        table.check_journal(pages)?;
         let mut free = table.take_free_pages(missing.iter().map(|&(_, overflow)| overflow).sum())?;
         missing.iter().try_for_each(|&(owner, overflow)| {
             table.edit_page(stripes, owner)?.reserve_pages(overflow, &mut free.pages)

@@ -1,7 +1,7 @@
 //! What a step runs short of is found here, with no lock held; then the step starts again.
 
 use crate::engine::Engine;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::need::{Need, Shortage, Step};
 use crate::observe::{self, Cause, Timed, Timer};
 use crate::stats::WaitStats;
@@ -115,7 +115,7 @@ impl Engine {
                     // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
                     // in a recovery: the records that are still to be replayed lie below any cut.
                     Err(full @ Error::DiskFull { .. }) => {
-                        if alone > self.table.dirty.journal_pages() || self.health.is_recovering() {
+                        if alone > self.table.journal_pages() || self.health.is_recovering() {
                             return Err(full);
                         }
                         self.run_checkpoint(false)
@@ -130,10 +130,7 @@ impl Engine {
                 debug_assert!(!self.health.is_recovering());
                 self.run_checkpoint(false)
             }
-            Need::Copies => {
-                let added = self.table.dirty.add_copies(self.log.disk());
-                added.context("reserve memory for copies of pages of", &self.table.path)
-            }
+            Need::Copies => self.table.add_copies(),
             Need::IndexBlocks(page) => {
                 let _waiting = self.waiting(Cause::IndexSpace);
                 self.waits.index_space.fetch_add(1, Ordering::Relaxed);

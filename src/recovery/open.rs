@@ -349,7 +349,7 @@ impl<'o> Opening<'o> {
         });
         self.map_table(&table, &header, &meta)?;
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
-        table.dirty.set_journal_pages(if writable { 0 } else { u64::MAX });
+        table.set_journal_pages(if writable { 0 } else { u64::MAX });
 
         let log = Log::new(
             LogConfig {
@@ -385,6 +385,7 @@ impl<'o> Opening<'o> {
                 meta,
                 interval_bytes: options.checkpoint_bytes,
                 limit_pages,
+                journal_step: options.tuning.journal_step,
             }),
             compactor: Compactor::new(options.log_ratio),
             wake,

@@ -8,7 +8,7 @@ use super::chain::Chain;
 use super::region::PageState;
 use super::stripes::AllStripes;
 use super::{Structure, Table};
-use crate::need::{Need, Step};
+use crate::need::Step;
 use crate::sync::MutexGuard;
 
 /// An empty table, whose stripes are held.
@@ -29,9 +29,7 @@ impl Table {
         let growth = self.growth();
         let pages = growth.pages() + self.overflow.pages().saturating_sub(self.pool.len());
         let bitmaps = self.bitmap_pages();
-        if self.dirty.journal_pages() < pages + bitmaps {
-            return Err(Need::Journal { pages: pages + bitmaps, alone: pages + bitmaps }.into());
-        }
+        self.check_journal(pages + bitmaps)?;
         let _lift = self.dirty.lift_limit();
         let all = self.lock_all();
         for number in 0..growth.pages() {

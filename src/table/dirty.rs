@@ -20,7 +20,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Bell, Mutex, Ordering, lock_
 use crate::sys::{Disk, PAGE_BYTES};
 
 #[derive(Debug)]
-pub(crate) struct DirtySet {
+pub(super) struct DirtySet {
     /// Parity of the current epoch. Changes with all stripes held only, so that a writer under a stripe sees
     /// a stable value.
     parity: AtomicBool,
@@ -126,7 +126,7 @@ impl DirtySet {
     }
 
     /// True if so many pages are dirty that it is time for a checkpoint.
-    pub(crate) fn is_half_full(&self) -> bool {
+    pub(super) fn is_half_full(&self) -> bool {
         self.len() > self.limit_pages / 2
     }
 
@@ -259,7 +259,7 @@ impl DirtySet {
     }
 
     /// Memory for some copies, for a writer who found none.
-    pub(crate) fn add_copies(&self, disk: &dyn Disk) -> io::Result<()> {
+    pub(super) fn add_copies(&self, disk: &dyn Disk) -> io::Result<()> {
         // A batch begins again each time: it must not be often.
         let frozen = self.inner.lock().frozen_left;
         let slab = copies::slab(disk, frozen)?;
@@ -269,7 +269,7 @@ impl DirtySet {
 
     /// Memory for as many copies as will probably be made, faulted in. For whoever runs the checkpoint, before the cut and
     /// while frozen pages are left. Nobody waits for it.
-    pub(crate) fn provide_copies(&self, disk: &dyn Disk) -> io::Result<()> {
+    pub(super) fn provide_copies(&self, disk: &dyn Disk) -> io::Result<()> {
         loop {
             let missing = {
                 let inner = self.inner.lock();
@@ -287,14 +287,14 @@ impl DirtySet {
     }
 
     /// The checkpoint is done: the memory of copies goes back, but for what the next one needs at once.
-    pub(crate) fn release_copies(&self) {
+    pub(super) fn release_copies(&self) {
         let slabs = self.inner.lock().copies.finish();
         drop(slabs);
     }
 
     /// The cut: the current set becomes the frozen one. The caller holds all stripes, and no other
     /// checkpoint is under way.
-    pub(crate) fn freeze(&self) -> Vec<PageId> {
+    pub(super) fn freeze(&self) -> Vec<PageId> {
         let mut inner = self.inner.lock();
         debug_assert!(inner.copies.len() == 0 && inner.frozen_left == 0);
         // As many are to be expected again: no writer shall wait while it is made larger.
@@ -309,7 +309,7 @@ impl DirtySet {
 
     /// Writes the image that a page of the frozen set had at the cut to `image`. Each page can be captured once; false if
     /// it was.
-    pub(crate) fn capture(&self, page: &PageSlot<'_>, image: &mut [u8; PAGE_BYTES]) -> bool {
+    pub(super) fn capture(&self, page: &PageSlot<'_>, image: &mut [u8; PAGE_BYTES]) -> bool {
         let mut inner = self.inner.lock();
         let frozen = !self.parity.load(Ordering::Relaxed);
         if page.state.load().is_dirty(frozen) {
@@ -323,7 +323,7 @@ impl DirtySet {
 
     /// Calls `drop_copy` for the page if it is clean and private, and notes that it is no longer private. The
     /// page cannot become dirty meanwhile.
-    pub(crate) fn release(&self, page: &PageSlot<'_>, drop_copy: impl FnOnce() -> bool) -> bool {
+    pub(super) fn release(&self, page: &PageSlot<'_>, drop_copy: impl FnOnce() -> bool) -> bool {
         let _inner = self.inner.lock();
         let state = page.state.load();
         if !state.is_private() || state.is_dirty_at_all() || !drop_copy() {
@@ -335,16 +335,16 @@ impl DirtySet {
     }
 
     /// Page images that the journal has room for.
-    pub(crate) fn journal_pages(&self) -> u64 {
+    pub(super) fn journal_pages(&self) -> u64 {
         self.journal_pages.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_journal_pages(&self, pages: u64) {
+    pub(super) fn set_journal_pages(&self, pages: u64) {
         self.journal_pages.store(pages, Ordering::Release);
     }
 
     /// The journal gets shorter: false if more pages are dirty, or will be, than it would have room for.
-    pub(crate) fn shrink_journal(&self, pages: u64) -> bool {
+    pub(super) fn shrink_journal(&self, pages: u64) -> bool {
         let inner = self.inner.lock();
         let fits = inner.current.len() as u64 + inner.reserved <= pages;
         if fits {
@@ -355,17 +355,17 @@ impl DirtySet {
 
     /// Lifts the memory limit while the guard lives: for recovery, which must not wait for checkpoints, and
     /// for single operations that are larger than the limit.
-    pub(crate) fn lift_limit(&self) -> LimitLift<'_> {
+    pub(super) fn lift_limit(&self) -> LimitLift<'_> {
         self.exempt.fetch_add(1, Ordering::Relaxed);
         LimitLift { exempt: &self.exempt }
     }
 
     /// Pages dirty in the current epoch.
-    pub(crate) fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.inner.lock().current.len() as u64
     }
 
-    pub(crate) fn private_pages(&self) -> u64 {
+    pub(super) fn private_pages(&self) -> u64 {
         self.private_pages.load(Ordering::Relaxed)
     }
 }

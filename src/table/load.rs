@@ -30,6 +30,11 @@ impl Table {
         level_for(self.geometry, &self.tuning, records)
     }
 
+    /// Slots of so many pages.
+    pub(crate) fn slots_of(&self, pages: u64) -> u64 {
+        pages * self.geometry.slots() as u64
+    }
+
     /// Called after an insert with the stripe's new count: true if growth should start, or is so near that its
     /// extent should be added.
     #[inline]

@@ -11,6 +11,7 @@
 //! ├── pool     free overflow pages
 //! ├── growth   the growth word
 //! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
+//! ├── cut      the table as a checkpoint sees it: cut, images, room in the journal
 //! ├── dirty    what the next checkpoint must write
 //! ├── copies   frozen pages that writers set aside
 //! ├── region   pages by number
@@ -21,7 +22,8 @@
 pub(crate) mod chain;
 mod clear;
 mod copies;
-pub(crate) mod dirty;
+pub(crate) mod cut;
+mod dirty;
 pub(crate) mod edit;
 pub(crate) mod extend;
 pub(crate) mod growth;
@@ -61,7 +63,7 @@ use stats::IndexCounters;
 use stripes::Stripes;
 
 /// What changes when the table gets a new extent or begins or ends to grow.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Structure {
     /// The first page of the index file that no extent uses.
     pub(crate) end_page: u64,
@@ -74,24 +76,24 @@ pub(crate) struct Structure {
 
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(crate) geometry: Geometry,
-    pub(crate) tuning: Tuning,
-    pub(super) uuid: Uuid,
+    geometry: Geometry,
+    tuning: Tuning,
+    uuid: Uuid,
     /// The index file's path, for error messages.
-    pub(crate) path: PathBuf,
-    pub(crate) disk: Arc<dyn Disk>,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
     /// `None` if nothing may be written.
-    pub(super) file: Option<Arc<dyn DiskFile>>,
+    file: Option<Arc<dyn DiskFile>>,
     growth: CachePadded<AtomicU64>,
-    pub(super) primary: Region,
+    primary: Region,
     overflow: Region,
     stripes: Stripes,
-    pub(crate) dirty: DirtySet,
+    dirty: DirtySet,
     pool: OverflowPool,
     growth_bell: Bell,
-    pub(crate) structure: Mutex<Structure>,
+    structure: Mutex<Structure>,
     /// Held while disk blocks of pages are allocated or given back.
-    pub(super) blocks: Mutex<()>,
+    blocks: Mutex<()>,
     /// The load has passed the threshold or is near it: growth should start or be prepared.
     growth_wanted: AtomicBool,
     /// There are so few entries that the table should shrink.

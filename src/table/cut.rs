@@ -1,0 +1,233 @@
+//! The table as a checkpoint sees it: the cut, the images of the pages that it froze, and the room that they need.
+//!
+//! 1. Memory for images and copies is found ([`Table::memory_for_images`]). Nothing is held.
+//! 2. The structure is held, then all stripes: the dirty set is frozen, and what the table is at this moment is noted.
+//! 3. [`Frozen`] passes the images on. A writer that changes a frozen page copies it aside before (dirty.rs).
+//! 4. When the checkpoint is durable, clean private pages are dropped if memory is short.
+
+use super::dirty::LimitLift;
+use super::growth::Growth;
+use super::page::image;
+use super::region::{PageId, PageSlot, RegionKind};
+use super::{Structure, Table};
+use crate::error::{IoContext, Result};
+use crate::need::Need;
+use crate::sync::MutexGuard;
+use crate::sys::{PAGE_BYTES, PageBuffer};
+
+/// Page images that are captured before the first of them is written. As long as a frozen page is not captured, a writer
+/// that changes it must copy it aside first, and the disk takes far longer than copies.
+const CAPTURED_PAGES: usize = 8192;
+/// After so many images the memory for copies is looked after.
+const PROVIDED_EVERY: usize = 64;
+
+/// The table while no resize begins or ends, and no extent is added.
+#[derive(Debug)]
+pub(crate) struct HeldStructure<'t> {
+    table: &'t Table,
+    structure: MutexGuard<'t, Structure>,
+}
+
+/// The table at a cut.
+#[derive(Debug)]
+pub(crate) struct TableCut<'t> {
+    pub(crate) growth: Growth,
+    pub(crate) records: u64,
+    pub(crate) structure: Structure,
+    pub(crate) pages: FrozenPages<'t>,
+}
+
+/// The pages that a cut froze. None of them is captured yet.
+#[derive(Debug)]
+pub(crate) struct FrozenPages<'t> {
+    table: &'t Table,
+    ids: Vec<PageId>,
+}
+
+impl<'t> HeldStructure<'t> {
+    /// The cut: freezes the dirty set with all stripes held, and calls `at_cut` meanwhile. No other checkpoint is under way.
+    pub(crate) fn cut<T>(self, at_cut: impl FnOnce() -> T) -> (TableCut<'t>, T) {
+        let HeldStructure { table, structure } = self;
+        let all = table.lock_all();
+        let ids = table.dirty.freeze();
+        let rest = at_cut();
+        let cut = TableCut {
+            growth: table.growth(),
+            records: table.len(),
+            structure: structure.clone(),
+            pages: FrozenPages { table, ids },
+        };
+        drop(all);
+        (cut, rest)
+    }
+}
+
+impl<'t> FrozenPages<'t> {
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Captures the first pages. `images` has room for some of them at least.
+    pub(crate) fn capture(self, images: PageBuffer) -> Frozen<'t> {
+        let FrozenPages { table, ids } = self;
+        let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
+        pages.sort_unstable_by_key(PageSlot::number);
+        let mut frozen = Frozen { table, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
+        frozen.capture();
+        frozen
+    }
+}
+
+/// The frozen pages, which become images in the order of their numbers. The memory of copies goes back with it.
+pub(crate) struct Frozen<'t> {
+    table: &'t Table,
+    is_empty: bool,
+    pages: std::vec::IntoIter<PageSlot<'t>>,
+    images: PageBuffer,
+    /// Images that were passed on.
+    passed: usize,
+}
+
+impl Frozen<'_> {
+    /// True if nothing was dirty at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// Captures some more.
+    fn capture(&mut self) {
+        self.passed = 0;
+        self.images.clear();
+        for page in self.pages.by_ref().take(self.images.room()) {
+            let mut bytes = [0; PAGE_BYTES];
+            // A page that was made ready for an entry which then went elsewhere is still a hole.
+            if self.table.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
+                self.images.push(&bytes);
+            }
+        }
+    }
+
+    /// The next image.
+    pub(crate) fn next(&mut self) -> Option<&mut [u8; PAGE_BYTES]> {
+        while self.passed == self.images.len() && self.pages.len() > 0 {
+            self.capture();
+        }
+        if self.passed.is_multiple_of(PROVIDED_EVERY) && self.pages.len() > 0 {
+            // Only to be fast.
+            let _ = self.table.dirty.provide_copies(&*self.table.disk);
+        }
+        self.passed += 1;
+        self.images.get_mut(self.passed - 1)
+    }
+
+    /// True if there is only one more.
+    pub(crate) fn is_last(&self) -> bool {
+        self.passed + 1 == self.images.len() && self.pages.len() == 0
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.table.dirty.release_copies();
+    }
+}
+
+impl Table {
+    /// Memory for images, and for the copies that writers will probably make, before anything is held.
+    ///
+    /// # Errors
+    /// `Io` if there is no memory for images.
+    pub(crate) fn memory_for_images(&self) -> Result<PageBuffer> {
+        // Only to be fast.
+        let _ = self.dirty.provide_copies(&*self.disk);
+        // More can become dirty until the cut. They are captured in several turns then.
+        let room = (self.dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
+        PageBuffer::new(room).context("reserve memory for pages of", &self.path)
+    }
+
+    /// Waits until the structure stands still, and holds it.
+    pub(crate) fn hold_structure(&self) -> HeldStructure<'_> {
+        HeldStructure { table: self, structure: self.structure.lock() }
+    }
+
+    /// Pages that changed since the last cut.
+    pub(crate) fn dirty_pages(&self) -> u64 {
+        self.dirty.len()
+    }
+
+    /// True if so many pages are dirty that it is time for a checkpoint.
+    pub(crate) fn is_half_dirty(&self) -> bool {
+        self.dirty.is_half_full()
+    }
+
+    /// Pages with a private copy in memory.
+    pub(crate) fn private_pages(&self) -> u64 {
+        self.dirty.private_pages()
+    }
+
+    /// Drops private copies of clean pages if there are more private pages than `limit_pages`, down to half of that.
+    pub(crate) fn drop_clean_pages(&self, limit_pages: u64) {
+        if self.dirty.private_pages() <= limit_pages {
+            return;
+        }
+        for kind in [RegionKind::Primary, RegionKind::Overflow] {
+            for (_, extent) in self.region(kind).extents() {
+                for (index, _) in extent.states().iter().enumerate().skip(extent.bitmap_pages as usize) {
+                    if self.dirty.private_pages() <= limit_pages / 2 {
+                        return;
+                    }
+                    let Some((page, state)) = extent.at(index as u64) else { continue };
+                    if !state.load().is_private() || state.load().is_dirty_at_all() {
+                        continue;
+                    }
+                    let id = PageId { region: kind, extent: 0, index: index as u32 };
+                    let slot = PageSlot { page, state, extent, id };
+                    // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
+                    // the page meanwhile: that takes the dirty set's lock, which `release` holds.
+                    self.dirty.release(&slot, || extent.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
+                }
+            }
+        }
+    }
+
+    /// Memory for some copies of frozen pages, for a writer who found none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn add_copies(&self) -> Result<()> {
+        self.dirty.add_copies(&*self.disk).context("reserve memory for copies of pages of", &self.path)
+    }
+
+    /// Lifts the memory limit of dirty pages while the guard lives: for recovery, which must not wait for checkpoints, and
+    /// for single operations that are larger than the limit.
+    pub(crate) fn lift_limit(&self) -> LimitLift<'_> {
+        self.dirty.lift_limit()
+    }
+}
+
+/// Room in the journal, without which no page becomes dirty.
+impl Table {
+    /// Page images that the journal has blocks for.
+    pub(crate) fn journal_pages(&self) -> u64 {
+        self.dirty.journal_pages()
+    }
+
+    /// The journal has blocks for so many images now.
+    pub(crate) fn set_journal_pages(&self, pages: u64) {
+        self.dirty.set_journal_pages(pages);
+    }
+
+    /// The journal gets shorter: false, and nothing has changed, if more pages are dirty, or will be, than it would have
+    /// room for.
+    pub(crate) fn shrink_journal(&self, pages: u64) -> bool {
+        self.dirty.shrink_journal(pages)
+    }
+
+    /// Looks whether the journal has blocks for one change of so many pages.
+    ///
+    /// # Errors
+    /// [`Need::Journal`].
+    pub(crate) fn check_journal(&self, pages: u64) -> std::result::Result<(), Need> {
+        if self.dirty.journal_pages() < pages { Err(Need::Journal { pages, alone: pages }) } else { Ok(()) }
+    }
+}
