@@ -188,7 +188,7 @@ fn is_checkpoint_due(engine: &Engine) -> bool {
     engine.health.check_writable().is_ok()
         && (engine.checkpointer.is_due(engine.log.total())
             || engine.table.is_half_dirty()
-            || engine.log.blobs.is_crowded()
+            || engine.log.is_crowded_with_blobs()
             || engine.compactor.frees_space(&engine.log))
 }
 

@@ -147,7 +147,7 @@ impl<'r> Run<'r> {
     /// Step 6.
     fn let_go(&self, header: &IndexHeader, done: &Done) -> LetGo {
         let Scope { log, health, .. } = self.scope;
-        let blobs = log.blobs.unlink_dying();
+        let blobs = log.unlink_dying_blobs();
         let (freed, segments) = log.free(&done.excluded);
         self.scope.table.drop_clean_pages(self.own.limit_pages());
         // The next checkpoint will write about as much as this one, unless the store is closed now.
@@ -221,7 +221,7 @@ impl<'r> Run<'r> {
             let next_sequence = log.name_segments(&excluded, |segment| segments.push(segment_entry(log, segment, lsn)));
             // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
             debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
-            (lsn, total, excluded, segments, next_sequence, log.blobs.freeze())
+            (lsn, total, excluded, segments, next_sequence, log.freeze_blobs())
         });
         timer.done();
         let TableCut { growth, records, structure, pages } = table_cut;
@@ -288,7 +288,7 @@ fn segment_entry(log: &Log, segment: &Segment, cut: Lsn) -> SegmentEntry {
         capacity: segment.capacity(),
         end: segment.end().unwrap_or(cut.offset()),
         dead: log.dead(segment.slot),
-        removals: segment.removals.load(Ordering::Relaxed),
+        removals: segment.removals(),
     }
 }
 

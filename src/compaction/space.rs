@@ -94,14 +94,14 @@ impl Compactor {
 
     /// Bytes of freed blobs that may wait for a checkpoint.
     pub(crate) fn freed_blobs_max(&self, log: &Log) -> u64 {
-        let live = log.blobs.bytes() + self.live.load(Ordering::Relaxed);
+        let live = log.blob_bytes() + self.live.load(Ordering::Relaxed);
         // However much dead weight the log may have, these are no more than the rest.
         let share = (self.ratio - 1.0).clamp(0.0, 1.0);
         (live as f64 * share).max(FREED_BLOBS_MIN as f64) as u64
     }
 
     pub(super) fn frees_blobs(&self, log: &Log) -> bool {
-        log.blobs.waiting().1 > self.freed_blobs_max(log) && self.can_free()
+        log.freed_blobs().1 > self.freed_blobs_max(log) && self.can_free()
     }
 
     /// Assesses the space, and notes what writers have to do and when to look again.

@@ -43,7 +43,7 @@ pub(super) fn small_max(log: &Log) -> usize {
 /// What evacuating the segment gains, in thousandths of its bytes. Removals count only if nothing older is there.
 fn gain(log: &Log, segment: &Segment, is_oldest: bool) -> u64 {
     let bytes = log.record_bytes(segment).max(1);
-    let kept = if is_oldest { 0 } else { segment.removal_bytes.load(Ordering::Relaxed) };
+    let kept = if is_oldest { 0 } else { segment.removal_bytes() };
     log.dead(segment.slot).min(bytes).saturating_sub(kept) * 1000 / bytes
 }
 
@@ -111,7 +111,7 @@ impl Compactor {
             candidates().filter(|s| gain(s) > GAIN).max_by_key(|s| gain(s) + if is_oldest(s) { 50 } else { 0 })
         };
         let sum = |of: &dyn Fn(&Segment) -> u64| sealed.iter().map(|s| of(s)).sum::<u64>();
-        let removals = sum(&|s| s.removal_bytes.load(Ordering::Relaxed));
+        let removals = sum(&|s| s.removal_bytes());
         let many = removals > sum(&|s| log.record_bytes(s)) / 1000 * REMOVALS;
         let most_of_it = many && forced.is_none() && removals > sum(&|s| log.dead(s.slot)) / 1000 * REMOVALS_OF_DEAD;
         let first = candidates().find(|s| is_oldest(s)).filter(|_| many);

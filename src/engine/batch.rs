@@ -276,10 +276,7 @@ impl Engine {
                     let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
                     self.log.add_dead(address, bytes);
                 }
-                hit.iter().for_each(|hit| self.supersede(hit));
-                if let Some(link) = changes.link(change) {
-                    self.log.blobs.linked(link);
-                }
+                self.supersede(hit.as_ref(), changes.link(change));
             }
             edit.trim();
         }

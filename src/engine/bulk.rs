@@ -9,8 +9,7 @@ use crate::address::Lsn;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::engine::write::with_encoded;
-use crate::error::{Error, Result};
-use crate::layout::parse_blob_name;
+use crate::error::Result;
 use crate::log::appender::Appended;
 use crate::log::record::{Encoded, Kind, check_key};
 use crate::need::{Shortage, Step};
@@ -74,7 +73,7 @@ impl Engine {
         edit.remove_many(found.iter().map(|(sought, _)| sought));
         edit.tally(Tally::Removed, found.len() as u64);
         self.log.add_dead(appended.address, encoded.len());
-        found.iter().for_each(|(_, hit)| self.supersede(hit));
+        found.iter().for_each(|(_, hit)| self.supersede(Some(hit), None));
         let dead = found.iter().map(|(_, hit)| hit.header.total()).sum();
         let run = Run { keys: done, removed: found.len() as u64, dead };
         drop(edit);
@@ -101,7 +100,7 @@ impl Engine {
         let mut is_appended = false;
         let cleared = self.table.clear(|| {
             // Under the stripes, so that no link is missed; a store without blobs lists no directory.
-            let mut blobs = if self.log.blobs.count() > 0 { self.blob_ids()? } else { Vec::new() };
+            let mut blobs = self.log.blob_ids()?;
             Ok(match cause {
                 Clear::Record(encoded) => {
                     let appended = self.log.append(encoded.singles(), 1, true)?;
@@ -121,17 +120,9 @@ impl Engine {
             self.health.poison(error);
         }
         let ((appended, until, blobs), emptied) = cleared?;
-        self.log.all_dead(until);
-        self.log.blobs.free_all(&blobs);
+        self.log.cleared(until, &blobs);
         drop(emptied);
         Ok(appended)
-    }
-
-    /// Ids of all blob files.
-    fn blob_ids(&self) -> Result<Vec<u64>> {
-        let dir = self.log.dir();
-        let names = self.log.disk().read_dir(dir).map_err(|error| Error::io("list", dir, error))?;
-        Ok(names.iter().filter_map(|name| parse_blob_name(name)).collect())
     }
 }
 

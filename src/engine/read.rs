@@ -126,7 +126,7 @@ impl Engine {
     #[cold]
     fn fetch_blob<'s>(&'s self, hit: Hit<'s>) -> Result<Fetched<'s>> {
         let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.address(), Invalid::Header))?;
-        let mapped = self.log.blobs.map(link);
+        let mapped = self.log.map_blob(link);
         // The next opener may have unlinked it.
         self.health.check_open()?;
         let Some(map) = mapped? else { return Ok(Fetched::Gone(hit)) };
@@ -136,7 +136,7 @@ impl Engine {
 
     /// With verified reads: compares a mapped blob's checksum with its link.
     pub(crate) fn check_blob(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
-        if self.verify_reads { Ok(self.log.blobs.check(link, map)?) } else { Ok(()) }
+        if self.verify_reads { Ok(self.log.check_blob(link, map)?) } else { Ok(()) }
     }
 
     /// The value in a blob, which the record of `hit` links.

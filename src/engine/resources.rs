@@ -93,7 +93,7 @@ impl Engine {
 
     /// True if a checkpoint would free space of the disk.
     fn has_to_free(&self) -> bool {
-        self.log.blobs.waiting().0 > 0 || self.log.space().waiting > 0
+        self.log.freed_blobs().0 > 0 || self.log.space().waiting > 0
     }
 
     /// On a full disk, the overflow pages that have blocks must do, if there are so many free ones.

@@ -146,7 +146,7 @@ impl Engine {
                 New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
             }
             let stored_blob = match link.filter(|_| want == Want::Stored) {
-                Some(link) => self.log.blobs.map(link)?,
+                Some(link) => self.log.map_blob(link)?,
                 None => None,
             };
             let mut attempt = Attempt { expect, want, helped: 0, unchecked: None, checked: None, stored_blob };
@@ -179,18 +179,19 @@ impl Engine {
 
     /// Writes a value into a blob. If far too much of what was freed waits for a checkpoint, that comes first.
     pub(crate) fn new_blob(&self, value: &[u8]) -> Result<BlobLink> {
-        if self.log.blobs.is_crowded() || self.log.blobs.waiting().1 > 2 * self.compactor.freed_blobs_max(&self.log) {
+        if self.log.is_crowded_with_blobs() || self.log.freed_blobs().1 > 2 * self.compactor.freed_blobs_max(&self.log)
+        {
             // Once: what cannot be unlinked at this moment is no reason to refuse the value.
             self.satisfy(Need::BlobList)?;
         }
-        self.with_space(|| self.log.blobs.write(value))
+        self.with_space(|| self.log.write_blob(value))
     }
 
     /// Removes large values that no record links after all. Not in a poisoned store: its log may hold the record that links
     /// them, and the next open knows.
     pub(super) fn give_up_blobs(&self, links: impl IntoIterator<Item = BlobLink>) {
         if self.health.check_writable().is_ok() {
-            links.into_iter().for_each(|link| self.log.blobs.give_up(link));
+            links.into_iter().for_each(|link| self.log.give_up_blob(link));
         }
     }
 
@@ -255,10 +256,7 @@ impl Engine {
             // A removal is dead weight from the start.
             self.log.add_dead(appended.address, encoded.len());
         }
-        previous.iter().for_each(|hit| self.supersede(hit));
-        if let Some(link) = link {
-            self.log.blobs.linked(link);
-        }
+        self.supersede(previous.as_ref(), link);
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
         let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.address) } else { None };
         let stored_blob = attempt.stored_blob.take();
@@ -277,7 +275,7 @@ impl Engine {
         let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
         let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.address(), Invalid::Header))?;
         // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
-        if let Some(map) = self.log.blobs.map(link)? {
+        if let Some(map) = self.log.map_blob(link)? {
             self.check_blob(link, &map)?;
             attempt.checked = Some((hit, map));
         } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.address() == hit.address())
@@ -303,12 +301,13 @@ impl Engine {
         Ok(is_key)
     }
 
-    /// What a published change leaves behind: the space of the record before it, and its blob.
-    pub(crate) fn supersede(&self, old: &Hit<'_>) {
-        self.log.add_dead(old.address(), old.header.total());
-        if let Some(link) = old.blob() {
-            self.log.blobs.freed(link);
+    /// What a published change leaves behind: the space of the record before it, and its blob. `link` is the blob of its
+    /// own record.
+    pub(crate) fn supersede(&self, old: Option<&Hit<'_>>, link: Option<BlobLink>) {
+        if let Some(old) = old {
+            self.log.add_dead(old.address(), old.header.total());
         }
+        self.log.relink(old.and_then(Hit::blob), link);
     }
 
     /// True if an insert that would make a chain longer does something about growth before. The longer the chain, the

@@ -23,7 +23,6 @@ use crate::address::Lsn;
 use crate::error::{Error, IoContext};
 use crate::mutant::{Mutant, broken};
 use crate::need::{Again, Need, Step};
-use crate::sync::Ordering;
 
 impl Log {
     /// Appends records.
@@ -111,12 +110,8 @@ impl Log {
         only_removes: bool,
     ) -> Appended {
         appender.writer.publish();
-        if removals > 0 {
-            appender.segment.removals.fetch_add(removals, Ordering::Relaxed);
-            if only_removes || entry.first_kind() == Some(Kind::Remove) {
-                appender.segment.removal_bytes.fetch_add(entry.len(), Ordering::Relaxed);
-            }
-        }
+        let is_removal = removals > 0 && (only_removes || entry.first_kind() == Some(Kind::Remove));
+        appender.segment.add_removals(removals, if is_removal { entry.len() } else { 0 });
         appender.total += entry.len();
         Appended {
             address: Address::new(appender.segment.slot, offset),

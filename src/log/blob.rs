@@ -21,7 +21,7 @@
 //! the directory makes that durable.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use super::record::BlobLink;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
-use crate::layout::{BLOB_IDS, blob_path};
+use crate::layout::{BLOB_IDS, blob_path, parse_blob_name};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
@@ -42,10 +42,12 @@ const MAGIC: [u8; 8] = *b"tophBLB1";
 const VERSION: u32 = 1;
 /// Freed blobs that may wait for a checkpoint; beyond this, writers wait for it.
 pub(crate) const FREED_MAX: usize = 8192;
+/// Ids that are this far above the checkpoint's counter are not ours.
+const FOREIGN_IDS: u64 = 1 << 32;
 
 /// The blobs of a log.
 #[derive(Debug)]
-pub(crate) struct Blobs {
+pub(super) struct Blobs {
     disk: Arc<dyn Disk>,
     /// The log's directory, and the store that it belongs to.
     dir: PathBuf,
@@ -145,7 +147,7 @@ pub(crate) struct BlobSnapshot {
 }
 
 impl Blobs {
-    pub(crate) fn restore(disk: Arc<dyn Disk>, dir: PathBuf, uuid: Uuid, snapshot: &BlobSnapshot) -> Self {
+    pub(super) fn restore(disk: Arc<dyn Disk>, dir: PathBuf, uuid: Uuid, snapshot: &BlobSnapshot) -> Self {
         Blobs {
             disk,
             dir,
@@ -158,7 +160,7 @@ impl Blobs {
     }
 
     /// The cut: what the checkpoint under way will say. The caller holds all stripes.
-    pub(crate) fn freeze(&self) -> BlobSnapshot {
+    pub(super) fn freeze(&self) -> BlobSnapshot {
         let mut state = self.state.lock();
         // The meta pages have room for so many; the rest dies with the next checkpoint.
         let take = state.freed.len().min(FREED_MAX.saturating_sub(state.dying.len()));
@@ -174,24 +176,24 @@ impl Blobs {
     }
 
     /// True if so many freed blobs wait that a checkpoint should run first.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(super) fn is_crowded(&self) -> bool {
         self.waiting().0 as usize >= FREED_MAX
     }
 
     /// Freed blobs that wait for a checkpoint: how many, and the bytes of their values.
-    pub(crate) fn waiting(&self) -> (u64, u64) {
+    pub(super) fn waiting(&self) -> (u64, u64) {
         self.state.lock().waiting().fold((0, 0), |(count, bytes), blob| (count + 1, bytes + blob.len))
     }
 
     /// Unlinked blobs that readers have mapped: how many, and the bytes of their files.
-    pub(crate) fn held(&self) -> (u64, u64) {
+    pub(super) fn held(&self) -> (u64, u64) {
         let mapped = self.mapped.lock();
         let held = mapped.values().filter(|blob| blob.unlinked);
         held.fold((0, 0), |(count, bytes), blob| (count + 1, bytes + blob.bytes))
     }
 
     /// A record links the blob now. The caller holds the key's stripe.
-    pub(crate) fn linked(&self, link: BlobLink) {
+    pub(super) fn linked(&self, link: BlobLink) {
         let mut state = self.state.lock();
         state.in_flight.remove(&link.id);
         state.next_id = state.next_id.max(link.id.saturating_add(1));
@@ -200,7 +202,7 @@ impl Blobs {
     }
 
     /// The record that linked the blob is superseded. The caller holds the key's stripe.
-    pub(crate) fn freed(&self, link: BlobLink) {
+    pub(super) fn freed(&self, link: BlobLink) {
         let len = if broken(Mutant::FreedBlobsUncounted) { 0 } else { link.len };
         self.state.lock().freed.push(Freed { id: link.id, len });
         self.count.fetch_sub(1, Ordering::Relaxed);
@@ -208,13 +210,13 @@ impl Blobs {
     }
 
     /// A blob file with this id exists: it is not given out again.
-    pub(crate) fn seen(&self, id: u64) {
+    fn seen(&self, id: u64) {
         let mut state = self.state.lock();
         state.next_id = state.next_id.max(id.saturating_add(1));
     }
 
     /// Everything was removed: these are all ids that files exist for. The caller holds all stripes.
-    pub(crate) fn free_all(&self, ids: &[u64]) {
+    pub(super) fn free_all(&self, ids: &[u64]) {
         let mut state = self.state.lock();
         let BlobState { in_flight, freed, dying, .. } = &mut *state;
         let known: BTreeSet<u64> = freed.iter().chain(dying.iter()).map(|blob| blob.id).collect();
@@ -226,11 +228,11 @@ impl Blobs {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed).max(0) as u64
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed).max(0) as u64
     }
 }
@@ -266,7 +268,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `LimitReached` if no id is left; `Io`, `DiskFull`.
-    pub(crate) fn write(&self, value: &[u8]) -> Result<BlobLink> {
+    pub(super) fn write(&self, value: &[u8]) -> Result<BlobLink> {
         let id = {
             let mut state = self.state.lock();
             let id = state.next_id.max(1);
@@ -309,7 +311,7 @@ impl Blobs {
     }
 
     /// Removes a blob that was never linked.
-    pub(crate) fn give_up(&self, link: BlobLink) {
+    pub(super) fn give_up(&self, link: BlobLink) {
         // If this fails the file is an orphan, which the next recovery unlinks: the id is still in flight.
         if self.disk.unlink(&blob_path(&self.dir, link.id)).is_ok() {
             let mut state = self.state.lock();
@@ -323,7 +325,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Corrupt` if the file is not the blob that the link names.
-    pub(crate) fn map(&self, link: BlobLink) -> Result<Option<Arc<BlobMap>>> {
+    pub(super) fn map(&self, link: BlobLink) -> Result<Option<Arc<BlobMap>>> {
         let bytes = BLOB_HEADER_BYTES as u64 + link.len;
         // Before the file is opened: if it is unlinked from here on, that is noted.
         let counted = Counted::new(&self.mapped, link.id, bytes);
@@ -351,7 +353,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Corrupt` if they differ.
-    pub(crate) fn check(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
+    pub(super) fn check(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
         let found = crc32(map.value());
         if found == link.crc {
             return Ok(());
@@ -366,16 +368,44 @@ impl Blobs {
     /// # Errors
     /// If one of them cannot be unlinked, or the directory cannot be synced: all stay listed, and are unlinked with the
     /// next checkpoint.
-    pub(crate) fn unlink_dying(&self) -> Result<()> {
+    pub(super) fn unlink_dying(&self) -> Result<()> {
         let dying: Vec<u64> = self.state.lock().dying.iter().map(|blob| blob.id).collect();
         self.unlink(&dying)?;
         self.state.lock().dying.clear();
         Ok(())
     }
 
-    /// Unlinks blobs that a recovery found unlinked by any record. What cannot be unlinked now is unlinked with a later
-    /// checkpoint.
-    pub(crate) fn unlink_orphans(&self, ids: &[u64]) {
+    /// The ids of all files. A store without large values lists no directory.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn ids(&self) -> Result<Vec<u64>> {
+        if self.count() == 0 {
+            return Ok(Vec::new());
+        }
+        let names = self.disk.read_dir(&self.dir).context("list", &self.dir)?;
+        Ok(names.iter().filter_map(|name| parse_blob_name(name)).collect())
+    }
+
+    /// Unlinks blobs that no record links: written when the process died, or listed as dying. `linked`: those that records of
+    /// the tail link. What the last process unlinked is gone for good, because the fresh segment's name was synced in the
+    /// same directory.
+    pub(super) fn recover(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) {
+        let mut orphans = Vec::new();
+        // No store makes this number of large values between two checkpoints: a file beyond is none of ours.
+        let foreign = snapshot.next_id.saturating_add(FOREIGN_IDS);
+        for &id in files.iter().filter(|&&id| id < foreign) {
+            let unlinked = id >= snapshot.next_id || snapshot.in_flight.contains(&id);
+            if snapshot.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
+                orphans.push(id);
+            }
+            self.seen(id);
+        }
+        self.unlink_orphans(&orphans);
+    }
+
+    /// Unlinks blobs that no record links. What cannot be unlinked now is unlinked with a later checkpoint.
+    fn unlink_orphans(&self, ids: &[u64]) {
         if let Err(error) = self.unlink(ids) {
             observe::put_off(&self.dir, &error.to_string());
             self.state.lock().freed.extend(ids.iter().map(|&id| Freed { id, len: 0 }));

@@ -11,7 +11,7 @@
 //! ├── space    live and dead bytes, cutting segments to their ends, freeing them
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
-//! ├── blob     values too large for a segment
+//! ├── blob     values too large for a segment; large: what the rest of the store asks about them
 //! ├── stats    figures
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
@@ -23,6 +23,7 @@ pub(crate) mod appender;
 pub(crate) mod blob;
 mod commit;
 pub(crate) mod frame;
+mod large;
 pub(crate) mod mapped;
 mod pieces;
 mod prepare;

@@ -197,9 +197,9 @@ pub(crate) struct Segment {
     /// Where its records end; `u64::MAX` while it is the active one.
     end: AtomicU64,
     /// Remove- and clear-records in it.
-    pub(crate) removals: AtomicU64,
+    removals: AtomicU64,
     /// Their bytes. After an open an estimate: the checkpoint knows only their number.
-    pub(crate) removal_bytes: AtomicU64,
+    removal_bytes: AtomicU64,
     /// The log's LSN when the last slot that pointed here was cleared; 0 before.
     evacuated: AtomicU64,
     /// A record cannot be read: the segment is kept as it is.
@@ -288,6 +288,24 @@ impl Segment {
     /// No more records will be added.
     pub(crate) fn seal(&self, end: u64) {
         self.end.store(end, Ordering::Release);
+    }
+
+    /// Remove- and clear-records in it.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of them; after an open an estimate.
+    pub(crate) fn removal_bytes(&self) -> u64 {
+        self.removal_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts removals that were appended, and the bytes that are theirs alone.
+    pub(super) fn add_removals(&self, removals: u64, bytes: u64) {
+        if removals > 0 {
+            self.removals.fetch_add(removals, Ordering::Relaxed);
+            self.removal_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Sets the number of removals that a checkpoint knows, and guesses their bytes.

@@ -75,7 +75,7 @@ pub(crate) struct Log {
     pub(super) ends_kept: AtomicU64,
     pub(super) commit: Commit,
     /// Large values: an owner of its own.
-    pub(crate) blobs: Blobs,
+    pub(super) blobs: Blobs,
 }
 
 impl Log {
@@ -130,7 +130,7 @@ impl Log {
     }
 
     /// Everything up to an LSN was removed: every record before it is dead. The caller holds all stripes.
-    pub(crate) fn all_dead(&self, until: Lsn) {
+    pub(super) fn all_dead(&self, until: Lsn) {
         for segment in self.segments() {
             match segment.sequence.cmp(&until.sequence()) {
                 std::cmp::Ordering::Less => self.set_dead(segment.slot, self.record_bytes(&segment)),

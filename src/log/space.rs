@@ -69,7 +69,7 @@ impl Log {
             }
             space.bytes += bytes;
             let dead = self.dead(segment.slot).min(bytes);
-            let removals = segment.removal_bytes.load(Ordering::Relaxed).min(dead);
+            let removals = segment.removal_bytes().min(dead);
             space.dead += dead;
             behind_damage |= segment.is_damaged();
             space.stuck += match (segment.is_damaged(), behind_damage) {

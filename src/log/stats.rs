@@ -2,7 +2,6 @@
 
 use super::segments::Log;
 use crate::stats::{CommitStats, LogStats};
-use crate::sync::Ordering;
 
 impl Log {
     pub(crate) fn stats(&self) -> LogStats {
@@ -24,7 +23,7 @@ impl Log {
             stats.bytes += self.record_bytes(&segment);
             stats.dead_bytes += self.dead(segment.slot);
             stats.file_bytes += segment.capacity();
-            stats.removal_bytes += segment.removal_bytes.load(Ordering::Relaxed);
+            stats.removal_bytes += segment.removal_bytes();
             // The active segment's mapping is its writer's too.
             let writers = usize::from(segment.end().is_none());
             stats.pinned_segments += u64::from(self.pins.is_held(segment.slot, writers));

@@ -15,13 +15,12 @@
 //! since step 0 (open.rs), so nothing that this removes is needed by an older header. A read-only open does 4 and 7 in
 //! private memory and leaves the disk alone. The time goes with the tail, not with the store (benches/recovery.rs).
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::create::remove_garbage;
 use crate::address::Lsn;
 use crate::checkpoint::header::IndexHeader;
-use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::checkpoint::meta::SegmentEntry;
 use crate::engine::Engine;
 use crate::error::{Error, IoContext, Location, Nature, Result};
 use crate::layout::{parse_segment_name, segment_path};
@@ -34,8 +33,6 @@ use crate::stats::RecoveryStats;
 use crate::sys::memory::zeroed;
 use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, read_exact_at, write_all_at};
 
-/// Ids of large values that are this far above the checkpoint's counter are not ours.
-const FOREIGN_IDS: u64 = 1 << 32;
 /// The page size as files count.
 const PAGE: u64 = PAGE_BYTES as u64;
 
@@ -95,7 +92,8 @@ impl Engine {
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
         if writable {
             remove_garbage(disk, &self.path, header.log_dir)?;
-            self.unlink_orphan_blobs(&meta, &tail)?;
+            let linked = tail.linked.iter().map(|(_, link)| link.id).collect();
+            self.log.recover_blobs(&meta.blobs, &tail.blobs, &linked);
             self.checkpointer.begin(&self.table, stats.replayed_bytes);
             match self.bound_segments() {
                 // The store can be read, and an offline compaction mends it. The next open tries again.
@@ -213,24 +211,6 @@ impl Engine {
         if let Some(next) = self.log.take_prepared(0) {
             self.log.activate(next, predecessor, durable_lsn);
         }
-        Ok(())
-    }
-
-    /// Unlinks blobs that no record links: written when the process died, or listed as dying. What the last process unlinked
-    /// is gone for good, because the fresh segment's name was synced in the same directory.
-    fn unlink_orphan_blobs(&self, meta: &Meta, tail: &Tail) -> Result<()> {
-        let linked: HashSet<u64> = tail.linked.iter().map(|(_, link)| link.id).collect();
-        let mut orphans = Vec::new();
-        // No store makes this number of large values between two checkpoints: a file beyond is none of ours.
-        let foreign = meta.blobs.next_id.saturating_add(FOREIGN_IDS);
-        for &id in tail.blobs.iter().filter(|&&id| id < foreign) {
-            let unlinked = id >= meta.blobs.next_id || meta.blobs.in_flight.contains(&id);
-            if meta.blobs.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
-                orphans.push(id);
-            }
-            self.log.blobs.seen(id);
-        }
-        self.log.blobs.unlink_orphans(&orphans);
         Ok(())
     }
 }

@@ -217,16 +217,7 @@ impl Engine {
             edit.publish(reserved, op.address);
         }
         let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
-        let mut freed = None;
-        if let Some(hit) = previous {
-            self.log.add_dead(hit.address(), hit.header.total());
-            freed = hit.blob();
-        }
-        // A record that compaction has moved links the blob that the record before it did.
-        if freed.map(|link| link.id) != linked.map(|link| link.id) {
-            freed.into_iter().for_each(|link| self.log.blobs.freed(link));
-            linked.into_iter().for_each(|link| self.log.blobs.linked(link));
-        }
+        self.supersede(previous.as_ref(), linked);
         Ok(())
     }
 }

@@ -47,11 +47,11 @@ impl Owner {
         engine.health.check_writable()?;
         // Leftovers of this are unlinked by the next open; they must not keep the checkpoint from running.
         let discarded = engine.log.discard_prepared();
-        let (mut waiting, mut before) = (engine.log.blobs.waiting().0, u64::MAX);
+        let (mut waiting, mut before) = (engine.log.freed_blobs().0, u64::MAX);
         // A checkpoint takes so many of them; what cannot be unlinked waits for the next open.
         while waiting > 0 && waiting < before {
             engine.run_checkpoint(false)?;
-            (waiting, before) = (engine.log.blobs.waiting().0, waiting);
+            (waiting, before) = (engine.log.freed_blobs().0, waiting);
         }
         engine.run_checkpoint(true)?;
         engine.publish_now();

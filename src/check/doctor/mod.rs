@@ -35,7 +35,6 @@ use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::options::Options;
 use crate::progress::{OnProgress, Progress};
 use crate::store::Store;
-use crate::sync::Ordering;
 use crate::sys::{Disk, OpenMode, RealDisk};
 use crate::table::load::level_for;
 use crate::table::region::BITMAP_BITS;
@@ -203,7 +202,7 @@ fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFig
             capacity: segment.capacity(),
             bytes,
             dead_bytes: log.dead(segment.slot).min(bytes),
-            removals: segment.removals.load(Ordering::Relaxed),
+            removals: segment.removals(),
         }
     });
     figures.collect()

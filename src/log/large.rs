@@ -1,0 +1,104 @@
+//! Large values, as the rest of the store asks the log for them. Their files, and which of them are linked, freed and
+//! mapped, are known to [`Blobs`](super::blob::Blobs) alone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::blob::{BlobMap, BlobSnapshot};
+use super::record::BlobLink;
+use super::segments::Log;
+use crate::address::Lsn;
+use crate::error::Result;
+
+impl Log {
+    /// Writes a value into a blob and makes it durable. To be linked or given up.
+    ///
+    /// # Errors
+    /// `LimitReached` if no id is left; `Io`, `DiskFull`.
+    pub(crate) fn write_blob(&self, value: &[u8]) -> Result<BlobLink> {
+        self.blobs.write(value)
+    }
+
+    /// Removes a blob that no record links after all.
+    pub(crate) fn give_up_blob(&self, link: BlobLink) {
+        self.blobs.give_up(link);
+    }
+
+    /// Notes which blob a published change links, and which one the record before it linked. The caller holds the key's
+    /// stripe.
+    pub(crate) fn relink(&self, old: Option<BlobLink>, new: Option<BlobLink>) {
+        // A record that compaction has moved links the blob that the record before it did.
+        if old.map(|link| link.id) != new.map(|link| link.id) {
+            old.into_iter().for_each(|link| self.blobs.freed(link));
+            new.into_iter().for_each(|link| self.blobs.linked(link));
+        }
+    }
+
+    /// Maps a blob. `None` if there is no such file.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file is not the blob that the link names.
+    pub(crate) fn map_blob(&self, link: BlobLink) -> Result<Option<Arc<BlobMap>>> {
+        self.blobs.map(link)
+    }
+
+    /// Compares a mapped blob's checksum with its link.
+    ///
+    /// # Errors
+    /// `Corrupt` if they differ.
+    pub(crate) fn check_blob(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
+        self.blobs.check(link, map)
+    }
+
+    /// Bytes of the large values that records link.
+    pub(crate) fn blob_bytes(&self) -> u64 {
+        self.blobs.bytes()
+    }
+
+    /// The ids of all blob files, if records link any.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn blob_ids(&self) -> Result<Vec<u64>> {
+        self.blobs.ids()
+    }
+
+    /// Everything below an LSN was removed: every record before it is dead, and the blobs are freed. The caller holds all
+    /// stripes.
+    pub(crate) fn cleared(&self, until: Lsn, blobs: &[u64]) {
+        self.all_dead(until);
+        self.blobs.free_all(blobs);
+    }
+}
+
+/// What a checkpoint does with blobs.
+impl Log {
+    /// Freed blobs that wait for a checkpoint: how many, and the bytes of their values.
+    pub(crate) fn freed_blobs(&self) -> (u64, u64) {
+        self.blobs.waiting()
+    }
+
+    /// True if so many freed blobs wait that a checkpoint should run first.
+    pub(crate) fn is_crowded_with_blobs(&self) -> bool {
+        self.blobs.is_crowded()
+    }
+
+    /// The cut: what the checkpoint under way will say about blobs. The caller holds all stripes.
+    pub(crate) fn freeze_blobs(&self) -> BlobSnapshot {
+        self.blobs.freeze()
+    }
+
+    /// Unlinks the blobs that the durable checkpoint lists as dying. The caller runs the one checkpoint.
+    ///
+    /// # Errors
+    /// If one of them cannot be unlinked, or the directory cannot be synced: the next checkpoint tries all again.
+    pub(crate) fn unlink_dying_blobs(&self) -> Result<()> {
+        self.blobs.unlink_dying()
+    }
+
+    /// Unlinks what a recovery found that no record links. `files`: the ids of all blob files. `linked`: those that records
+    /// of the tail link.
+    pub(crate) fn recover_blobs(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) {
+        self.blobs.recover(snapshot, files, linked);
+    }
+}
