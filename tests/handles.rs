@@ -10,7 +10,6 @@
 
 mod common;
 
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +29,7 @@ fn is_closed<T>(what: &str, path: &Path, outcome: tophash::Result<T>) {
 
 #[test]
 fn handles_go_anywhere() {
-    fn anywhere<T: Clone + Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
-    anywhere::<Store>();
+    common::goes_anywhere::<Store>();
 }
 
 #[test]

@@ -78,4 +78,7 @@ fn no_large_piece_of_memory_ends_the_process() {
         store.close().unwrap();
         assert!(tophash::verify::verify(&killed).unwrap().is_clean());
     }
+    // The limit ends with the work, also with one that panics.
+    let panicked = std::panic::catch_unwind(|| ALLOCATOR.with(SMALL, || panic!("on purpose")));
+    assert!(panicked.is_err() && Vec::<u8>::new().try_reserve_exact(SMALL + 1).is_ok());
 }

@@ -4,7 +4,6 @@ mod common;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::thread;
 
 use common::Random;
@@ -27,8 +26,7 @@ fn small_segments() -> Options {
 
 #[test]
 fn owned_values_go_anywhere() {
-    fn anywhere<T: Clone + Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
-    anywhere::<OwnedValue>();
+    common::goes_anywhere::<OwnedValue>();
 }
 
 #[test]

@@ -27,6 +27,20 @@ fn count(more: usize, less: usize) {
     });
 }
 
+/// Sets back what was there before, also when the work panics, because the binary goes on.
+struct Restore<'a> {
+    allocator: &'a Counting,
+    most: usize,
+    names: bool,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        self.allocator.most.store(self.most, Ordering::SeqCst);
+        self.allocator.names.store(self.names, Ordering::SeqCst);
+    }
+}
+
 impl Counting {
     /// Whoever wants more than this at once is named, and the process ends: a number from a file was believed.
     pub const fn up_to(most: usize) -> Self {
@@ -35,11 +49,12 @@ impl Counting {
 
     /// While `work` runs, no more than this is there at once, for no thread.
     pub fn with<T>(&self, most: usize, work: impl FnOnce() -> T) -> T {
-        let (before, named) = (self.most.swap(most, Ordering::SeqCst), self.names.swap(false, Ordering::SeqCst));
-        let result = work();
-        self.most.store(before, Ordering::SeqCst);
-        self.names.store(named, Ordering::SeqCst);
-        result
+        let _restore = Restore {
+            allocator: self,
+            most: self.most.swap(most, Ordering::SeqCst),
+            names: self.names.swap(false, Ordering::SeqCst),
+        };
+        work()
     }
 
     fn refuses(&self, bytes: usize) -> bool {

@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::hash::Hasher;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,9 @@ pub fn returns(what: &str, run: impl FnOnce() + Send + 'static) {
         std::panic::resume_unwind(panic);
     }
 }
+
+/// Compiles for a type that threads may share, own and see after a panic, and that borrows nothing.
+pub fn goes_anywhere<T: Clone + Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
 
 /// `TOPHASH_TEST_SCALE`.
 pub fn scale() -> usize {
