@@ -58,7 +58,8 @@ impl Counting {
     }
 
     fn refuses(&self, bytes: usize) -> bool {
-        let refused = bytes > self.most.load(Ordering::Relaxed);
+        // The message of a panic needs memory, and a thread that finds none while it writes one waits for itself.
+        let refused = bytes > self.most.load(Ordering::Relaxed) && !std::thread::panicking();
         if refused && self.names.load(Ordering::Relaxed) {
             eprintln!("{bytes} bytes at once are wanted here:\n{}", std::backtrace::Backtrace::force_capture());
         }
