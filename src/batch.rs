@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::error::Result;
+use crate::log::encode::Encoded;
 use crate::log::frame::FRAME_BYTES_MAX;
-use crate::log::record::{Encoded, Kind, check_lengths};
+use crate::log::record::{Kind, check_lengths};
 
 /// Changes that [`Store::apply`](crate::Store::apply) carries out as one: after any crash all of them are
 /// there or none is.

@@ -1,10 +1,16 @@
 //! What can go wrong, with everything a person needs at 3 a.m.: where, what was expected, what was
 //! found, and what to do next.
 
+mod location;
+mod nature;
+
 use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+
+pub use location::Location;
+pub(crate) use nature::{Nature, is_of_the_moment};
 
 use crate::sys::{LockHolder, Removed};
 
@@ -33,60 +39,6 @@ impl Deref for Fault {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         *fault.0
-    }
-}
-
-/// A place inside a store's files, as far as it is known.
-///
-/// Printed as `index at byte 20480 (page 5, slot 17)`; parts that do not apply are left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Location {
-    /// The file.
-    pub path: PathBuf,
-    /// Byte offset inside the file.
-    pub offset: Option<u64>,
-    /// Page number inside the index or journal file (4096-byte pages).
-    pub page: Option<u64>,
-    /// Slot number inside the page.
-    pub slot: Option<u32>,
-}
-
-impl Location {
-    /// A whole file.
-    pub(crate) fn file(path: &Path) -> Self {
-        Location { path: path.to_path_buf(), ..Location::default() }
-    }
-
-    /// A byte offset in a file.
-    pub(crate) fn at(path: &Path, offset: u64) -> Self {
-        Location { path: path.to_path_buf(), offset: Some(offset), ..Location::default() }
-    }
-
-    /// A page of the index or of the journal.
-    pub(crate) fn page(path: &Path, page: u64) -> Self {
-        Location { path: path.to_path_buf(), offset: Some(page * 4096), page: Some(page), slot: None }
-    }
-
-    /// The same place, with the slot inside the page.
-    pub(crate) fn with_slot(mut self, slot: u32) -> Self {
-        self.slot = Some(slot);
-        self
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if let Some(offset) = self.offset {
-            write!(f, " at byte {offset}")?;
-        }
-        match (self.page, self.slot) {
-            (Some(page), Some(slot)) => write!(f, " (page {page}, slot {slot})"),
-            (Some(page), None) => write!(f, " (page {page})"),
-            (None, Some(slot)) => write!(f, " (slot {slot})"),
-            (None, None) => Ok(()),
-        }
     }
 }
 
@@ -469,75 +421,6 @@ impl Error {
     #[must_use]
     pub fn is_corruption(&self) -> bool {
         matches!(self, Error::Corrupt { .. } | Error::LostData { .. } | Error::WrongStore { .. })
-    }
-}
-
-/// What an error says about the store. Decides, in one place, what may follow from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Nature {
-    /// Of the moment: descriptors, memory, threads, space, or a call that is not allowed. It is returned; nothing is
-    /// marked, nothing is poisoned, and the same call can succeed later.
-    Moment,
-    /// Bytes are not what was written. It is reported with its place; everything else goes on.
-    Damage,
-    /// A write or a sync failed, or the device did: what is on the disk is unknown. If something durable depends on it,
-    /// the store is poisoned.
-    Unknown,
-}
-
-impl Error {
-    /// What the error says about the store.
-    pub(crate) fn nature(&self) -> Nature {
-        match self {
-            // Even a lack of space is no matter of the moment there: what the kernel had taken may be gone.
-            Error::Io { action, .. } | Error::DiskFull { action, .. } if is_writing(action) => Nature::Unknown,
-            Error::Io { source, .. } if !is_of_the_moment(source) => Nature::Unknown,
-            Error::NotAStore { .. } | Error::NewerFormat { .. } => Nature::Damage,
-            error if error.is_corruption() => Nature::Damage,
-            _ => Nature::Moment,
-        }
-    }
-
-    /// True if help with growth or compaction that failed so keeps no change from being made: it is tried again.
-    pub(crate) fn can_wait(&self) -> bool {
-        let refused = matches!(
-            self,
-            Error::ReadOnly { .. } | Error::Poisoned { .. } | Error::Closed { .. } | Error::Forked { .. }
-        );
-        !refused && self.nature() != Nature::Unknown
-    }
-}
-
-/// True for the actions after whose failure the bytes on the disk are unknown.
-fn is_writing(action: &str) -> bool {
-    action == "sync" || action.split(' ').next() == Some("write")
-}
-
-/// True if the system ran short of something that it may have again.
-pub(crate) fn is_of_the_moment(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    const SHORT: [Errno; 9] = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::AGAIN,
-        Errno::NOBUFS,
-        Errno::NOSPC,
-        Errno::DQUOT,
-        Errno::INTR,
-        Errno::BUSY,
-    ];
-    match error.raw_os_error() {
-        Some(code) => SHORT.iter().any(|short| short.raw_os_error() == code),
-        None => matches!(
-            error.kind(),
-            io::ErrorKind::OutOfMemory
-                | io::ErrorKind::WouldBlock
-                | io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::Interrupted
-                | io::ErrorKind::ResourceBusy
-        ),
     }
 }
 

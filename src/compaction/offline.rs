@@ -283,25 +283,8 @@ impl Build<'_> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
         // Fails if something of that name is left that is not ours.
         self.disk.create_dir(&self.directory()).context("create", &self.directory())?;
-        let IndexHeader { uuid, hash_key, generation, geometry, overflow_log2, .. } = self.header;
-        let origin = Origin {
-            uuid,
-            hash_key,
-            generation: generation + 2,
-            log_dir: self.log_dir(),
-            home: self.path.to_path_buf(),
-        };
-        let tuning = Tuning {
-            home_buckets: geometry.homes as u8,
-            stash_buckets: geometry.stash as u8,
-            overflow_log2_min: overflow_log2,
-            ..self.options.tuning
-        };
         let records = old.len();
-        let grow = u64::from(tuning.grow_permille.clamp(1, 1000));
-        let capacity = if grow > FILL_PERMILLE { records * grow / FILL_PERMILLE } else { records };
-        let new = self.options.clone().create(true).create_new(true).tuning(tuning).capacity(capacity).origin(origin);
-        let new = new.open(self.directory())?;
+        let new = self.open_new(records)?;
         let (start, all) = (work.done, work.all);
         for (n, entry) in (0..).zip(old.iter()) {
             match entry {
@@ -329,6 +312,37 @@ impl Build<'_> {
         new.engine().give_up_reserve();
         let tail = new.engine().log.active_end();
         new.close()?;
+        self.shorten_files(tail)?;
+        after.disk_bytes = self.disk_bytes()?;
+        self.copy_owners()?;
+        self.disk.sync_dir(self.path).context("sync", self.path)?;
+        Ok(after)
+    }
+
+    /// The new store, which continues the old one and has room for so many records.
+    fn open_new(&self, records: u64) -> Result<Store> {
+        let IndexHeader { uuid, hash_key, generation, geometry, overflow_log2, .. } = self.header;
+        let origin = Origin {
+            uuid,
+            hash_key,
+            generation: generation + 2,
+            log_dir: self.log_dir(),
+            home: self.path.to_path_buf(),
+        };
+        let tuning = Tuning {
+            home_buckets: geometry.homes as u8,
+            stash_buckets: geometry.stash as u8,
+            overflow_log2_min: overflow_log2,
+            ..self.options.tuning
+        };
+        let capacity = capacity_for(records, &tuning);
+        let new = self.options.clone().create(true).create_new(true).tuning(tuning).capacity(capacity).origin(origin);
+        new.open(self.directory())
+    }
+
+    /// Cuts off what the closed new store needs no more: the unwritten part of its last segment, which ends at `tail`, and
+    /// most of its journal.
+    fn shorten_files(&self, tail: Option<(PathBuf, u64)>) -> Result<()> {
         if let Some((path, end)) = tail {
             let file = self.disk.open(&path, OpenMode::Write).context("open", &path)?;
             file.set_len(end.next_multiple_of(PAGE_BYTES as u64)).context("shorten", &path)?;
@@ -343,8 +357,11 @@ impl Build<'_> {
             Journal { file: Arc::clone(&file), path: journal.clone(), uuid }.empty()?;
         }
         file.set_len(JOURNAL_PAGES_LEFT * PAGE_BYTES as u64).context("shorten", &journal)?;
-        file.sync_all().context("sync", &journal)?;
-        after.disk_bytes = self.disk_bytes()?;
+        file.sync_all().context("sync", &journal)
+    }
+
+    /// Gives the new files the owner and the mode of the old ones.
+    fn copy_owners(&self) -> Result<()> {
         for directory in [self.directory(), log_path(self.path, self.log_dir())] {
             for name in self.disk.read_dir(&directory).context("list", &directory)? {
                 let path = directory.join(name);
@@ -353,9 +370,7 @@ impl Build<'_> {
         }
         let old_log = log_path(self.path, self.header.log_dir);
         let new_log = log_path(self.path, self.log_dir());
-        self.disk.copy_owner(&old_log, &new_log).context("set owner and mode of", &new_log)?;
-        self.disk.sync_dir(self.path).context("sync", self.path)?;
-        Ok(after)
+        self.disk.copy_owner(&old_log, &new_log).context("set owner and mode of", &new_log)
     }
 
     /// Disk blocks of the new store's files.
@@ -415,14 +430,18 @@ fn shape(store: &Store) -> Result<Shape> {
     Ok(shape)
 }
 
+/// The capacity that a new store is given for so many records.
+fn capacity_for(records: u64, tuning: &Tuning) -> u64 {
+    let grow = u64::from(tuning.grow_permille.clamp(1, 1000));
+    if grow > FILL_PERMILLE { records * grow / FILL_PERMILLE } else { records }
+}
+
 /// What a compaction would leave. Goes through the keys, as it would: the sizes of the records decide where segments end, and the
 /// hashes which pages of the table are used.
 fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape> {
     let engine = store.engine();
     let table = &engine.table;
-    let grow = u64::from(engine.tuning.grow_permille.clamp(1, 1000));
-    let capacity = if grow > FILL_PERMILLE { before.records * grow / FILL_PERMILLE } else { before.records };
-    let pages = 1u64 << table.level_for(capacity);
+    let pages = 1u64 << table.level_for(capacity_for(before.records, &engine.tuning));
     let page = PAGE_BYTES as u64;
     let (start, all) = (work.done, work.all);
     let mut log = Planned::new(engine.log.fixed_segment_bytes());

@@ -14,8 +14,9 @@
 use std::sync::Arc;
 
 use super::appender::{Appended, Appender, Prepared};
+use super::encode::{Entry, encode_mark};
 use super::frame::write_below_mapping;
-use super::record::{Entry, Kind, MARK_BYTES, encode_mark};
+use super::record::{Kind, MARK_BYTES};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segments::Log;
 use crate::address::Address;

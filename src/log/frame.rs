@@ -21,8 +21,9 @@ use std::io;
 use std::path::Path;
 
 use super::appender::Prepared;
+use super::encode::Entry;
 use super::prepare::Made;
-use super::record::{Entry, MARK_BYTES};
+use super::record::MARK_BYTES;
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::segments::Log;
 use crate::address::Address;

@@ -15,6 +15,7 @@
 //! ├── stats    figures
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
+//! ├── encode   records on their way into the log
 //! └── record   one record: header, checksum, limits
 //! ```
 
@@ -22,6 +23,7 @@ mod append;
 pub(crate) mod appender;
 pub(crate) mod blob;
 mod commit;
+pub(crate) mod encode;
 pub(crate) mod frame;
 mod large;
 pub(crate) mod mapped;

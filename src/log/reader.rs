@@ -220,7 +220,8 @@ pub(crate) fn key_at(file: &dyn DiskFile, at: u64) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::record::{Encoded, Kind, encode_mark};
+    use crate::log::encode::{Encoded, encode_mark};
+    use crate::log::record::Kind;
     use crate::sys::{Disk, OpenMode, RealDisk, write_all_at};
 
     fn file(dir: &tempfile::TempDir, bytes: &[u8]) -> Arc<dyn DiskFile> {

@@ -5,6 +5,7 @@
 //! ├── open_table   the index, from the pages of the last checkpoint
 //! ├── create       a new store's files
 //! ├── tail         the records after the last checkpoint, and where the log ends
+//! ├── tail_reader  its changes, read again
 //! ├── replay       the tail into the index
 //! └── recover      makes what was found durable before anything is trusted
 //! ```
@@ -18,3 +19,4 @@ mod recover;
 #[allow(clippy::indexing_slicing)] // It indexes what it has sorted itself, and decodes nothing.
 pub(crate) mod replay;
 pub(crate) mod tail;
+mod tail_reader;

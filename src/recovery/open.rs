@@ -316,14 +316,10 @@ impl<'o> Opening<'o> {
         Ok(page)
     }
 
-    /// Step 3, without the log's tail: the table and the log as the checkpoint knows them.
-    fn build(&mut self, header: IndexHeader) -> Result<Engine> {
+    /// The table as the checkpoint knows it, mapped.
+    fn build_table(&self, header: &IndexHeader, meta: &Meta, limit_pages: u64, wake: &Wake) -> Result<Table> {
         let options = self.options;
-        let meta = self.read_meta(&header)?;
-        let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
-        let limit_pages = (memory_bytes / PAGE).max(1);
         let writable = !options.read_only;
-        let wake = Wake::new();
         let table = Table::new(TableParts {
             geometry: header.geometry,
             tuning: options.tuning,
@@ -347,22 +343,36 @@ impl<'o> Opening<'o> {
             growth_bell: wake.growth.clone(),
             checkpoint_bell: wake.checkpoint.clone(),
         });
-        self.map_table(&table, &header, &meta)?;
+        self.map_table(&table, header, meta)?;
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
         table.set_journal_pages(if writable { 0 } else { u64::MAX });
+        Ok(table)
+    }
 
-        let log = Log::new(
-            LogConfig {
-                disk: Arc::clone(&options.disk),
-                dir: log_path(options.origin.as_ref().map_or(self.path, |origin| &origin.home), header.log_dir),
-                uuid: header.uuid,
-                sync: options.sync,
-                segment_bytes: options.segment_bytes,
-                tuning: options.tuning,
-            },
-            &meta.blobs,
-            meta.next_sequence,
-        );
+    /// The log as the checkpoint knows it.
+    fn build_log(&self, header: &IndexHeader, meta: &Meta) -> Log {
+        let options = self.options;
+        let config = LogConfig {
+            disk: Arc::clone(&options.disk),
+            dir: log_path(options.origin.as_ref().map_or(self.path, |origin| &origin.home), header.log_dir),
+            uuid: header.uuid,
+            sync: options.sync,
+            segment_bytes: options.segment_bytes,
+            tuning: options.tuning,
+        };
+        Log::new(config, &meta.blobs, meta.next_sequence)
+    }
+
+    /// Step 3, without the log's tail: the table and the log as the checkpoint knows them.
+    fn build(&mut self, header: IndexHeader) -> Result<Engine> {
+        let options = self.options;
+        let meta = self.read_meta(&header)?;
+        let memory_bytes = options.memory_bytes.unwrap_or_else(|| (memory_limit() / 4).max(MEMORY_BYTES_MIN));
+        let limit_pages = (memory_bytes / PAGE).max(1);
+        let writable = !options.read_only;
+        let wake = Wake::new();
+        let table = self.build_table(&header, &meta, limit_pages, &wake)?;
+        let log = self.build_log(&header, &meta);
         let Some(lock) = self.lock.take() else {
             return Err(Error::locked(self.path, LockHolder::default()));
         };

@@ -7,6 +7,7 @@
 //!
 //! **census** counts, **diagnosis** is what comes of it, **rules** says what that means.
 
+mod amounts;
 mod census;
 mod diagnosis;
 mod rules;

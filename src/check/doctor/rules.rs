@@ -3,9 +3,9 @@
 //! A rule measures one figure of a diagnosis; the highest threshold that it reaches decides the severity. A rule that
 //! does not apply (there is nothing to measure, or too little to matter) measures nothing.
 
+use super::amounts::{count, follow, percent, removals, share, size, slots, things};
 use super::diagnosis::{Advice, Diagnosis, Severity};
 use crate::stats::Stats;
-use crate::words::noun;
 use Severity::{Critical, Info, Warning};
 
 /// A rule.
@@ -464,58 +464,4 @@ fn chained(d: &Diagnosis) -> u64 {
 fn inserts(d: &Diagnosis) -> Option<[u64; 3]> {
     let index = &d.stats.as_ref()?.index;
     Some([index.inserts_into_empty_rest, index.inserts_into_empty_one, index.inserts_into_new_overflow])
-}
-
-fn share(part: u64, all: u64) -> f64 {
-    part as f64 / all.max(1) as f64
-}
-
-fn percent(part: u64, all: u64) -> String {
-    format!("{:.1} %", 100.0 * share(part, all))
-}
-
-/// A number with separators.
-fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn things(number: impl TryInto<u64>, what: &str) -> String {
-    let number = number.try_into().unwrap_or(u64::MAX);
-    format!("{} {}", count(number), noun(number, what))
-}
-
-/// `1 change follows`, `2 changes follow`.
-fn follow(changes: u64) -> String {
-    format!("{} follow{}", things(changes, "change"), if changes == 1 { "s" } else { "" })
-}
-
-fn removals(number: u64) -> String {
-    format!("{} of removals", things(number, "record"))
-}
-
-fn slots(number: u64) -> String {
-    things(number, "slot")
-}
-
-/// A size in binary units.
-fn size(bytes: u64) -> String {
-    if bytes < 1024 {
-        return things(bytes, "byte");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    for unit in ["KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return format!("{value:.1} {unit}");
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
 }

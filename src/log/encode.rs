@@ -1,0 +1,157 @@
+//! Records on their way into the log: encoded without a lock, one behind the other, and put where they are appended.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
+use super::record::{ALIGN, CRC_BYTES, FRAME_BYTES, Header, Kind, LARGE_BIT, MARK_BYTES, MARK_MAGIC, Record, SMALL};
+use crate::address::Lsn;
+use crate::checksum::{crc32, record_mask};
+
+/// Records that wait to be appended to the log. Their checksums are computed when they are added; only the mask of
+/// salt and offset comes in when they are copied there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Encoded {
+    bytes: Vec<u8>,
+    records: u64,
+}
+
+impl Encoded {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.records = 0;
+    }
+
+    /// Bytes of all records.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// How many records there are.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes of memory that the buffer holds on to.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Adds a record; returns where it starts.
+    #[inline]
+    pub(crate) fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> u64 {
+        let start = self.bytes.len();
+        self.records += 1;
+        let small = key.len() <= usize::from(u8::MAX) && value.len() <= usize::from(u16::MAX);
+        if small {
+            let word = u64::from(kind as u8) << 32 | (key.len() as u64) << 40 | (value.len() as u64) << 48;
+            self.bytes.extend_from_slice(&word.to_le_bytes());
+        } else {
+            let word = u64::from(kind as u8 | LARGE_BIT) << 32 | (key.len() as u64) << 48;
+            self.bytes.extend_from_slice(&word.to_le_bytes());
+            self.bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        }
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        let (_, record) = self.bytes.split_at_mut(start);
+        if let Some((front, rest)) = record.split_first_chunk_mut::<CRC_BYTES>() {
+            *front = crc32(rest).to_le_bytes();
+        }
+        debug_assert!(
+            Record::decode(record)
+                .is_ok_and(|read| { (read.header.kind, read.key(), read.value()) == (kind, key, value) }),
+            "a record that no reader accepts"
+        );
+        let padded = self.bytes.len().next_multiple_of(ALIGN as usize);
+        self.bytes.resize(padded, 0);
+        start as u64
+    }
+
+    /// The record that starts there; `None` after the last. Its checksum has no mask yet.
+    #[inline]
+    pub(crate) fn record(&self, start: u64) -> Option<Record<'_>> {
+        Record::decode(self.bytes.get(start as usize..)?).ok()
+    }
+
+    /// All records, and where they start.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Record<'_>)> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let (start, record) = (next, self.record(next)?);
+            next += record.header.total();
+            Some((start, record))
+        })
+    }
+
+    /// The records, each for itself.
+    #[inline]
+    pub(crate) fn singles(&self) -> Entry<'_> {
+        Entry { frame: None, encoded: self }
+    }
+
+    /// The records, as one frame.
+    pub(crate) fn framed(&self) -> Entry<'_> {
+        let mut frame = [0; FRAME_BYTES];
+        frame[4] = Kind::Frame as u8;
+        frame[6] = 16;
+        frame[SMALL..SMALL + 8].copy_from_slice(&self.records.to_le_bytes());
+        frame[SMALL + 8..].copy_from_slice(&self.len().to_le_bytes());
+        Entry { frame: Some(frame), encoded: self }
+    }
+}
+
+/// What is appended in one go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'e> {
+    /// The header of a frame, without its checksum.
+    frame: Option<[u8; FRAME_BYTES]>,
+    encoded: &'e Encoded,
+}
+
+impl Entry<'_> {
+    /// Bytes in the log.
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.encoded.len() + self.frame.map_or(0, |_| FRAME_BYTES as u64)
+    }
+
+    /// The kind of the first record.
+    #[inline]
+    pub(crate) fn first_kind(&self) -> Option<Kind> {
+        match self.frame {
+            Some(_) => Some(Kind::Frame),
+            None => Kind::from_byte(self.encoded.bytes.get(4)? & !LARGE_BIT),
+        }
+    }
+
+    /// Passes the bytes on, piece by piece, as they stand at an offset of a segment with that salt.
+    #[inline]
+    pub(crate) fn put_at(&self, salt: u64, offset: u64, mut put: impl FnMut(&[u8])) {
+        let mut offset = offset;
+        if let Some(mut frame) = self.frame {
+            let crc = crc32(&frame[CRC_BYTES..]) ^ record_mask(salt, offset);
+            frame[..CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
+            put(&frame);
+            offset += FRAME_BYTES as u64;
+        }
+        let mut rest = &self.encoded.bytes[..];
+        while let Some(header) = Header::decode(rest) {
+            let (record, next) = rest.split_at(header.total() as usize);
+            put(&(header.crc ^ record_mask(salt, offset)).to_le_bytes());
+            put(record.split_at(CRC_BYTES).1);
+            offset += header.total();
+            rest = next;
+        }
+        debug_assert!(rest.is_empty(), "bytes that are no record among records");
+    }
+}
+
+/// The bytes of a sync mark at an offset of a segment with that salt.
+pub(super) fn encode_mark(durable_lsn: Lsn, salt: u64, offset: u64) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    bytes[4] = Kind::Mark as u8;
+    bytes[6] = 16;
+    bytes[8..16].copy_from_slice(&MARK_MAGIC.to_le_bytes());
+    bytes[16..].copy_from_slice(&durable_lsn.raw().to_le_bytes());
+    let crc = crc32(&bytes[4..]) ^ record_mask(salt, offset);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
