@@ -177,6 +177,7 @@ impl Log {
             self.pieces.hurried();
         }
         appender.write_header(self.config.uuid, predecessor.sequence, end, durable_lsn);
+        self.pieces.look_at(segment.bulk);
         predecessor.seal(end);
         self.registry.lock().segments.insert(segment.sequence, segment);
     }

@@ -59,14 +59,25 @@ impl Pieces {
         }
     }
 
-    /// A sync covered so many bytes. `active_is_bulk` says whether the active segment has large pieces.
-    pub(super) fn synced(&self, bytes: u64, active_is_bulk: impl FnOnce() -> bool) {
+    /// A sync covered so many bytes. True if small pieces are wanted from now on: the caller looks at the active segment
+    /// ([`look_at`](Self::look_at)).
+    pub(super) fn synced(&self, bytes: u64) -> bool {
         if bytes >= SMALL_SYNC_BYTES {
             self.small_syncs.store(0, Ordering::Relaxed);
-        } else if self.small_syncs.fetch_add(1, Ordering::Relaxed) == SMALL_SYNCS {
-            self.bulk.store(false, Ordering::Relaxed);
-            self.unsuited.store(active_is_bulk(), Ordering::Relaxed);
+            return false;
         }
+        let is_enough = self.small_syncs.fetch_add(1, Ordering::Relaxed) == SMALL_SYNCS;
+        if is_enough {
+            self.bulk.store(false, Ordering::Relaxed);
+        }
+        is_enough
+    }
+
+    /// Looks whether the active segment is suited: at each new one, because it may have been prepared before small syncs
+    /// asked for small pieces. The caller holds the append lock, so that the last look is at the last segment.
+    pub(super) fn look_at(&self, active_is_bulk: bool) {
+        let small = self.small_syncs.load(Ordering::Relaxed) > SMALL_SYNCS;
+        self.unsuited.store(active_is_bulk && small, Ordering::Relaxed);
     }
 
     /// Notes whether the segment in which an opened store goes on has large pieces.
@@ -92,7 +103,11 @@ mod tests {
     use super::*;
 
     fn sync(pieces: &Pieces, times: u32, bytes: u64, active_is_bulk: bool) {
-        (0..times).for_each(|_| pieces.synced(bytes, || active_is_bulk));
+        for _ in 0..times {
+            if pieces.synced(bytes) {
+                pieces.look_at(active_is_bulk);
+            }
+        }
     }
 
     #[test]
@@ -117,6 +132,25 @@ mod tests {
         assert!(pieces.wants_bulk());
         sync(&pieces, SMALL_SYNCS + 1, 200, false);
         assert!(!pieces.wants_bulk() && !pieces.is_unsuited(), "the active one has small pieces");
+    }
+
+    /// The twenty-first small sync alone looked at the active segment. One of large pieces that waited then stayed when it
+    /// became active.
+    #[test]
+    fn a_segment_that_was_prepared_before_is_noticed_when_it_becomes_active() {
+        let pieces = Pieces::new(SyncPolicy::Manual);
+        pieces.look_at(true);
+        assert!(!pieces.is_unsuited(), "nothing was synced");
+        sync(&pieces, SMALL_SYNCS + 1, 200, false);
+        assert!(!pieces.is_unsuited());
+        pieces.look_at(true);
+        assert!(pieces.take_unsuited() && !pieces.is_unsuited());
+        pieces.look_at(true);
+        pieces.look_at(false);
+        assert!(!pieces.is_unsuited(), "the active one has small pieces");
+        sync(&pieces, 1, SMALL_SYNC_BYTES, false);
+        pieces.look_at(true);
+        assert!(!pieces.is_unsuited(), "bulk writing");
     }
 
     #[test]

@@ -59,7 +59,11 @@ impl Log {
                 segment.close_file();
             }
         }
-        self.pieces.synced(bytes, || self.appender.lock().as_ref().is_some_and(|active| active.segment.bulk));
+        if self.pieces.synced(bytes)
+            && let Some(active) = &*self.appender.lock()
+        {
+            self.pieces.look_at(active.segment.bulk);
+        }
         Ok(end)
     }
 }
