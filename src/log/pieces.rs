@@ -6,7 +6,8 @@
 //!
 //! * `Always` syncs each write: small pieces.
 //! * `Manual` begins with large ones, `Every` with small ones.
-//! * After some small syncs in a row the next segment has small pieces. An active one of large pieces is then replaced.
+//! * After some small syncs in a row the next segment has small pieces. An active one of large pieces is then replaced,
+//!   and so is one that was prepared before and becomes active later.
 //! * A segment that was filled in a hurry is followed by one of large pieces, unless small syncs filled it.
 
 use crate::sync::{AtomicBool, AtomicU32, Ordering};

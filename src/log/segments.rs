@@ -383,4 +383,24 @@ mod tests {
             "{text}"
         );
     }
+
+    /// The segment stayed the active one until it was full, and each small sync wrote a large piece of it.
+    #[test]
+    fn a_segment_for_bulk_writing_that_waited_is_noticed_after_small_syncs() {
+        let dir = tempfile::tempdir().unwrap();
+        let tuning = Tuning { background: false, ..Tuning::default() };
+        let options = crate::Options::new().sync(SyncPolicy::Manual).tuning(tuning);
+        let store = options.open(dir.path().join("s")).unwrap();
+        let log = &store.engine().log;
+        let is_bulk = || log.appender.lock().as_ref().unwrap().segment.bulk;
+        store.insert("key", "value").unwrap();
+        log.prepare_anew().unwrap();
+        while !log.pieces.synced(1) {}
+        log.seal_active().unwrap();
+        assert!(is_bulk() && log.is_unsuited());
+        store.insert("key", "value").unwrap();
+        assert!(log.is_ill_fitting());
+        log.replace_active(|| ()).unwrap();
+        assert!(!is_bulk() && !log.is_unsuited());
+    }
 }
