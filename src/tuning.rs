@@ -72,7 +72,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Tuning {
-            level_min: 4,
+            level_min: 1,
             home_buckets: 60,
             stash_buckets: 3,
             grow_permille: 820,

@@ -19,8 +19,10 @@ use crate::table::page::PageImage;
 
 /// The page size as files count.
 const PAGE: u64 = PAGE_BYTES as u64;
-/// Page images that a new journal has room for.
-pub(crate) const JOURNAL_PAGES: u64 = 24;
+/// Page images that a new journal has room for, and any journal that is opened.
+pub(crate) const JOURNAL_PAGES_NEW: u64 = 6;
+/// Page images that one which was longer keeps room for.
+const JOURNAL_PAGES_KEPT: u64 = 24;
 
 /// Decides when a checkpoint is due, keeps room for it on the disk, and knows the last one. The protocol is run.rs.
 #[derive(Debug)]
@@ -215,7 +217,7 @@ impl Checkpointer {
     /// `DiskFull`, `Io`.
     pub(crate) fn provide_meta_room(&self, table: &Table, log: &Log) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
-        let pages = Meta::pages_for(log.slots_used());
+        let pages = Meta::pages_for(log.slots_used(), log.freed_blobs().0 as usize);
         if pages <= files.meta_room.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -258,7 +260,7 @@ impl Checkpointer {
     pub(super) fn shorten_journal(&self, files: &Files, table: &Table, pages: u64) -> Result<()> {
         let _one = files.extending.lock();
         // Never less than an open sees to, because an open on a full disk finds no blocks.
-        let wanted = (pages + pages / 8).max(JOURNAL_PAGES).next_multiple_of(self.journal_step);
+        let wanted = (pages + pages / 8).max(JOURNAL_PAGES_KEPT).next_multiple_of(self.journal_step);
         let have = table.journal_pages();
         if have > wanted + wanted / 2 + self.journal_step && table.shrink_journal(wanted) {
             files.journal.empty()?;
@@ -275,8 +277,9 @@ impl Checkpointer {
     pub(crate) fn allocate_reserve(&self, table: &Table, log: &Log) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
         let _one = files.extending.lock();
-        let meta_room = Meta::pages_for(log.slots_used() + 1).max(files.meta_room.load(Ordering::Acquire));
-        let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES);
+        let meta_room = Meta::pages_for(log.slots_used() + 1, log.freed_blobs().0 as usize)
+            .max(files.meta_room.load(Ordering::Acquire));
+        let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES_NEW);
         files.journal.allocate(capacity)?;
         let index = (FIRST_META_PAGE + meta_room) * PAGE;
         files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;

@@ -93,14 +93,25 @@ const _: () = assert!(
 );
 
 impl Meta {
-    /// Meta pages that so many segments can need, with all that can be listed besides.
-    pub(crate) fn pages_for(segments: usize) -> u64 {
+    /// Meta pages that so many segments can need, and so many blobs that wait to be unlinked.
+    pub(crate) fn pages_for(segments: usize, freed: usize) -> u64 {
+        let lists = Self::bytes_without_freed(segments) + 8 * freed.min(FREED_MAX);
+        (lists.div_ceil(PAYLOAD) as u64).min(META_PAGES)
+    }
+
+    /// Blobs waiting to be unlinked that so many pages have room for, beside so many segments.
+    pub(crate) fn freed_for(pages: u64, segments: usize) -> usize {
+        let bytes = (pages as usize * PAYLOAD).saturating_sub(Self::bytes_without_freed(segments));
+        (bytes / 8).min(FREED_MAX)
+    }
+
+    /// Bytes of all but the blobs that wait to be unlinked.
+    fn bytes_without_freed(segments: usize) -> usize {
         /// Blobs that many threads write at one moment.
         const IN_FLIGHT: usize = 256;
-        // A few segments more than there are, so that this need not be asked at each one.
-        let segments = (segments + 64).min(Address::SEGMENTS);
-        let lists = size_of::<SegmentEntry>() * segments + 16 * EXTENTS_MAX + 8 * (FREED_MAX + IN_FLIGHT);
-        ((size_of::<RawMeta>() + lists).div_ceil(PAYLOAD) as u64).min(META_PAGES)
+        // Some segments more than there are, because several threads can each prepare one after this was asked.
+        let segments = (segments + segments.clamp(16, 64)).min(Address::SEGMENTS);
+        size_of::<RawMeta>() + size_of::<SegmentEntry>() * segments + 16 * EXTENTS_MAX + 8 * IN_FLIGHT
     }
 
     fn encode(&self) -> Vec<u8> {

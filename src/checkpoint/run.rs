@@ -96,6 +96,8 @@ impl Checkpointer {
         let timer = scope.observer.time(Timed::Checkpoint);
         let run = Run { scope, own: self, files };
         run.sync_early()?;
+        // On a full disk fewer freed blobs are unlinked at a time.
+        let _ = self.provide_meta_room(scope.table, scope.log);
         let images = scope.table.memory_for_images()?;
         let mut buffer = Buffer::new().context("reserve memory for a part of", &files.journal.path)?;
         let result = run.steps(&mut state, images, &mut buffer, clean);
@@ -211,6 +213,7 @@ impl<'r> Run<'r> {
     /// Step 1.
     fn cut(&self, images: PageBuffer) -> Cut<'r> {
         let Scope { path, table, log, observer, .. } = self.scope;
+        let meta_room = self.files.meta_room.load(Ordering::Acquire);
         let held = table.hold_structure();
         let started = Instant::now();
         let timer = observer.time(Timed::Cut);
@@ -221,7 +224,14 @@ impl<'r> Run<'r> {
             let next_sequence = log.name_segments(&excluded, |segment| segments.push(segment_entry(log, segment, lsn)));
             // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
             debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
-            (lsn, total, excluded, segments, next_sequence, log.freeze_blobs())
+            (
+                lsn,
+                total,
+                excluded,
+                segments,
+                next_sequence,
+                log.freeze_blobs(Meta::freed_for(meta_room, log.slots_used())),
+            )
         });
         timer.done();
         let TableCut { growth, records, structure, pages } = table_cut;

@@ -466,7 +466,7 @@ fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape>
         }
     }
     // Header slots and meta pages, the table, a journal without images, LOCK.
-    let index = FIRST_META_PAGE + Meta::pages_for(log.segments as usize) + table_blocks.pages();
+    let index = FIRST_META_PAGE + Meta::pages_for(log.segments as usize, 0) + table_blocks.pages();
     let files = (index + JOURNAL_PAGES_LEFT + 1) * page;
     Ok(Shape {
         records: before.records,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use super::sizes::SEGMENT_BYTES_FIRST;
 use crate::address::{Address, Lsn};
 use crate::checksum::Uuid;
 use crate::sync::Instant;
@@ -24,7 +25,8 @@ pub(super) struct Appender {
     hurried: bool,
 }
 
-/// A segment that is full before this has passed was written in a hurry, and so was one that was written at this rate.
+/// A segment that is full before this has passed was written in a hurry, and so was one that was written at this rate. Of a
+/// segment that is smaller than the usual first one, a part of the time counts.
 const HURRY: Duration = Duration::from_millis(500);
 const HURRY_BYTES_PER_SECOND: f64 = 64e6;
 
@@ -49,7 +51,8 @@ impl Appender {
     pub(super) fn go_on_in(&mut self, segment: Arc<Segment>, writer: LogWriter, marked: Lsn) {
         let (total, taken) = (self.total, self.since.elapsed());
         let rate = self.writer.position() as f64 / taken.as_secs_f64();
-        let hurried = taken < HURRY || rate > HURRY_BYTES_PER_SECOND;
+        let size = self.segment.capacity() as f64 / SEGMENT_BYTES_FIRST as f64;
+        let hurried = taken < HURRY.mul_f64(size.min(1.0)) || rate > HURRY_BYTES_PER_SECOND;
         *self = Appender { total, hurried, ..Appender::new(segment, writer, marked) };
     }
 

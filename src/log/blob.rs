@@ -40,7 +40,7 @@ use crate::words::some;
 pub(crate) const BLOB_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"tophBLB1";
 const VERSION: u32 = 1;
-/// Freed blobs that may wait for a checkpoint; beyond this, writers wait for it.
+/// Freed blobs that a checkpoint may list; with so many waiting, writers wait for one.
 pub(crate) const FREED_MAX: usize = 8192;
 /// Ids that are this far above the checkpoint's counter are not ours.
 const FOREIGN_IDS: u64 = 1 << 32;
@@ -159,11 +159,11 @@ impl Blobs {
         }
     }
 
-    /// The cut: what the checkpoint under way will say. The caller holds all stripes.
-    pub(super) fn freeze(&self) -> BlobSnapshot {
+    /// The cut: what the checkpoint under way will say. The meta pages have room for so many that wait; the rest dies with a
+    /// later checkpoint. The caller holds all stripes.
+    pub(super) fn freeze(&self, room: usize) -> BlobSnapshot {
         let mut state = self.state.lock();
-        // The meta pages have room for so many; the rest dies with the next checkpoint.
-        let take = state.freed.len().min(FREED_MAX.saturating_sub(state.dying.len()));
+        let take = state.freed.len().min(room.saturating_sub(state.dying.len()));
         let freed: Vec<Freed> = state.freed.drain(..take).collect();
         state.dying.extend(freed);
         BlobSnapshot {
@@ -454,7 +454,7 @@ mod tests {
             assert!(error.to_string().contains("tophash export"), "{error}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(blobs.freeze().in_flight, [last.id]);
+        assert_eq!(blobs.freeze(FREED_MAX).in_flight, [last.id]);
     }
 
     #[test]
@@ -468,7 +468,12 @@ mod tests {
         assert_eq!((blobs.count(), blobs.bytes()), (0, 0));
         assert!(blobs.state.lock().dying.is_empty());
         assert_eq!(blobs.waiting(), (1, 100));
-        assert_eq!(blobs.freeze().dying, vec![9]);
-        assert_eq!(blobs.freeze().next_id, 10);
+        assert_eq!(blobs.freeze(FREED_MAX).dying, vec![9]);
+        assert_eq!(blobs.freeze(FREED_MAX).next_id, 10);
+        // A checkpoint on a full disk has room for few of them.
+        (10..20).for_each(|id| blobs.freed(BlobLink { id, ..link }));
+        assert_eq!(blobs.freeze(3).dying, [9, 10, 11]);
+        assert_eq!(blobs.freeze(0).dying, [9, 10, 11]);
+        assert_eq!(blobs.freeze(FREED_MAX).dying.len(), 11);
     }
 }

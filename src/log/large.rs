@@ -83,9 +83,10 @@ impl Log {
         self.blobs.is_crowded()
     }
 
-    /// The cut: what the checkpoint under way will say about blobs. The caller holds all stripes.
-    pub(crate) fn freeze_blobs(&self) -> BlobSnapshot {
-        self.blobs.freeze()
+    /// The cut: what the checkpoint under way will say about blobs, up to `room` of them that wait to be unlinked. The caller
+    /// holds all stripes.
+    pub(crate) fn freeze_blobs(&self, room: usize) -> BlobSnapshot {
+        self.blobs.freeze(room)
     }
 
     /// Unlinks the blobs that the durable checkpoint lists as dying. The caller runs the one checkpoint.

@@ -7,7 +7,9 @@ use crate::sys::PAGE_BYTES;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
-/// The smallest and the largest segment that the store chooses by itself.
+/// The first segment of a store. The next ones are as large as two logs, up to [`SEGMENT_BYTES_FIRST`].
+const SEGMENT_BYTES_NEW: u64 = 16 << 10;
+/// The smallest segment of a log that is larger than that, and the largest one that the store chooses by itself.
 pub(super) const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
 pub(super) const SEGMENT_BYTES_LAST: u64 = Address::SEGMENT_BYTES_MAX;
 
@@ -48,14 +50,15 @@ impl Sizes {
         let needed = needed(room);
         let choose = || {
             let share = self.log / SHARE;
+            let least = (2 * self.log).next_power_of_two().clamp(SEGMENT_BYTES_NEW, SEGMENT_BYTES_FIRST);
             let size = if self.is_churned() {
                 // Compaction needs room for some segments beside the records.
                 share.next_power_of_two()
             } else {
                 let small = (self.log / SHARE_OF_SMALL).min(URGENT_BYTES_MIN);
-                share.max(small).next_multiple_of(SEGMENT_BYTES_FIRST)
+                share.max(small).next_multiple_of(least)
             };
-            let size = size.clamp(SEGMENT_BYTES_FIRST, SEGMENT_BYTES_LAST);
+            let size = size.clamp(least, SEGMENT_BYTES_LAST);
             // Records should be small against the segment, lest its end stay empty.
             size.max((needed * 2).next_power_of_two().min(SEGMENT_BYTES_LAST))
         };

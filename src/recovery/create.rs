@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::address::Lsn;
-use crate::checkpoint::checkpointer::JOURNAL_PAGES;
+use crate::checkpoint::checkpointer::JOURNAL_PAGES_NEW;
 use crate::checkpoint::header::{self, FIRST_META_PAGE, IndexHeader};
 use crate::checkpoint::journal::{self, Journal};
 use crate::checkpoint::meta::{META_PAGES, Meta};
@@ -170,7 +170,7 @@ fn fresh(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<std::sync::Arc<
 fn write_journal(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth) -> Result<()> {
     let path = journal_path(store);
     let journal = Journal { file: fresh(disk, &path, journal::HEAD_MAGIC)?, path, uuid: header.uuid };
-    journal.allocate(JOURNAL_PAGES)?;
+    journal.allocate(JOURNAL_PAGES_NEW)?;
     journal.reset(header.generation, header.cut, growth.word())
 }
 

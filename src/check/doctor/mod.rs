@@ -240,7 +240,7 @@ fn note_reclaimable(state: &State, to: &mut Diagnosis) {
     let tuning = Tuning { grow_permille: FILL_PERMILLE as u32, ..Tuning::default() };
     let level = level_for(state.header.geometry, &tuning, to.records);
     let pages = 1u64 << level.min(38);
-    let meta_pages = Meta::pages_for(to.segments.len());
+    let meta_pages = Meta::pages_for(to.segments.len(), 0);
     let needed = (FIRST_META_PAGE + meta_pages + pages.div_ceil(BITMAP_BITS) + pages) * PAGE;
     let live = to.log.bytes - to.log.dead_bytes.min(to.log.bytes);
     let segments = to.log.segments * PAGE;
