@@ -439,7 +439,7 @@ fn an_idle_store_makes_no_segments() {
 }
 
 /// An open after kill -9 prepared a segment of the usual size, an eighth of the log: with ten million records that is 256 MiB of
-/// zeroes, two seconds, however short the tail was. (Found by benches/recovery.) It is no larger than what is replayed now.
+/// zeroes, two seconds, however short the tail was. (Found by benches/store/recovery.) It is no larger than what is replayed now.
 #[test]
 fn an_unclean_open_prepares_no_more_than_it_replays() {
     let dir = common::scratch();

@@ -13,7 +13,7 @@
 //!
 //! A crash in any step: the next open does the same again, from the same header. The directory entries are durable
 //! since step 0 (open.rs), so nothing that this removes is needed by an older header. A read-only open does 4 and 7 in
-//! private memory and leaves the disk alone. The time goes with the tail, not with the store (benches/recovery.rs).
+//! private memory and leaves the disk alone. The time goes with the tail, not with the store (benches/store/recovery.rs).
 
 use std::path::PathBuf;
 
