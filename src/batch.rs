@@ -36,17 +36,41 @@ pub struct Batch {
 
 impl Batch {
     /// An empty batch. Allocates nothing.
+    ///
+    /// ```
+    /// use tophash::Batch;
+    /// assert_eq!((Batch::new().len(), Batch::new().bytes()), (0, 0));
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Batch::default()
     }
 
     /// Adds "set `key` to `value`". Copies both. What is too long is reported when the batch is applied.
+    ///
+    /// ```
+    /// let (key, value) = (42u64.to_le_bytes(), vec![0; 100]);
+    /// let mut batch = tophash::Batch::new();
+    /// batch.insert("name", "Ada").insert(key, &value);
+    /// ```
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
         self.push(Kind::Put, key.as_ref(), value.as_ref())
     }
 
     /// Adds "remove `key`". Removing a key that is not there is no error.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// use tophash::Batch;
+    /// store.insert("old", "1")?;
+    /// // A rename that no crash leaves half done.
+    /// let mut batch = Batch::new();
+    /// batch.remove("old").insert("new", "1");
+    /// store.apply(&batch)?;
+    /// assert!(store.get("old")?.is_none());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
         self.push(Kind::Remove, key.as_ref(), &[])
     }
@@ -63,12 +87,24 @@ impl Batch {
     }
 
     /// How many changes were added, repeated keys counted each time.
+    ///
+    /// ```
+    /// let mut batch = tophash::Batch::new();
+    /// batch.insert("a", "1").insert("a", "2");
+    /// assert_eq!(batch.len(), 2);
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.changes
     }
 
     /// True if no change was added.
+    ///
+    /// ```
+    /// let mut batch = tophash::Batch::new();
+    /// assert!(batch.is_empty());
+    /// assert!(!batch.remove("a").is_empty());
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes == 0

@@ -35,18 +35,33 @@ impl Cursor {
     pub const START: Cursor = Cursor(0);
 
     /// Eight bytes, the most significant one first, so that they sort as the cursors do.
+    ///
+    /// ```
+    /// use tophash::Cursor;
+    /// assert_eq!(Cursor::from(258).to_bytes(), [0, 0, 0, 0, 0, 0, 1, 2]);
+    /// ```
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 
     /// The cursor of [`to_bytes`](Cursor::to_bytes).
+    ///
+    /// ```
+    /// use tophash::Cursor;
+    /// assert_eq!(Cursor::from_bytes([0, 0, 0, 0, 0, 0, 1, 2]), Cursor::from(258));
+    /// ```
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Cursor(u64::from_be_bytes(bytes))
     }
 
     /// The cursor as a number.
+    ///
+    /// ```
+    /// use tophash::Cursor;
+    /// assert_eq!(Cursor::from(258).get(), 258);
+    /// ```
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0

@@ -418,6 +418,20 @@ impl Error {
     }
 
     /// True where the bytes on disk are damaged or lost, as against a call that could not be carried out.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// use tophash::Store;
+    /// match Store::open(&path) {
+    ///     Ok(store) => store.close()?,
+    ///     // The files are damaged: keep them, and save what is whole.
+    ///     Err(error) if error.is_corruption() => eprintln!("{error}"),
+    ///     // The call can be made again once its cause is mended.
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn is_corruption(&self) -> bool {
         matches!(self, Error::Corrupt { .. } | Error::LostData { .. } | Error::WrongStore { .. })

@@ -60,6 +60,13 @@ impl Default for Options {
 impl Options {
     /// The defaults: create if missing, `SyncPolicy::Every(100 ms)`, verified reads, sizes chosen by the
     /// store.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tophash::{Options, SyncPolicy};
+    /// // The same, but for the interval.
+    /// let options = Options::new().sync(SyncPolicy::Every(Duration::from_secs(1)));
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Options {
@@ -166,6 +173,14 @@ impl Options {
 
     /// Whether each read checks the record's checksum. Default: true. Without it a rotten value is returned
     /// as it is; a rotten key still reads as absent or as an error, never as another key.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// // For a disk whose file system checks what it reads.
+    /// let store = tophash::Options::new().verify_reads(false).open(&path)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn verify_reads(mut self, verify: bool) -> Self {
         self.verify_reads = verify;
@@ -176,6 +191,14 @@ impl Options {
     /// longer replay after a crash (about 0.35 seconds per million records in the page cache, with two
     /// processors).
     /// Default: twice the size of the index, at least 128 MiB, at most 1 GiB.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// // After a crash at most about 64 MiB of log are replayed.
+    /// let store = tophash::Options::new().checkpoint_bytes(64 << 20).open(&path)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = Some(bytes);
@@ -184,6 +207,14 @@ impl Options {
 
     /// The size of log segments. Between 4 KiB and 1 GiB, rounded up to 4 KiB. Default: grows with the
     /// store, from 256 KiB to 1 GiB.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// // Space comes back in pieces of at most 4 MiB. The log can have 16 GiB then: 4,096 segments.
+    /// let store = tophash::Options::new().segment_bytes(4 << 20).open(&path)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = Some(bytes);
@@ -196,6 +227,14 @@ impl Options {
     /// growth has just added are in memory from the start, whatever the bound; clean ones are given back. Where the system
     /// gives huge pages, a large extent (of [`capacity`](Self::capacity), or of a large table's growth) takes memory in
     /// units of 2 MiB: a changed page of it counts 4 KiB and takes more. At least 256 KiB.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// // In a container that has 512 MiB for the whole service.
+    /// let store = tophash::Options::new().memory_bytes(64 << 20).open(&path)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);

@@ -35,6 +35,15 @@ pub struct Progress {
 
 impl Progress {
     /// Lets the operation go on, whatever its progress: for callers that only want the other arguments of a call.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// use tophash::{Progress, compact};
+    /// compact::compact_with(&path, &compact::Options::new(), Progress::ignore)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     pub fn ignore(self) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }

@@ -83,6 +83,17 @@ impl Options {
     /// writing marks the store as in use before it answers, which takes some syncs. It starts the store's background
     /// threads, or fails.
     ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// use tophash::{Error, Options};
+    /// let store = Options::new().create_new(true).open(&path)?;
+    /// store.insert("a", "1")?;
+    /// // One writer at a time, in this process too.
+    /// assert!(matches!(Options::new().open(&path), Err(Error::Locked { .. })));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotAStore`],
     /// [`Error::NewerFormat`], [`Error::WrongStore`], [`Error::Corrupt`], [`Error::LostData`],

@@ -331,18 +331,45 @@ pub struct Entry<'s> {
 
 impl<'s> Entry<'s> {
     /// The key.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("user:1", "Ada")?;
+    /// let entry = store.iter().next().unwrap()?;
+    /// assert!(entry.key().starts_with(b"user:"));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.key
     }
 
     /// The value.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("user:1", "Ada")?;
+    /// let entry = store.iter().next().unwrap()?;
+    /// assert_eq!(entry.value(), b"Ada");
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn value(&self) -> &[u8] {
         &self.value
     }
 
     /// The value alone.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("user:1", "Ada")?;
+    /// let value: tophash::Value<'_> = store.iter().next().unwrap()?.into_value();
+    /// assert_eq!(value, "Ada");
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn into_value(self) -> Value<'s> {
         Value(self.value)

@@ -94,6 +94,19 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report> {
 ///
 /// Damage is no error: it is in the report.
 ///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// use tophash::verify::verify_with;
+/// let report = verify_with(&path, |progress| {
+///     eprint!("\r{} of {} bytes", progress.done, progress.total);
+///     std::ops::ControlFlow::Continue(())
+/// })?;
+/// assert!(report.is_clean());
+/// # Ok::<(), tophash::Error>(())
+/// ```
+///
 /// # Errors
 /// If the check cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
 /// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if

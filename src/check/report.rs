@@ -88,6 +88,16 @@ pub struct Report {
 
 impl Report {
     /// True if nothing was found that affects what is stored.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// let report = tophash::verify::verify(&path)?;
+    /// assert!(report.is_clean());
+    /// println!("{} records are right", report.records);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings_total == self.harmless_total

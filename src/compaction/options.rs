@@ -25,11 +25,27 @@ pub struct Options {
 
 impl Options {
     /// The defaults.
+    ///
+    /// ```
+    /// use tophash::compact::Options;
+    /// // Damage is refused, and the store is written anew.
+    /// assert_eq!(Options::new(), Options::new().skip_damaged(false).dry_run(false));
+    /// ```
     pub fn new() -> Self {
         Options::default()
     }
 
     /// Changes nothing, and only tells what would be gained, for which it reads all keys. Default: false.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// use tophash::{Progress, compact};
+    /// let report = compact::compact_with(&path, &compact::Options::new().dry_run(true), Progress::ignore)?;
+    /// assert!(!report.switched);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
@@ -40,6 +56,18 @@ impl Options {
     ///
     /// [`Error::Corrupt`](crate::Error::Corrupt) remains for damage of the index, because it hides keys that a repair
     /// saves, and for blocks that the device refuses to read.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// use tophash::{Progress, compact};
+    /// let options = compact::Options::new().skip_damaged(true);
+    /// let report = compact::compact_with(&path, &options, Progress::ignore)?;
+    /// // Nothing was damaged.
+    /// assert_eq!(report.skipped_total, 0);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     pub fn skip_damaged(mut self, skip_damaged: bool) -> Self {
         self.skip_damaged = skip_damaged;
         self

@@ -183,12 +183,30 @@ impl Store {
     }
 
     /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.insert("a", "1")?;
+    /// store.insert("a", "2")?;
+    /// assert_eq!(store.len(), 1);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> u64 {
         self.engine.table.len()
     }
 
     /// True if there are no entries.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// assert!(store.is_empty());
+    /// store.insert("a", "")?;
+    /// assert!(!store.is_empty());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -152,6 +152,14 @@ impl Store {
 
     /// Publishes the figures of this moment to the recorder of the `metrics` crate that was installed when the store
     /// was opened. The store does it by itself about every second; before a scrape it makes the figures fresh.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// // In the handler of `/metrics`, before the recorder renders its text.
+    /// store.publish_metrics();
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn publish_metrics(&self) {

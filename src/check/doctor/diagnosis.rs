@@ -186,18 +186,49 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// True if the figures of pages and slots are those of now: nothing was changed since the last checkpoint.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// // Of a store that was closed.
+    /// assert!(tophash::doctor::diagnose(&path)?.index_is_current());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn index_is_current(&self) -> bool {
         self.closed_cleanly || (self.tail_records == 0 && self.log_is_current())
     }
 
     /// True if the figures of records and log are those of now.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// let diagnosis = tophash::doctor::diagnose(&path)?;
+    /// if !diagnosis.log_is_current() {
+    ///     println!("as of the last checkpoint: {:?}", diagnosis.tail_problem);
+    /// }
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn log_is_current(&self) -> bool {
         self.closed_cleanly || self.tail_problem.is_none()
     }
 
     /// The severity of the worst advice.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// use tophash::doctor::{Severity, diagnose};
+    /// if diagnose(&path)?.worst() >= Some(Severity::Warning) {
+    ///     println!("somebody should look at it");
+    /// }
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {
         self.advice.iter().map(|advice| advice.severity).max()
@@ -255,6 +286,15 @@ pub struct SlotCounts {
 
 impl SlotCounts {
     /// All slots.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// let diagnosis = tophash::doctor::diagnose(&path)?;
+    /// println!("{} of {} slots are live", diagnosis.slots.live, diagnosis.slots.all());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn all(&self) -> u64 {
         self.live + self.marked + self.empty_one + self.empty_rest
@@ -379,7 +419,7 @@ pub struct BlobFigures {
 pub struct DiskBytes {
     /// The index.
     pub index: u64,
-    /// The growth journal.
+    /// The journal.
     pub journal: u64,
     /// Segments, prepared ones included.
     pub log: u64,
@@ -389,6 +429,15 @@ pub struct DiskBytes {
 
 impl DiskBytes {
     /// All of it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// let diagnosis = tophash::doctor::diagnose(&path)?;
+    /// println!("the log has {} of {} bytes", diagnosis.disk.log, diagnosis.disk.all());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn all(&self) -> u64 {
         self.index + self.journal + self.log + self.blobs
@@ -414,6 +463,17 @@ pub struct Reclaimable {
 
 impl Reclaimable {
     /// All bytes.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// let diagnosis = tophash::doctor::diagnose(&path)?;
+    /// if diagnosis.reclaimable.bytes() > diagnosis.disk.all() / 2 {
+    ///     tophash::compact::compact(&path)?;
+    /// }
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.log_bytes + self.index_bytes + self.journal_bytes

@@ -69,6 +69,19 @@ pub fn diagnose(path: impl AsRef<Path>) -> Result<Diagnosis> {
 /// checkpoint. If that open is refused, the log's figures are of the last checkpoint too, the refusal is in
 /// [`Diagnosis::tail_problem`], and no advice is drawn from them.
 ///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// use tophash::doctor::{Severity, diagnose_with};
+/// let diagnosis = diagnose_with(&path, |progress| {
+///     eprint!("\r{} of {} bytes", progress.done, progress.total);
+///     std::ops::ControlFlow::Continue(())
+/// })?;
+/// assert!(diagnosis.worst() < Some(Severity::Warning));
+/// # Ok::<(), tophash::Error>(())
+/// ```
+///
 /// # Errors
 /// If the diagnosis cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`], [`Error::Locked`] (a writer
 /// has the store open), [`Error::NewerFormat`], [`Error::Io`]; [`Error::Corrupt`] or [`Error::WrongStore`] if

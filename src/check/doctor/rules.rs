@@ -402,6 +402,18 @@ pub(super) const RULES: &[Rule] = &[
 impl Diagnosis {
     /// Adds the figures of a running store (from [`Store::stats`](crate::Store::stats)) and what the rules say about
     /// them: only a running store knows where its inserts went and what its callers waited for.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// let store = tophash::Store::open(&path)?;
+    /// store.insert("a", "1")?;
+    /// let stats = store.stats();
+    /// store.close()?;
+    /// let mut diagnosis = tophash::doctor::diagnose(&path)?;
+    /// diagnosis.include_stats(stats);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     pub fn include_stats(&mut self, stats: Stats) {
         self.stats = Some(stats);
         self.advise();

@@ -74,6 +74,19 @@ pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Repo
 /// of it is left. A process that is killed leaves `NEW.unfinished-` and sixteen hex digits beside it, which may be
 /// removed; the next repair to the same name lists it in [`Report::unfinished`].
 ///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("sessions.tophash");
+/// # tophash::Store::open(&path)?.close()?;
+/// use tophash::repair::repair_with;
+/// let report = repair_with(&path, path.with_extension("repaired"), |progress| {
+///     eprint!("\r{} of {} bytes", progress.done, progress.total);
+///     std::ops::ControlFlow::Continue(())
+/// })?;
+/// assert!(report.is_complete());
+/// # Ok::<(), tophash::Error>(())
+/// ```
+///
 /// # Errors
 /// If the repair cannot be carried out: [`Error::NotFound`], [`Error::NotAStore`] (neither a header nor a segment
 /// can be found), [`Error::Locked`] (a writer has the store open), [`Error::NewerFormat`], [`Error::Io`] (also if

@@ -120,6 +120,17 @@ pub struct Report {
 impl Report {
     /// True if nothing is known to be lost: the new store holds all that the old one held, but for what may have
     /// stood in [`torn_bytes`](Self::torn_bytes), if there are any.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("sessions.tophash");
+    /// # tophash::Store::open(&path)?.close()?;
+    /// let report = tophash::repair::repair(&path, path.with_extension("repaired"))?;
+    /// if !report.is_complete() {
+    ///     println!("lost: {:?}", report.lost_keys);
+    /// }
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.losses_total == 0 && self.lost_keys_total == 0
