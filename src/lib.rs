@@ -14,18 +14,31 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # The way through the crate
+//! ```text
+//! cargo add tophash
+//! ```
+//!
+//! # Where to start
+//!
+//! [`Store::open`] makes a store, a directory of files, or opens the one that is there. Keys and values are bytes:
+//! each call takes what is `AsRef<[u8]>`. [`Store::get`] returns a [`Value`], which dereferences to `[u8]` and lies in the store's own files. A store
+//! is a handle: clone it for each thread. [`Store::close`] tells of errors, which dropping the last handle does not.
+//!
+//! Then choose a [`SyncPolicy`]: it decides what a power failure may take. The other defaults of [`Options`] fit most programs.
 //!
 //! | to | there is |
 //! |---|---|
 //! | open a store | [`Store::open`], and [`Options`] where the defaults do not fit |
-//! | read and change one key | [`get`](Store::get), [`insert`](Store::insert), [`remove`](Store::remove), [`set`](Store::set) and [`delete`](Store::delete), which do not read the old value, [`compare_exchange`](Store::compare_exchange), [`update`](Store::update), [`try_update`](Store::try_update) |
-//! | read and change many keys | [`get_many`](Store::get_many), [`apply`](Store::apply) of a [`Batch`], [`remove_many`](Store::remove_many) |
-//! | go through all entries | [`iter`](Store::iter), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
+//! | read one key | [`get`](Store::get), [`contains_key`](Store::contains_key) |
+//! | change one key | [`insert`](Store::insert), [`remove`](Store::remove), which return the old value; [`set`](Store::set) and [`delete`](Store::delete), which do not read it |
+//! | change one key by what it holds | [`compare_exchange`](Store::compare_exchange), [`update`](Store::update), [`get_or_insert_with`](Store::get_or_insert_with); [`try_update`](Store::try_update) and [`try_get_or_insert_with`](Store::try_get_or_insert_with), whose functions can fail |
+//! | read and change many keys | [`get_many`](Store::get_many), [`apply`](Store::apply) of a [`Batch`], [`remove_many`](Store::remove_many), [`clear`](Store::clear) |
+//! | go through all entries | [`iter`](Store::iter), [`keys`](Store::keys), [`values`](Store::values), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
 //! | keep what was read | [`Value`], which copies nothing, and [`OwnedValue`], which has no lifetime either |
-//! | choose what a power failure may take | [`SyncPolicy`], [`Store::sync`] |
+//! | make writes durable | [`SyncPolicy`], [`sync`](Store::sync), [`checkpoint`](Store::checkpoint), [`close`](Store::close) |
+//! | make room, or give it back | [`reserve`](Store::reserve), [`shrink_to_fit`](Store::shrink_to_fit), [`Store::compact`] |
 //! | act on an error | [`Error`], whose text names the place and the next step |
-//! | watch a store in use | [`Store::stats`] |
+//! | watch a store in use | [`Store::stats`], [`disk_bytes`](Store::disk_bytes) |
 //! | check, repair and shrink a closed store | [`verify`], [`repair`], [`compact`], [`doctor`] |
 //!
 //! # What survives what
@@ -37,6 +50,22 @@
 //! | disk full | everything; writes that do not fit fail with [`Error::DiskFull`], removals go on from a reserve, reads go on |
 //! | an fsync error, of the log or of a checkpoint | the store refuses further changes ([`Error::Poisoned`]); opening again recovers. Reads go on, unless the file system itself has shut down. The fsync of a value over 256 KiB, which has a file of its own, fails its call only |
 //! | bit rot | [`Error::Corrupt`] with file and offset, never a wrong value |
+//!
+//! # What it costs
+//!
+//! * **Threads**: two for a store that is open for writing, three with [`SyncPolicy::Every`], none for a read-only one. An idle
+//!   store wakes none of them.
+//! * **Disk**: 92 KiB for a new store. In use the log takes at most 1.5 times the live records and some four segments, a segment
+//!   being a 32nd of it ([`Options::log_ratio`]). A record has 8 bytes beside key and value (16 with a
+//!   key of more than 255 bytes or a value of more than 65,535), and ends at a multiple of 8.
+//! * **Memory**: 10 to 20 bytes a record for the index. Changed pages of it are private memory, bounded by
+//!   [`Options::memory_bytes`] but for growth, large batches and recovery. The rest is in the page cache.
+//! * **Reads wait** for nobody: they take no lock, unless 64 tries met a change of the same page.
+//! * **Writes wait** for the other writers of their page, and for the copy of a record into the log. With
+//!   [`SyncPolicy::Always`] they wait for an fdatasync too, which callers share. A value of more than 256 KiB has a file of
+//!   its own, whose fsync its call waits for. [`Stats::waits`](field@stats::Stats::waits) counts the waits for room.
+//! * **[`Store::open`]** takes one to three milliseconds after a clean close. After a crash it takes about 0.35 s for each
+//!   million records since the last checkpoint. **[`Store::close`]** runs a checkpoint.
 //!
 //! # Limits
 //!
