@@ -36,6 +36,7 @@
 //! | go through all entries | [`iter`](Store::iter), [`keys`](Store::keys), [`values`](Store::values), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
 //! | keep what was read | [`Value`], which copies nothing, and [`OwnedValue`], which has no lifetime either |
 //! | make writes durable | [`SyncPolicy`], [`sync`](Store::sync), [`checkpoint`](Store::checkpoint), [`close`](Store::close) |
+//! | await durability, in an asynchronous service | [`insert_async`](Store::insert_async), [`set_async`](Store::set_async), [`remove_async`](Store::remove_async), [`delete_async`](Store::delete_async), [`compare_exchange_async`](Store::compare_exchange_async), [`update_async`](Store::update_async), [`apply_async`](Store::apply_async), [`sync_async`](Store::sync_async), and the [`Durable`] that they return; `docs/ASYNC.md` is the chapter |
 //! | make room, or give it back | [`reserve`](Store::reserve), [`shrink_to_fit`](Store::shrink_to_fit), [`Store::compact`] |
 //! | act on an error | [`Error`], whose text names the place and the next step |
 //! | watch a store in use | [`Store::stats`], [`disk_bytes`](Store::disk_bytes) |
@@ -91,6 +92,7 @@
 compile_error!("tophash supports 64-bit little-endian Linux only");
 
 mod address;
+mod awaited;
 mod background;
 mod batch;
 mod check;
@@ -98,6 +100,7 @@ mod checkpoint;
 mod checksum;
 mod compaction;
 mod cursor;
+mod durable;
 mod engine;
 mod error;
 mod gate;
@@ -127,6 +130,7 @@ mod words;
 
 pub use batch::Batch;
 pub use cursor::Cursor;
+pub use durable::Durable;
 pub use engine::scan::Entries;
 pub use error::{Error, Location, Result};
 pub use iter::{Iter, Keys, Values};
@@ -178,3 +182,8 @@ pub mod doctor {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// That in docs/ASYNC.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/ASYNC.md")]
+struct Async;

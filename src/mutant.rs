@@ -119,6 +119,12 @@ mutants! {
     ActiveSegmentCut,
     /// Closing waits for the calls that it finds under way.
     ClosedBesideCalls,
+    /// A poll leaves its waker under the lock under which it found no outcome.
+    WakerLeftLate,
+    /// A wait for a sync ends after that sync.
+    AwaitedTooShort,
+    /// Without background threads, a change that is awaited is synced in its call.
+    AwaitedUnsynced,
 }
 
 #[cfg(tophash_mutants)]

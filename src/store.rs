@@ -2,12 +2,16 @@
 //!
 //! * **key** has those from open to close, one key at a time.
 //! * **many** has the calls for many keys: batches, removals, iteration.
+//! * **asynchronous** has changes whose durability is awaited without a thread.
 //! * **upkeep** has those for the store as a whole: room, space, durability, figures.
 //! * **close** is what ends a store for all of its handles.
 
 // rustdoc shows the calls in this order.
 mod key;
 mod many;
+
+mod asynchronous;
+
 mod upkeep;
 
 mod close;

@@ -6,9 +6,11 @@
 
 mod common;
 
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::task::{Context, Poll, Waker};
 
-use tophash::{Batch, Error, Options, OwnedValue, Store, SyncPolicy, Tuning};
+use tophash::{Batch, Durable, Error, Options, OwnedValue, Store, SyncPolicy, Tuning};
 
 fn is_forked<T>(what: &str, owner: u32, outcome: tophash::Result<T>) {
     match outcome {
@@ -18,8 +20,24 @@ fn is_forked<T>(what: &str, owner: u32, outcome: tophash::Result<T>) {
     }
 }
 
+/// The outcome of a future that waits for nothing.
+fn polled<T>(future: &mut Durable<T>) -> tophash::Result<T> {
+    match Pin::new(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => panic!("a future of a child waits"),
+    }
+}
+
 /// What the child does with the store that it inherited.
-fn child(store: Store, held: OwnedValue, owner: u32, options: &Options, path: &std::path::Path, drop_it: bool) {
+fn child(
+    store: Store,
+    held: OwnedValue,
+    pending: Option<&mut Durable>,
+    owner: u32,
+    options: &Options,
+    path: &std::path::Path,
+    drop_it: bool,
+) {
     let mut batch = Batch::new();
     batch.insert("child", "batch");
     // Its index would be that of several moments: pages that were changed at the fork are frozen, the others follow the
@@ -44,6 +62,11 @@ fn child(store: Store, held: OwnedValue, owner: u32, options: &Options, path: &s
     is_forked("clear", owner, store.clear());
     is_forked("reserve", owner, store.reserve(1_000_000));
     is_forked("sync", owner, store.sync());
+    is_forked("set_async", owner, polled(&mut store.set_async("child", "was here")));
+    is_forked("apply_async", owner, polled(&mut store.apply_async(&batch)));
+    is_forked("sync_async", owner, polled(&mut store.sync_async()));
+    // Its lock may be held by a thread of its parent.
+    pending.into_iter().for_each(|pending| is_forked("a future of the parent", owner, polled(pending)));
     is_forked("checkpoint", owner, store.checkpoint());
     // The lock is still its parent's.
     assert!(matches!(options.open(path), Err(Error::Locked { .. })));
@@ -85,7 +108,7 @@ fn in_child_beside(work: impl FnOnce(), beside: impl FnOnce()) {
     }
 }
 
-fn run(name: &str, options: &Options) {
+fn run(name: &str, background: bool, options: &Options) {
     let dir = common::scratch();
     let path = dir.path().join("store");
     for drop_it in [false, true] {
@@ -94,7 +117,10 @@ fn run(name: &str, options: &Options) {
         let owner = std::process::id();
         let mut inherited = Some(store);
         let held = inherited.as_ref().unwrap().get("parent").unwrap().unwrap().into_owned();
-        in_child(|| child(inherited.take().unwrap(), held.clone(), owner, options, &path, drop_it));
+        let mut pending = inherited.as_ref().unwrap().set_async("parent", "before");
+        // Without background threads it is ready, because the call has synced.
+        let pending = background.then_some(&mut pending);
+        in_child(|| child(inherited.take().unwrap(), held.clone(), pending, owner, options, &path, drop_it));
         assert_eq!(held, "before");
         let store = inherited.unwrap();
         for i in 0..500u32 {
@@ -186,10 +212,10 @@ fn main() -> ExitCode {
         println!("held_values_stay: test");
         return ExitCode::SUCCESS;
     }
-    run("a_child_is_refused", &common::tiny_options());
+    run("a_child_is_refused", false, &common::tiny_options());
     let threads = Tuning { background: true, ..common::tiny() };
-    run("a_child_is_refused, threads in the parent", &common::tiny_options().tuning(threads));
-    run("a_child_is_refused, default options", &Options::new().sync(SyncPolicy::default()));
+    run("a_child_is_refused, threads in the parent", true, &common::tiny_options().tuning(threads));
+    run("a_child_is_refused, default options", true, &Options::new().sync(SyncPolicy::default()));
     children_have_their_own(&common::tiny_options());
     held_values_stay();
     ExitCode::SUCCESS

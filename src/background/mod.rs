@@ -8,7 +8,7 @@
 //! | | resize | the extent for the next growth is added; growth begins when the load asks for it; pages are evacuated |
 //! | *tophash-behind*: what gives space back | checkpoint | when enough log has been written or much memory is dirty |
 //! | | compact | segments are evacuated when the log is over its bound; what is quiet is trimmed |
-//! | *tophash-sync* (ticker.rs), with `SyncPolicy::Every` | | the log is synced an interval after the first append that is not durable |
+//! | *tophash-sync* (ticker.rs), with `SyncPolicy::Every`, and else from the first call on that asks for it | | the log is synced an interval after the first append that is not durable, and when a call has asked for it |
 //!
 //! Each job looks once when the store is opened, and then waits for its bell (wake.rs). A thread waits with a deadline only
 //! if something is due then: a sync; a look at a log that was written to a moment ago; another try after an error.
@@ -34,6 +34,8 @@ use crate::tuning::SyncPolicy;
 
 /// How much less of a busy processor the workers get than those who wait for the store.
 const NICENESS: i32 = 5;
+/// The syncing thread.
+const SYNCING: &str = "tophash-sync";
 
 /// Starts the threads of a store. Those that were started are in `threads`, whatever comes of the rest.
 pub(crate) fn start(engine: &Arc<Engine>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
@@ -49,9 +51,18 @@ pub(crate) fn start(engine: &Arc<Engine>, threads: &mut Vec<JoinHandle<()>>) -> 
         nice();
         worker::work(engine, &engine.wake.behind, jobs::behind(engine));
     })?);
-    if let SyncPolicy::Every(interval) = engine.sync {
+    if matches!(engine.sync, SyncPolicy::Every(_)) {
+        start_syncing(engine, threads)?;
+    }
+    Ok(())
+}
+
+/// Starts the syncing thread, if there is none. The caller holds the lock of the threads.
+pub(crate) fn start_syncing(engine: &Arc<Engine>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+    if !engine.wake.is_syncing() {
         // No less of a busy processor than others: its interval is a promise.
-        threads.push(spawn(engine, "tophash-sync", move |engine| ticker::sync_each(engine, interval))?);
+        threads.push(spawn(engine, SYNCING, ticker::sync_when_asked)?);
+        engine.wake.set_syncing();
     }
     Ok(())
 }
@@ -65,7 +76,11 @@ fn spawn(
     let thread = Builder::new().name(name.to_string()).spawn(move || {
         // Nothing is looked at afterwards but the poison.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&shared))) {
-            shared.health.poison_because(format!("the background thread {name} has panicked: {}", message(&*panic)));
+            let cause = format!("the background thread {name} has panicked: {}", message(&*panic));
+            shared.health.poison_because(cause.clone());
+            if name == SYNCING {
+                shared.awaited.give_up(&cause);
+            }
             resume_unwind(panic);
         }
     });

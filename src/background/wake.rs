@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::{AtomicU32, Bell, Ordering, Sleeper};
+use crate::sync::{AtomicBool, AtomicU32, Bell, Ordering, Sleeper};
 
 /// The bells of the background jobs, and the sleepers of the threads that do them.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Wake {
     pub(crate) growth: Bell,
     pub(crate) checkpoint: Bell,
     pub(crate) compaction: Bell,
+    /// Of the syncing thread: for what calls have asked, and for the first append after a rest.
+    pub(crate) awaited: Bell,
     sync: Bell,
     /// Of the worker that does what writers would wait for, and of the one that gives space back.
     pub(super) ahead: Arc<Sleeper>,
@@ -21,6 +23,8 @@ pub(crate) struct Wake {
     pub(super) ticker: Arc<Sleeper>,
     /// Jobs that the next append is to wake, a bit each.
     resting: AtomicU32,
+    /// The syncing thread was started.
+    syncing: AtomicBool,
 }
 
 /// The bits of the jobs.
@@ -30,6 +34,7 @@ pub(super) mod bit {
     pub(in crate::background) const CHECKPOINT: u32 = 1 << 2;
     pub(in crate::background) const COMPACT: u32 = 1 << 3;
     pub(in crate::background) const SYNC: u32 = 1 << 4;
+    pub(in crate::background) const AWAITED: u32 = 1 << 5;
 }
 
 /// A job that the first append after a rest wakes.
@@ -47,11 +52,13 @@ impl Wake {
             growth: ahead.bell(bit::RESIZE),
             checkpoint: behind.bell(bit::CHECKPOINT),
             compaction: behind.bell(bit::COMPACT),
+            awaited: ticker.bell(bit::AWAITED),
             sync: ticker.bell(bit::SYNC),
             ahead,
             behind,
             ticker,
             resting: AtomicU32::new(0),
+            syncing: AtomicBool::new(false),
         }
     }
 
@@ -77,6 +84,17 @@ impl Wake {
     /// that moment there, or the append sees this, because both take the append lock in between.
     pub(super) fn rest(&self, rester: Rester) {
         self.resting.fetch_or(rester as u32, Ordering::AcqRel);
+    }
+
+    /// True if the syncing thread was started.
+    #[inline]
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.syncing.load(Ordering::Acquire)
+    }
+
+    /// Notes that it was.
+    pub(super) fn set_syncing(&self) {
+        self.syncing.store(true, Ordering::Release);
     }
 
     /// All threads come to an end.

@@ -13,9 +13,10 @@
 //! for each of its keys.
 
 use crate::address::Address;
+use crate::awaited::Wait;
 use crate::batch::Batch;
-use crate::engine::Engine;
 use crate::engine::read::Hit;
+use crate::engine::{Engine, Until};
 use crate::error::{Error, Result};
 use crate::log::appender::Appended;
 use crate::log::encode::{Encoded, Entry};
@@ -94,14 +95,14 @@ fn key_of(records: &Encoded, change: Change) -> &[u8] {
 
 impl Engine {
     /// Applies a batch: all of it or nothing, after any crash.
-    pub(crate) fn apply(&self, batch: &Batch) -> Result<()> {
+    pub(crate) fn apply(&self, batch: &Batch, until: Until) -> Result<Option<Wait>> {
         let _pass = self.health.enter()?;
         let _timer = self.observer.time(Timed::Batch);
         batch.check()?;
         let mut list = self.changes_of(batch.records());
         keep_last(&mut list, batch.records());
         if list.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let many = list.len() >= MANY;
         let mut links = Vec::new();
@@ -116,13 +117,13 @@ impl Engine {
         match result {
             Ok(appended) => {
                 self.counts.count_batch();
-                self.after_append(appended.end, appended.total, appended.running_low)?;
+                let wait = self.after_append(appended, until)?;
                 if many {
                     self.after_many();
                 } else {
                     self.mind_freed_blobs();
                 }
-                Ok(())
+                Ok(wait)
             }
             Err(error) => {
                 self.give_up_blobs(links.into_iter().map(|(_, link)| link));

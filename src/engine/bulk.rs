@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 
 use crate::address::Lsn;
-use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::engine::write::with_encoded;
+use crate::engine::{Engine, Until};
 use crate::error::Result;
 use crate::log::appender::Appended;
 use crate::log::encode::Encoded;
@@ -78,7 +78,7 @@ impl Engine {
         let dead = found.iter().map(|(_, hit)| hit.header.total()).sum();
         let run = Run { keys: done, removed: found.len() as u64, dead };
         drop(edit);
-        self.after_append(appended.end, appended.total, appended.running_low)?;
+        self.after_append(appended, Until::Policy)?;
         Ok(run)
     }
 
@@ -90,7 +90,7 @@ impl Engine {
             self.retry(|| self.clear_locked(Clear::Record(encoded)))
         })?;
         if let Some(appended) = appended {
-            self.after_append(appended.end, appended.total, appended.running_low)?;
+            self.after_append(appended, Until::Policy)?;
         }
         self.after_many();
         Ok(())

@@ -18,8 +18,10 @@ mod stats;
 pub(crate) mod write;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::address::Lsn;
+use crate::awaited::{Awaited, Wait};
 use crate::background::wake::Wake;
 use crate::checkpoint::checkpointer::Checkpointer;
 use crate::checkpoint::run::Scope;
@@ -29,6 +31,7 @@ use crate::engine::counts::Counts;
 use crate::engine::resources::Waits;
 use crate::error::{Fault, Result};
 use crate::health::Health;
+use crate::log::appender::Appended;
 use crate::log::record::Record;
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
@@ -51,6 +54,8 @@ pub(crate) struct Engine {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) compactor: Compactor,
     pub(crate) health: Health,
+    /// The waits for a sync that hold up no thread. They outlive the engine.
+    pub(crate) awaited: Arc<Awaited>,
     pub(crate) wake: Wake,
     pub(crate) hasher: KeyHasher,
     pub(crate) sync: SyncPolicy,
@@ -64,6 +69,15 @@ pub(crate) struct Engine {
     pub(crate) observer: Observer,
     /// Held until the store is closed.
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+/// What a change waits for before it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// For what the policy says.
+    Policy,
+    /// For nothing: it asks for a sync, and its caller gets the wait.
+    Asked,
 }
 
 impl ReadHash for Engine {
@@ -98,10 +112,13 @@ impl Engine {
     /// What follows an append: background threads are woken, or their work is done here. No lock is held. The change is
     /// published, so upkeep fails nothing: see [`upkeep_checkpoint`](Self::upkeep_checkpoint).
     ///
+    /// Returns the wait for the sync of the change, if the caller wants one and the change is not durable yet.
+    ///
     /// # Errors
-    /// With `SyncPolicy::Always`, those of the sync.
+    /// Those of the sync, if it was waited for.
     #[inline]
-    pub(crate) fn after_append(&self, end: Lsn, total: u64, running_low: bool) -> Result<()> {
+    pub(crate) fn after_append(&self, appended: Appended, until: Until) -> Result<Option<Wait>> {
+        let Appended { end, total, running_low, .. } = appended;
         self.wake.appended();
         if running_low && self.tuning.background {
             self.wake.segment.ring();
@@ -117,7 +134,32 @@ impl Engine {
         if broken(Mutant::UpkeepFails) {
             self.health.check_writable()?;
         }
-        if self.sync == SyncPolicy::Always { self.sync_to(end) } else { Ok(()) }
+        match (until, self.sync) {
+            (Until::Asked, _) => self.ask_for_sync(end),
+            (Until::Policy, SyncPolicy::Always) => self.sync_to(end).map(|()| None),
+            (Until::Policy, _) => Ok(None),
+        }
+    }
+
+    /// Asks for a sync of everything below the LSN. Returns the wait for it, if there is anything to wait for. Without
+    /// background threads the sync is made here.
+    ///
+    /// # Errors
+    /// Those of the sync, if it is made here.
+    pub(crate) fn ask_for_sync(&self, lsn: Lsn) -> Result<Option<Wait>> {
+        if self.log.durable_lsn() >= lsn {
+            return Ok(None);
+        }
+        if !self.tuning.background {
+            if broken(Mutant::AwaitedUnsynced) {
+                return Ok(None);
+            }
+            return self.sync_to(lsn).map(|()| None);
+        }
+        self.awaited.ask(lsn);
+        self.log.arrive();
+        self.wake.awaited.ring();
+        Ok(Some(Wait::new(&self.awaited, lsn)))
     }
 
     /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
@@ -147,9 +189,18 @@ impl Engine {
 
     /// Returns when everything below the LSN is durable; poisons the store if that fails.
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        self.sync_by(|log| log.sync_to(lsn))
+    }
+
+    /// The same for callers who do not wait themselves.
+    pub(crate) fn sync_for_others(&self, lsn: Lsn) -> Result<()> {
+        self.sync_by(|log| log.sync_for_others(lsn))
+    }
+
+    fn sync_by(&self, sync: impl FnOnce(&Log) -> Result<()>) -> Result<()> {
         self.health.check_writable()?;
         let _timer = self.observer.time(Timed::Sync);
-        self.log.sync_to(lsn).inspect_err(|error| self.health.poison_if_unknown(error))?;
+        sync(&self.log).inspect_err(|error| self.health.poison_if_unknown(error))?;
         if self.log.is_unsuited() {
             self.wake.compaction.ring();
         }

@@ -11,7 +11,8 @@
 //! 4. The record is appended to the log. *From here on the change survives the death of the process.*
 //! 5. The slot is published: readers see it. Removals repair the paths. From 4 on nothing fails the change.
 //! 6. The stripe is unlocked. Upkeep, if due, is done; its errors are put off. With `SyncPolicy::Always`, the call
-//!    waits until its record is durable, and only an error of this sync is returned.
+//!    waits until its record is durable, and only an error of this sync is returned. A caller that is not to wait gets
+//!    the wait as a value (awaited.rs), whatever the policy.
 //!
 //! A crash before 4 leaves the old value, after 4 the new one; power loss may leave either until the record
 //! is durable, and never a mixture.
@@ -20,8 +21,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::engine::Engine;
+use crate::awaited::Wait;
 use crate::engine::read::{Fetched, Hit};
+use crate::engine::{Engine, Until};
 use crate::error::{Error, Location, Result};
 use crate::log::appender::Appended;
 use crate::log::blob::BlobMap;
@@ -75,6 +77,8 @@ pub(crate) struct Changed<'s> {
     pub(crate) stored_blob: Option<Arc<BlobMap>>,
     /// False if the key was not as expected: nothing has changed, and `previous` is what is there.
     pub(crate) done: bool,
+    /// The wait for the sync of the change, if the caller is to wait for it.
+    pub(crate) wait: Option<Wait>,
 }
 
 /// What a change carries from one attempt to the next.
@@ -116,10 +120,24 @@ pub(crate) fn with_encoded<T>(work: impl FnOnce(&mut Encoded) -> T) -> T {
 const EVACUATED: usize = 4;
 
 impl Engine {
-    /// Changes a key if it is as expected.
+    /// Changes a key if it is as expected; returns when the policy says.
     #[inline]
     pub(crate) fn change<'s>(
         &'s self,
+        key: &[u8],
+        hash: u64,
+        new: New<'_>,
+        expect: Expect,
+        want: Want,
+    ) -> Result<Changed<'s>> {
+        self.change_until(Until::Policy, key, hash, new, expect, want)
+    }
+
+    /// Changes a key if it is as expected.
+    #[inline]
+    pub(crate) fn change_until<'s>(
+        &'s self,
+        until: Until,
         key: &[u8],
         hash: u64,
         new: New<'_>,
@@ -162,9 +180,9 @@ impl Engine {
         {
             self.give_up_blobs([blob]);
         }
-        let (changed, appended) = result?;
+        let (mut changed, appended) = result?;
         if let Some(appended) = appended {
-            self.after_append(appended.end, appended.total, appended.running_low)?;
+            changed.wait = self.after_append(appended, until)?;
         }
         if changed.done && changed.previous.as_ref().is_some_and(Hit::is_blob) {
             self.mind_freed_blobs();
@@ -219,7 +237,8 @@ impl Engine {
         let removing = encoded_removes(encoded);
         if !as_expected || (removing && previous.is_none()) {
             let (previous_blob, stored, stored_blob) = (None, None, None);
-            return Ok((Changed { previous, previous_blob, stored, stored_blob, done: as_expected }, None));
+            let done = as_expected;
+            return Ok((Changed { previous, previous_blob, stored, stored_blob, done, wait: None }, None));
         }
         let mut previous_blob = None;
         if attempt.want == Want::Previous
@@ -261,7 +280,7 @@ impl Engine {
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
         let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.address) } else { None };
         let stored_blob = attempt.stored_blob.take();
-        Ok((Changed { previous, previous_blob, stored, stored_blob, done: true }, Some(appended)))
+        Ok((Changed { previous, previous_blob, stored, stored_blob, done: true, wait: None }, Some(appended)))
     }
 
     fn stored_hit(&self, address: Address) -> Option<Hit<'_>> {

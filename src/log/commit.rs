@@ -5,6 +5,8 @@
 //! wait. A leader that had company in the last round waits for it to arrive again, for half as long as a sync
 //! takes at most, because a sync that starts without the others makes them wait for two: with eight writers, four
 //! would always wait for the other four.
+//!
+//! A caller that waits as a future (awaited.rs) arrives and does not stay: the syncing thread calls for all of them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,6 +65,12 @@ impl Commit {
         (self.syncs.load(Ordering::Relaxed), self.waiters.load(Ordering::Relaxed))
     }
 
+    /// Counts a caller that does not stay: a thread calls [`sync_for_others`](Self::sync_for_others) in its place.
+    pub(super) fn arrive(&self) {
+        self.arrived.fetch_add(1, Ordering::Release);
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes what recovery found or made durable.
     pub(crate) fn set_durable_lsn(&self, lsn: Lsn) {
         self.durable_lsn.fetch_max(lsn.raw(), Ordering::AcqRel);
@@ -102,8 +110,17 @@ impl Commit {
         if self.durable_lsn() >= target {
             return Ok(());
         }
-        self.arrived.fetch_add(1, Ordering::Release);
-        self.waiters.fetch_add(1, Ordering::Relaxed);
+        self.arrive();
+        self.sync_for_others(target, dir, round)
+    }
+
+    /// The same for callers who have [arrived](Self::arrive).
+    pub(super) fn sync_for_others(
+        &self,
+        target: Lsn,
+        dir: &Path,
+        round: impl FnOnce() -> Result<Lsn, (PathBuf, io::Error)>,
+    ) -> Result<(), Error> {
         let (company, gather) = {
             let mut leader = self.leader.lock();
             loop {

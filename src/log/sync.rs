@@ -38,6 +38,16 @@ impl Log {
         self.commit.sync_to(target, self.dir(), || self.sync_round())
     }
 
+    /// Counts a caller that waits without a thread of its own.
+    pub(crate) fn arrive(&self) {
+        self.commit.arrive();
+    }
+
+    /// As [`sync_to`](Self::sync_to), for callers who have [arrived](Self::arrive).
+    pub(crate) fn sync_for_others(&self, target: Lsn) -> Result<()> {
+        self.commit.sync_for_others(target, self.dir(), || self.sync_round())
+    }
+
     /// Syncs all segments with unsynced records, in order; returns the LSN that is durable now.
     fn sync_round(&self) -> std::result::Result<Lsn, (PathBuf, io::Error)> {
         let (from, end) = (self.commit.durable_lsn(), self.tail());

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::create::{check_vacant, create, sync_parent};
+use crate::awaited::Awaited;
 use crate::background::wake::Wake;
 use crate::checkpoint::checkpointer::{Checkpointer, CheckpointerParts, Files};
 use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader, read_headers};
@@ -381,6 +382,7 @@ impl<'o> Opening<'o> {
         let files = writable.then(|| Files::new(Arc::clone(&self.index), self.index_path.clone(), journal));
         Ok(Engine {
             path: self.path.to_path_buf(),
+            awaited: Arc::new(Awaited::new(self.path)),
             table,
             log,
             health: Health::new(self.path, options.read_only),

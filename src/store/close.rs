@@ -11,6 +11,8 @@
 //! 5. The locks are given back, whatever came of step 4: the store can be opened again, by this process too. Descriptors
 //!    and mappings stay until the last handle is dropped, because values are read through them. The closed engine changes
 //!    no file from here on.
+//! 6. The waits for a sync end (awaited.rs): with `Ok` where they are durable by now. No lock is held, because their wakers
+//!    are code of the caller.
 //!
 //! A write that returned `Ok` was inside the gate, so step 2 covers it. The clean mark would lie about any later append:
 //! the next open takes the log's end from the checkpoint, and would write over it.
@@ -23,6 +25,7 @@
 
 use super::Owner;
 use crate::error::{Error, Result};
+use crate::sync::current;
 
 impl Owner {
     /// Carries out the steps above. A second caller waits for the first, and is told `Closed`.
@@ -32,12 +35,16 @@ impl Owner {
         let mut threads = self.threads.lock();
         engine.health.close()?;
         engine.wake.stop();
-        for thread in threads.drain(..) {
+        // A waker that closes the store runs in the syncing thread, which ends when the waker returns.
+        let this = current().id();
+        for thread in threads.drain(..).filter(|thread| thread.thread().id() != this) {
             // A panic in it has poisoned the store.
             let _ = thread.join();
         }
         let finished = if engine.health.is_read_only() { Ok(()) } else { self.finish() };
         engine.unlock();
+        drop(threads);
+        engine.awaited.close(engine.log.durable_lsn(), engine.health.poisoned());
         finished
     }
 

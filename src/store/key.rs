@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::{CompareExchangeError, Store};
+use crate::awaited::Wait;
+use crate::engine::Until;
 use crate::engine::write::{Expect, New, Want};
 use crate::error::{Error, Result};
 use crate::observe::Timed;
@@ -219,7 +221,16 @@ impl Store {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<std::result::Result<(), CompareExchangeError>> {
-        let key = key.as_ref();
+        Ok(self.compare_exchange_until(Until::Policy, key.as_ref(), expected, new)?.0)
+    }
+
+    pub(super) fn compare_exchange_until(
+        &self,
+        until: Until,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<(std::result::Result<(), CompareExchangeError>, Option<Wait>)> {
         let hash = self.engine.hasher.hash(key);
         let new = new.map_or(New::Remove, New::Put);
         loop {
@@ -231,14 +242,15 @@ impl Store {
                 (None, None) => Expect::Absent,
                 _ => {
                     let current = current.map(|(_, value)| value.into_owned());
-                    return Ok(Err(CompareExchangeError { current }));
+                    return Ok((Err(CompareExchangeError { current }), None));
                 }
             };
             if matches!((expect, new), (Expect::Absent, New::Remove)) {
-                return Ok(Ok(()));
+                return Ok((Ok(()), None));
             }
-            if self.engine.change(key, hash, new, expect, Want::Nothing)?.done {
-                return Ok(Ok(()));
+            let changed = self.engine.change_until(until, key, hash, new, expect, Want::Nothing)?;
+            if changed.done {
+                return Ok((Ok(()), changed.wait));
             }
         }
     }
@@ -301,22 +313,35 @@ impl Store {
     pub fn try_update<E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
-        mut change: impl FnMut(Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, E>,
+        change: impl FnMut(Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, E>,
     ) -> std::result::Result<Option<Value<'_>>, E> {
-        let key = key.as_ref();
+        Ok(self.update_until(Until::Policy, key.as_ref(), change)?.0)
+    }
+
+    pub(super) fn update_until<E: From<Error>>(
+        &self,
+        until: Until,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, E>,
+    ) -> std::result::Result<(Option<Value<'_>>, Option<Wait>), E> {
         let hash = self.engine.hasher.hash(key);
         loop {
             let current = self.engine.get_with_address(key, hash).map_err(Error::from)?;
             let expect = current.as_ref().map_or(Expect::Absent, |(address, _)| Expect::At(*address));
             let Some(new) = change(current.as_ref().map(|(_, value)| &**value))? else {
-                if current.is_none() || self.engine.change(key, hash, New::Remove, expect, Want::Nothing)?.done {
-                    return Ok(None);
+                if current.is_none() {
+                    return Ok((None, None));
+                }
+                let changed = self.engine.change_until(until, key, hash, New::Remove, expect, Want::Nothing)?;
+                if changed.done {
+                    return Ok((None, changed.wait));
                 }
                 continue;
             };
-            let changed = self.engine.change(key, hash, New::Put(&new), expect, Want::Stored)?;
+            let mut changed = self.engine.change_until(until, key, hash, New::Put(&new), expect, Want::Stored)?;
             if changed.done {
-                return Ok(self.engine.stored_value(changed)?);
+                let wait = changed.wait.take();
+                return Ok((self.engine.stored_value(changed)?, wait));
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::Store;
 use crate::batch::Batch;
 use crate::cursor::Cursor;
+use crate::engine::Until;
 use crate::engine::scan::Entries;
 use crate::error::Result;
 use crate::iter::{Iter, Keys, Values};
@@ -46,7 +47,7 @@ impl Store {
     /// After an error nothing of the batch has been applied, except that after a failed sync all of it is applied and perhaps
     /// not durable.
     pub fn apply(&self, batch: &Batch) -> Result<()> {
-        self.engine.apply(batch)
+        self.engine.apply(batch, Until::Policy).map(drop)
     }
 
     /// Removes many keys; returns how many were there. Faster than single removals, because one lock and one append

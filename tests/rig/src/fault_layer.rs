@@ -323,7 +323,7 @@ impl<'s> Run<'s> {
                 return Err(format!("failed ({error}), and is neither done nor undone"));
             }
             // Only its own sync may fail a change that is made. That is left open by nothing but a sync that failed.
-            let own_sync = poisoned && self.script.sync == SyncPolicy::Always;
+            let own_sync = poisoned && (self.script.sync == SyncPolicy::Always || matches!(op, Op::Awaited(_)));
             // The error was met at a key that is not there, after all that are.
             let absent = |op: &Op| match op {
                 Op::RemoveMany(keys) => keys.iter().any(|&k| !self.model.content.contains_key(&crate::script::key(k))),

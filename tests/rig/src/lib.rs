@@ -18,7 +18,9 @@
 //! * [`parts`]: recoveries by several threads, in chosen orders.
 //! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
 //! * [`closed`]: one handle closes the store, others write.
+//! * [`awaited`]: futures of changes are woken, and ready means durable.
 
+pub mod awaited;
 pub mod churn;
 pub mod closed;
 pub mod corruption;

@@ -201,6 +201,7 @@ pub fn carry_out(op: &Op, content: &mut Content) {
         }
         Op::RemoveMany(numbers) => numbers.iter().for_each(|&k| _ = content.remove(&key(k))),
         Op::Clear => content.clear(),
+        Op::Awaited(op) => carry_out(op, content),
         _ => {}
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tophash::sys::Disk;
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
+use crate::awaited::wait;
 use crate::disk::SimDisk;
 use crate::random::mix;
 
@@ -60,6 +61,8 @@ pub enum Op {
     Reserve(u64),
     /// Makes everything durable.
     Sync,
+    /// A step by the call that returns a future, which is waited for: `Insert`, `Update`, `Remove`, `Apply` or `Sync`.
+    Awaited(Box<Op>),
     /// Runs a checkpoint.
     Checkpoint,
     /// Closes the store and opens it again.
@@ -84,6 +87,7 @@ impl fmt::Debug for Op {
             Op::Clear => f.write_str("clear"),
             Op::Reserve(n) => write!(f, "reserve {n}"),
             Op::Sync => f.write_str("sync"),
+            Op::Awaited(op) => write!(f, "awaited {op:?}"),
             Op::Checkpoint => f.write_str("checkpoint"),
             Op::Reopen => f.write_str("reopen"),
             Op::Die => f.write_str("die"),
@@ -97,7 +101,7 @@ impl Op {
     #[must_use]
     pub fn acknowledges(&self, sync: SyncPolicy) -> bool {
         match self {
-            Op::Sync | Op::Checkpoint | Op::Reopen | Op::Offline(..) => true,
+            Op::Sync | Op::Awaited(_) | Op::Checkpoint | Op::Reopen | Op::Offline(..) => true,
             Op::Maintain(_, durable, _) => *durable,
             Op::Reserve(_) | Op::Die => false,
             _ => sync == SyncPolicy::Always,
@@ -116,16 +120,7 @@ impl Op {
             Op::Insert(k, value) => store.insert(key(*k), value.bytes()).map(|_| ()),
             Op::Update(k, value) => store.update(key(*k), |_| Some(value.bytes())).map(|_| ()),
             Op::Remove(k) => store.remove(key(*k)).map(|_| ()),
-            Op::Apply(changes) => {
-                let mut batch = Batch::new();
-                for (k, value) in changes {
-                    match value {
-                        Some(value) => batch.insert(key(*k), value.bytes()),
-                        None => batch.remove(key(*k)),
-                    };
-                }
-                store.apply(&batch)
-            }
+            Op::Apply(changes) => store.apply(&batch(changes)),
             Op::RemoveMany(keys) => {
                 let keys: Vec<_> = keys.iter().map(|&k| key(k)).collect();
                 store.remove_many(&keys).map(|_| ())
@@ -133,11 +128,38 @@ impl Op {
             Op::Clear => store.clear(),
             Op::Reserve(n) => store.reserve(*n),
             Op::Sync => store.sync(),
+            Op::Awaited(op) => match &**op {
+                Op::Insert(k, value) if k % 2 == 1 => wait(store.set_async(key(*k), value.bytes())),
+                // The removal of an absent key writes nothing, so it waits for nothing: the step is durable with a sync.
+                Op::Remove(k) => {
+                    let was_there = match k % 2 {
+                        1 => wait(store.delete_async(key(*k)))?,
+                        _ => wait(store.remove_async(key(*k)))?.is_some(),
+                    };
+                    if was_there { Ok(()) } else { wait(store.sync_async()) }
+                }
+                Op::Insert(k, value) => wait(store.insert_async(key(*k), value.bytes())).map(drop),
+                Op::Update(k, value) => wait(store.update_async(key(*k), |_| Some(value.bytes()))).map(drop),
+                Op::Apply(changes) => wait(store.apply_async(&batch(changes))),
+                Op::Sync => wait(store.sync_async()),
+                op => unreachable!("no call of {op:?} returns a future"),
+            },
             Op::Checkpoint => store.checkpoint(),
             Op::Maintain(_, _, work) => work(store),
             Op::Reopen | Op::Die | Op::Offline(..) => unreachable!("the runner does these"),
         }
     }
+}
+
+fn batch(changes: &[(u32, Option<Value>)]) -> Batch {
+    let mut batch = Batch::new();
+    for (k, value) in changes {
+        match value {
+            Some(value) => batch.insert(key(*k), value.bytes()),
+            None => batch.remove(key(*k)),
+        };
+    }
+    batch
 }
 
 /// A history to be carried out, interrupted and checked.

@@ -71,6 +71,7 @@ pub fn fixed() -> Vec<Script> {
         churn(),
         shrink(),
         offline_compaction(),
+        awaited(),
     ]
 }
 
@@ -435,6 +436,25 @@ fn bursts(seed: u64) -> Script {
 }
 
 /// A history that is different for each seed.
+/// Futures of every kind, waited for: across segments, beside blobs, before deaths.
+fn awaited() -> Script {
+    let awaited = |op: Op| Op::Awaited(Box::new(op));
+    let mut ops: Vec<Op> = inserts(0..6, 60);
+    ops.extend(inserts(0..4, 90).into_iter().map(awaited));
+    ops.extend([Op::Insert(7, value(700, 1)), awaited(Op::Insert(8, value(900, 2))), awaited(Op::Remove(7))]);
+    ops.extend([Op::Insert(9, value(1500, 3)), awaited(batch(10..16, 300, 100)), Op::Die, awaited(Op::Remove(9))]);
+    ops.extend([
+        awaited(Op::Remove(77)),
+        Op::Remove(2),
+        awaited(Op::Update(3, value(80, 9))),
+        awaited(Op::Sync),
+        awaited(Op::Insert(5, value(1200, 4))),
+    ]);
+    ops.extend([awaited(batch(20..40, 300, 200)), Op::Insert(41, value(20, 5)), awaited(Op::Sync), Op::Reopen]);
+    ops.extend([awaited(Op::Insert(42, value(20, 6))), Op::Insert(43, value(20, 7))]);
+    script("awaited", SyncPolicy::Manual, ops)
+}
+
 fn at_random(name: &'static str, sync: SyncPolicy, seed: u64) -> Script {
     let mut random = Random::new(seed);
     let always = sync == SyncPolicy::Always;
@@ -459,6 +479,12 @@ fn at_random(name: &'static str, sync: SyncPolicy, seed: u64) -> Script {
             22 if random.one_in(2) => Op::Reopen,
             _ => Op::Sync,
         });
+    }
+    // Some of those that can be awaited are.
+    for op in &mut ops {
+        if matches!(op, Op::Insert(..) | Op::Update(..) | Op::Remove(_) | Op::Apply(_) | Op::Sync) && random.one_in(6) {
+            *op = Op::Awaited(Box::new(op.clone()));
+        }
     }
     let mut script = script(name, sync, ops);
     script.tuning.grow_permille = [500, 820, 1500][random.below(3) as usize];

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tophash::PartPlan;
 use tophash_rig::parts::{Kind, Tally, leave, orders};
 use tophash_rig::random::mix;
-use tophash_rig::{churn, closed, crash, resources, scale, scripts, seed};
+use tophash_rig::{awaited, churn, closed, crash, resources, scale, scripts, seed};
 
 /// **Recovery lost a quarter of acknowledged, synced records.** Each thread of a replay loaded the table's growth word itself
 /// and partitioned the tail with it. A thread that began late saw a table that the others had doubled meanwhile: some
@@ -149,6 +149,16 @@ fn nothing_of_a_moment_is_permanent() {
     );
     assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
     assert!(total.errors > 0 && total.repeated > 0, "too little was tested: {total}");
+}
+
+/// The layer that notices a lost wake-up and a future that is ready too early, with no rule broken.
+#[test]
+fn awaited_changes_are_woken_and_durable() {
+    let (seed, directory) = (seed(), tempfile::tempdir().expect("a temporary directory"));
+    let check = |n: u64| awaited::check(&directory.path().join(n.to_string()), seed ^ n);
+    let woken: u64 = (0..4 * scale() as u64).map(|n| check(n).unwrap_or_else(|what| panic!("{what}"))).sum();
+    println!("threads, awaited changes: {woken} woken, seed: {seed}");
+    assert!(woken > 0, "too little was tested");
 }
 
 /// The layer that notices a store that is closed beside writers, with no rule broken.

@@ -9,7 +9,7 @@ use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
 use tophash_rig::{
-    churn, closed, fault_layer, full, held, large, moved, parts, resources, scripts, space, story, stress,
+    awaited, churn, closed, fault_layer, full, held, large, moved, parts, resources, scripts, space, story, stress,
 };
 
 /// A layer, with the scripts that it runs.
@@ -49,10 +49,12 @@ pub enum Layer {
     Space,
     /// Closing beside writers.
     Closed,
+    /// Futures of changes.
+    Awaited,
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 17] {
+pub fn controls() -> [Layer; 18] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
@@ -72,6 +74,7 @@ pub fn controls() -> [Layer; 17] {
         Layer::Held,
         Layer::Space,
         Layer::Closed,
+        Layer::Awaited,
     ]
 }
 
@@ -112,6 +115,7 @@ impl Layer {
             Layer::Held => "held values",
             Layer::Space => "space",
             Layer::Closed => "closed",
+            Layer::Awaited => "awaited",
         }
     }
 
@@ -226,6 +230,12 @@ impl Layer {
                 let (found, done) =
                     first(0..tries as u64, |n| closed::check(&directory.path().join(n.to_string()), seed ^ n));
                 (found, format!("{done} inserts"))
+            }
+            Layer::Awaited => {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                let (found, done) =
+                    first(0..tries as u64, |n| awaited::check(&directory.path().join(n.to_string()), seed ^ n));
+                (found, format!("{done} wake-ups"))
             }
         }
     }

@@ -32,8 +32,8 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
     use Layer::{
-        Churn, Closed, Crash, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair, Resources, Space,
-        Story, Stress,
+        Awaited, Churn, Closed, Crash, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair,
+        Resources, Space, Story, Stress,
     };
     use Mutant::*;
     [
@@ -88,6 +88,9 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(FreedNotSynced, "each unlink durable before the next", &[Freed]),
         trial(KilledTrusted, "the last process's unlinks durable before the next", &[Freed]),
         trial(ClosedBesideCalls, "closing waits for calls under way", &[Closed]),
+        trial(WakerLeftLate, "a waker is left under the lock of the look", &[Awaited]),
+        trial(AwaitedTooShort, "a wait ends after its sync", &[Awaited]),
+        trial(AwaitedUnsynced, "without threads, the call syncs", &[Crash(&["awaited"])]),
         trial(UpkeepFails, "upkeep fails no change", &[Fault(&["churn", "growth"])]),
     ]
 };
