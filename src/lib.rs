@@ -65,7 +65,7 @@
 //! * **Writes wait** for the other writers of their page, and for the copy of a record into the log. With
 //!   [`SyncPolicy::Always`] they wait for an fdatasync too, which callers share. A value of more than 256 KiB has a file of
 //!   its own, whose fsync its call waits for. [`Stats::waits`](field@stats::Stats::waits) counts the waits for room.
-//! * **[`Store::open`]** takes one to three milliseconds after a clean close. After a crash it takes about 0.35 s for each
+//! * **[`Store::open`]** takes one to three milliseconds on a fast disk after a clean close. After a crash it takes about 0.35 s for each
 //!   million records since the last checkpoint. **[`Store::close`]** runs a checkpoint.
 //!
 //! # Limits
