@@ -54,8 +54,8 @@
 //!
 //! # What it costs
 //!
-//! * **Threads**: two for a store that is open for writing, three with [`SyncPolicy::Every`], none for a read-only one. An idle
-//!   store wakes none of them.
+//! * **Threads**: two for a store that is open for writing, three with [`SyncPolicy::Every`] or once a call
+//!   has returned a [`Durable`], none for a read-only one. An idle store wakes none of them.
 //! * **Disk**: 92 KiB for a new store. In use the log takes at most 1.5 times the live records and some four segments, a segment
 //!   being a 32nd of it ([`Options::log_ratio`]). A record has 8 bytes beside key and value (16 with a
 //!   key of more than 255 bytes or a value of more than 65,535), and ends at a multiple of 8.

@@ -206,7 +206,7 @@ impl Options {
     }
 
     /// The size of log segments. Between 4 KiB and 1 GiB, rounded up to 4 KiB. Default: grows with the
-    /// store, from 256 KiB to 1 GiB.
+    /// store, from 16 KiB to 1 GiB.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
