@@ -171,7 +171,7 @@ pub struct CheckpointStats {
 pub struct CommitStats {
     /// Rounds of fdatasync on the log.
     pub syncs: u64,
-    /// Calls that waited for one of them.
+    /// Calls that waited for one of them, or whose future does.
     pub waiters: u64,
 }
 

@@ -9,7 +9,8 @@ use crate::sync::PartPlan;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyncPolicy {
-    /// Every writing call returns after its record is durable. Concurrent writers share one fdatasync.
+    /// Every writing call returns after its record is durable. Concurrent writers share one fdatasync. (A call whose name ends
+    /// with `_async` returns before, under each policy: its future waits.)
     Always,
     /// A background thread syncs at this interval while there is something to sync. Power loss can take the
     /// writes of about the last interval, and those made during a sync; what is left is a prefix of the writes. An interval

@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub mod calls;
+pub mod futures;
 pub mod hooked;
 pub mod linear;
 
