@@ -5,6 +5,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Builder;
 use tokio::task::{JoinSet, spawn_blocking};
 use tophash::{Options, Store, SyncPolicy};
 
@@ -90,8 +91,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().ok_or("usage: durable-writers DIRECTORY [WRITERS] [SECONDS] [ROUNDS]")?;
     let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse());
@@ -104,7 +104,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     for n in 0..rounds {
         for awaited in [false, true] {
             let path = Path::new(&directory).join(format!("{n}-{awaited}"));
-            results[usize::from(awaited)].push(round(&path, writers, time, awaited).await?);
+            // A runtime of its own: the threads of the blocking pool would outlive the round.
+            let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
+            results[usize::from(awaited)].push(runtime.block_on(round(&path, writers, time, awaited))?);
             std::fs::remove_dir_all(&path)?;
         }
     }
