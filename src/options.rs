@@ -221,12 +221,15 @@ impl Options {
         self
     }
 
-    /// A bound for index pages that were changed since the last checkpoint and live in private memory.
-    /// Writers wait for a checkpoint when it is reached (counted in [`Stats`](crate::stats::Stats)). Default: a
-    /// quarter of the memory that the container or machine allows, at least 64 MiB. Pages of an extent that
-    /// growth has just added are in memory from the start, whatever the bound; clean ones are given back. Where the system
-    /// gives huge pages, a large extent (of [`capacity`](Self::capacity), or of a large table's growth) takes memory in
-    /// units of 2 MiB: a changed page of it counts 4 KiB and takes more. At least 256 KiB.
+    /// A limit for the memory of index pages that the kernel cannot take back: changed pages, their copies and images
+    /// during a checkpoint. Writers wait for a checkpoint when three quarters are taken by pages (counted in
+    /// [`Stats::waits`](crate::stats::Stats::waits)), and a checkpoint begins at half of that. An index that is larger than
+    /// the limit makes random writes slow, because each checkpoint covers few of them.
+    ///
+    /// A batch, a `clear` or a recovery that changes more pages than that exceeds it. Not in it: the heap (8 bytes for each
+    /// index page, 2 KiB for each segment), stacks, and mapped files, which are page cache.
+    ///
+    /// At least 256 KiB. Default: a quarter of the memory that the container or machine allows, at least 64 MiB.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

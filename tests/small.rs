@@ -45,3 +45,96 @@ fn three_records_take_less_than_100_kib() {
         }
     }
 }
+
+/// Anonymous memory of this process in bytes.
+fn anonymous() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// What `memory_bytes` was to bound took three times that much: clean pages that were private, the images of a checkpoint, and
+/// the extents of a growing table came on top. A store that grew was killed in a control group with room for the limit.
+mod memory {
+    use std::process::{Command, ExitStatus, Stdio};
+
+    use super::*;
+
+    const CHILD: &str = "TOPHASH_MEMORY_CHILD";
+    const LIMIT: u64 = 2 << 20;
+    /// What a process has besides: its heap, its stacks, the buffers of its threads.
+    const BESIDES: u64 = 3 << 20;
+    /// Pages of files that the kernel has yet to write back: the control groups of version 1 do not slow their writers down.
+    const PAGE_CACHE: u64 = 24 << 20;
+
+    /// The child: fills a store, and looks at its memory all the time.
+    fn fill(path: &Path, capacity: u64, records: u64) {
+        let options = Options::new().memory_bytes(LIMIT).sync(SyncPolicy::Manual).capacity(capacity);
+        let (store, before) = (open(&options, path), anonymous());
+        let mut most = 0;
+        for n in 0..records {
+            store.set(n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes(), n.to_le_bytes()).unwrap();
+            if n % 500 == 0 {
+                most = most.max(anonymous());
+            }
+        }
+        let index = store.stats().index.file_bytes;
+        assert!(index > LIMIT + LIMIT / 2, "an index of {} KiB tests nothing", index >> 10);
+        println!("{} KiB before, {} KiB at the most, index {} KiB", before >> 10, most >> 10, index >> 10);
+        assert!(most < LIMIT + BESIDES, "{} KiB of anonymous memory", most >> 10);
+        store.close().unwrap();
+    }
+
+    /// A control group for memory. It goes with the value.
+    struct Group(std::path::PathBuf);
+
+    impl Group {
+        /// A group with this limit, of version 1 or 2, if this process may make one.
+        fn new(name: &str, bytes: u64) -> Option<Self> {
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")].into_iter().find_map(
+                |(root, limit)| {
+                    let path = Path::new(root).join(format!("tophash-{name}-{}", std::process::id()));
+                    fs::create_dir(&path).ok()?;
+                    let group = Group(path);
+                    fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+                    Some(group)
+                },
+            )
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+
+    fn child(path: &Path, [capacity, records]: [u64; 2], group: Option<&Group>) -> ExitStatus {
+        let program = std::env::current_exe().unwrap();
+        let test = ["--exact", "memory::the_limit_of_memory_is_one", "--nocapture"];
+        let mut child = Command::new("sh");
+        // The shell joins the group before it becomes the test.
+        let join = group.map_or(String::new(), |group| format!("echo $$ > {}/cgroup.procs && ", group.0.display()));
+        child.arg("-c").arg(format!("{join}exec \"$@\"")).arg("sh").arg(program).args(test);
+        child.env(CHILD, format!("{capacity} {records} {}", path.display())).stdin(Stdio::null());
+        child.status().unwrap()
+    }
+
+    #[test]
+    fn the_limit_of_memory_is_one() {
+        if let Ok(job) = std::env::var(CHILD) {
+            let [capacity, records, path] = job.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
+            return fill(Path::new(path), capacity.parse().unwrap(), records.parse().unwrap());
+        }
+        // Not in memory: the pages of such a file system are nobody's to take back.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for (name, sizes) in [("growing", [0, 200_000]), ("pre-sized", [300_000, 60_000])] {
+            let group = Group::new(name, LIMIT + BESIDES + PAGE_CACHE);
+            if group.is_none() {
+                println!("no control group can be made here: the process measures itself alone");
+            }
+            let status = child(&dir.path().join(name), sizes, group.as_ref());
+            assert!(status.success(), "{name}: {status}");
+        }
+    }
+}

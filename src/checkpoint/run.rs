@@ -151,7 +151,7 @@ impl<'r> Run<'r> {
         let Scope { log, health, .. } = self.scope;
         let blobs = log.unlink_dying_blobs();
         let (freed, segments) = log.free(&done.excluded);
-        self.scope.table.drop_clean_pages(self.own.limit_pages());
+        self.scope.table.drop_clean_pages();
         // The next checkpoint will write about as much as this one, unless the store is closed now.
         let pages = self.give_back_space(if header.clean { 0 } else { done.images });
         let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);

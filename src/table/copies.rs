@@ -13,8 +13,6 @@ use crate::sys::{Disk, IndexMap, PAGE_BYTES};
 
 /// Pages of the smallest and of the largest slab.
 const SLAB_PAGES: (u64, u64) = (16, 512);
-/// Pages that are kept from one checkpoint to the next.
-const KEPT_PAGES: u64 = 2048;
 /// Pages that are provided, should the last checkpoint have taken fewer.
 const PROVIDED_MIN: u64 = 512;
 
@@ -43,9 +41,14 @@ impl Copies {
         self.by_page.len() as u64
     }
 
-    /// How many pages should be provided, if so many frozen ones may still be copied.
-    pub(super) fn missing(&self, frozen: u64) -> u64 {
-        let expected = self.made_before.saturating_sub(self.made).max(PROVIDED_MIN).min(frozen);
+    /// Pages of memory that copies take, or that is provided for them.
+    pub(super) fn pages(&self) -> u64 {
+        self.by_page.len() as u64 + self.free.len() as u64
+    }
+
+    /// How many pages should be provided, if so many frozen ones may still be copied, and `most` of them.
+    pub(super) fn missing(&self, frozen: u64, most: u64) -> u64 {
+        let expected = self.made_before.saturating_sub(self.made).max(PROVIDED_MIN).min(frozen).min(most);
         expected.saturating_sub(self.free.len() as u64)
     }
 
@@ -82,13 +85,14 @@ impl Copies {
         true
     }
 
-    /// The checkpoint is done. Returns what is not kept; the caller drops it without a lock.
-    pub(super) fn finish(&mut self) -> Vec<IndexMap> {
+    /// The checkpoint is done, and so many pages are kept for the next one. Returns the others; the caller drops them
+    /// without a lock.
+    pub(super) fn finish(&mut self, kept_pages: u64) -> Vec<IndexMap> {
         self.made_before = std::mem::take(&mut self.made);
         if !self.by_page.is_empty() {
             return Vec::new();
         }
-        let mut room = KEPT_PAGES as usize * PAGE_WORDS;
+        let mut room = kept_pages as usize * PAGE_WORDS;
         let is_kept = |slab: &IndexMap| {
             let is_kept = slab.words().len() <= room;
             room -= if is_kept { slab.words().len() } else { 0 };
@@ -103,6 +107,7 @@ impl Copies {
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::Budget;
     use super::super::dirty::DirtySet;
     use super::super::region::{Extent, Region, RegionKind};
     use super::*;
@@ -114,7 +119,7 @@ mod tests {
     fn a_writer_that_finds_no_memory_for_a_copy_asks_for_it() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(1000, Bell::unheard());
+        let dirty = DirtySet::new(Budget::new(1000), Bell::unheard());
         dirty.set_journal_pages(100);
         for number in 0..40 {
             dirty.mark(&page(number)).unwrap();
@@ -144,7 +149,7 @@ mod tests {
     fn blocks_of_the_journal_that_are_set_aside_are_for_nobody_else() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(1000, Bell::unheard());
+        let dirty = DirtySet::new(Budget::new(1000), Bell::unheard());
         dirty.set_journal_pages(10);
         let mut blocks = dirty.reserve(4).unwrap();
         (0..6).for_each(|number| dirty.mark(&page(number)).unwrap());
@@ -177,11 +182,11 @@ mod tests {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
         let mut copies = Copies::default();
-        assert!(!copies.put(&page(0)) && copies.missing(10) == 10 && copies.missing(5_000) == PROVIDED_MIN);
+        assert!(!copies.put(&page(0)) && copies.missing(10, 2048) == 10 && copies.missing(5_000, 2048) == PROVIDED_MIN);
         for number in 0..4_000 {
             page(number).page.words()[7].store(number, Ordering::Relaxed);
-            if copies.missing(1) > 0 {
-                copies.add(slab(&RealDisk, copies.missing(4_000 - number)).unwrap());
+            if copies.missing(1, 2048) > 0 {
+                copies.add(slab(&RealDisk, copies.missing(4_000 - number, 2048)).unwrap());
             }
             assert!(copies.put(&page(number)), "{number}");
             page(number).page.words()[7].store(u64::MAX, Ordering::Relaxed);
@@ -195,12 +200,12 @@ mod tests {
         }
         let pages = |slabs: &[IndexMap]| slabs.iter().map(|slab| slab.words().len() / PAGE_WORDS).sum::<usize>();
         let before = pages(&copies.slabs);
-        let dropped = pages(&copies.finish());
-        assert!(
-            pages(&copies.slabs) == before - dropped && pages(&copies.slabs) <= KEPT_PAGES as usize && dropped > 1_500
-        );
+        let dropped = pages(&copies.finish(2048));
+        assert!(pages(&copies.slabs) == before - dropped && pages(&copies.slabs) <= 2048 && dropped > 1_500);
         assert_eq!(copies.free.len(), pages(&copies.slabs));
-        // The next checkpoint is expected to take as much.
-        assert_eq!(copies.missing(10_000), 4_000 - copies.free.len() as u64);
+        assert_eq!(copies.pages(), copies.free.len() as u64);
+        // The next checkpoint is expected to take as much, if there is memory for it.
+        assert_eq!(copies.missing(10_000, copies.pages() + 7), 7);
+        assert_eq!(copies.missing(10_000, 8192), 4_000 - copies.free.len() as u64);
     }
 }

@@ -15,9 +15,6 @@ use crate::need::Need;
 use crate::sync::MutexGuard;
 use crate::sys::{PAGE_BYTES, PageBuffer};
 
-/// Page images that are captured before the first of them is written. As long as a frozen page is not captured, a writer
-/// that changes it must copy it aside first, and the disk takes far longer than copies.
-const CAPTURED_PAGES: usize = 8192;
 /// After so many images the memory for copies is looked after.
 const PROVIDED_EVERY: usize = 64;
 
@@ -141,7 +138,7 @@ impl Table {
         // Only to be fast.
         let _ = self.dirty.provide_copies(&*self.disk);
         // More can become dirty until the cut. They are captured in several turns then.
-        let room = (self.dirty.len() as usize + PROVIDED_EVERY).min(CAPTURED_PAGES);
+        let room = (self.dirty.len() as usize + PROVIDED_EVERY).min(self.dirty.budget().images() as usize);
         PageBuffer::new(room).context("reserve memory for pages of", &self.path)
     }
 
@@ -165,15 +162,16 @@ impl Table {
         self.dirty.private_pages()
     }
 
-    /// Drops private copies of clean pages if there are more private pages than `limit_pages`, down to half of that.
-    pub(crate) fn drop_clean_pages(&self, limit_pages: u64) {
-        if self.dirty.private_pages() <= limit_pages {
+    /// Drops private copies of clean pages if so many pages are private that the next ones would soon have to wait.
+    pub(crate) fn drop_clean_pages(&self) {
+        let budget = self.dirty.budget();
+        if self.dirty.private_pages() <= budget.dirty() {
             return;
         }
         for kind in [RegionKind::Primary, RegionKind::Overflow] {
             for (_, extent) in self.region(kind).extents() {
                 for (index, _) in extent.states().iter().enumerate().skip(extent.bitmap_pages as usize) {
-                    if self.dirty.private_pages() <= limit_pages / 2 {
+                    if self.dirty.private_pages() <= budget.kept() {
                         return;
                     }
                     let Some((page, state)) = extent.at(index as u64) else { continue };

@@ -12,6 +12,7 @@
 
 use std::io;
 
+use super::budget::Budget;
 use super::copies::{self, Copies};
 use super::region::{PageId, PageSlot, PageState, Region};
 use crate::error::Error;
@@ -26,14 +27,13 @@ pub(super) struct DirtySet {
     parity: AtomicBool,
     /// Page images that the journal has blocks for.
     journal_pages: AtomicU64,
-    /// Dirty pages and copies beyond which writers wait for a checkpoint.
-    limit_pages: u64,
+    budget: Budget,
     /// Operations to which the limit does not apply.
     exempt: AtomicU32,
     /// Pages with a private copy in memory.
     private_pages: AtomicU64,
     inner: Mutex<Inner>,
-    /// Rung when half of the limit is reached: it is time for a checkpoint.
+    /// Rung when so many pages are dirty that it is time for a checkpoint.
     half_full: Bell,
 }
 
@@ -108,11 +108,11 @@ fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>
 }
 
 impl DirtySet {
-    pub(super) fn new(limit_pages: u64, half_full: Bell) -> Self {
+    pub(super) fn new(budget: Budget, half_full: Bell) -> Self {
         DirtySet {
             parity: AtomicBool::new(false),
             journal_pages: AtomicU64::new(0),
-            limit_pages,
+            budget,
             exempt: AtomicU32::new(0),
             private_pages: AtomicU64::new(0),
             inner: Mutex::new(Inner::default()),
@@ -120,14 +120,13 @@ impl DirtySet {
         }
     }
 
-    /// Pages that may be dirty.
-    pub(super) fn limit_pages(&self) -> u64 {
-        self.limit_pages
+    pub(super) fn budget(&self) -> Budget {
+        self.budget
     }
 
     /// True if so many pages are dirty that it is time for a checkpoint.
     pub(super) fn is_half_full(&self) -> bool {
-        self.len() > self.limit_pages / 2
+        self.len() > self.budget.dirty()
     }
 
     /// True if the page is dirty in the current epoch: it may be changed without further ado.
@@ -145,7 +144,7 @@ impl DirtySet {
             return Ok(());
         }
         let mut inner = lock_soon(&self.inner);
-        self.admit(&inner, 1)?;
+        self.admit(&inner, page)?;
         self.mark_locked(&mut inner, page)
     }
 
@@ -158,7 +157,7 @@ impl DirtySet {
         let bitmap = bitmap_of(region, page)?;
         let mut inner = self.inner.lock();
         if !self.is_dirty(&bitmap) {
-            self.admit(&inner, 1)?;
+            self.admit(&inner, &bitmap)?;
             self.mark_locked(&mut inner, &bitmap)?;
         }
         page.extent.set_used(offset, used);
@@ -207,19 +206,22 @@ impl DirtySet {
         Ok(JournalBlocks { dirty: self, left: pages })
     }
 
-    /// Returns how many pages will be dirty with so many more.
-    fn admit_journal(&self, inner: &Inner, pages: u64) -> Result<u64, Need> {
+    fn admit_journal(&self, inner: &Inner, pages: u64) -> Result<(), Need> {
         let dirty = inner.current.len() as u64 + inner.reserved + pages;
         if dirty > self.journal_pages.load(Ordering::Acquire) {
             return Err(Need::Journal { pages: dirty, alone: pages });
         }
-        Ok(dirty)
+        Ok(())
     }
 
-    fn admit(&self, inner: &Inner, pages: u64) -> Result<(), Need> {
-        let dirty = self.admit_journal(inner, pages)?;
-        let limited = self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
-        if limited && dirty + inner.copies.len() > self.limit_pages {
+    /// One more page may be dirty. If it takes memory that is not there, a checkpoint makes pages clean, whose memory goes
+    /// back. One page is always admitted after a checkpoint.
+    fn admit(&self, inner: &Inner, page: &PageSlot<'_>) -> Result<(), Need> {
+        self.admit_journal(inner, 1)?;
+        let state = page.state.load();
+        let takes = !state.is_private() || state.is_dirty(!self.parity.load(Ordering::Relaxed));
+        let limited = takes && self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
+        if limited && self.private_pages() + inner.copies.pages() >= self.budget.private() {
             return Err(Need::Checkpoint);
         }
         Ok(())
@@ -251,8 +253,8 @@ impl DirtySet {
         }
         page.state.set(PageState::dirty_flag(parity) | PageState::PRIVATE);
         inner.current.push(page.id);
-        // This very page makes it more than half.
-        if inner.current.len() as u64 == self.limit_pages / 2 + 1 {
+        // This very page makes it time for a checkpoint.
+        if inner.current.len() as u64 == self.budget.dirty() + 1 {
             self.half_full.ring();
         }
         Ok(())
@@ -262,7 +264,7 @@ impl DirtySet {
     pub(super) fn add_copies(&self, disk: &dyn Disk) -> io::Result<()> {
         // A batch begins again each time: it must not be often.
         let frozen = self.inner.lock().frozen_left;
-        let slab = copies::slab(disk, frozen)?;
+        let slab = copies::slab(disk, frozen.min(self.budget.copies()))?;
         self.inner.lock().copies.add(slab);
         Ok(())
     }
@@ -274,7 +276,7 @@ impl DirtySet {
             let missing = {
                 let inner = self.inner.lock();
                 let left = if inner.frozen_left > 0 { inner.frozen_left } else { inner.current.len() as u64 };
-                inner.copies.missing(left)
+                inner.copies.missing(left, self.budget.copies())
             };
             if missing == 0 {
                 return Ok(());
@@ -288,7 +290,7 @@ impl DirtySet {
 
     /// The checkpoint is done: the memory of copies goes back, but for what the next one needs at once.
     pub(super) fn release_copies(&self) {
-        let slabs = self.inner.lock().copies.finish();
+        let slabs = self.inner.lock().copies.finish(self.budget.copies());
         drop(slabs);
     }
 

@@ -105,17 +105,16 @@ impl Table {
     }
 
     /// Memory for an extent of which no page was ever written. A small one is anonymous, in huge pages: each first store to a
-    /// page is cheap. One that would take more than half of the memory that pages may take shows the file instead: only
-    /// pages that were changed take memory, and what is clean can be given back page by page.
+    /// page is cheap. A larger one (budget.rs) shows the file instead: only pages that were changed take memory, and what is
+    /// clean can be given back page by page.
     pub(crate) fn map_unused(&self, file: &dyn DiskFile, first: u64, pages: u64) -> Result<IndexMap> {
         let (offset, bytes) = (first * PAGE, (pages * PAGE) as usize);
-        let map = if self.is_small(pages) { file.map_fresh(offset, bytes) } else { file.map_private(offset, bytes) };
+        let map = if self.dirty.budget().has_room_for_all(pages) {
+            file.map_fresh(offset, bytes)
+        } else {
+            file.map_private(offset, bytes)
+        };
         map.context("map", &self.path)
-    }
-
-    /// True if so many pages may all be in memory.
-    fn is_small(&self, pages: u64) -> bool {
-        pages <= self.dirty.limit_pages() / 2
     }
 
     /// Allocates the disk blocks around a page.
@@ -209,7 +208,7 @@ impl Table {
             let _ = added.map(|(_, extent)| self.allocate_from(extent, u64::MAX));
             added
         };
-        if let Some((_, extent)) = extent.filter(|(_, extent)| self.is_small(extent.pages)) {
+        if let Some((_, extent)) = extent.filter(|(_, extent)| self.dirty.budget().has_room_for_all(extent.pages)) {
             // Only advice: it works without.
             let _ = extent.map().populate(0, ((extent.bitmap_pages + extent.pages) * PAGE) as usize);
         }

@@ -19,6 +19,7 @@
 //! └── slot     one slot
 //! ```
 
+mod budget;
 pub(crate) mod chain;
 mod clear;
 mod copies;
@@ -51,6 +52,7 @@ use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
 use crate::sys::{Disk, DiskFile};
 use crate::tuning::Tuning;
 use crate::words::some;
+use budget::Budget;
 use chain::{Chain, OVERFLOW_MAX};
 use dirty::DirtySet;
 use growth::Growth;
@@ -140,7 +142,7 @@ impl Table {
             primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
             overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
             stripes: Stripes::new(parts.tuning.stripes_log2_max),
-            dirty: DirtySet::new(parts.limit_pages, parts.checkpoint_bell),
+            dirty: DirtySet::new(Budget::new(parts.limit_pages), parts.checkpoint_bell),
             pool: OverflowPool::new(parts.growth_bell.clone()),
             growth_bell: parts.growth_bell,
             structure: Mutex::new(parts.structure),
