@@ -203,9 +203,10 @@ impl Engine {
     /// pages: all that is better done once than found missing, page by page, with the stripes locked.
     fn make_room(&self, changes: &Changes<'_>) -> Result<()> {
         self.help_growth_for(changes.list.len())?;
-        let puts = changes.list.len() as u64 - changes.removals();
-        if self.table.len() + puts > self.table.threshold(self.table.growth().level()) + puts / 2 {
-            self.grow_for(self.table.len() + puts)?;
+        let (len, puts) = (self.table.len(), changes.list.len() as u64 - changes.removals());
+        // Some of the puts replace records, it is not known how many: half of them, or as many as there are.
+        if len + puts - len.min(puts / 2) > self.table.threshold(self.table.growth().level()) {
+            self.grow_for(len + puts)?;
         }
         for (owner, ..) in changes.by_page(self.table.growth()) {
             let page = self.table.primary_page(owner)?;

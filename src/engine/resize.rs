@@ -89,7 +89,7 @@ impl Engine {
             }
             return Ok(());
         }
-        if !growing && self.tuning.background && !self.table.is_extended() {
+        if !growing && self.tuning.background && !self.table.is_extended() && !self.table.is_tiny() {
             // The resize job is adding the extent.
             return Ok(());
         }

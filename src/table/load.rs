@@ -14,6 +14,9 @@ pub(crate) const RECORDS_MAX: u64 = 1 << 38;
 /// The extent for the next growth is added this fraction of the threshold before growth starts.
 const EXTEND_AHEAD: u64 = 12;
 
+/// Primary pages below which a table is tiny.
+const TINY_PAGES: u64 = 16;
+
 impl Table {
     /// Entries at which growth starts.
     pub(crate) fn threshold(&self, level: u8) -> u64 {
@@ -67,6 +70,12 @@ impl Table {
         if self.tuning.background {
             self.growth_bell.ring();
         }
+    }
+
+    /// True if the extent for the next growth is so small that a writer adds it by the way. A store of some hundred records
+    /// can be closed before the resize job had a turn, and would stay overfull.
+    pub(crate) fn is_tiny(&self) -> bool {
+        self.growth().pages() < TINY_PAGES
     }
 
     /// True if the extent for the next growth is there: growth can start at once.
