@@ -60,7 +60,7 @@
 //!   being a 32nd of it ([`Options::log_ratio`]). A record has 8 bytes beside key and value (16 with a
 //!   key of more than 255 bytes or a value of more than 65,535), and ends at a multiple of 8.
 //! * **Memory**: 10 to 20 bytes a record for the index. Changed pages of it are private memory, bounded by
-//!   [`Options::memory_bytes`], which growth, large batches and recovery may exceed. The rest is in the page cache.
+//!   [`Options::memory_bytes`], which one large batch and a recovery may exceed. The rest is in the page cache.
 //! * **Reads wait** for nobody: they take no lock, unless 64 tries met a change of the same page.
 //! * **Writes wait** for the other writers of their page, and for the copy of a record into the log. With
 //!   [`SyncPolicy::Always`] they wait for an fdatasync too, which callers share. A value of more than 256 KiB has a file of
