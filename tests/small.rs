@@ -66,7 +66,9 @@ fn a_small_store_is_not_left_overfull() {
             store.shrink_to_fit().unwrap();
             (0..count).for_each(|n| store.set(n.to_le_bytes(), n.to_le_bytes()).unwrap());
             let index = store.stats().index;
-            assert!(count * 100 <= index.slots * 90, "one by one, {name}: {count} in {} slots", index.slots);
+            // With threads, one of them can hold what the evacuation of a page takes.
+            let grows = background && index.growing;
+            assert!(grows || count * 100 <= index.slots * 90, "one by one, {name}: {count} in {} slots", index.slots);
             store.close().unwrap();
         }
     }

@@ -135,7 +135,8 @@ impl Resize {
 
     fn begin(&mut self, engine: &Engine) -> Result<Next> {
         let table = &engine.table;
-        if table.wants_growth() {
+        // Writers begin the growth of a tiny table themselves.
+        if table.wants_growth() && !table.is_tiny() {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
             engine.checkpointer.prepare_journal(&engine.table);

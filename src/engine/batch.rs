@@ -26,6 +26,7 @@ use crate::need::{Again, Need, Shortage, Step};
 use crate::observe::Timed;
 use crate::table::edit::StripeSet;
 use crate::table::growth::Growth;
+use crate::table::load::Expected;
 use crate::table::stripes::Tally;
 
 /// After a batch of so many changes the log's space is looked at, however few bytes it has.
@@ -175,7 +176,7 @@ impl Engine {
         if frame.len() > FRAME_BYTES_MAX {
             return Err(Error::BatchTooLarge { bytes: frame.len(), limit: FRAME_BYTES_MAX });
         }
-        self.make_room(&changes)?;
+        let _expected = self.make_room(&changes)?;
         let (mut tries, mut lift) = (0, None);
         let mut own = OwnSegment::default();
         let applied = self.retry(|| {
@@ -200,12 +201,16 @@ impl Engine {
     }
 
     /// Helps growth along, grows the table first if the batch would overfill it, and allocates the blocks of its
-    /// pages: all that is better done once than found missing, page by page, with the stripes locked.
-    fn make_room(&self, changes: &Changes<'_>) -> Result<()> {
+    /// pages: all that is better done once than found missing, page by page, with the stripes locked. While the returned
+    /// value lives, the resize job does not take the table for one that is too large.
+    fn make_room(&self, changes: &Changes<'_>) -> Result<Expected<'_>> {
         self.help_growth_for(changes.list.len())?;
         let (len, puts) = (self.table.len(), changes.list.len() as u64 - changes.removals());
-        // Some of the puts replace records, it is not known how many: half of them, or as many as there are.
-        if len + puts - len.min(puts / 2) > self.table.threshold(self.table.growth().level()) {
+        let expected = self.table.expect_entries(puts);
+        // Some of the puts replace records, it is not known how many: half of them, or as many as there are. A tiny table
+        // costs nothing.
+        let replacing = if self.table.is_tiny() { 0 } else { len.min(puts / 2) };
+        if len + puts - replacing > self.table.threshold(self.table.growth().level()) {
             self.grow_for(len + puts)?;
         }
         for (owner, ..) in changes.by_page(self.table.growth()) {
@@ -214,7 +219,7 @@ impl Engine {
                 self.satisfy(Need::IndexBlocks(page.id))?;
             }
         }
-        Ok(())
+        Ok(expected)
     }
 
     /// Steps 3 to 5, but for what is in its own segment already.

@@ -94,8 +94,12 @@ impl Engine {
             return Ok(());
         }
         let turns = growing && self.table.wants_growth() && self.table.growth().is_shrinking();
-        let helped =
-            self.retry(|| if growing && !turns { self.evacuate(pages) } else { self.table.try_start_growth() });
+        let helped = self.retry(|| match growing && !turns {
+            true => self.evacuate(pages),
+            // Nobody holds the structure of a tiny table for long.
+            false if self.table.is_tiny() => self.table.start_growth(),
+            false => self.table.try_start_growth(),
+        });
         match helped {
             Err(error) if error.can_wait() => Ok(()),
             other => other,

@@ -100,6 +100,8 @@ pub(crate) struct Table {
     growth_wanted: AtomicBool,
     /// There are so few entries that the table should shrink.
     shrink_wanted: AtomicBool,
+    /// Entries that are about to come, and for which the table has grown.
+    expected: AtomicU64,
     /// Pages may have gone out of use: the next checkpoint gives their space back.
     gives_back: AtomicBool,
     counters: IndexCounters,
@@ -149,6 +151,7 @@ impl Table {
             blocks: Mutex::new(()),
             growth_wanted: AtomicBool::new(false),
             shrink_wanted: AtomicBool::new(false),
+            expected: AtomicU64::new(0),
             gives_back: AtomicBool::new(true),
             counters: IndexCounters::default(),
             opened_generation: parts.generation,

@@ -65,7 +65,7 @@ impl Table {
         }
         let fits = self.threshold(growth.level() - 1);
         let most = if to_fit { fits } else { self.shrink_threshold(growth.level()) };
-        if self.len() >= most || structure.floor > fits {
+        if self.len_to_come() >= most || structure.floor > fits {
             return Ok(false);
         }
         let _all = self.lock_all();
