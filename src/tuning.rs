@@ -40,6 +40,8 @@ pub struct Tuning {
     pub stash_buckets: u8,
     /// Growth starts when the live slots exceed this many thousandths of all primary slots.
     pub grow_permille: u32,
+    /// Primary pages below which writers begin the table's growth themselves, although there is a resize job.
+    pub tiny_pages: u64,
     /// The table shrinks when fewer live slots than this many thousandths of the slots of half its pages are
     /// left; 0 for never.
     pub shrink_permille: u32,
@@ -77,6 +79,7 @@ impl Default for Tuning {
             home_buckets: 60,
             stash_buckets: 3,
             grow_permille: 820,
+            tiny_pages: 16,
             shrink_permille: 410,
             overflow_log2_min: 4,
             chain_help: 2,

@@ -14,9 +14,6 @@ pub(crate) const RECORDS_MAX: u64 = 1 << 38;
 /// The extent for the next growth is added this fraction of the threshold before growth starts.
 const EXTEND_AHEAD: u64 = 12;
 
-/// Primary pages below which a table is tiny.
-const TINY_PAGES: u64 = 16;
-
 /// Entries are expected, for which the table has grown or is growing.
 #[derive(Debug)]
 pub(crate) struct Expected<'t> {
@@ -99,7 +96,7 @@ impl Table {
     /// True if the extent for the next growth is so small that a writer adds it by the way. A store of some hundred records
     /// can be closed before the resize job had a turn, and would stay overfull.
     pub(crate) fn is_tiny(&self) -> bool {
-        self.growth().pages() < TINY_PAGES
+        self.growth().pages() < self.tuning.tiny_pages
     }
 
     /// True if the extent for the next growth is there: growth can start at once.

@@ -123,6 +123,7 @@ pub fn tiny() -> Tuning {
         background: false,
         stripes_log2_max: 3,
         reserve_bytes: 512,
+        tiny_pages: 4,
         journal_step: 12,
         hash_key: Some(HASH_KEY),
         ..Tuning::default()

@@ -16,6 +16,7 @@ pub fn tiny() -> Tuning {
         home_buckets: 2,
         stash_buckets: 1,
         grow_permille: 820,
+        tiny_pages: 4,
         shrink_permille: 410,
         overflow_log2_min: 1,
         chain_help: 2,

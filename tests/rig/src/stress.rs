@@ -36,6 +36,7 @@ pub fn run(directory: &Path, time: Duration, seed: u64) -> Result<u64, String> {
         home_buckets: 3,
         stash_buckets: 1,
         grow_permille: 1500,
+        tiny_pages: 2,
         shrink_permille: 700,
         overflow_log2_min: 2,
         chain_help: 3,

@@ -53,6 +53,7 @@ pub fn options(disk: &SimDisk) -> Options {
         background: false,
         stripes_log2_max: 2,
         reserve_bytes: 512,
+        tiny_pages: 4,
         journal_step: 12,
         hash_key: Some((3, 5)),
         // Tombstones, for the damage that hits them.
