@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::passed_on::passed_on;
 use std::io;
 use std::path::Path;
 use std::sync::{
@@ -24,55 +25,14 @@ impl Disk for D {
         let is = p.file_name().unwrap() == "index";
         Ok(Arc::new(F(RealDisk.open(p, m)?, self.0.clone(), is)))
     }
-    fn create_dir(&self, p: &Path) -> io::Result<()> {
-        RealDisk.create_dir(p)
-    }
-    fn read_dir(&self, p: &Path) -> io::Result<Vec<String>> {
-        RealDisk.read_dir(p)
-    }
-    fn kind(&self, p: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(p)
-    }
-    fn rename(&self, a: &Path, b: &Path) -> io::Result<()> {
-        RealDisk.rename(a, b)
-    }
-    fn unlink(&self, p: &Path) -> io::Result<()> {
-        RealDisk.unlink(p)
-    }
-    fn sync_dir(&self, p: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(p)
-    }
-    fn lock(&self, p: &Path, m: LockMode) -> io::Result<LockOutcome> {
-        RealDisk.lock(p, m)
-    }
-    fn map_anonymous(&self, n: usize) -> io::Result<IndexMap> {
-        RealDisk.map_anonymous(n)
-    }
-    fn random(&self, b: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(b)
-    }
+    passed_on!(RealDisk: create_dir read_dir kind rename unlink sync_dir lock map_anonymous random);
 }
 impl DiskFile for F {
-    fn read_at(&self, b: &mut [u8], o: u64) -> io::Result<usize> {
-        self.0.read_at(b, o)
-    }
     fn write_at(&self, b: &[u8], o: u64) -> io::Result<usize> {
         if self.2 && self.1.index_fails.load(SeqCst) {
             return Err(io::Error::other("crash point"));
         }
         self.0.write_at(b, o)
-    }
-    fn write_mapped_at(&self, b: &[u8], o: u64) -> io::Result<usize> {
-        self.0.write_mapped_at(b, o)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn allocated(&self) -> io::Result<u64> {
-        self.0.allocated()
-    }
-    fn set_len(&self, n: u64) -> io::Result<()> {
-        self.0.set_len(n)
     }
     fn allocate(&self, o: u64, n: u64) -> io::Result<()> {
         if self.1.full.load(SeqCst) && o + n > self.0.len()? {
@@ -80,21 +40,7 @@ impl DiskFile for F {
         }
         self.0.allocate(o, n)
     }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
-    }
-    fn map_private(&self, o: u64, n: usize) -> io::Result<IndexMap> {
-        self.0.map_private(o, n)
-    }
-    fn map_fresh(&self, o: u64, n: usize) -> io::Result<IndexMap> {
-        self.0.map_fresh(o, n)
-    }
-    fn map_log(&self, n: usize, w: u64, wr: bool) -> io::Result<LogMap> {
-        self.0.map_log(n, w, wr)
-    }
+    passed_on!(self.0: read_at write_mapped_at len allocated set_len sync_data sync_all map_private map_fresh map_log);
 }
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::passed_on::passed_on;
 use common::{bytes, scratch, tiny_options};
 use tophash::sys::*;
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
@@ -205,18 +206,6 @@ impl Disk for Filling {
         let is_index = path.file_name().is_some_and(|name| name == "index" || name == "index.new");
         Ok(Arc::new(FillingFile { file: RealDisk.open(path, mode)?, shared: self.0.clone(), is_index }))
     }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.read_dir(path)
-    }
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
     fn unlink(&self, path: &Path) -> io::Result<()> {
         if self.0.keeps_files.load(SeqCst) {
             return Err(io::ErrorKind::ResourceBusy.into());
@@ -233,18 +222,10 @@ impl Disk for Filling {
     fn lock(&self, _path: &Path, _mode: LockMode) -> io::Result<LockOutcome> {
         Ok(LockOutcome::Held(Box::new(NoLock)))
     }
-    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        RealDisk.map_anonymous(bytes)
-    }
-    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(buffer)
-    }
+    passed_on!(RealDisk: create_dir read_dir kind rename map_anonymous random);
 }
 
 impl DiskFile for FillingFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         if self.is_index {
             let mut known = self.shared.blocks.lock().unwrap();
@@ -255,18 +236,6 @@ impl DiskFile for FillingFile {
             known.extend(blocks(offset, buffer.len() as u64));
         }
         self.file.write_at(buffer, offset)
-    }
-    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
-        self.file.write_mapped_at(buffer, offset)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn allocated(&self) -> io::Result<u64> {
-        self.file.allocated()
-    }
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_len(bytes)
     }
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
         if self.is_index {
@@ -286,21 +255,7 @@ impl DiskFile for FillingFile {
         blocks(offset, bytes).for_each(|block| _ = known.remove(&block));
         self.file.punch_hole(offset, bytes)
     }
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.file.map_private(offset, bytes)
-    }
-    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.file.map_fresh(offset, bytes)
-    }
-    fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
-        self.file.map_log(bytes, written, writable)
-    }
+    passed_on!(self.file: read_at write_mapped_at len allocated set_len sync_data sync_all map_private map_fresh map_log);
 }
 
 /// The space of unused pages was given back, and others filled the disk. The pages in use beside them had their

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
+use super::passed_on::passed_on;
+use tophash::sys::{Disk, DiskFile, OpenMode, RealDisk};
 
 /// What happens before a call of the disk.
 pub type Hook = dyn Fn(&'static str, &Path) -> io::Result<()> + Send + Sync;
@@ -40,51 +41,13 @@ impl Disk for Hooked {
         let file = RealDisk.open(path, mode)?;
         Ok(Arc::new(HookedFile { file, path: path.to_path_buf(), hooked: self.clone() }))
     }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.read_dir(path)
-    }
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        RealDisk.unlink(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
-    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
-        RealDisk.lock(path, mode)
-    }
-    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        RealDisk.map_anonymous(bytes)
-    }
-    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(buffer)
-    }
+    passed_on!(RealDisk: create_dir read_dir kind rename unlink sync_dir lock map_anonymous random);
 }
 
 impl DiskFile for HookedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         self.hook("write")?;
         self.file.write_at(buffer, offset)
-    }
-    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
-        self.file.write_mapped_at(buffer, offset)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn allocated(&self) -> io::Result<u64> {
-        self.file.allocated()
     }
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.hook("set_len")?;
@@ -102,13 +65,5 @@ impl DiskFile for HookedFile {
         self.hook("sync")?;
         self.file.sync_all()
     }
-    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.file.map_private(offset, bytes)
-    }
-    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.file.map_fresh(offset, bytes)
-    }
-    fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
-        self.file.map_log(bytes, written, writable)
-    }
+    passed_on!(self.file: read_at write_mapped_at len allocated map_private map_fresh map_log);
 }

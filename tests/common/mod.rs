@@ -14,6 +14,7 @@ pub mod calls;
 pub mod futures;
 pub mod hooked;
 pub mod linear;
+pub mod passed_on;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

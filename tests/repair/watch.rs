@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
+use crate::common::passed_on::passed_on;
+use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, RealDisk};
 
 #[derive(Debug, Clone, Default)]
 pub struct Watched {
@@ -78,9 +79,6 @@ impl Disk for Watched {
         self.short.call(self.short.open)?;
         RealDisk.read_dir(path)
     }
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(path)
-    }
     fn rename(&self, from: &Path, _to: &Path) -> io::Result<()> {
         panic!("rename {}", from.display())
     }
@@ -97,9 +95,7 @@ impl Disk for Watched {
     fn map_anonymous(&self, _bytes: usize) -> io::Result<IndexMap> {
         panic!("a repair maps nothing of the old store")
     }
-    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(buffer)
-    }
+    passed_on!(RealDisk: kind random);
 }
 
 impl DiskFile for WatchedFile {
@@ -116,12 +112,6 @@ impl DiskFile for WatchedFile {
     }
     fn write_mapped_at(&self, _buffer: &[u8], _offset: u64) -> io::Result<usize> {
         panic!("a repair writes nothing")
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn allocated(&self) -> io::Result<u64> {
-        self.inner.allocated()
     }
     fn set_len(&self, _bytes: u64) -> io::Result<()> {
         panic!("a repair changes no length")
@@ -144,4 +134,5 @@ impl DiskFile for WatchedFile {
     fn map_log(&self, _bytes: usize, _written: u64, _writable: bool) -> io::Result<LogMap> {
         panic!("a repair maps nothing")
     }
+    passed_on!(self.inner: len allocated);
 }

@@ -10,7 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
+use crate::common::passed_on::passed_on;
+use tophash::sys::{Disk, DiskFile, LogMap, OpenMode, RealDisk};
 
 /// Lets the scheduler choose which task goes on.
 pub fn point() {
@@ -76,20 +77,12 @@ impl Disk for PointDisk {
         Ok(Arc::new(PointFile { file, number, durable: Arc::clone(&self.0) }))
     }
 
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
         // The order of a real directory is nobody's choice, and would not repeat.
         RealDisk.read_dir(path).map(|mut names| {
             names.sort();
             names
         })
-    }
-
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -113,25 +106,10 @@ impl Disk for PointDisk {
         point();
         RealDisk.sync_dir(path)
     }
-
-    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
-        RealDisk.lock(path, mode)
-    }
-
-    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        RealDisk.map_anonymous(bytes)
-    }
-
-    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(buffer)
-    }
+    passed_on!(RealDisk: create_dir kind lock map_anonymous random);
 }
 
 impl DiskFile for PointFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         point();
         self.file.write_at(buffer, offset)
@@ -140,18 +118,6 @@ impl DiskFile for PointFile {
     fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         point();
         self.file.write_mapped_at(buffer, offset)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn allocated(&self) -> io::Result<u64> {
-        self.file.allocated()
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.file.next_data(offset)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -177,16 +143,9 @@ impl DiskFile for PointFile {
         self.sync(|| self.file.sync_all())
     }
 
-    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.file.map_private(offset, bytes)
-    }
-
-    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.file.map_fresh(offset, bytes)
-    }
-
     fn map_log(&self, bytes: usize, written: u64, writable: bool) -> io::Result<LogMap> {
         point();
         self.file.map_log(bytes, written, writable)
     }
+    passed_on!(self.file: read_at len allocated next_data map_private map_fresh);
 }

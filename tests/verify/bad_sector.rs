@@ -1,11 +1,12 @@
 //! Blocks that the device refuses to read: findings, and the rest is checked.
 
+use crate::common::passed_on::passed_on;
 use crate::damage::base;
 use crate::support::*;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use tophash::sys::{Disk, DiskFile, IndexMap, LockMode, LockOutcome, LogMap, OpenMode, PathKind, RealDisk};
+use tophash::sys::{Disk, DiskFile, LogMap, OpenMode, RealDisk};
 
 /// The real disk with a bad block in one file.
 #[derive(Debug, Clone)]
@@ -25,33 +26,7 @@ impl Disk for BadDisk {
         let block = path.ends_with(&self.file).then_some(self.block);
         Ok(Arc::new(BadFile { inner: RealDisk.open(path, mode)?, block }))
     }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.read_dir(path)
-    }
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        RealDisk.kind(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        RealDisk.unlink(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
-    fn lock(&self, path: &Path, mode: LockMode) -> io::Result<LockOutcome> {
-        RealDisk.lock(path, mode)
-    }
-    fn map_anonymous(&self, bytes: usize) -> io::Result<IndexMap> {
-        RealDisk.map_anonymous(bytes)
-    }
-    fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
-        RealDisk.random(buffer)
-    }
+    passed_on!(RealDisk: create_dir read_dir kind rename unlink sync_dir lock map_anonymous random);
 }
 
 impl DiskFile for BadFile {
@@ -62,39 +37,10 @@ impl DiskFile for BadFile {
             _ => self.inner.read_at(buffer, offset),
         }
     }
-    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
-        self.inner.write_at(buffer, offset)
-    }
-    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
-        self.inner.write_mapped_at(buffer, offset)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn allocated(&self) -> io::Result<u64> {
-        self.inner.allocated()
-    }
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.inner.set_len(bytes)
-    }
-    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.inner.allocate(offset, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.inner.sync_all()
-    }
-    fn map_private(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.inner.map_private(offset, bytes)
-    }
-    fn map_fresh(&self, offset: u64, bytes: usize) -> io::Result<IndexMap> {
-        self.inner.map_fresh(offset, bytes)
-    }
     fn map_log(&self, _bytes: usize, _written: u64, _writable: bool) -> io::Result<LogMap> {
         panic!("a check maps nothing")
     }
+    passed_on!(self.inner: write_at write_mapped_at len allocated set_len allocate sync_data sync_all map_private map_fresh);
 }
 
 #[test]
