@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::retry::{Retry, after};
-use super::wake::{Rester, bit};
+use super::wake::bit;
 use crate::compaction::online::Turn;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -222,7 +222,7 @@ impl Watch {
         engine.publish_figures();
         let mut until = self.next_look(engine, quiet);
         if until.is_none() {
-            engine.wake.rest(Rester::Compaction);
+            engine.wake.rest(bit::COMPACT);
             if self.was_written(engine) {
                 until = after(PAUSE);
             }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::retry::after;
-use super::wake::{Rester, bit};
+use super::wake::bit;
 use crate::engine::Engine;
 use crate::mutant::{Mutant, broken};
 use crate::sync::Woken;
@@ -52,7 +52,7 @@ fn wait(engine: &Engine, interval: Option<Duration>) -> Woken {
     let sleeper = &engine.wake.ticker;
     let Some(interval) = interval else { return sleeper.wait(bit::AWAITED, None) };
     if !has_unsynced(engine) {
-        engine.wake.rest(Rester::Sync);
+        engine.wake.rest(bit::SYNC);
         if !has_unsynced(engine) {
             return sleeper.wait(bit::SYNC | bit::AWAITED, None);
         }

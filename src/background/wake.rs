@@ -21,7 +21,7 @@ pub(crate) struct Wake {
     pub(super) ahead: Arc<Sleeper>,
     pub(super) behind: Arc<Sleeper>,
     pub(super) ticker: Arc<Sleeper>,
-    /// Jobs that the next append is to wake, a bit each.
+    /// The bits of the jobs that the next append is to wake.
     resting: AtomicU32,
     /// The syncing thread was started.
     syncing: AtomicBool,
@@ -35,13 +35,6 @@ pub(super) mod bit {
     pub(in crate::background) const COMPACT: u32 = 1 << 3;
     pub(in crate::background) const SYNC: u32 = 1 << 4;
     pub(in crate::background) const AWAITED: u32 = 1 << 5;
-}
-
-/// A job that the first append after a rest wakes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rester {
-    Sync = 1,
-    Compaction = 2,
 }
 
 impl Wake {
@@ -73,8 +66,8 @@ impl Wake {
     #[cold]
     fn end_rest(&self) {
         let resting = self.resting.swap(0, Ordering::AcqRel);
-        for (rester, bell) in [(Rester::Sync, &self.sync), (Rester::Compaction, &self.compaction)] {
-            if resting & rester as u32 != 0 {
+        for (job, bell) in [(bit::SYNC, &self.sync), (bit::COMPACT, &self.compaction)] {
+            if resting & job != 0 {
                 bell.ring();
             }
         }
@@ -82,8 +75,11 @@ impl Wake {
 
     /// From now on the next append wakes the job. It looks at the log's end afterwards: either it sees an append of
     /// that moment there, or the append sees this, because both take the append lock in between.
-    pub(super) fn rest(&self, rester: Rester) {
-        self.resting.fetch_or(rester as u32, Ordering::AcqRel);
+    ///
+    /// Only `SYNC` and `COMPACT` have anything to see there.
+    pub(super) fn rest(&self, job: u32) {
+        debug_assert!(job == bit::SYNC || job == bit::COMPACT);
+        self.resting.fetch_or(job, Ordering::AcqRel);
     }
 
     /// True if the syncing thread was started.
