@@ -7,18 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{open, scratch};
+use common::{blocks, open, scratch};
 use tophash::{Batch, Options, SyncPolicy, Tuning};
 
-/// Bytes that a directory and everything in it occupy on the disk.
-fn occupied(path: &Path) -> u64 {
-    let own = fs::metadata(path).unwrap().blocks() * 512;
-    let entries = fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
-    own + entries.map(|entry| if entry.is_dir() { occupied(&entry) } else { occupied_by_file(&entry) }).sum::<u64>()
-}
-
-fn occupied_by_file(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().blocks() * 512
+/// Bytes that a store's files and its two directories occupy on the disk.
+fn occupied(store: &Path) -> u64 {
+    let directories = [store.to_path_buf(), store.join("log-1")];
+    blocks(store) + directories.map(|path| fs::metadata(path).unwrap().blocks() * 512).iter().sum::<u64>()
 }
 
 /// A new store took 592 KiB: meta pages for 8,192 blobs that wait to be unlinked, a table of sixteen pages, a segment of 256 KiB.
