@@ -164,14 +164,18 @@ impl Engine {
 
     /// Runs a checkpoint, unless nothing has changed since the last one. `clean` marks the store as closed.
     pub(crate) fn run_checkpoint(&self, clean: bool) -> Result<()> {
+        self.checkpoint(clean).map(|_| ())
+    }
+
+    /// The same. Returns false if the checkpoint could not let go of something that it does not need.
+    pub(crate) fn checkpoint(&self, clean: bool) -> Result<bool> {
         let Engine { path, table, log, health, observer, .. } = self;
         let scope = Scope { path, table, log, health, observer };
-        if let Some(let_go) = self.checkpointer.run(scope, clean)? {
-            self.compactor.note_freeing(let_go);
-            // When nobody writes any more, it makes the journal shorter.
-            self.wake.compaction.ring();
-        }
-        Ok(())
+        let Some(let_go) = self.checkpointer.run(scope, clean)? else { return Ok(true) };
+        self.compactor.note_freeing(let_go);
+        // When nobody writes any more, it makes the journal shorter.
+        self.wake.compaction.ring();
+        Ok(let_go.all)
     }
 
     /// Runs a checkpoint as a part of upkeep, which is all work that follows a published change. Returns false if it failed.

@@ -4,7 +4,7 @@
 //!
 //! 1. A piece of changes is read from the mapped log (recovery/tail.rs has validated it). It ends at a clear-record at
 //!    the latest, and its size follows from `memory_bytes`.
-//! 2. The table is sized for the piece, by one thread: the keys that are new are estimated.
+//! 2. The table is sized for the piece, by one thread: how many keys are new is estimated.
 //! 3. The piece is divided among threads by hash bits that no size of the table changes, so the changes of one key stay
 //!    with one thread. Each thread sorts its part by page, stably, and prefetches the pages and records that follow. The
 //!    table neither grows nor shrinks meanwhile.
@@ -43,13 +43,15 @@ const POPULATED_PAGES: u64 = 64;
 const PARALLEL_MIN: usize = 10_000;
 /// Threads that replay at the most.
 const PARTS_MAX: usize = 8;
-/// Keys that are looked up to estimate how many of a piece's keys are new.
+/// About as many keys are looked up to estimate how many of a piece's keys are new.
 const SAMPLES: usize = 4096;
 
 /// The part that replays the changes of a hash. It depends on the hash alone: a table of any size, and one that is being
-/// resized, has the same parts. Pages are chosen by the low bits, so parts of a power of two share no page.
+/// resized, has the same parts. Pages are chosen by the low bits. So pages that are made ready at once belong to one part,
+/// and parts of a power of two share no page of a table that has as many times [`POPULATED_PAGES`].
 fn part_of(hash: u64, parts: usize) -> usize {
-    ((u64::from((hash as u32).reverse_bits()) * parts as u64) >> 32) as usize
+    let block = (hash / POPULATED_PAGES) as u32;
+    ((u64::from(block.reverse_bits()) * parts as u64) >> 32) as usize
 }
 
 impl Engine {
@@ -97,13 +99,17 @@ impl Engine {
     fn replay_piece(&self, piece: &[TailOp]) -> Result<()> {
         self.size_for(piece)?;
         let plan = self.tuning.parts;
+        // Read once, for all threads.
+        let growth = self.table.growth();
         let parts = match plan.parts {
-            0 if self.tuning.background && piece.len() >= PARALLEL_MIN => parts().min(PARTS_MAX),
+            0 if self.tuning.background && piece.len() >= PARALLEL_MIN => {
+                // In a smaller table the parts would wait for each other's pages.
+                let most = growth.pages() / POPULATED_PAGES;
+                parts().min(PARTS_MAX).min(most.max(1) as usize)
+            }
             0 => 1,
             wanted => wanted,
         };
-        // Read once, for all threads.
-        let growth = self.table.growth();
         let results = in_parallel(parts, plan.order, |part| self.replay_part(piece, growth, part, parts));
         let mut done = 0;
         for result in results {
@@ -121,30 +127,21 @@ impl Engine {
         }
     }
 
-    /// About how many keys of a piece are not in the table: the distinct ones, by linear counting, less those of which a
-    /// sample finds the hash.
+    /// About how many keys of a piece are not in the table. The keys of some pages are looked up, and stand for all others.
+    ///
+    /// The pages are neighbours, because reading a page maps it, and others around it, for reading. The first change of a
+    /// page that is mapped so interrupts all processors.
     fn estimate_new(&self, piece: &[TailOp]) -> u64 {
-        let is_put = |op: &&TailOp| matches!(op.kind, Kind::Put | Kind::PutBlob);
-        let puts = piece.iter().filter(is_put).count();
-        if puts == 0 {
-            return 0;
-        }
-        let bits = (puts * 8).next_power_of_two().max(1 << 10);
-        let mut seen = vec![0_u64; bits / 64];
-        let (mut looked_up, mut new) = (0_u64, 0_u64);
-        let step = puts.div_ceil(SAMPLES);
-        for (i, op) in piece.iter().filter(is_put).enumerate() {
-            // Not the low bits, which the table's pages are chosen by.
-            let bit = (op.hash >> 24) as usize & (bits - 1);
-            seen[bit / 64] |= 1 << (bit % 64);
-            if i % step == 0 {
-                looked_up += 1;
-                new += u64::from(!self.is_probable(op.hash));
-            }
-        }
-        let zeroes: u64 = seen.iter().map(|word| u64::from(word.count_zeros())).sum();
-        let distinct = bits as f64 * (bits as f64 / zeroes.max(1) as f64).ln();
-        (distinct * new as f64 / looked_up.max(1) as f64).ceil() as u64
+        let puts = || piece.iter().filter(|op| matches!(op.kind, Kind::Put | Kind::PutBlob));
+        // Of the pages before the resize that may be under way: each has the same share of the hashes.
+        let pages = 1_u64 << self.table.growth().level();
+        let share = SAMPLES as f64 / puts().count().max(1) as f64;
+        let sampled = ((pages as f64 * share).ceil() as u64).clamp(1, pages);
+        let mut keys: Vec<u64> = puts().map(|op| op.hash).filter(|hash| hash & (pages - 1) < sampled).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let new = keys.iter().filter(|&&hash| !self.is_probable(hash)).count();
+        (new as f64 * pages as f64 / sampled as f64).ceil() as u64
     }
 
     /// True if a slot has the bits of the hash. No key is read. Nobody changes the table now.
@@ -156,7 +153,7 @@ impl Engine {
     /// Step 3, for one thread. Returns the number of changes that it has applied.
     fn replay_part(&self, piece: &[TailOp], growth: Growth, part: usize, parts: usize) -> Result<usize> {
         let moment = if broken(Mutant::PartitionedByTheMoment) { self.table.len() } else { 0 };
-        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash ^ moment, parts) == part);
+        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash ^ moment * POPULATED_PAGES, parts) == part);
         // The second member keeps changes of one key in their order.
         let mut order: Vec<(u64, u32)> = own.map(|(i, op)| (growth.page_of(op.hash), i as u32)).collect();
         order.sort_unstable();
