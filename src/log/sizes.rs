@@ -13,6 +13,10 @@ const SEGMENT_BYTES_NEW: u64 = 16 << 10;
 pub(super) const SEGMENT_BYTES_FIRST: u64 = 256 << 10;
 pub(super) const SEGMENT_BYTES_LAST: u64 = Address::SEGMENT_BYTES_MAX;
 
+/// Larger segments are multiples of this, because the kernel maps such a part of a file by one entry. A sync takes the right
+/// to write away from each entry that has changed, and interrupts all processors for it.
+const HUGE_BYTES: u64 = 2 << 20;
+
 /// What part of the log a segment is: there are never many then, and little is unused.
 const SHARE: u64 = 32;
 /// The same up to [`URGENT_BYTES_MIN`], unless much of the log is dead: a writer that fills smaller segments would wait for
@@ -56,7 +60,8 @@ impl Sizes {
                 share.next_power_of_two()
             } else {
                 let small = (self.log / SHARE_OF_SMALL).min(URGENT_BYTES_MIN);
-                share.max(small).next_multiple_of(least)
+                let size = share.max(small);
+                size.next_multiple_of(if size > HUGE_BYTES { HUGE_BYTES } else { least })
             };
             let size = size.clamp(least, SEGMENT_BYTES_LAST);
             // Records should be small against the segment, lest its end stay empty.
@@ -73,7 +78,7 @@ impl Sizes {
     /// The size of a segment that somebody waits for.
     pub(super) fn urgent(self, room: u64) -> u64 {
         let usual = self.usual(room);
-        let urgent = (usual / self.urgent_share()).max(URGENT_BYTES_MIN).max(needed(room));
+        let urgent = (usual / self.urgent_share()).next_multiple_of(HUGE_BYTES).max(URGENT_BYTES_MIN).max(needed(room));
         if self.fixed.is_some() { usual } else { usual.min(urgent) }
     }
 
