@@ -235,10 +235,13 @@ fn dig_holes(dir: &Path) {
 
 /// **SIGBUS.** The unused end of the last segment is zeroes, which some ways of copying a store turn into a hole. The
 /// store went on writing there through its mapping, without a block.
+///
+/// The size of segments is fixed, so that the last one has an unused end. Otherwise it depends on when the background thread
+/// prepares which size: on a busy machine the last one was full to its last page, had no hole, and could be opened.
 fn a_copy_with_holes(name: &str, mount: Result<Mount, String>) {
     let Some(mount) = for_test(name, mount) else { return };
     let path = mount.path().join("store");
-    let store = open(&Options::new(), &path);
+    let store = open(&Options::new().segment_bytes(1 << 20), &path);
     let mut expected = Contents::new();
     for (n, len) in [(1, 10), (2, 100_000), (3, 10), (4, 600_000)].into_iter().chain((5..400).map(|n| (n, 10))) {
         store.insert(key(n), vec![0; len]).unwrap();
