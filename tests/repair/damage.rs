@@ -37,11 +37,11 @@ const INDEX_DAMAGE: &[Case] = &[
         fs::write(files.path.join("journal"), noise).unwrap();
     }),
     ("both headers", |files| {
-        files.write(&files.index(), 30, &[0x55; 40]);
-        files.write(&files.index(), 4096 + 30, &[0x55; 40]);
+        files.damage(&files.index(), 30, &[0x55; 40]);
+        files.damage(&files.index(), 4096 + 30, &[0x55; 40]);
     }),
     ("an empty index", |files| fs::write(files.index(), b"").unwrap()),
-    ("meta data", |files| files.write(&files.index(), 2 * 4096 + 100, &[0x55; 40])),
+    ("meta data", |files| files.damage(&files.index(), 2 * 4096 + 100, &[0x55; 40])),
     ("a cut that cannot be", |files| (0..2).for_each(|slot| files.edit_header(slot, |page| page[72] ^= 8))),
     ("bucket pages", |files| {
         let zeroes = vec![0; 40 * 4096];
@@ -107,7 +107,7 @@ fn a_superseded_record_that_is_damaged_costs_no_key() {
         record.kind == 1 && files.slot_of(record.address).is_none() && closed().contents.contains_key(&record.key)
     });
     let dead = dead.unwrap();
-    files.write(&dead.file, dead.value_at, &[0xee]);
+    files.damage(&dead.file, dead.value_at, &[0xee]);
     let (report, contents) = repair(&files.path);
     assert_eq!(contents, closed().contents);
     assert_eq!((report.losses_total, report.lost_keys_total, report.index_entries_lost), (1, 0, Some(0)));
@@ -208,7 +208,7 @@ fn a_segment_that_ends_too_early_costs_its_end() {
 fn a_blob_that_is_gone_or_damaged_costs_its_key() {
     let damages: [fn(&Files, &Path); 4] = [
         |_, blob| remove(blob),
-        |files, blob| files.write(blob, 200, &[0x99]),
+        |files, blob| files.damage(blob, 200, &[0x99]),
         |_, blob| fs::File::options().write(true).open(blob).unwrap().set_len(100).unwrap(),
         |files, blob| {
             // Of another store, and whole.
@@ -251,7 +251,7 @@ fn of_a_committed_batch_every_whole_record_is_saved() {
     let records = files.all_records();
     let frame = records.iter().rposition(|record| record.kind == 4).unwrap();
     let member = &records[frame + 3];
-    files.write(&member.file, member.value_at, &[0xaa]);
+    files.damage(&member.file, member.value_at, &[0xaa]);
     let (report, contents) = repair(&files.path);
     assert_eq!((report.losses_total, report.batches_left_out, report.batches_in_part), (1, 0, 1), "{report:#?}");
     assert_eq!((report.losses[0].kind.as_str(), report.losses[0].from), ("record", member.at));
@@ -259,7 +259,7 @@ fn of_a_committed_batch_every_whole_record_is_saved() {
     assert_eq!(report.lost_keys[0].key.as_bytes(), member.key);
     assert_eq!(differing(&contents, &closed().contents).into_iter().collect::<Vec<_>>(), [&member.key[..]]);
     // The frame's header, too: nothing tells the batch from single records any more, so the report says that it can be.
-    files.write(&records[frame].file, records[frame].at, &[0xaa]);
+    files.damage(&records[frame].file, records[frame].at, &[0xaa]);
     let (report, contents) = repair(&files.path);
     assert_eq!((report.losses_total, report.batches_uncertain, report.lost_keys_total), (2, 1, 1), "{report:#?}");
     assert_eq!(differing(&contents, &closed().contents).into_iter().collect::<Vec<_>>(), [&member.key[..]]);
@@ -282,7 +282,7 @@ fn a_batch_that_nothing_declares_durable_is_saved_whole_or_not_at_all() {
     let (_dir, files) = unconfirmed_batches();
     let records = files.all_records();
     let frame = records.iter().position(|record| record.kind == 4).unwrap();
-    files.write(&records[frame + 2].file, records[frame + 2].value_at, &[0xaa]);
+    files.damage(&records[frame + 2].file, records[frame + 2].value_at, &[0xaa]);
     remove(&files.index());
     let (report, contents) = repair(&files.path);
     assert_eq!((report.losses_total, report.batches_left_out, report.batches_in_part), (1, 1, 0), "{report:#?}");
@@ -296,12 +296,12 @@ fn a_batch_whose_frame_is_damaged_may_be_partial_only_with_a_warning() {
     let records = files.all_records();
     let frame = records.iter().position(|record| record.kind == 4).unwrap();
     remove(&files.index());
-    files.write(&records[frame].file, records[frame].at, &[0xaa]);
+    files.damage(&records[frame].file, records[frame].at, &[0xaa]);
     // The header alone: all its records are there.
     let (report, contents) = repair(&files.path);
     assert_eq!((contents.len(), report.batches_uncertain, report.losses_total), (4, 0, 1), "{report:#?}");
     // A record of it, too: what was taken of it is told.
-    files.write(&records[frame + 2].file, records[frame + 2].value_at, &[0xaa]);
+    files.damage(&records[frame + 2].file, records[frame + 2].value_at, &[0xaa]);
     let (report, _) = repair(&files.path);
     assert_eq!((report.losses_total, report.batches_uncertain), (2, 1), "{report:#?}");
 }
@@ -365,7 +365,7 @@ fn clear_is_honoured_and_makes_losses_before_it_unimportant() {
         writer.store.close().unwrap();
         let files = Files::new(&path);
         let record = files.all_records().into_iter().find(|record| record.kind == 1).unwrap();
-        files.write(&record.file, record.value_at, &[0xaa]);
+        files.damage(&record.file, record.value_at, &[0xaa]);
         if !with_index {
             remove(&files.index());
         }

@@ -13,7 +13,7 @@ fn a_torn_tail_ends_the_log_as_for_an_open() {
     // The record behind the last sync. Behind it nothing says that anything was durable.
     let segment = files.log_files("log").into_iter().rfind(|path| files.read(path, 0, 8) != [0; 8]).unwrap();
     let at = find(&segment, b"behind the sync") - 8;
-    files.write(&segment, at, &[0x55]);
+    files.damage(&segment, at, &[0x55]);
     let opened = dir.path().join("opened");
     copy_store(&files.path, &opened);
     drop(options().open(&opened).unwrap());
@@ -82,7 +82,7 @@ fn what_a_recovery_declared_dead_never_comes_back() {
     copy_store(&path, &crashed);
     let files = Files::new(&crashed);
     let segment = files.segment(1);
-    files.write(&segment, find(&segment, b"torntorn") - 8, &[0x55]);
+    files.damage(&segment, find(&segment, b"torntorn") - 8, &[0x55]);
     let before = fs::read(&segment).unwrap();
 
     // Recovered, written to, crashed again before a checkpoint.

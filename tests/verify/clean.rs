@@ -176,7 +176,7 @@ fn a_checkpoint_that_waits_in_the_journal() {
     let files = Files::new(&damaged);
     let written = (130..200).find(|&page| word(&files.page(page), 48) + 1 == report.generation).unwrap();
     files.edit_page(written, |page| put(page, 48, report.generation));
-    files.write(&damaged.join("journal"), PAGE as u64 + 100, &[0x99]);
+    files.damage(&damaged.join("journal"), PAGE as u64 + 100, &[0x99]);
     let found = verify(&damaged);
     assert_eq!(finding(&found, "page-generation").page, Some(written));
     assert_eq!(found.torn_blocks, 1);

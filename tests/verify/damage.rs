@@ -170,7 +170,7 @@ const PAGES: &[Case] = &[
     }),
     ("bitmap-page", |files| {
         let number = files.meta().primary[2];
-        files.write(&files.index(), number * PAGE as u64 + 64, &[0x55]);
+        files.damage(&files.index(), number * PAGE as u64 + 64, &[0x55]);
         at_page(number)
     }),
     ("bitmap-bits", |files| {

@@ -80,18 +80,18 @@ const RECORDS: &[Case] = &[
     ("log-record", |files| {
         // A live record: the finding names its slot.
         let (record, (page, slot)) = live(files, 1);
-        files.write(&record.file, record.at, &[0x77]);
+        files.damage(&record.file, record.at, &[0x77]);
         Place { page: Some(page), slot: Some(slot), offset: Some(record.at) }
     }),
     ("log-record", |files| {
         let record = files.all_records().into_iter().find(|record| record.kind == 2).unwrap();
-        files.write(&record.file, record.at + 8, &[0x77]);
+        files.damage(&record.file, record.at + 8, &[0x77]);
         at_byte(record.at)
     }),
     ("log-record", |files| {
         // A length that is made up: what follows is found again.
         let (record, _) = live(files, 1);
-        files.write(&record.file, record.at + 6, &[0xff, 0xff]);
+        files.damage(&record.file, record.at + 6, &[0xff, 0xff]);
         at_byte(record.at)
     }),
     ("record-kind", |files| {
@@ -130,7 +130,7 @@ const BLOBS: &[Case] = &[
         at_byte(0)
     }),
     ("blob-checksum", |files| {
-        files.write(&blob_file(files), 300, &[0xee]);
+        files.damage(&blob_file(files), 300, &[0xee]);
         at_byte(64)
     }),
     ("blob-link", |files| {
@@ -200,7 +200,7 @@ fn a_damaged_tail_is_torn_or_lost_data() {
         assert_eq!((report.tail_records, report.closed_cleanly, report.blobs), (3, false, 1));
         let files = Files::new(&path);
         let cut = word(&files.header().1, 72) & 0xffff_ffff;
-        files.write(&files.segment(1), cut + 9, &[0xff]);
+        files.damage(&files.segment(1), cut + 9, &[0xff]);
         let report = verify(&path);
         if synced {
             let found = finding(&report, "lost-data");

@@ -93,7 +93,7 @@ fn of_a_chain_everything_before_the_damaged_page_is_seen() {
     let (_, number) = files.find_primary(|page| word(page, 40) != 0);
     let overflow = files.meta().overflow_page(word(&files.page(number), 40) - 1);
     let before = keys_of(&files, &[number]);
-    files.write(&files.index(), overflow * PAGE as u64 + 50, &[0x77]);
+    files.damage(&files.index(), overflow * PAGE as u64 + 50, &[0x77]);
     let (missing, _) = missing(&files.path);
     assert!(!missing.is_empty() && missing.is_disjoint(&before), "{missing:?}");
 }
@@ -104,7 +104,7 @@ fn iteration_and_scan_go_on_behind_a_damaged_record() {
         let (_dir, files) = copy();
         let mut live = files.all_records().into_iter().filter(|record| record.kind == kind);
         let record = live.find(|record| files.slot_of(record.address).is_some() && record.len > 16).unwrap();
-        files.write(&record.file, record.at + record.len as u64 - 1, &[0xee]);
+        files.damage(&record.file, record.at + record.len as u64 - 1, &[0xee]);
         assert_eq!(missing(&files.path).0, [record.key].into());
     }
 }
@@ -117,7 +117,7 @@ fn iteration_and_scan_go_on_behind_a_value_whose_file_is_damaged_or_gone() {
         if remove {
             std::fs::remove_file(&blob).unwrap();
         } else {
-            files.write(&blob, 300, &[0xee]);
+            files.damage(&blob, 300, &[0xee]);
         }
         assert_eq!(missing(&files.path).0.len(), 1);
         assert_eq!(open(&files.path).keys().filter(Result::is_err).count(), 0);

@@ -176,6 +176,15 @@ impl Files {
         buffer
     }
 
+    /// Writes other bytes than there were: those, or where one is there already, its complement. Checksums are random, because
+    /// salts are.
+    pub fn damage(&self, file: &Path, at: u64, bytes: &[u8]) {
+        let there = self.read(file, at, bytes.len());
+        let others: Vec<u8> =
+            bytes.iter().zip(there).map(|(&byte, there)| if byte == there { !byte } else { byte }).collect();
+        self.write(file, at, &others);
+    }
+
     pub fn write(&self, file: &Path, at: u64, bytes: &[u8]) {
         fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(bytes, at).unwrap();
     }

@@ -117,7 +117,7 @@ fn damage_that_can_hide_a_later_record_is_no_reason_to_call_one_unnamed() {
     let files = Files::new(&path);
     let records = files.all_records();
     let remove = records.iter().rfind(|record| record.kind == 2).unwrap();
-    files.write(&remove.file, remove.at + 8, &[0x77]);
+    files.damage(&remove.file, remove.at + 8, &[0x77]);
     let report = verify(&path);
     assert!(report.findings.iter().all(|finding| finding.kind != "record-unnamed"), "{:#?}", report.findings);
 }
