@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::Result;
+use crate::expiry::{Deadline, Expiry, system_now};
 use crate::log::encode::Encoded;
 use crate::log::frame::FRAME_BYTES_MAX;
 use crate::log::record::{Kind, check_lengths};
@@ -54,7 +55,30 @@ impl Batch {
     /// batch.insert("name", "Ada").insert(key, &value);
     /// ```
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
-        self.push(Kind::Put, key.as_ref(), value.as_ref())
+        self.push(Deadline::NEVER, Kind::Put, key.as_ref(), value.as_ref())
+    }
+
+    /// Adds "set `key` to `value`, which expires". A length of time counts from this call, not from that of
+    /// [`Store::apply`](crate::Store::apply). What is said of [`insert`](Batch::insert) holds.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// use std::time::{Duration, SystemTime};
+    /// let mut batch = tophash::Batch::new();
+    /// batch.insert_expiring("session:7", "Ada", Duration::from_secs(3600));
+    /// batch.insert_expiring("session:8", "Grace", SystemTime::UNIX_EPOCH);
+    /// store.apply(&batch)?;
+    /// assert!(store.contains_key("session:7")? && !store.contains_key("session:8")?);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    pub fn insert_expiring(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        expiry: impl Into<Expiry>,
+    ) -> &mut Self {
+        self.push(expiry.into().deadline(system_now), Kind::Put, key.as_ref(), value.as_ref())
     }
 
     /// Adds "remove `key`". Removing a key that is not there is no error.
@@ -72,16 +96,16 @@ impl Batch {
     /// # Ok::<(), tophash::Error>(())
     /// ```
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.push(Kind::Remove, key.as_ref(), &[])
+        self.push(Deadline::NEVER, Kind::Remove, key.as_ref(), &[])
     }
 
-    fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
+    fn push(&mut self, deadline: Deadline, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
         self.changes += 1;
         if check_lengths(key.len(), value.len()).is_err() {
             self.refused.get_or_insert((key.len(), value.len()));
         } else {
             self.longest_value = self.longest_value.max(value.len());
-            self.records.push(kind, key, value);
+            self.records.push_until(deadline, kind, key, value);
         }
         self
     }

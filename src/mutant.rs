@@ -97,6 +97,8 @@ mutants! {
     OtherSlotFirst,
     /// Only damage marks a segment as damaged, no error of the moment.
     MomentMarksDamage,
+    /// An expired record is removed from the index without a removal in the log, though an older segment can hold a put.
+    ExpiredUnrecorded,
     /// What cannot be freed at this moment poisons nothing.
     FreeingPoisons,
     /// A value in a blob pins the segment of the record that links it.

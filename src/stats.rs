@@ -114,6 +114,10 @@ pub struct LogStats {
     pub bytes: u64,
     /// Bytes of records that nothing refers to any more.
     pub dead_bytes: u64,
+    /// Bytes of records with a deadline, expired or not, that no later record has superseded. After an open an estimate.
+    pub expiring_bytes: u64,
+    /// Those of them whose deadline has passed, which the compaction takes for dead.
+    pub expired_bytes: u64,
     /// Bytes of remove- and clear-records, which are part of the dead ones.
     pub removal_bytes: u64,
     /// Size of all segment files, prepared ones included.
@@ -250,6 +254,8 @@ pub struct CompactionStats {
     pub moved_bytes: u64,
     /// Segments that were emptied.
     pub evacuated_segments: u64,
+    /// Expired records that were removed from the index.
+    pub expired_records: u64,
     /// Emptied segments whose space came back.
     pub freed_segments: u64,
     /// Bytes of records in emptied segments that wait for a checkpoint.

@@ -3,6 +3,7 @@
 //! * **key** has those from open to close, one key at a time.
 //! * **many** has the calls for many keys: batches, removals, iteration.
 //! * **asynchronous** has changes whose durability is awaited without a thread.
+//! * **expiring** has those about expiry.
 //! * **upkeep** has those for the store as a whole: room, space, durability, figures.
 //! * **close** is what ends a store for all of its handles.
 
@@ -11,6 +12,7 @@ mod key;
 mod many;
 
 mod asynchronous;
+mod expiring;
 
 mod upkeep;
 
@@ -27,6 +29,7 @@ use crate::engine::Engine;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::expiry::Expiry;
 use crate::options::Options;
 use crate::sync::{JoinHandle, Mutex};
 
@@ -60,6 +63,8 @@ use crate::sync::{JoinHandle, Mutex};
 pub struct Store {
     engine: Arc<Engine>,
     owner: Arc<Owner>,
+    /// When what this handle writes expires.
+    expiry: Expiry,
 }
 
 /// What the handles of a store share beside the engine. Dropped with the last of them, which closes the store.
@@ -114,7 +119,7 @@ impl Store {
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Store> {
         let engine = Arc::new(crate::recovery::open::open(path, options)?);
         let owner = Owner { engine: Arc::clone(&engine), threads: Mutex::default() };
-        let store = Store { engine, owner: Arc::new(owner) };
+        let store = Store { engine, owner: Arc::new(owner), expiry: Expiry::Never };
         // If one cannot be started, the store is closed again: an open keeps all its promises or none.
         crate::background::start(&store.engine, &mut store.owner.threads.lock())?;
         Ok(store)

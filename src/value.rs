@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
+use crate::expiry::Deadline;
 use crate::log::blob::BlobMap;
 use crate::sys::pins::{OwnedBytes, PinnedBytes};
 use crate::words::some;
@@ -327,6 +328,7 @@ impl fmt::Debug for OwnedValue {
 pub struct Entry<'s> {
     pub(crate) key: PinnedBytes<'s>,
     pub(crate) value: Bytes<'s>,
+    pub(crate) deadline: Deadline,
 }
 
 impl<'s> Entry<'s> {
@@ -358,6 +360,21 @@ impl<'s> Entry<'s> {
     #[must_use]
     pub fn value(&self) -> &[u8] {
         &self.value
+    }
+
+    /// When the entry expires, if it does ([`Store::expiring`](crate::Store::expiring)).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// store.expiring(std::time::Duration::from_secs(60)).insert("session:7", "Ada")?;
+    /// let entry = store.iter().next().unwrap()?;
+    /// assert!(entry.expires_at().unwrap() > std::time::SystemTime::now());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    #[must_use]
+    pub fn expires_at(&self) -> Option<std::time::SystemTime> {
+        self.deadline.time()
     }
 
     /// The value alone.

@@ -231,7 +231,7 @@ impl Watch {
             engine.checkpointer.trim_journal(&engine.table, &engine.health, false);
         }
         engine.publish_figures();
-        let mut until = self.next_look(engine, quiet);
+        let mut until = self.next_look(engine, quiet).into_iter().chain(next_expiry(engine)).min();
         if until.is_none() {
             engine.wake.rest(bit::COMPACT);
             if self.was_written(engine) {
@@ -275,6 +275,14 @@ impl Watch {
             true => None,
         }
     }
+}
+
+/// When enough will have expired for another look.
+fn next_expiry(engine: &Engine) -> Option<Instant> {
+    /// The clock can jump, so it is looked at again after this.
+    const AGAIN: Duration = Duration::from_secs(600);
+    let moment = engine.compactor.next_expiry(&engine.log)?;
+    after(Duration::from_millis(moment.saturating_sub(engine.log.now())).min(AGAIN))
 }
 
 /// True if another look at the log may do what this one could not.

@@ -317,7 +317,8 @@ impl Check<'_> {
             let mut slots = slots.iter().peekable();
             while let Some(known) = segments.known.get_mut(i) {
                 let (check, slots) = (&mut check, &mut slots);
-                let mut scan = Scan { known, check, unnamed: &mut *unnamed, sink: &mut *sink, slots };
+                let swept = self.state.meta.swept;
+                let mut scan = Scan { known, check, unnamed: &mut *unnamed, swept, sink: &mut *sink, slots };
                 if scan.run(self.disk, upto)? {
                     break;
                 }

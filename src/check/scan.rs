@@ -27,6 +27,8 @@ pub(super) struct Scan<'s, 'c, 'p, 'q> {
     pub(super) known: &'s mut Known,
     pub(super) check: &'s mut RecordCheck<'c>,
     pub(super) unnamed: &'s mut Unnamed,
+    /// Expired records were removed from the index up to this moment.
+    pub(super) swept: u64,
     pub(super) sink: &'s mut Sink<'p>,
     /// The slots that point into the part that is scanned, sorted.
     pub(super) slots: &'s mut Peekable<Iter<'q, LiveSlot>>,
@@ -140,7 +142,8 @@ impl Scan<'_, '_, '_, '_> {
         }
         let lsn = Lsn::new(self.known.entry.sequence, at);
         match record.header.kind {
-            Kind::Put | Kind::PutBlob if first.is_none() => {
+            // Expired, and removed from the index without a record.
+            Kind::Put | Kind::PutBlob if first.is_none() && !record.deadline().is_over(self.swept) => {
                 self.unnamed.add(self.check.hasher.hash(record.key()), lsn);
             }
             Kind::Remove => self.unnamed.remove(self.check.hasher.hash(record.key()), lsn),

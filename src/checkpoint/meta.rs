@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! length of the stream 64 | growth word | records | end page | floor | next sequence | blob: next id, count, bytes
-//! counts 64 each: primary extents, overflow extents, segments, blobs in flight, blobs dying
+//! counts 64 each: primary extents, overflow extents, segments, blobs in flight, blobs dying, segments with records that expire
+//! moment up to which expired records were removed from the index (64)
 //! first page of each primary extent, of each overflow extent (64 each)
 //! segments: sequence 32, slot 32, salt, capacity, end, dead bytes, removals (64 each)
 //! ids of blobs in flight, of blobs dying (64 each)
+//! segments with records that expire: sequence, first and last moment, bytes (64 each)
 //! ```
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
@@ -24,6 +26,7 @@ use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
 use crate::layout::BLOB_IDS;
 use crate::log::blob::{BlobSnapshot, FREED_MAX};
+use crate::log::deadlines::Expiring;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
 use crate::table::growth::Growth;
@@ -52,6 +55,23 @@ pub(crate) struct SegmentEntry {
     pub(crate) removals: u64,
 }
 
+/// When the records of a segment expire, as the checkpoint knows it. Only segments with such records have one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+pub(crate) struct ExpiringEntry {
+    pub(crate) sequence: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) bytes: u64,
+}
+
+impl ExpiringEntry {
+    /// Without the segment.
+    pub(crate) fn deadlines(self) -> Expiring {
+        Expiring { first: self.first, last: self.last, bytes: self.bytes }
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct RawMeta {
@@ -69,6 +89,8 @@ struct RawMeta {
     segments: u64,
     in_flight: u64,
     dying: u64,
+    expiring: u64,
+    swept: u64,
 }
 
 /// The meta data of a checkpoint.
@@ -82,13 +104,20 @@ pub(crate) struct Meta {
     pub(crate) primary_extents: Vec<u64>,
     pub(crate) overflow_extents: Vec<u64>,
     pub(crate) segments: Vec<SegmentEntry>,
+    /// By ascending sequence.
+    pub(crate) expiring: Vec<ExpiringEntry>,
+    /// Expired records were removed from the index up to this moment.
+    pub(crate) swept: u64,
     pub(crate) blobs: BlobSnapshot,
 }
+
+/// Bytes of the stream for a segment with records that expire.
+const SEGMENT_BYTES: usize = size_of::<SegmentEntry>() + size_of::<ExpiringEntry>();
 
 // The longest stream fits into the meta pages. In-flight blobs are as many as writing threads; the rest of the
 // room is theirs.
 const _: () = assert!(
-    size_of::<RawMeta>() + 16 * EXTENTS_MAX + size_of::<SegmentEntry>() * Address::SEGMENTS + 8 * 2 * FREED_MAX
+    size_of::<RawMeta>() + 16 * EXTENTS_MAX + SEGMENT_BYTES * Address::SEGMENTS + 8 * 2 * FREED_MAX
         < META_PAGES as usize * PAYLOAD
 );
 
@@ -111,7 +140,7 @@ impl Meta {
         const IN_FLIGHT: usize = 256;
         // Some segments more than there are, because several threads can each prepare one after this was asked.
         let segments = (segments + segments.clamp(16, 64)).min(Address::SEGMENTS);
-        size_of::<RawMeta>() + size_of::<SegmentEntry>() * segments + 16 * EXTENTS_MAX + 8 * IN_FLIGHT
+        size_of::<RawMeta>() + SEGMENT_BYTES * segments + 16 * EXTENTS_MAX + 8 * IN_FLIGHT
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -131,6 +160,8 @@ impl Meta {
             segments: self.segments.len() as u64,
             in_flight: blobs.in_flight.len() as u64,
             dying: blobs.dying.len() as u64,
+            expiring: self.expiring.len() as u64,
+            swept: self.swept,
         };
         let lists = [
             bytemuck::cast_slice::<u64, u8>(&self.primary_extents),
@@ -138,6 +169,7 @@ impl Meta {
             bytemuck::cast_slice(&self.segments),
             bytemuck::cast_slice(&blobs.in_flight),
             bytemuck::cast_slice(&blobs.dying),
+            bytemuck::cast_slice(&self.expiring),
         ];
         raw.len = (size_of::<RawMeta>() + lists.iter().map(|list| list.len()).sum::<usize>()) as u64;
         let mut bytes = bytemuck::bytes_of(&raw).to_vec();
@@ -195,7 +227,7 @@ impl Meta {
             Some(bytemuck::allocation::pod_collect_to_vec(bytes))
         }
         let ids_max = META_PAGES as usize * PAYLOAD / 8;
-        let meta = Meta {
+        let mut meta = Meta {
             growth: Growth::from_word(raw.growth),
             records: raw.records,
             end_page: raw.end_page,
@@ -204,6 +236,8 @@ impl Meta {
             primary_extents: list(&mut rest, raw.primary_extents, EXTENTS_MAX)?,
             overflow_extents: list(&mut rest, raw.overflow_extents, EXTENTS_MAX)?,
             segments: list(&mut rest, raw.segments, Address::SEGMENTS)?,
+            expiring: Vec::new(),
+            swept: raw.swept,
             blobs: BlobSnapshot {
                 next_id: raw.blob_next_id,
                 count: raw.blob_count,
@@ -212,6 +246,7 @@ impl Meta {
                 dying: list(&mut rest, raw.dying, ids_max)?,
             },
         };
+        meta.expiring = list(&mut rest, raw.expiring, Address::SEGMENTS)?;
         (rest.is_empty() && meta.is_sane()).then_some(meta)
     }
 
@@ -230,9 +265,10 @@ impl Meta {
         let extents = self.primary_extents.iter().chain(&self.overflow_extents);
         let extents_fit = extents.into_iter().all(|&page| (first..self.end_page).contains(&page));
         let ends = self.end_page < 1 << 48 && self.records < 1 << 48;
+        let expiring = self.expiring.is_sorted_by(|a, b| a.sequence < b.sequence);
         let blobs = &self.blobs;
         let blobs_fit = blobs.next_id <= BLOB_IDS && blobs.count < 1 << 48 && blobs.bytes <= 1 << 62;
-        segments_fit && ascending && extents_fit && ends && blobs_fit && self.growth.is_valid()
+        segments_fit && ascending && expiring && extents_fit && ends && blobs_fit && self.growth.is_valid()
     }
 }
 
@@ -339,6 +375,10 @@ mod tests {
                     removals: 2,
                 })
                 .collect(),
+            expiring: (0..segments.div_ceil(2))
+                .map(|i| ExpiringEntry { sequence: u64::from(i * 2), first: 5, last: 9, bytes: 100 })
+                .collect(),
+            swept: 77,
             blobs: BlobSnapshot { next_id: 4, count: 2, bytes: 9, in_flight: vec![3], dying: vec![1, 2] },
         }
     }

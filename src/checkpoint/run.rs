@@ -25,10 +25,11 @@ use crate::address::Lsn;
 use crate::checkpoint::checkpointer::{Checkpointer, Files, Written};
 use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::{Buffer, Journal, JournalHead};
-use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::checkpoint::meta::{ExpiringEntry, Meta, SegmentEntry};
 use crate::error::{Error, IoContext, Result};
 use crate::health::Health;
 use crate::layout::COMPACTING;
+use crate::log::deadlines::Expiring;
 use crate::log::segment::Segment;
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
@@ -217,18 +218,21 @@ impl<'r> Run<'r> {
         let held = table.hold_structure();
         let started = Instant::now();
         let timer = observer.time(Timed::Cut);
-        let (table_cut, (lsn, total, excluded, segments, next_sequence, blobs)) = held.cut(|| {
+        let (table_cut, (lsn, total, excluded, (segments, expiring, swept), next_sequence, blobs)) = held.cut(|| {
             let (lsn, total) = log.end();
             let excluded = log.excluded(lsn);
-            let mut segments = Vec::new();
-            let next_sequence = log.name_segments(&excluded, |segment| segments.push(segment_entry(log, segment, lsn)));
+            let (mut segments, mut expiring) = (Vec::new(), Vec::new());
+            let next_sequence = log.name_segments(&excluded, |segment| {
+                segments.push(segment_entry(log, segment, lsn));
+                expiring.extend(expiring_entry(log, segment));
+            });
             // The log stands still while all stripes are held: replay begins at the cut, and finds what is behind it.
             debug_assert!(segments.last().is_none_or(|last: &SegmentEntry| last.sequence == lsn.sequence()));
             (
                 lsn,
                 total,
                 excluded,
-                segments,
+                (segments, expiring, log.swept()),
                 next_sequence,
                 log.freeze_blobs(Meta::freed_for(meta_room, log.slots_used())),
             )
@@ -247,6 +251,8 @@ impl<'r> Run<'r> {
             primary_extents: structure.primary_extents,
             overflow_extents: structure.overflow_extents,
             segments,
+            expiring,
+            swept,
             blobs,
         };
         Cut { lsn, total, frozen: pages.capture(images), meta, excluded }
@@ -300,6 +306,11 @@ fn segment_entry(log: &Log, segment: &Segment, cut: Lsn) -> SegmentEntry {
         dead: log.dead(segment.slot),
         removals: segment.removals(),
     }
+}
+
+fn expiring_entry(log: &Log, segment: &Segment) -> Option<ExpiringEntry> {
+    let Expiring { first, last, bytes } = log.kept_deadlines(segment.slot)?;
+    Some(ExpiringEntry { sequence: segment.sequence.into(), first, last, bytes })
 }
 
 /// True if two meta pages say the same, whichever checkpoint wrote them.

@@ -47,6 +47,7 @@ pub(crate) struct Compactor {
 pub(super) struct Counters {
     moved_records: AtomicU64,
     moved_bytes: AtomicU64,
+    expired: AtomicU64,
     evacuated: AtomicU64,
     /// Bytes of records that the evacuated segments held.
     emptied_bytes: AtomicU64,
@@ -107,6 +108,10 @@ pub(super) struct Piece<'l> {
     /// Pinned, so that the addresses stand for these records, whatever becomes of the victim meanwhile.
     pub(super) pinned: Pinned<'l>,
     pub(super) items: Vec<Item>,
+    /// An older segment holds records: removals must be kept.
+    pub(super) keep_removals: bool,
+    /// The moment at which its records are expired or not.
+    pub(super) now: u64,
 }
 
 /// A record to deal with.
@@ -207,6 +212,11 @@ impl Compactor {
         self.counters.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Counts an expired record that was removed from the index.
+    pub(super) fn count_expired(&self) {
+        self.counters.expired.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a writer that helps, or one that waits.
     pub(super) fn count_pressure(&self, pressure: Pressure) {
         let counter = if pressure >= Pressure::Wait { &self.counters.throttles } else { &self.counters.helps };
@@ -237,6 +247,7 @@ impl Compactor {
             moved_bytes,
             evacuated_segments: evacuated,
             freed_segments: get(&self.counters.freed),
+            expired_records: get(&self.counters.expired),
             evacuated_bytes: log.space().evacuated,
             damaged_segments: log.segments().iter().filter(|segment| segment.is_damaged()).count() as u64,
             helps: get(&self.counters.helps),
@@ -281,7 +292,8 @@ fn claim<'l>(
         victim.at += record.header.total();
     }
     victim.in_flight += 1;
-    Ok(Some(Piece { victim: victim.id, segment: Arc::clone(segment), pinned, items }))
+    let (segment, keep_removals) = (Arc::clone(segment), victim.keep_removals);
+    Ok(Some(Piece { victim: victim.id, segment, pinned, items, keep_removals, now: log.now() }))
 }
 
 /// A segment in which a record is damaged is kept, and not chosen again. One that could not be read at this moment is.

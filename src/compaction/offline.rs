@@ -286,9 +286,11 @@ impl Build<'_> {
         let records = old.len();
         let new = self.open_new(records)?;
         let (start, all) = (work.done, work.all);
-        for (n, entry) in (0..).zip(old.iter()) {
+        let mut scan = Scan::new(old.engine());
+        let mut n = 0;
+        while let Some(entry) = scan.next_entry() {
             match entry {
-                Ok(entry) => _ = new.insert(entry.key(), entry.value())?,
+                Ok(entry) => new.expiring(entry.expires_at()).set(entry.key(), entry.value())?,
                 Err(error) if asked.skip_damaged && error.is_corruption() => report.skip(&error),
                 Err(error) => return Err(error),
             }
@@ -296,9 +298,10 @@ impl Build<'_> {
                 work.done = start + (all - start) * n / records.max(1);
                 work.tell()?;
             }
+            n += 1;
         }
         // An entry whose record was unreadable when its page was split is in two pages, and not counted.
-        if new.len() > records || new.len() + report.skipped_total < records {
+        if new.len() > records || new.len() + scan.expired() + report.skipped_total < records {
             let location = Location::file(&index_path(self.path));
             return Err(Error::corrupt("store", location, some(records, "record"), new.len()));
         }

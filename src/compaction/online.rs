@@ -13,7 +13,12 @@
 //! 4. A remove-record is appended again as long as a segment older than the victim holds records, if the key is
 //!    absent under its lock: the older segment can hold a put of the key, which a repair would bring back. (A
 //!    clear-record cannot be moved behind later puts: its segment waits until it is the oldest.)
-//! 5. When all records are dealt with, the segment is *evacuated*; what follows is told in log/space.rs.
+//! 5. An expired put that is live is removed from the index, under its key's stripe. Its deadline stands in the record, so
+//!    nothing else says so. *Crash:* the index of the last checkpoint has it still, and it is expired. But as long as a segment
+//!    older than the victim holds records, a removal is appended first: the older segment can hold a put of the key
+//!    without a deadline, which a repair would bring back. The moment for which this is done is noted before, and kept by
+//!    checkpoints, so that verify knows why no slot names the record.
+//! 6. When all records are dealt with, the segment is *evacuated*; what follows is told in log/space.rs.
 //!
 //! No step holds a stripe for longer than one record takes.
 
@@ -29,7 +34,7 @@ use crate::engine::write::with_encoded;
 use crate::error::{Nature, Result};
 use crate::gate::Pass;
 use crate::log::encode::Encoded;
-use crate::log::record::{Invalid, Kind, Record};
+use crate::log::record::{BlobLink, Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
@@ -358,18 +363,27 @@ impl Engine {
     fn evacuate_piece(&self, piece: &Piece<'_>) -> Result<()> {
         let slot = piece.segment.slot;
         let mut running_low = false;
+        let now = piece.now;
+        self.log.sweep(now);
         for item in &piece.items {
             let address = Address::new(slot, item.offset);
             if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, address)? {
                 continue;
             }
             let record = self.log.record(&piece.pinned, address)?;
-            let low = with_encoded(|encoded| {
-                encoded.push(item.kind, record.key(), record.value());
-                self.retry(|| match item.kind {
-                    Kind::Remove => self.keep_removal(&record, item.hash, encoded),
-                    _ => self.move_record(&record, item.hash, address, encoded),
-                })
+            let low = with_encoded(|encoded| match item.kind {
+                Kind::Remove => {
+                    encoded.push(Kind::Remove, record.key(), &[]);
+                    self.retry(|| self.keep_removal(&record, item.hash, encoded))
+                }
+                _ if record.deadline().is_over(now) => {
+                    encoded.push(Kind::Remove, record.key(), &[]);
+                    self.retry(|| self.expire_record(&record, item.hash, address, piece.keep_removals, encoded))
+                }
+                kind => {
+                    encoded.push_until(record.deadline(), kind, record.key(), record.value());
+                    self.retry(|| self.move_record(&record, item.hash, address, encoded))
+                }
             })?;
             running_low |= low;
         }
@@ -406,8 +420,46 @@ impl Engine {
         edit.publish(reserved, appended.address);
         let bytes = record.header.total();
         self.log.add_dead(address, bytes);
+        if record.header.expires() {
+            self.log.add_deadline(appended.address, record.deadline(), bytes);
+            self.log.drop_deadline(address, record.deadline(), bytes);
+        }
         self.compactor.count_moved(1, bytes);
         Ok(appended.running_low)
+    }
+
+    /// Removes an expired record from the index. `encoded` is a removal of its key. Returns true if the log is running low.
+    fn expire_record(
+        &self,
+        record: &Record<'_>,
+        hash: u64,
+        address: Address,
+        keep_removals: bool,
+        encoded: &mut Encoded,
+    ) -> Step<bool> {
+        let mut edit = self.table.edit(hash)?;
+        self.health.check_writable()?;
+        let sought = edit.find_address(hash, Some(address));
+        let Some(slot) = sought.slot() else { return Ok(false) };
+        if slot.is_marked() {
+            return Err(self.log.invalid_record(address, Invalid::Header).into());
+        }
+        let Some(reserved) = edit.reserve_removal(sought)? else { return Ok(false) };
+        let mut running_low = false;
+        if keep_removals && !broken(Mutant::ExpiredUnrecorded) {
+            let appended = self.log.append(encoded.singles(), 1, false)?;
+            self.log.add_dead(appended.address, encoded.len());
+            self.compactor.count_moved(0, encoded.len());
+            running_low = appended.running_low;
+        }
+        edit.publish(reserved, address);
+        let bytes = record.header.total();
+        self.log.add_dead(address, bytes);
+        self.log.drop_deadline(address, record.deadline(), bytes);
+        let link = (record.header.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
+        self.log.relink(link, None);
+        self.compactor.count_expired();
+        Ok(running_low)
     }
 
     /// Appends a remove-record again, if its key is absent. Returns true if the log is running low.

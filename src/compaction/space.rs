@@ -142,6 +142,22 @@ impl Compactor {
         report.due || report.checkpoint
     }
 
+    /// When so many records will have expired that a quiet store has more than it should, in milliseconds since 1970. `None`
+    /// if that will not happen.
+    pub(crate) fn next_expiry(&self, log: &Log) -> Option<u64> {
+        let space = log.space();
+        let segment = space.active.max(log.segment_bytes(0));
+        let (bytes, mut live) = (space.bytes - space.stuck, space.live());
+        let ratio = (1.0 + self.ratio) / 2.0;
+        for (moment, expires) in log.expiring_after(log.now()) {
+            live = live.saturating_sub(expires);
+            if bytes > ((live as f64 * ratio) as u64).saturating_add(segment) {
+                return Some(moment);
+            }
+        }
+        None
+    }
+
     /// Notes what a checkpoint could let go.
     ///
     /// The caller does not hold the lock of checkpoints any more, so a later checkpoint can be noted first. It stays.

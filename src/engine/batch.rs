@@ -161,9 +161,9 @@ impl Engine {
             let start = if value.len() as u64 > self.blob_threshold() {
                 let link = self.new_blob(value)?;
                 links.push((rewritten.len(), link));
-                rewritten.push(Kind::PutBlob, key, &link.encode())
+                rewritten.push_until(record.deadline(), Kind::PutBlob, key, &link.encode())
             } else {
-                rewritten.push(kind, key, value)
+                rewritten.push_until(record.deadline(), kind, key, value)
             };
             change.record = start | change.record & 1;
         }
@@ -274,15 +274,19 @@ impl Engine {
                 let hit = hits.next_if(|&(of, _)| of == number).map(|(_, hit)| hit);
                 let new = (!change.removes()).then_some(address);
                 edit.set(change.hash(), hit.as_ref().map(Hit::address), new)?;
+                let was_there = hit.as_ref().is_some_and(|hit| !self.is_expired(hit));
                 match (change.removes(), &hit) {
                     (true, Some(_)) => edit.tally(Tally::Removed, 1),
                     (true, None) => {}
-                    (false, Some(_)) => edit.tally(Tally::Replaced, 1),
-                    (false, None) => edit.tally(Tally::Inserted, 1),
+                    (false, Some(_)) if was_there => edit.tally(Tally::Replaced, 1),
+                    (false, _) => edit.tally(Tally::Inserted, 1),
                 }
-                if change.removes() {
-                    let bytes = changes.records.record(change.start()).map_or(0, |record| record.header.total());
-                    self.log.add_dead(address, bytes);
+                if let Some(record) = changes.records.record(change.start()) {
+                    if change.removes() {
+                        self.log.add_dead(address, record.header.total());
+                    } else if record.header.expires() {
+                        self.log.add_deadline(address, record.deadline(), record.header.total());
+                    }
                 }
                 self.supersede(hit.as_ref(), changes.link(change));
             }

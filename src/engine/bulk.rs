@@ -76,7 +76,8 @@ impl Engine {
         self.log.add_dead(appended.address, encoded.len());
         found.iter().for_each(|(_, hit)| self.supersede(Some(hit), None));
         let dead = found.iter().map(|(_, hit)| hit.header.total()).sum();
-        let run = Run { keys: done, removed: found.len() as u64, dead };
+        let there = found.iter().filter(|(_, hit)| !self.is_expired(hit)).count() as u64;
+        let run = Run { keys: done, removed: there, dead };
         drop(edit);
         self.after_append(appended, Until::Policy)?;
         Ok(run)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::engine::Engine;
 use crate::error::{Error, Fault, Location};
+use crate::expiry::Deadline;
 use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
 use crate::mutant::{Mutant, broken};
@@ -34,6 +35,17 @@ impl<'s> Hit<'s> {
     /// A copy of the key.
     pub(crate) fn key(&self) -> Vec<u8> {
         Record::at(&self.pinned, self.address().offset()).map_or_else(|_| Vec::new(), |record| record.key().to_vec())
+    }
+
+    /// A copy of the value in the record: that of a link, if the value is in a blob file.
+    pub(crate) fn value(&self) -> Vec<u8> {
+        Record::at(&self.pinned, self.address().offset()).map_or_else(|_| Vec::new(), |record| record.value().to_vec())
+    }
+
+    /// From when on the record is expired.
+    #[cold]
+    pub(crate) fn deadline(&self) -> Deadline {
+        Record::at(&self.pinned, self.address().offset()).map_or(Deadline::NEVER, |record| record.deadline())
     }
 
     /// True if the value is in a blob file.
@@ -97,7 +109,19 @@ impl Engine {
         Ok(Probe::Hit)
     }
 
-    /// The record of a key.
+    /// True if the record is expired. The clock is looked at only if it has a deadline.
+    #[inline(always)]
+    pub(crate) fn is_expired(&self, hit: &Hit<'_>) -> bool {
+        hit.header.expires() && hit.deadline().is_over(self.log.now())
+    }
+
+    /// The deadline of the record at an address, which the caller keeps from being recycled.
+    pub(crate) fn deadline_at(&self, address: Address) -> Deadline {
+        let Some(pinned) = self.log.pin(address) else { return Deadline::NEVER };
+        Record::at(&pinned, address.offset()).map_or(Deadline::NEVER, |record| record.deadline())
+    }
+
+    /// The record of a key. One that is expired is none.
     #[inline(always)]
     pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
         self.health.check_readable()?;
@@ -105,7 +129,7 @@ impl Engine {
         let looked_up = self.table.lookup(hash, |seen| self.probe(key, seen, self.verify_reads, &mut hit));
         self.health.check_open()?;
         looked_up?;
-        Ok(hit)
+        Ok(hit.filter(|hit| !self.is_expired(hit)))
     }
 
     /// The value of a record.

@@ -21,6 +21,7 @@ use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
+use crate::expiry::Deadline;
 use crate::log::record::{BlobLink, Invalid, Kind, Record};
 use crate::sys::pins::{Pinned, PinnedBytes};
 use crate::table::chain::Chain;
@@ -46,6 +47,8 @@ pub(crate) struct PageScan<'s> {
     pub(crate) entries: VecDeque<Scanned<'s>>,
     /// Slots whose records could not be read.
     pub(crate) damaged: Vec<Error>,
+    /// Expired entries that were passed over.
+    pub(crate) expired: u64,
     /// Where the next page begins; `None` after the last.
     pub(crate) next: Option<u64>,
 }
@@ -146,7 +149,7 @@ impl Engine {
         };
         self.health.check_open()?;
         let next = Range::of(number, growth.level_of(hash)).next;
-        let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged, next };
+        let mut scan = PageScan { entries: VecDeque::with_capacity(slots.len()), damaged, expired: 0, next };
         let mut entries = Vec::with_capacity(slots.len());
         for i in 0..slots.len() {
             if let Some((ahead, Some(pinned))) = slots.get(i + 8) {
@@ -154,6 +157,7 @@ impl Engine {
             }
             let (slot, pinned) = &slots[i];
             match self.scanned(*slot, pinned.clone()) {
+                Ok(entry) if self.is_expired(&entry.hit) => scan.expired += 1,
                 // A marked slot is in both pages of a split; its key belongs to one.
                 Ok(entry) if slot.is_marked() && growth.page_of(entry.cursor.reverse_bits()) != number => {}
                 Ok(entry) if entry.cursor >= cursor => entries.push(entry),
@@ -199,13 +203,14 @@ impl Engine {
     /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
     pub(crate) fn entry<'s>(&'s self, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
         let Scanned { key, hit, .. } = scanned;
+        let deadline = if hit.header.expires() { hit.deadline() } else { Deadline::NEVER };
         match self.fetch(hit).map_err(|error| with_key(error.into(), &key))? {
-            crate::engine::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value })),
+            crate::engine::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value, deadline })),
             // The key has another value now, or none.
             crate::engine::read::Fetched::Gone(_) => {
                 let value = self.get_with_address(&key, self.hasher.hash(&key));
                 let value = value.map_err(|error| with_key(error.into(), &key))?;
-                Ok(value.map(|(_, value)| Entry { key, value: value.0 }))
+                Ok(value.map(|(address, value)| Entry { key, value: value.0, deadline: self.deadline_at(address) }))
             }
         }
     }
@@ -268,16 +273,22 @@ pub(crate) struct Scan<'s> {
     engine: &'s Engine,
     page: Option<PageScan<'s>>,
     next: Option<u64>,
+    expired: u64,
 }
 
 impl<'s> Scan<'s> {
     pub(crate) fn new(engine: &'s Engine) -> Self {
-        Scan { engine, page: None, next: Some(0) }
+        Scan { engine, page: None, next: Some(0), expired: 0 }
     }
 
     /// Where the next page begins; `None` if there is no further one.
     pub(crate) fn next_page(&self) -> Option<Cursor> {
         self.next.map(Cursor::from)
+    }
+
+    /// Expired entries that were passed over so far.
+    pub(crate) fn expired(&self) -> u64 {
+        self.expired
     }
 
     /// The next record.
@@ -294,6 +305,7 @@ impl<'s> Scan<'s> {
             match self.engine.scan_page(self.next?) {
                 Ok(page) => {
                     self.next = page.next;
+                    self.expired += page.expired;
                     self.page = Some(page);
                 }
                 Err(error) => {

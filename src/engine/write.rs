@@ -25,6 +25,7 @@ use crate::awaited::Wait;
 use crate::engine::read::{Fetched, Hit};
 use crate::engine::{Engine, Until};
 use crate::error::{Error, Location, Result};
+use crate::expiry::Deadline;
 use crate::log::appender::Appended;
 use crate::log::blob::BlobMap;
 use crate::log::encode::Encoded;
@@ -41,7 +42,9 @@ use crate::value::Value;
 /// What a key is to become.
 #[derive(Clone, Copy)]
 pub(crate) enum New<'a> {
-    Put(&'a [u8]),
+    Put(&'a [u8], Deadline),
+    /// The large value that the key's record links already, with another deadline.
+    Relinked(BlobLink, Deadline),
     Remove,
 }
 
@@ -152,15 +155,19 @@ impl Engine {
         let mut link = None;
         let result = with_encoded(|encoded| {
             match new {
-                New::Put(value) => {
+                New::Put(value, deadline) => {
                     check_value(value)?;
                     if value.len() as u64 > self.blob_threshold() {
                         let blob = self.new_blob(value)?;
-                        encoded.push(Kind::PutBlob, key, &blob.encode());
+                        encoded.push_until(deadline, Kind::PutBlob, key, &blob.encode());
                         link = Some(blob);
                     } else {
-                        encoded.push(Kind::Put, key, value);
+                        encoded.push_until(deadline, Kind::Put, key, value);
                     }
+                }
+                New::Relinked(blob, deadline) => {
+                    encoded.push_until(deadline, Kind::PutBlob, key, &blob.encode());
+                    link = Some(blob);
                 }
                 New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
             }
@@ -176,6 +183,7 @@ impl Engine {
             })
         });
         if let Some(blob) = link
+            && !matches!(new, New::Relinked(..))
             && !matches!(&result, Ok((Changed { done: true, .. }, _)))
         {
             self.give_up_blobs([blob]);
@@ -229,19 +237,23 @@ impl Engine {
         let verify = self.verify_reads && attempt.want == Want::Previous;
         let sought = edit.find(hash, |slot| self.is_key_with(key, slot, verify, &mut previous))?;
 
+        // An expired record is superseded like any other, and to the caller it is none.
+        let is_expired = previous.as_ref().is_some_and(|hit| self.is_expired(hit));
         let as_expected = match attempt.expect {
             Expect::Anything => true,
-            Expect::Absent => previous.is_none(),
+            Expect::Absent => previous.is_none() || is_expired,
             Expect::At(address) => previous.as_ref().is_some_and(|hit| hit.address() == address),
         };
         let removing = encoded_removes(encoded);
-        if !as_expected || (removing && previous.is_none()) {
+        if !as_expected || (removing && (previous.is_none() || is_expired)) {
             let (previous_blob, stored, stored_blob) = (None, None, None);
             let done = as_expected;
+            let previous = previous.filter(|_| !is_expired);
             return Ok((Changed { previous, previous_blob, stored, stored_blob, done, wait: None }, None));
         }
         let mut previous_blob = None;
         if attempt.want == Want::Previous
+            && !is_expired
             && let Some(hit) = previous.as_ref().filter(|hit| hit.is_blob())
         {
             match attempt.checked.take() {
@@ -268,15 +280,20 @@ impl Engine {
         edit.publish(reserved, appended.address);
         let tally = match previous {
             _ if removing => Tally::Removed,
-            Some(_) => Tally::Replaced,
-            None => Tally::Inserted,
+            Some(_) if !is_expired => Tally::Replaced,
+            _ => Tally::Inserted,
         };
         edit.tally(tally, 1);
         if removing {
             // A removal is dead weight from the start.
             self.log.add_dead(appended.address, encoded.len());
         }
+        let deadline = encoded.deadline();
+        if deadline != Deadline::NEVER {
+            self.log.add_deadline(appended.address, deadline, encoded.len());
+        }
         self.supersede(previous.as_ref(), link);
+        let previous = previous.filter(|_| !is_expired);
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
         let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.address) } else { None };
         let stored_blob = attempt.stored_blob.take();
@@ -326,6 +343,9 @@ impl Engine {
     pub(crate) fn supersede(&self, old: Option<&Hit<'_>>, link: Option<BlobLink>) {
         if let Some(old) = old {
             self.log.add_dead(old.address(), old.header.total());
+            if old.header.expires() {
+                self.log.drop_deadline(old.address(), old.deadline(), old.header.total());
+            }
         }
         self.log.relink(old.and_then(Hit::blob), link);
     }

@@ -1,9 +1,12 @@
 //! Records on their way into the log: encoded without a lock, one behind the other, and put where they are appended.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use super::record::{ALIGN, CRC_BYTES, FRAME_BYTES, Header, Kind, LARGE_BIT, MARK_BYTES, MARK_MAGIC, Record, SMALL};
+use super::record::{
+    ALIGN, CRC_BYTES, DEADLINE_BIT, FRAME_BYTES, Header, Kind, LARGE_BIT, MARK_BYTES, MARK_MAGIC, Record, SMALL,
+};
 use crate::address::Lsn;
 use crate::checksum::{crc32, record_mask};
+use crate::expiry::Deadline;
 
 /// Records that wait to be appended to the log. Their checksums are computed when they are added; only the mask of
 /// salt and offset comes in when they are copied there.
@@ -24,6 +27,17 @@ impl Encoded {
         self.bytes.len() as u64
     }
 
+    /// The only record, if it has a deadline.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Deadline {
+        match self.bytes.get(4) {
+            Some(&byte) if byte & DEADLINE_BIT != 0 => {
+                self.record(0).map_or(Deadline::NEVER, |record| record.deadline())
+            }
+            _ => Deadline::NEVER,
+        }
+    }
+
     /// How many records there are.
     pub(crate) fn records(&self) -> u64 {
         self.records
@@ -35,19 +49,29 @@ impl Encoded {
         self.bytes.capacity()
     }
 
-    /// Adds a record; returns where it starts.
+    /// Adds a record without a deadline; returns where it starts.
     #[inline]
     pub(crate) fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> u64 {
+        self.push_until(Deadline::NEVER, kind, key, value)
+    }
+
+    /// Adds a record; returns where it starts. Only a put can have a deadline.
+    #[inline]
+    pub(crate) fn push_until(&mut self, deadline: Deadline, kind: Kind, key: &[u8], value: &[u8]) -> u64 {
+        let byte = kind as u8 | if deadline == Deadline::NEVER { 0 } else { DEADLINE_BIT };
         let start = self.bytes.len();
         self.records += 1;
         let small = key.len() <= usize::from(u8::MAX) && value.len() <= usize::from(u16::MAX);
         if small {
-            let word = u64::from(kind as u8) << 32 | (key.len() as u64) << 40 | (value.len() as u64) << 48;
+            let word = u64::from(byte) << 32 | (key.len() as u64) << 40 | (value.len() as u64) << 48;
             self.bytes.extend_from_slice(&word.to_le_bytes());
         } else {
-            let word = u64::from(kind as u8 | LARGE_BIT) << 32 | (key.len() as u64) << 48;
+            let word = u64::from(byte | LARGE_BIT) << 32 | (key.len() as u64) << 48;
             self.bytes.extend_from_slice(&word.to_le_bytes());
             self.bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        }
+        if let Some(millis) = deadline.millis() {
+            self.bytes.extend_from_slice(&millis.to_le_bytes());
         }
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
@@ -56,8 +80,9 @@ impl Encoded {
             *front = crc32(rest).to_le_bytes();
         }
         debug_assert!(
-            Record::decode(record)
-                .is_ok_and(|read| { (read.header.kind, read.key(), read.value()) == (kind, key, value) }),
+            Record::decode(record).is_ok_and(|read| {
+                (read.header.kind, read.deadline(), read.key(), read.value()) == (kind, deadline, key, value)
+            }),
             "a record that no reader accepts"
         );
         let padded = self.bytes.len().next_multiple_of(ALIGN as usize);
@@ -118,7 +143,7 @@ impl Entry<'_> {
     pub(crate) fn first_kind(&self) -> Option<Kind> {
         match self.frame {
             Some(_) => Some(Kind::Frame),
-            None => Kind::from_byte(self.encoded.bytes.get(4)? & !LARGE_BIT),
+            None => Kind::from_byte(self.encoded.bytes.get(4)? & !(LARGE_BIT | DEADLINE_BIT)),
         }
     }
 

@@ -12,6 +12,7 @@
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment; large: what the rest of the store asks about them
+//! ├── deadlines    when the records of each segment expire
 //! ├── stats    figures
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
@@ -23,6 +24,7 @@ mod append;
 pub(crate) mod appender;
 pub(crate) mod blob;
 mod commit;
+pub(crate) mod deadlines;
 pub(crate) mod encode;
 pub(crate) mod frame;
 mod large;

@@ -8,11 +8,12 @@
 //!  6  value length 16                     6  key length 16
 //!                                         8  value length 32
 //!                                        12  zero 32
-//! then key, value, and zero bytes up to a multiple of 8
+//! then the deadline (64), if bit 3 of the kind is set, key, value, and zero bytes up to a multiple of 8
 //! ```
 //!
 //! The crc covers everything after itself up to the end of the value, XORed with a mask of the segment's salt
-//! and the record's offset. Bit 7 of the kind says "large header"; bits 3 to 6 are kept for expiry, compression and
+//! and the record's offset. Bit 7 of the kind says "large header", bit 3 of a put
+//! "has a deadline": milliseconds since 1970, from which on the record is expired. Bits 4 to 6 are kept for compression and
 //! table ids; a record that has one of them set is not valid in this version.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
@@ -21,6 +22,7 @@ use std::ops::Range;
 use crate::address::Lsn;
 use crate::checksum::{crc32, record_mask};
 use crate::error::{Error, Result};
+use crate::expiry::Deadline;
 use crate::layout::BLOB_IDS;
 use crate::sys::LogMap;
 
@@ -32,8 +34,11 @@ pub(super) const VALUE_BYTES_MAX: usize = u32::MAX as usize;
 pub(crate) const ALIGN: u64 = 8;
 pub(super) const SMALL: usize = 8;
 const LARGE: usize = 16;
-/// The longest header in bytes.
+/// The longest header in bytes, without a deadline.
 pub(super) const HEADER_BYTES_MAX: usize = LARGE;
+/// Bytes of a deadline, which follows the header.
+pub(super) const DEADLINE_BYTES: usize = 8;
+pub(super) const DEADLINE_BIT: u8 = 0x08;
 /// Bytes of the checksum at the front of a record.
 pub(super) const CRC_BYTES: usize = 4;
 pub(super) const LARGE_BIT: u8 = 0x80;
@@ -78,11 +83,14 @@ impl Kind {
     }
 }
 
+/// In [`Header::header_len`].
+const EXPIRES: u8 = 0x80;
+
 /// A decoded header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    // Small, because a lookup carries it along.
+    // Small, because a lookup carries it along. The deadline counts as a part of the header; bit 7 says that there is one.
     header_len: u8,
     key_len: u16,
     pub(super) crc: u32,
@@ -97,16 +105,33 @@ impl Header {
         let word = u64::from_le_bytes(*small);
         let crc = word as u32;
         let kind = (word >> 32) as u8;
-        let kind_of = Kind::from_byte(kind & !LARGE_BIT)?;
+        let kind_of = Kind::from_byte(kind & !(LARGE_BIT | DEADLINE_BIT))?;
+        let expires = kind & DEADLINE_BIT != 0;
+        if expires && !matches!(kind_of, Kind::Put | Kind::PutBlob) {
+            return None;
+        }
+        let header_len = |bytes: usize| bytes as u8 + if expires { EXPIRES | DEADLINE_BYTES as u8 } else { 0 };
         if kind & LARGE_BIT == 0 {
             let (key_len, value_len) = ((word >> 40 & 0xff) as u16, (word >> 48) as u32);
-            return Some(Header { kind: kind_of, crc, header_len: SMALL as u8, key_len, value_len });
+            return Some(Header { kind: kind_of, crc, header_len: header_len(SMALL), key_len, value_len });
         }
         let large: &[u8; LARGE] = bytes.first_chunk()?;
         let lengths = u64::from_le_bytes(*large.last_chunk()?);
         let zero = word >> 40 & 0xff == 0 && lengths >> 32 == 0;
         let (key_len, value_len) = ((word >> 48) as u16, lengths as u32);
-        zero.then_some(Header { kind: kind_of, crc, header_len: LARGE as u8, key_len, value_len })
+        zero.then_some(Header { kind: kind_of, crc, header_len: header_len(LARGE), key_len, value_len })
+    }
+
+    /// True if the record has a deadline.
+    #[inline]
+    pub(crate) fn expires(&self) -> bool {
+        self.header_len & EXPIRES != 0
+    }
+
+    /// Bytes before the key.
+    #[inline]
+    fn key_start(&self) -> usize {
+        usize::from(self.header_len & !EXPIRES)
     }
 
     /// Bytes up to the end of the value.
@@ -124,13 +149,13 @@ impl Header {
     /// Bytes before the value.
     #[inline]
     pub(crate) fn value_start(&self) -> usize {
-        usize::from(self.header_len) + usize::from(self.key_len)
+        self.key_start() + usize::from(self.key_len)
     }
 
     /// Where the key lies in the record.
     #[inline]
     pub(super) fn key_range(&self) -> Range<usize> {
-        self.header_len.into()..self.value_start()
+        self.key_start()..self.value_start()
     }
 
     /// Compares the crc with that of the record's bytes (all but the first [`CRC_BYTES`]).
@@ -213,6 +238,16 @@ impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn value(&self) -> &'a [u8] {
         self.part(self.header.value_start()..self.bytes.len())
+    }
+
+    /// From when on the record is expired.
+    pub(crate) fn deadline(&self) -> Deadline {
+        if !self.header.expires() {
+            return Deadline::NEVER;
+        }
+        let end = self.header.key_start();
+        let bytes = self.part(end - DEADLINE_BYTES..end).first_chunk().copied().unwrap_or_default();
+        Deadline::from_record(u64::from_le_bytes(bytes))
     }
 
     /// A part of the record. Header and key are there, because each constructor has compared their lengths with the bytes.

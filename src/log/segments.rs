@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 use super::appender::Appender;
 use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
+use super::deadlines::AllDeadlines;
 use super::pieces::Pieces;
 use super::prepare::Queue;
 use super::record::{Invalid, Record};
@@ -65,6 +66,8 @@ pub(crate) struct Log {
     pub(super) pins: PinTable,
     /// Bytes of dead records, by segment slot.
     dead: Box<[AtomicU64]>,
+    /// When records expire.
+    pub(super) deadlines: Mutex<AllDeadlines>,
     pub(super) registry: Mutex<Registry>,
     /// The active segment. `None` in a read-only store.
     pub(super) appender: CachePadded<Mutex<Option<Appender>>>,
@@ -83,6 +86,7 @@ impl Log {
         Log {
             pins: PinTable::new(Address::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Address::SEGMENTS),
+            deadlines: Mutex::default(),
             registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
             appender: CachePadded::new(Mutex::new(None)),
             queue: Queue::default(),
@@ -132,6 +136,9 @@ impl Log {
     /// Everything up to an LSN was removed: every record before it is dead. The caller holds all stripes.
     pub(super) fn all_dead(&self, until: Lsn) {
         for segment in self.segments() {
+            if segment.sequence <= until.sequence() {
+                self.forget_deadlines(segment.slot);
+            }
             match segment.sequence.cmp(&until.sequence()) {
                 std::cmp::Ordering::Less => self.set_dead(segment.slot, self.record_bytes(&segment)),
                 std::cmp::Ordering::Equal => {
@@ -206,6 +213,7 @@ impl Log {
 
     /// The segment slot can be given out again.
     pub(super) fn release_slot(&self, slot: u32) {
+        self.forget_deadlines(slot);
         self.registry.lock().slots.release(slot as usize);
     }
 

@@ -32,7 +32,7 @@ use crate::sys::{OpenMode, PAGE_BYTES};
 pub(crate) struct Space {
     /// Bytes of records, evacuated segments not counted.
     pub(crate) bytes: u64,
-    /// Bytes of records that are dead, evacuated segments not counted.
+    /// Bytes of records that are dead or expired, evacuated segments not counted.
     pub(crate) dead: u64,
     /// Dead bytes that stay, whatever is compacted (part of `dead`): those of damaged segments, and removals behind
     /// one.
@@ -60,6 +60,7 @@ impl Log {
         let mut space = Space::default();
         let mut behind_damage = false;
         let small = self.small_bytes();
+        let expired = self.expired_by_slot();
         for segment in self.segments() {
             let bytes = self.record_bytes(&segment);
             if segment.is_evacuated() {
@@ -68,7 +69,8 @@ impl Log {
                 continue;
             }
             space.bytes += bytes;
-            let dead = self.dead(segment.slot).min(bytes);
+            let expired = expired.get(&segment.slot).copied().unwrap_or(0);
+            let dead = self.dead(segment.slot).saturating_add(expired).min(bytes);
             let removals = segment.removal_bytes().min(dead);
             space.dead += dead;
             behind_damage |= segment.is_damaged();

@@ -16,6 +16,7 @@ impl Log {
             end_lsn: self.tail().raw(),
             durable_lsn: self.durable_lsn().raw(),
             file_bytes: self.queue.bytes(),
+            expiring_bytes: self.expiring_bytes(),
             ..LogStats::default()
         };
         for segment in self.segments() {
@@ -23,6 +24,7 @@ impl Log {
             stats.bytes += self.record_bytes(&segment);
             stats.dead_bytes += self.dead(segment.slot);
             stats.file_bytes += segment.capacity();
+            stats.expired_bytes += self.expired(segment.slot);
             stats.removal_bytes += segment.removal_bytes();
             // The active segment's mapping is its writer's too.
             let writers = usize::from(segment.end().is_none());

@@ -180,6 +180,8 @@ fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Grow
     let shape = Region::new(RegionKind::Primary, header.primary_log2).shape(0);
     let first = FIRST_META_PAGE + META_PAGES;
     let meta = Meta {
+        expiring: Vec::new(),
+        swept: 0,
         growth,
         records: 0,
         end_page: first + shape.total(),

@@ -117,6 +117,13 @@ impl Engine {
             observe::mapped(&segment.path, 0, segment.capacity());
             self.log.adopt_sealed(segment, map);
         }
+        let meta = self.checkpointer.opened();
+        for entry in &meta.expiring {
+            let slot =
+                known.iter().find(|segment| u64::from(segment.sequence) == entry.sequence).map(|segment| segment.slot);
+            slot.into_iter().for_each(|slot| self.log.open_deadlines(slot, entry.deadlines()));
+        }
+        self.log.sweep(meta.swept);
         Ok(())
     }
 

@@ -214,6 +214,9 @@ impl Engine {
         if let Some(reserved) = reserved {
             edit.publish(reserved, op.address);
         }
+        if record.header.expires() {
+            self.log.add_deadline(op.address, record.deadline(), record.header.total());
+        }
         let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
         self.supersede(previous.as_ref(), linked);
         Ok(())

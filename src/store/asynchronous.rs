@@ -41,7 +41,7 @@ impl Store {
     /// Of the future: those of [`insert`](Store::insert), and those of [`Durable`]. [`Error::Io`](crate::Error::Io) also where
     /// the syncing thread cannot be started; nothing has changed then.
     pub fn insert_async(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Durable<Option<OwnedValue>> {
-        self.change_async(key.as_ref(), New::Put(value.as_ref()), Want::Previous, previous)
+        self.change_async(key.as_ref(), New::Put(value.as_ref(), self.deadline()), Want::Previous, previous)
     }
 
     /// Removes a key, as [`remove`](Store::remove), and returns at once: the future is ready when the removal is durable. Its
@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// As [`insert_async`](Store::insert_async).
     pub fn set_async(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Durable {
-        self.change_async(key.as_ref(), New::Put(value.as_ref()), Want::Nothing, |_, _| Ok(()))
+        self.change_async(key.as_ref(), New::Put(value.as_ref(), self.deadline()), Want::Nothing, |_, _| Ok(()))
     }
 
     /// Removes a key, as [`delete`](Store::delete), and returns at once: the future is ready when the removal is durable. Its
@@ -230,7 +230,7 @@ impl Store {
         })
     }
 
-    fn durable<T>(&self, call: impl FnOnce(&Engine) -> Result<(T, Option<Wait>)>) -> Durable<T> {
+    pub(super) fn durable<T>(&self, call: impl FnOnce(&Engine) -> Result<(T, Option<Wait>)>) -> Durable<T> {
         Durable::new(self.start_syncing().and_then(|()| call(&self.engine)))
     }
 

@@ -7,6 +7,7 @@ use crate::awaited::Wait;
 use crate::engine::Until;
 use crate::engine::write::{Expect, New, Want};
 use crate::error::{Error, Result};
+use crate::expiry::Expiry;
 use crate::observe::Timed;
 use crate::options::Options;
 use crate::value::Value;
@@ -116,7 +117,13 @@ impl Store {
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        let changed = self.engine.change(key, hash, New::Put(value.as_ref()), Expect::Anything, Want::Previous)?;
+        let changed = self.engine.change(
+            key,
+            hash,
+            New::Put(value.as_ref(), self.deadline()),
+            Expect::Anything,
+            Want::Previous,
+        )?;
         self.engine.previous_value(changed)
     }
 
@@ -158,7 +165,9 @@ impl Store {
     pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        self.engine.change(key, hash, New::Put(value.as_ref()), Expect::Anything, Want::Nothing).map(drop)
+        self.engine
+            .change(key, hash, New::Put(value.as_ref(), self.deadline()), Expect::Anything, Want::Nothing)
+            .map(drop)
     }
 
     /// Removes a key, as [`remove`](Store::remove), and does not read the value that it had. Returns whether the key was there.
@@ -232,7 +241,7 @@ impl Store {
         new: Option<&[u8]>,
     ) -> Result<(std::result::Result<(), CompareExchangeError>, Option<Wait>)> {
         let hash = self.engine.hasher.hash(key);
-        let new = new.map_or(New::Remove, New::Put);
+        let new = new.map_or(New::Remove, |value| New::Put(value, self.deadline()));
         loop {
             // The comparison happens outside all locks; the address stands for the value that was compared,
             // and cannot be recycled while `current` is held.
@@ -338,7 +347,12 @@ impl Store {
                 }
                 continue;
             };
-            let mut changed = self.engine.change_until(until, key, hash, New::Put(&new), expect, Want::Stored)?;
+            let deadline = match (self.expiry, expect) {
+                (Expiry::Never, Expect::At(address)) => self.engine.deadline_at(address),
+                _ => self.deadline(),
+            };
+            let put = New::Put(&new, deadline);
+            let mut changed = self.engine.change_until(until, key, hash, put, expect, Want::Stored)?;
             if changed.done {
                 let wait = changed.wait.take();
                 return Ok((self.engine.stored_value(changed)?, wait));
@@ -397,7 +411,13 @@ impl Store {
         }
         let made = make()?;
         loop {
-            let changed = self.engine.change(key, hash, New::Put(made.as_ref()), Expect::Absent, Want::Stored)?;
+            let changed = self.engine.change(
+                key,
+                hash,
+                New::Put(made.as_ref(), self.deadline()),
+                Expect::Absent,
+                Want::Stored,
+            )?;
             let value = if changed.done {
                 self.engine.stored_value(changed)?
             } else {

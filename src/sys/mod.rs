@@ -104,6 +104,10 @@ pub trait Disk: Send + Sync + Debug {
     fn anchored(&self, _home: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
         Ok(None)
     }
+    /// Milliseconds since 1970: the clock that records expire by. It can jump.
+    fn now(&self) -> u64 {
+        crate::expiry::system_now()
+    }
     /// Opens a file. New files get mode 0600 (less the umask), unless [`with_access`](Disk::with_access) says
     /// otherwise; symbolic links are not followed.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;

@@ -299,18 +299,18 @@ impl Salvage<'_, '_> {
             Err(why) => return Ok(Err(why.into())),
         };
         let next = at + record.header.total();
-        let key = record.key().to_vec();
+        let (key, deadline) = (record.key().to_vec(), record.deadline());
         match record.header.kind {
             Kind::Put if record.is_clipped() => {
                 let header = record.header;
                 match super::value::long(&cursor.input, header, at, cursor.salt)? {
-                    Ok(value) => self.target.put(&key, &value)?,
+                    Ok(value) => self.target.put(&key, &value, deadline)?,
                     Err(why) => return Ok(Err(Refused { why, batch_end: None })),
                 }
                 self.report.puts += 1;
             }
             Kind::Put => {
-                self.target.put(&key, record.value())?;
+                self.target.put(&key, record.value(), deadline)?;
                 self.report.puts += 1;
             }
             Kind::Remove => {
@@ -326,7 +326,7 @@ impl Salvage<'_, '_> {
                 self.report.puts += 1;
                 match blob(self.disk, self.dir, self.uuid, link, self.sink)? {
                     Fetched::Whole(value) => {
-                        self.target.put(&key, &value)?;
+                        self.target.put(&key, &value, deadline)?;
                         self.report.blobs += 1;
                     }
                     // The older value is known not to be the key's any more.

@@ -13,6 +13,7 @@ use super::report::{LostKey, Report};
 use crate::check::sink::Input;
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Result};
+use crate::expiry::Deadline;
 use crate::log::reader::key_at;
 use crate::options::Options;
 use crate::recovery::create::sync_parent;
@@ -97,8 +98,8 @@ impl Target {
         self.store.as_ref().ok_or_else(|| Error::NotFound { path: self.temporary.clone() })
     }
 
-    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.store()?.insert(key, value)?;
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8], deadline: Deadline) -> Result<()> {
+        self.store()?.expiring(deadline.time()).set(key, value)?;
         self.found(key);
         Ok(())
     }
