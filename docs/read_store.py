@@ -5,7 +5,7 @@
     read_store.py --check STORE    walks every path, checks every checksum, prints counts
 
 It exists to hold the document to the code: .ci/run compares its output with that of the tool. Run it on a store
-that nobody has open (it takes no lock). Section numbers are those of FORMAT.md.
+that nobody has open (it takes no lock). Expired records are left out. Section numbers are those of FORMAT.md.
 """
 
 import base64
@@ -13,12 +13,14 @@ import json
 import os
 import struct
 import sys
+import time
 import zlib
 
 PAGE = 4096
 MASK64 = (1 << 64) - 1
 META_FIRST, META_PAGES = 2, 128
 BITMAP_BITS = 32256
+DEADLINE_MAX = 1 << 62
 
 
 class Damaged(Exception):
@@ -90,14 +92,22 @@ class Record:
 
     def __init__(self, segment, at, salt, limit):
         need(at + 8 <= limit, "record beyond the end")
-        self.kind = segment[at + 4] & 0x7F
+        self.kind = segment[at + 4] & 0x77
         need(1 <= self.kind <= 6, "no record header")
+        expires = segment[at + 4] & 0x08 != 0
+        need(not expires or self.kind in (1, 6), "no record header")
         if segment[at + 4] & 0x80:
             need(at + 16 <= limit, "record beyond the end")
             need(segment[at + 5] == 0 and u32(segment, at + 12) == 0, "no record header")
             head, keys, values = 16, struct.unpack_from("<H", segment, at + 6)[0], u32(segment, at + 8)
         else:
             head, keys, values = 8, segment[at + 5], struct.unpack_from("<H", segment, at + 6)[0]
+        self.deadline = None
+        if expires:
+            need(at + head + 8 <= limit, "record beyond the end")
+            deadline = u64(segment, at + head)
+            self.deadline = deadline if deadline <= DEADLINE_MAX else None
+            head += 8
         end = at + head + keys + values
         need(end <= limit, "record beyond the end")
         crc = zlib.crc32(segment[at + 4:end]) ^ record_mask(salt, at)
@@ -105,6 +115,9 @@ class Record:
         self.key = bytes(segment[at + head:at + head + keys])
         self.value = bytes(segment[at + head + keys:end])
         self.next = at + (head + keys + values + 7) // 8 * 8
+
+    def is_over(self, now):
+        return self.deadline is not None and self.deadline <= now
 
     def words(self):
         need(not self.key and len(self.value) == 16, "two words")
@@ -151,7 +164,10 @@ class Store:
         self.log = os.path.join(path, "log-%d" % self.log_dir)
         self.segments = {slot: (Segment(self.segment_path(sequence)), salt, end)
                          for sequence, slot, salt, _, end, _, _ in self.known}
+        # By key: (value, deadline) from the index, a Record from the tail.
         self.records = {}
+        # The addresses in the index.
+        self.named = set()
         self.tail_records = 0
         self.checked_pages = self.checked_overflow = 0
 
@@ -226,14 +242,17 @@ class Store:
                 length = u64(stream, 0)
             number += 1
         (_, self.growth, self.count, self.end_page, _, self.next_sequence, self.blob_next, self.blob_count, _,
-         primary, overflow, segments, flying, dying) = struct.unpack_from("<14Q", stream)
-        at = 112
+         primary, overflow, segments, flying, dying, expiring, self.swept) = struct.unpack_from("<16Q", stream)
+        at = 128
         self.primary = struct.unpack_from("<%dQ" % primary, stream, at)
         at += 8 * primary
         self.overflow = struct.unpack_from("<%dQ" % overflow, stream, at)
         at += 8 * overflow
         self.known = [struct.unpack_from("<II5Q", stream, at + 48 * i) for i in range(segments)]
         at += 48 * segments + 8 * (flying + dying)
+        deadlines = [struct.unpack_from("<4Q", stream, at + 32 * i) for i in range(expiring)]
+        need(all(a[0] < b[0] for a, b in zip(deadlines, deadlines[1:])), "order of the segments' deadlines")
+        at += 32 * expiring
         need(at == length, "length of the meta data")
         self.level, self.growing, self.cursor = self.growth & 63, self.growth >> 12 & 1, self.growth >> 16
 
@@ -295,6 +314,7 @@ class Store:
                         need(not word >> 39 & 1, "a marked slot")
                         here += 1
                         record = self.record_at(word & (1 << 39) - 1)
+                        self.named.add(word & (1 << 39) - 1)
                         hash_ = siphash13(*self.key, record.key)
                         need(hash_ >> 48 == word >> 48, "fingerprint")
                         need(hash_ >> split_base & 0xFF == word >> 40 & 0xFF, "split bits")
@@ -307,7 +327,7 @@ class Store:
                         else:
                             raise Damaged("a slot off its path")
                         need(record.key not in self.records, "a key twice")
-                        self.records[record.key] = self.value_of(record)
+                        self.records[record.key] = (self.value_of(record), record.deadline)
                 need(here == struct.unpack_from("<H", page, 32)[0], "live count of a page")
                 live += here
         need(live == self.count, "record count")
@@ -396,7 +416,30 @@ class Store:
                 self.records.clear()
         for key, record in self.records.items():
             if isinstance(record, Record):
-                self.records[key] = self.value_of(record)
+                self.records[key] = (self.value_of(record), record.deadline)
+
+    # Section 10, step 7.
+    def expire(self, now):
+        before = len(self.records)
+        self.records = {key: (value, deadline) for key, (value, deadline) in self.records.items()
+                        if deadline is None or deadline > now}
+        return before - len(self.records)
+
+    # The end of section 10: each put below the cut that no slot names has an explanation.
+    def check_unnamed(self):
+        last = {}
+        for _, slot, salt, _, end, _, _ in self.known:
+            at = 128
+            while at < end:
+                record = Record(self.segments[slot][0].data, at, salt, end)
+                if record.kind == 3:
+                    last.clear()
+                elif record.kind in (1, 2, 6):
+                    last[record.key] = (record, slot << 27 | at >> 3)
+                at = record.next
+        unnamed = [record for record, address in last.values() if record.kind != 2 and address not in self.named]
+        need(all(record.is_over(self.swept) for record in unnamed), "a put that no slot names")
+        return len(unnamed)
 
     def unit(self, segment, at, limit):
         """One record, or one frame with all its records."""
@@ -431,16 +474,21 @@ def main():
         store = Store(paths[0])
         store.read_index()
         in_index = len(store.records)
+        swept = store.check_unnamed() if check else 0
         store.read_tail()
+        expired = store.expire(int(time.time() * 1000))
     except Damaged as damage:
         sys.exit("damaged: %s" % damage)
     if check:
-        print("generation %d, %s: %d records (%d in the index, %d changes in the tail), %d pages, %d overflow pages" % (
-            store.generation, "clean" if store.clean else "not closed cleanly", len(store.records), in_index,
-            store.tail_records, store.checked_pages, store.checked_overflow))
+        print("generation %d, %s: %d records (%d in the index, %d changes in the tail), %d expired, %d swept, "
+              "%d pages, %d overflow pages" % (
+                  store.generation, "clean" if store.clean else "not closed cleanly", len(store.records), in_index,
+                  store.tail_records, expired, swept, store.checked_pages, store.checked_overflow))
         return
-    for key, value in store.records.items():
-        print(json.dumps({**field("key", key), **field("value", value)}, ensure_ascii=False, separators=(",", ":")))
+    for key, (value, deadline) in store.records.items():
+        expires = {} if deadline is None else {"expires_ms": deadline}
+        record = {**field("key", key), **field("value", value), **expires}
+        print(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
 
 
 if __name__ == "__main__":
