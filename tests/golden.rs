@@ -1,7 +1,8 @@
 //! Format version 1 stays what it is.
 //!
 //! `tests/golden/v1.txt` is a store that was written once and has been kept since: its index with an overflow
-//! page and a growth that is not finished, its log with a batch, a removal, a value in a blob file, and a tail
+//! page and a growth that is not finished, its log with a batch, a removal, a value in a blob file, records with a
+//! deadline in the far future and in the past, and a tail
 //! after the last checkpoint that ends in a torn record. Every later version must read it, go on writing to it,
 //! and find the same contents.
 //!
@@ -20,6 +21,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use common::{bytes, contents, hash, open};
 use tophash::{Batch, Options, Store};
@@ -39,9 +41,40 @@ fn put(store: &Store, model: &mut Content, key: &[u8], value: Vec<u8>) {
     model.insert(key.to_vec(), value);
 }
 
+/// A time in milliseconds since 1970.
+fn at(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+/// A deadline that has passed, and one in the year 3000.
+const PAST: u64 = 981_173_106_789;
+const FAR: u64 = 32_503_680_000_123;
+
+/// Puts a value that is there until a time.
+fn put_until(store: &Store, model: &mut Content, key: &[u8], value: Vec<u8>, deadline: u64) {
+    store.expiring(at(deadline)).insert(key, &value).unwrap();
+    if deadline == PAST {
+        model.remove(key);
+    } else {
+        model.insert(key.to_vec(), value);
+    }
+}
+
+/// The deadlines of a store's records, as the store tells them.
+fn deadlines(store: &Store) -> BTreeMap<Vec<u8>, u64> {
+    let of = |entry: tophash::Entry<'_>| {
+        let since = entry.expires_at()?.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Some((entry.key().to_vec(), since.as_millis() as u64))
+    };
+    store.iter().filter_map(|entry| of(entry.unwrap())).collect()
+}
+
 /// Records in the golden store's tail, and bytes of its torn last record.
-const TAIL_RECORDS: u64 = 15;
+const TAIL_RECORDS: u64 = 22;
 const TORN_BYTES: u64 = 20;
+
+/// Expired records that slots name, or would if the tail was applied.
+const EXPIRED: u64 = 6;
 
 /// What the golden store was made by, up to its checkpoint.
 fn before_the_checkpoint(store: &Store, model: &mut Content) {
@@ -56,6 +89,14 @@ fn before_the_checkpoint(store: &Store, model: &mut Content) {
         store.remove(key(number)).unwrap();
         model.remove(&key(number));
     }
+    put_until(store, model, b"far in the index", b"a value".to_vec(), FAR);
+    put_until(store, model, &[b'f'; 300], b"the key of a large header".to_vec(), FAR + 1);
+    put_until(store, model, b"a far blob", bytes(680, 3), FAR + 2);
+    put_until(store, model, b"past in the index", b"not there".to_vec(), PAST);
+    put_until(store, model, &[b'p'; 300], b"not there".to_vec(), PAST);
+    put_until(store, model, &key(4), b"not there, nor its older value".to_vec(), PAST);
+    put_until(store, model, b"kept after all", b"without a deadline".to_vec(), PAST);
+    put(store, model, b"kept after all", b"without a deadline".to_vec());
     // Back and forth until a growth is half done.
     while !(store.stats().index.growing && store.stats().index.evacuated_pages == 2) {
         put(store, model, &key(model.len() + 40), b"grow".to_vec());
@@ -73,12 +114,26 @@ fn after_the_checkpoint(store: &Store, model: &mut Content) {
         batch.insert(key(number), format!("of the batch, {number}"));
         model.insert(key(number), format!("of the batch, {number}").into_bytes());
     }
+    batch.insert_expiring("far in the batch", "of the batch", at(FAR + 5));
+    model.insert(b"far in the batch".to_vec(), b"of the batch".to_vec());
+    batch.insert_expiring("past in the batch", "of the batch", at(PAST));
     batch.remove(key(41));
     model.remove(&key(41));
     store.apply(&batch).unwrap();
     store.sync().unwrap();
     put(store, model, b"blob in the tail", bytes(650, 2));
+    put_until(store, model, b"far in the tail", Vec::new(), FAR + 3);
+    put_until(store, model, b"", b"the empty key has a deadline".to_vec(), FAR + 4);
+    put_until(store, model, b"past in the tail", bytes(690, 4), PAST);
+    put_until(store, model, &key(6), b"not there, nor its older value".to_vec(), PAST);
+    assert!(store.persist(b"far in the index").unwrap());
     put(store, model, b"last", b"the last whole record".to_vec());
+}
+
+/// The golden store's deadlines that have not passed.
+fn expected_deadlines() -> BTreeMap<Vec<u8>, u64> {
+    let keys: [&[u8]; 5] = [&[b'f'; 300], b"a far blob", b"far in the tail", b"", b"far in the batch"];
+    keys.into_iter().zip(FAR + 1..).map(|(key, deadline)| (key.to_vec(), deadline)).collect()
 }
 
 /// The golden store's contents.
@@ -168,7 +223,13 @@ fn the_golden_store_is_read_and_written() {
         let store = open(&options, &path);
         assert_eq!(contents(&store), expected);
         expected.iter().for_each(|(key, value)| assert_eq!(store.get(key).unwrap().unwrap(), &value[..]));
-        assert_eq!(store.len(), expected.len() as u64);
+        assert_eq!(deadlines(&store), expected_deadlines());
+        assert_eq!(store.len(), expected.len() as u64 + EXPIRED);
+        for key in [&b"past in the index"[..], b"past in the tail", b"past in the batch", &key(4), &key(6)] {
+            assert!(store.get(key).unwrap().is_none() && !store.contains_key(key).unwrap());
+        }
+        let log = store.stats().log;
+        assert!(log.expired_bytes > 0 && log.expired_bytes < log.expiring_bytes, "{log:?}");
         let recovery = store.stats().recovery;
         assert!(recovery.was_unclean && !recovery.journal_redone);
         assert_eq!((recovery.replayed_records, recovery.discarded_bytes), (TAIL_RECORDS, TORN_BYTES));
@@ -188,6 +249,7 @@ fn the_golden_store_is_read_and_written() {
     let store = open(&Options::new(), &path);
     assert!(!store.stats().recovery.was_unclean);
     assert_eq!(contents(&store), expected);
+    assert_eq!(deadlines(&store), expected_deadlines());
 }
 
 #[test]
@@ -195,9 +257,11 @@ fn the_golden_store_is_what_its_description_says() {
     let dir = common::scratch();
     let (found, seen) = reader::read(&golden(dir.path()));
     assert_eq!(found, expected());
-    assert!(seen.overflow_pages > 0 && seen.evacuated_pages == 2 && seen.blobs == 2, "{seen:?}");
+    assert!(seen.overflow_pages > 0 && seen.evacuated_pages == 2 && seen.blobs == 4, "{seen:?}");
     assert!(seen.frames == 1 && seen.removals == 2 && seen.marks > 0, "{seen:?}");
     assert_eq!((seen.tail_records, seen.torn_bytes), (TAIL_RECORDS, TORN_BYTES), "{seen:?}");
+    assert_eq!((seen.expired, &seen.deadlines), (EXPIRED, &expected_deadlines()), "{seen:?}");
+    assert!(seen.expiring_segments > 0 && seen.swept == 0, "{seen:?}");
 }
 
 #[test]
@@ -225,11 +289,17 @@ fn what_is_written_today_is_what_the_description_says() {
                     2 => {
                         let mut batch = Batch::new();
                         for number in 0..random.below(8) {
-                            batch.insert(number.to_le_bytes(), key);
+                            if number == 3 {
+                                batch.insert_expiring(number.to_le_bytes(), key, at(FAR));
+                            } else {
+                                batch.insert(number.to_le_bytes(), key);
+                            }
                             model.insert(number.to_le_bytes().to_vec(), key.to_vec());
                         }
                         store.apply(&batch).unwrap();
                     }
+                    4 => put_until(&store, &mut model, &key, bytes(20, random.next()), PAST),
+                    5 => put_until(&store, &mut model, &key, bytes(50, random.next()), FAR + u64::from(key[0])),
                     3 => put(&store, &mut model, &bytes(260, key[0].into()), bytes(700, random.next())),
                     _ => {
                         let len = random.below(90) as usize;
@@ -252,18 +322,27 @@ fn what_is_written_today_is_what_the_description_says() {
                 common::copy_store(&path, &copy);
                 let (found, seen) = reader::read(&copy);
                 assert!(found == model, "step {step}");
+                assert!(seen.deadlines == deadlines(&store), "step {step}");
+                assert_eq!(seen.expired + model.len() as u64, store.len(), "step {step}");
                 assert_eq!(seen.torn_bytes, 0);
                 total.tail_records += seen.tail_records;
                 total.clears += seen.clears;
                 total.records_in_index += seen.records_in_index;
+                total.expired += seen.expired;
+                total.expiring_segments += seen.expiring_segments;
+                total.swept = total.swept.max(seen.swept);
                 fs::remove_dir_all(copy).unwrap();
             }
         }
         store.close().unwrap();
         let (found, seen) = reader::read(&path);
         assert!(found == model);
-        assert_eq!((seen.tail_records, seen.records_in_index), (0, model.len() as u64), "a clean store has no tail");
+        let records = model.len() as u64 + seen.expired;
+        assert_eq!((seen.tail_records, seen.records_in_index), (0, records), "a clean store has no tail");
+        assert!(round == 2 || seen.deadlines.len() > 10, "{seen:?}");
         assert!(round != 0 || total.records_in_index > 1000, "{total:?}");
+        assert!(round != 0 || total.swept > PAST && total.expiring_segments > 0, "{total:?}");
+        assert!(round != 1 || total.expired > 100 && total.swept == 0, "{total:?}");
         assert!(round != 1 || total.tail_records > 1000 && total.clears > 0, "{total:?}");
     }
 }

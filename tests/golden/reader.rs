@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use siphasher::sip::SipHasher13;
 
@@ -41,6 +42,14 @@ pub struct Seen {
     pub marks: u64,
     pub removals: u64,
     pub clears: u64,
+    /// Records that are left out because their deadline has passed.
+    pub expired: u64,
+    /// The deadlines of the others, by key.
+    pub deadlines: BTreeMap<Vec<u8>, u64>,
+    /// Segments with deadlines in the meta data.
+    pub expiring_segments: u64,
+    /// The meta data's moment up to which slots of expired records were removed.
+    pub swept: u64,
     /// Bytes behind the last valid record that are not zero.
     pub torn_bytes: u64,
 }
@@ -72,6 +81,12 @@ struct Store {
     seen: Seen,
 }
 
+/// A value, and when it expires.
+type Kept = (Vec<u8>, Option<u64>);
+
+/// A record: kind, deadline, key, value, where the next one begins.
+type Decoded<'a> = (u8, Option<u64>, &'a [u8], &'a [u8], u64);
+
 /// Everything that the store at a path holds.
 pub fn read(store: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, Seen) {
     let index = fs::read(store.join("index")).unwrap();
@@ -86,7 +101,19 @@ pub fn read(store: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, Seen) {
     let mut store = Store { index, header, log, segments: BTreeMap::new(), seen: Seen::default() };
     let mut contents = store.read_index();
     store.read_tail(&mut contents);
-    (contents, store.seen)
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let mut seen = store.seen;
+    let mut living = BTreeMap::new();
+    for (key, (value, deadline)) in contents {
+        match deadline {
+            Some(deadline) if u128::from(deadline) <= now => seen.expired += 1,
+            deadline => {
+                seen.deadlines.extend(deadline.map(|deadline| (key.clone(), deadline)));
+                living.insert(key, value);
+            }
+        }
+    }
+    (living, seen)
 }
 
 fn newest_header(index: &[u8]) -> Header {
@@ -145,7 +172,7 @@ impl Store {
         used.then(|| first + pages.div_ceil(bits) + offset)
     }
 
-    fn read_index(&mut self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    fn read_index(&mut self) -> BTreeMap<Vec<u8>, Kept> {
         // The stream in the meta pages.
         let mut stream = self.page(2, b"MET1")[64..].to_vec();
         let len = u64_at(&stream, 0) as usize;
@@ -157,7 +184,7 @@ impl Store {
         }
         let word = |i: usize| u64_at(&stream, i * 8);
         let (growth, records) = (word(1), word(2));
-        let mut at = 14 * 8;
+        let mut at = 16 * 8;
         let mut list = |count: u64, size: usize| {
             let items: Vec<&[u8]> = stream[at..][..count as usize * size].chunks(size).collect();
             at += count as usize * size;
@@ -166,12 +193,21 @@ impl Store {
         let numbers = |items: Vec<&[u8]>| items.into_iter().map(|item| u64_at(item, 0)).collect::<Vec<_>>();
         let primary = numbers(list(word(9), 8));
         let overflow = numbers(list(word(10), 8));
+        let mut sequences = Vec::new();
         for entry in list(word(11), 48) {
             let (sequence, slot) = (u32_at(entry, 0), u32_at(entry, 4));
             let path = self.log.join(format!("{sequence:08}.log"));
+            sequences.push(u64::from(sequence));
             self.segments.insert(slot, Segment { path, salt: u64_at(entry, 8), end: u64_at(entry, 24) });
         }
         list(word(12) + word(13), 8);
+        let deadlines = list(word(14), 32);
+        assert!(deadlines.is_sorted_by(|a, b| u64_at(a, 0) < u64_at(b, 0)), "the order of the segments' deadlines");
+        for entry in &deadlines {
+            assert!(sequences.contains(&u64_at(entry, 0)), "deadlines of a segment of the table");
+            assert!(u64_at(entry, 8) <= u64_at(entry, 16) && u64_at(entry, 24) > 0, "first, last, and bytes");
+        }
+        (self.seen.expiring_segments, self.seen.swept) = (deadlines.len() as u64, word(15));
         assert_eq!(at, len, "the stream's length");
 
         let (level, cursor) = (growth & 63, growth >> 16);
@@ -194,12 +230,13 @@ impl Store {
                 for slot in page[64..][..buckets * 64].chunks(8).map(|slot| u64_at(slot, 0)).filter(|&slot| slot > 1) {
                     assert_eq!(slot >> 39 & 1, 0, "a marked slot");
                     let address = slot & ((1 << 39) - 1);
-                    let (kind, key, value) = self.record_at((address >> 27) as u32, (address & ((1 << 27) - 1)) * 8);
+                    let (kind, deadline, key, value) =
+                        self.record_at((address >> 27) as u32, (address & ((1 << 27) - 1)) * 8);
                     let hash = self.hash(&key);
                     assert_eq!((page_of(hash), hash >> 48), (number, slot >> 48), "the slot's page and fingerprint");
                     assert_eq!(hash >> split_base & 0xff, slot >> 40 & 0xff, "the slot's split bits");
                     let value = self.value(kind, value);
-                    assert!(contents.insert(key, value).is_none(), "a key in two slots");
+                    assert!(contents.insert(key, (value, deadline)).is_none(), "a key in two slots");
                     slots += 1;
                 }
                 next = u64_at(&page, 40).checked_sub(1).map(|overflow_page| {
@@ -216,12 +253,12 @@ impl Store {
     }
 
     /// The record that a slot points to.
-    fn record_at(&self, slot: u32, offset: u64) -> (u8, Vec<u8>, Vec<u8>) {
+    fn record_at(&self, slot: u32, offset: u64) -> (u8, Option<u64>, Vec<u8>, Vec<u8>) {
         let segment = &self.segments[&slot];
         let bytes = fs::read(&segment.path).unwrap();
-        let (kind, key, value, end) = decode(&bytes, segment.salt, offset).expect("a valid record");
+        let (kind, deadline, key, value, end) = decode(&bytes, segment.salt, offset).expect("a valid record");
         assert!(end <= segment.end && (kind == 1 || kind == 6), "kind {kind}");
-        (kind, key.to_vec(), value.to_vec())
+        (kind, deadline, key.to_vec(), value.to_vec())
     }
 
     /// The value itself, or the content of the blob that it links.
@@ -241,7 +278,7 @@ impl Store {
     }
 
     /// The records after the cut, in their order.
-    fn read_tail(&mut self, contents: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    fn read_tail(&mut self, contents: &mut BTreeMap<Vec<u8>, Kept>) {
         // Segments by the one that they follow: (sequence, salt, where that one ends).
         let mut followers: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
         for entry in fs::read_dir(&self.log).unwrap() {
@@ -279,8 +316,8 @@ impl Store {
     }
 
     /// Carries out records from an offset up to the first that is not valid, whose offset it returns.
-    fn read_units(&mut self, bytes: &[u8], salt: u64, mut at: u64, contents: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> u64 {
-        while let Some((kind, key, value, end)) = decode(bytes, salt, at) {
+    fn read_units(&mut self, bytes: &[u8], salt: u64, mut at: u64, contents: &mut BTreeMap<Vec<u8>, Kept>) -> u64 {
+        while let Some((kind, deadline, key, value, end)) = decode(bytes, salt, at) {
             if kind == 4 {
                 // All of the frame's records are valid, or none counts.
                 let (records, frame_end) = (u64_at(value, 0), end + u64_at(value, 8));
@@ -293,7 +330,7 @@ impl Store {
                 self.seen.frames += 1;
             }
             match kind {
-                1 | 6 => _ = contents.insert(key.to_vec(), self.value(kind, value.to_vec())),
+                1 | 6 => _ = contents.insert(key.to_vec(), (self.value(kind, value.to_vec()), deadline)),
                 2 => _ = contents.remove(key),
                 3 => contents.clear(),
                 4 => {}
@@ -310,8 +347,8 @@ impl Store {
     }
 }
 
-/// The record at an offset, if it is valid: kind, key, value, where the next one begins.
-fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<(u8, &[u8], &[u8], u64)> {
+/// The record at an offset, if it is valid.
+fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<Decoded<'_>> {
     let record = &bytes[offset as usize..];
     let front = record.get(..8)?;
     let (header, key_len, value_len) = if front[4] & 0x80 == 0 {
@@ -320,12 +357,19 @@ fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<(u8, &[u8], &[u8], u64
         let zero = record.get(..16)?[5] == 0 && u32_at(record, 12) == 0;
         zero.then_some((16, usize::from(u16_at(front, 6)), u32_at(record, 8) as usize))?
     };
-    let len = header + key_len + value_len;
+    let kind = front[4] & 0x77;
+    let expires = front[4] & 0x08 != 0;
+    if expires && kind != 1 && kind != 6 {
+        return None;
+    }
+    let key_start = if expires { header + 8 } else { header };
+    let len = key_start + key_len + value_len;
     let body = record.get(4..len)?;
     let mixed = (salt ^ offset.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     if crc32fast::hash(body) ^ (mixed >> 32) as u32 != u32_at(record, 0) {
         return None;
     }
-    let (key, value) = record[header..len].split_at(key_len);
-    Some((front[4] & 0x7f, key, value, offset + len.next_multiple_of(8) as u64))
+    let deadline = expires.then(|| u64_at(record, header)).filter(|&deadline| deadline <= 1 << 62);
+    let (key, value) = record[key_start..len].split_at(key_len);
+    Some((kind, deadline, key, value, offset + len.next_multiple_of(8) as u64))
 }

@@ -258,12 +258,12 @@ const WHOLE: &[Case] = &[
     }),
     ("extent", |files| {
         let end = word(&files.page(2), 64 + 24);
-        files.edit_page(2, |page| put(page, 64 + 112 + 8, end - 1));
+        files.edit_page(2, |page| put(page, 64 + 128 + 8, end - 1));
         at_page(end - 1)
     }),
     ("extent-overlap", |files| {
         let first = files.meta().primary[1];
-        files.edit_page(2, |page| put(page, 64 + 112, first));
+        files.edit_page(2, |page| put(page, 64 + 128, first));
         Place::default()
     }),
     ("index-length", |files| {

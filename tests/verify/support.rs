@@ -237,7 +237,7 @@ impl Files {
         let counts: Vec<usize> = (9..14).map(|i| word(stream, i * 8) as usize).collect();
         assert!(word(stream, 0) <= 4032, "these tests read one meta page");
         let list = |from: usize, n: usize| (0..n).map(|i| word(stream, from + 8 * i)).collect::<Vec<_>>();
-        let segments_at = 112 + 8 * (counts[0] + counts[1]);
+        let segments_at = 128 + 8 * (counts[0] + counts[1]);
         let segments = (0..counts[2]).map(|i| {
             let at = segments_at + 48 * i;
             let first = word(stream, at);
@@ -246,8 +246,8 @@ impl Files {
         });
         Meta {
             growth: word(stream, 8),
-            primary: list(112, counts[0]),
-            overflow: list(112 + 8 * counts[0], counts[1]),
+            primary: list(128, counts[0]),
+            overflow: list(128 + 8 * counts[0], counts[1]),
             segments: segments.collect(),
             log2: (word(&header, 104) as u32, (word(&header, 104) >> 32) as u32),
         }
@@ -275,12 +275,13 @@ impl Files {
         let bytes = self.read(&file, 0, entry.end as usize);
         let (mut at, mut records) = (128usize, Vec::new());
         while at < bytes.len() {
-            let (kind, front) = (bytes[at + 4] & 0x7f, word(&bytes, at));
+            let (kind, front) = (bytes[at + 4] & 0x77, word(&bytes, at));
             let (header, key, value) = if bytes[at + 4] & 0x80 == 0 {
                 (8, (front >> 40 & 0xff) as usize, (front >> 48) as usize)
             } else {
                 (16, (front >> 48) as usize, word(&bytes, at + 8) as usize)
             };
+            let header = if bytes[at + 4] & 0x08 == 0 { header } else { header + 8 };
             let (key_at, len) = (at + header, header + key + value);
             records.push(Record {
                 file: file.clone(),

@@ -61,7 +61,7 @@ fn a_cut_that_is_not_the_end_of_the_last_segment() {
         let mut image = base.image.clone();
         let page = image.page(2);
         let lists = (word(&page, PAGE_HEADER + 72) + word(&page, PAGE_HEADER + 80)) as usize;
-        let entry = PAGE_HEADER + 112 + 8 * lists;
+        let entry = PAGE_HEADER + 128 + 8 * lists;
         let first = word(&page, entry) << 32 | word(&page, entry + 24);
         for slot in 0..2 {
             let mut page = image.page(slot);
@@ -124,9 +124,9 @@ fn extents_that_overlap() {
     let page = base.image.page(2);
     let extents = word(&page, PAGE_HEADER + 72) as usize;
     assert!(extents > 2);
-    let second = word(&page, PAGE_HEADER + 112 + 8);
+    let second = word(&page, PAGE_HEADER + 128 + 8);
     let mut image = base.image.clone();
-    edit_meta(&base, &mut image, 112, second);
+    edit_meta(&base, &mut image, 128, second);
     refused(&image);
 }
 
@@ -138,7 +138,7 @@ fn more_dead_bytes_than_there_are() {
     let lists = (word(&page, PAGE_HEADER + 72) + word(&page, PAGE_HEADER + 80)) as usize;
     let mut image = base.image.clone();
     for field in [32, 40] {
-        edit_meta(&base, &mut image, 112 + 8 * lists + field, u64::MAX);
+        edit_meta(&base, &mut image, 128 + 8 * lists + field, u64::MAX);
     }
     let disk = SimDisk::untracked(image, 1);
     let store = base::options(&disk).open(STORE).expect("only housekeeping is wrong");

@@ -149,7 +149,7 @@ pub struct Record {
     pub at: u64,
     /// Bytes up to the end of the value.
     pub len: usize,
-    /// Its kind, without the bit for a large header.
+    /// Its kind, without the bits for a large header and a deadline.
     pub kind: u8,
 }
 
@@ -162,7 +162,9 @@ pub fn parts(bytes: &[u8]) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
     } else {
         (16, (front >> 48) as usize, (word(bytes, 8) & 0xffff_ffff) as usize)
     };
-    (header..header + key, header + key..header + key + value)
+    let deadline = if bytes.get(4).is_some_and(|kind| kind & 0x08 != 0) { 8 } else { 0 };
+    let start = header + deadline;
+    (start..start + key, start + key..start + key + value)
 }
 
 /// A segment file.
@@ -212,7 +214,7 @@ impl Anatomy {
         let uuid: [u8; 16] = header[24..40].try_into().expect("16 bytes");
         let buckets = word(&header, 96) as u32 as usize + (word(&header, 96) >> 32) as usize;
         let stream = word(&image.page(2), PAGE_HEADER) as usize;
-        assert!((112..4032).contains(&stream), "these tests read one meta page");
+        assert!((128..4032).contains(&stream), "these tests read one meta page");
         let pages = image.len("index") / PAGE as u64;
         let (mut primary, mut overflow, mut bitmaps) = (Vec::new(), Vec::new(), Vec::new());
         for number in 130..pages {
@@ -263,7 +265,7 @@ impl Anatomy {
             if copy[..4] != bytes[at..at + 4] {
                 break;
             }
-            let (segment, kind) = (self.segments.len(), copy[4] & 0x7f);
+            let (segment, kind) = (self.segments.len(), copy[4] & 0x77);
             self.records.push(Record { segment, at: at as u64, len: copy.len(), kind });
             at = (at + copy.len()).next_multiple_of(8);
         }

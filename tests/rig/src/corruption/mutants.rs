@@ -139,7 +139,7 @@ impl Mutant<'_> {
                 format!("word {b} is word {a}")
             }
             2 => {
-                let at = PAGE_HEADER + 112 + m.random.below((words - 14) * 2) as usize * 4;
+                let at = PAGE_HEADER + 128 + m.random.below((words - 16) * 2) as usize * 4;
                 m.field(page, &[(at, 32)])
             }
             _ => {
@@ -440,7 +440,7 @@ impl Mutant<'_> {
         self.licence.stale = true;
         let (key, value) = parts(bytes);
         if value.end <= bytes.len() {
-            let blobs = self.anatomy.blobs.iter().filter(|_| bytes[4] & 0x7f == 6);
+            let blobs = self.anatomy.blobs.iter().filter(|_| bytes[4] & 0x77 == 6);
             let mut values: Vec<_> =
                 blobs.filter_map(|name| self.image.contents(name).get(64..).map(<[u8]>::to_vec)).collect();
             values.push(bytes[value].to_vec());
