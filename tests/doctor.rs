@@ -96,6 +96,38 @@ fn a_fresh_store_needs_nothing() {
     assert!(d.log.dead_bytes < 200 && d.log.removals == 0, "{:?}", d.log);
 }
 
+/// The records of a segment expire between two times that the checkpoint keeps, so figures of records of one time are exact.
+#[test]
+fn expired_records_are_counted_beside_the_dead_ones() {
+    use std::time::{Duration, SystemTime};
+    let dir = scratch();
+    let (path, copy) = (dir.path().join("store"), dir.path().join("copy"));
+    for (past, expired) in [(true, 1000 * 136), (false, 0)] {
+        let options = littering().segment_bytes(1 << 20);
+        let store = options.open(&path).unwrap();
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(if past { 1 } else { 32_503_680_000 });
+        // 8 + 8 + 16 + 100 bytes, and 4 to a multiple of 8.
+        (0..1000).for_each(|n| store.expiring(deadline).set(key(n), bytes(100, n)).unwrap());
+        (1000..1500).for_each(|n| store.set(key(n), bytes(100, n)).unwrap());
+        store.sync().unwrap();
+        copy_store(&path, &copy);
+        store.close().unwrap();
+        // Of a closed store, and of one with a tail.
+        for path in [&path, &copy] {
+            let d = tophash::doctor::diagnose(path).unwrap();
+            assert_eq!((d.log.expiring_bytes, d.log.expired_bytes), (1000 * 136, expired), "{:?}", d.log);
+            let sums = d.segments.iter().map(|segment| (segment.expiring_bytes, segment.expired_bytes));
+            assert_eq!(sums.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)), (1000 * 136, expired));
+            assert!(d.log.dead_bytes < 200, "{:?}", d.log);
+            let live = d.log.bytes - d.log.dead_bytes - expired;
+            assert!(d.reclaimable.log_bytes <= d.disk.log - live, "{:?}", d.reclaimable);
+            assert!(d.reclaimable.log_bytes >= expired, "{:?}", d.reclaimable);
+        }
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+}
+
 #[test]
 fn churn_by_the_defaults_needs_nothing() {
     let dir = scratch();

@@ -35,6 +35,13 @@ pub(crate) struct Expiring {
     pub(crate) bytes: u64,
 }
 
+impl Expiring {
+    /// Bytes that are over at that moment, as after an open.
+    pub(crate) fn over(self, now: u64) -> u64 {
+        Deadlines::opened(self).over(now)
+    }
+}
+
 impl Default for Deadlines {
     fn default() -> Self {
         Deadlines { shift: SHIFT_MIN, spans: BTreeMap::new() }

@@ -374,6 +374,11 @@ pub struct LogFigures {
     pub bytes: u64,
     /// Bytes of records that nothing refers to any more.
     pub dead_bytes: u64,
+    /// Bytes of records with a deadline, expired or not, that no later record has superseded. Not part of the dead ones.
+    pub expiring_bytes: u64,
+    /// Those of them whose deadline had passed when the diagnosis was made: compaction takes them for dead. An estimate, as
+    /// the checkpoint has them.
+    pub expired_bytes: u64,
     /// Remove- and clear-records, which are part of the dead ones.
     pub removals: u64,
     /// Files that no checkpoint names: prepared segments, what was written since, and emptied ones not yet unlinked.
@@ -395,6 +400,10 @@ pub struct SegmentFigures {
     pub bytes: u64,
     /// Bytes of records that nothing refers to any more.
     pub dead_bytes: u64,
+    /// Bytes of records with a deadline, expired or not, that no later record has superseded. Not part of the dead ones.
+    pub expiring_bytes: u64,
+    /// Those of them whose deadline has passed, as the checkpoint estimates it.
+    pub expired_bytes: u64,
     /// Remove- and clear-records.
     pub removals: u64,
 }

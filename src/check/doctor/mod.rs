@@ -32,6 +32,7 @@ use crate::checkpoint::meta::{Meta, SegmentEntry};
 use crate::compaction::offline::FILL_PERMILLE;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{index_path, journal_path, log_path, parse_blob_name, parse_segment_name};
+use crate::log::deadlines::Expiring;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::options::Options;
 use crate::progress::{OnProgress, Progress};
@@ -134,7 +135,15 @@ fn examine(disk: &dyn Disk, path: &Path, reader: Option<&Options>, progress: &mu
     Census::new(&state, &primary, &overflow).run(&mut sink, &mut diagnosis)?;
     // Looks at the files' headers; what is wrong with them is a finding.
     Segments::find(disk, &dir, &state, &mut sink)?;
-    let mut segments: Vec<SegmentFigures> = state.meta.segments.iter().map(figures_of).collect();
+    let mut segments: Vec<SegmentFigures> = {
+        let expiring = |entry: &SegmentEntry| {
+            let all = &state.meta.expiring;
+            let found = all.binary_search_by_key(&u64::from(entry.sequence), |expiring| expiring.sequence);
+            found.ok().and_then(|n| all.get(n)).map(|expiring| expiring.deadlines())
+        };
+        let now = disk.now();
+        state.meta.segments.iter().map(|entry| figures_of(entry, expiring(entry), now)).collect()
+    };
     if !state.header.clean {
         match reader.map(|options| options.clone().open(path)) {
             Some(Ok(store)) => segments = note_tail(&store, &state, &mut diagnosis),
@@ -188,13 +197,15 @@ fn note_table(state: &State, to: &mut Diagnosis) {
 }
 
 /// A segment, as the checkpoint knows it.
-fn figures_of(entry: &SegmentEntry) -> SegmentFigures {
+fn figures_of(entry: &SegmentEntry, expiring: Option<Expiring>, now: u64) -> SegmentFigures {
     let bytes = entry.end.saturating_sub(SEGMENT_HEADER_BYTES);
     SegmentFigures {
         sequence: entry.sequence.into(),
         capacity: entry.capacity,
         bytes,
         dead_bytes: entry.dead.min(bytes),
+        expiring_bytes: expiring.map_or(0, |expiring| expiring.bytes).min(bytes),
+        expired_bytes: expiring.map_or(0, |expiring| expiring.over(now)).min(bytes),
         removals: entry.removals,
     }
 }
@@ -216,6 +227,8 @@ fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFig
             capacity: segment.capacity(),
             bytes,
             dead_bytes: log.dead(segment.slot).min(bytes),
+            expiring_bytes: log.kept_deadlines(segment.slot).map_or(0, |expiring| expiring.bytes).min(bytes),
+            expired_bytes: log.expired(segment.slot).min(bytes),
             removals: segment.removals(),
         }
     });
@@ -227,6 +240,8 @@ fn note_log(disk: &dyn Disk, dir: &Path, segments: Vec<SegmentFigures>, to: &mut
         to.log.segments += 1;
         to.log.bytes += figures.bytes;
         to.log.dead_bytes += figures.dead_bytes;
+        to.log.expiring_bytes += figures.expiring_bytes;
+        to.log.expired_bytes += figures.expired_bytes;
         to.log.removals = to.log.removals.saturating_add(figures.removals);
         to.segments.push(figures);
     }
@@ -255,7 +270,8 @@ fn note_reclaimable(state: &State, to: &mut Diagnosis) {
     let pages = 1u64 << level.min(38);
     let meta_pages = Meta::pages_for(to.segments.len(), 0);
     let needed = (FIRST_META_PAGE + meta_pages + pages.div_ceil(BITMAP_BITS) + pages) * PAGE;
-    let live = to.log.bytes - to.log.dead_bytes.min(to.log.bytes);
+    let gone = to.log.dead_bytes.saturating_add(to.log.expired_bytes);
+    let live = to.log.bytes.saturating_sub(gone);
     let segments = to.log.segments * PAGE;
     to.reclaimable.index_bytes = to.disk.index.saturating_sub(needed);
     to.reclaimable.log_bytes = to.disk.log.saturating_sub(live + segments);

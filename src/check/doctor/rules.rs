@@ -96,12 +96,13 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "dead-log",
         thresholds: &[(Warning, 0.40), (Critical, 0.75)],
-        measure: |d| (d.log.dead_bytes > tolerated(d)).then(|| share(d.log.dead_bytes, d.log.bytes)),
+        measure: |d| (gone(d) > tolerated(d)).then(|| share(gone(d), d.log.bytes)),
         finding: |d| {
+            let expired = if d.log.expired_bytes > 0 { ", or has expired" } else { "" };
             format!(
-                "{} of the log is dead: {} of {} hold what was replaced or removed",
-                percent(d.log.dead_bytes, d.log.bytes),
-                size(d.log.dead_bytes),
+                "{} of the log is dead: {} of {} hold what was replaced or removed{expired}",
+                percent(gone(d), d.log.bytes),
+                size(gone(d)),
                 size(d.log.bytes)
             )
         },
@@ -112,7 +113,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "empty-segments",
         thresholds: &[(Info, 2.0), (Warning, 16.0)],
-        measure: |d| (d.log.dead_bytes > tolerated(d)).then(|| mostly_dead(d).count() as f64),
+        measure: |d| (gone(d) > tolerated(d)).then(|| mostly_dead(d).count() as f64),
         finding: |d| format!("next to nothing is live in {} of the log", things(mostly_dead(d).count(), "segment")),
         reason: "emptying them costs hardly any copying: compaction is off, or has not kept up with the writers",
         action: "`tophash compact STORE`, `Store::compact` while it is open, or a finite `Options::log_ratio`; `Value`s that are held for long keep segments, too",
@@ -461,10 +462,18 @@ fn tolerated(d: &Diagnosis) -> u64 {
     SEGMENTS_TOLERATED * d.segments.iter().map(|segment| segment.capacity).max().unwrap_or(0)
 }
 
+/// Bytes of records that are dead or expired: compaction takes both for dead.
+fn gone(d: &Diagnosis) -> u64 {
+    d.log.dead_bytes.saturating_add(d.log.expired_bytes).min(d.log.bytes.max(d.log.dead_bytes))
+}
+
 /// Sealed segments of which next to nothing is live.
 fn mostly_dead(d: &Diagnosis) -> impl Iterator<Item = &super::SegmentFigures> {
     let sealed = d.segments.iter().take(d.segments.len().saturating_sub(1));
-    sealed.filter(|segment| segment.dead_bytes.saturating_mul(10) >= segment.bytes.saturating_mul(9))
+    sealed.filter(|segment| {
+        let gone = segment.dead_bytes.saturating_add(segment.expired_bytes);
+        gone.saturating_mul(10) >= segment.bytes.saturating_mul(9)
+    })
 }
 
 /// Pages with overflow pages.

@@ -82,6 +82,13 @@ fn rules_speak_at_their_thresholds() {
             &[NONE, WARNING, CRITICAL],
         ),
         ("dead-log", &[255, 257], |d, n| (d.log.bytes, d.log.dead_bytes) = (300 << 20, n << 20), &[NONE, CRITICAL]),
+        // What has expired counts as what was replaced.
+        (
+            "dead-log",
+            &[390, 400, 750, u64::MAX >> 20],
+            |d, n| (d.log.bytes, d.log.dead_bytes, d.log.expired_bytes) = (1000 << 20, 100 << 20, (n - 100) << 20),
+            &[NONE, WARNING, CRITICAL, CRITICAL],
+        ),
         (
             "empty-segments",
             &[2, 3, 17],
@@ -91,6 +98,16 @@ fn rules_speak_at_their_thresholds() {
                 d.log.dead_bytes = 300 << 20;
             },
             &[NONE, INFO, WARNING],
+        ),
+        (
+            "empty-segments",
+            &[53, 54],
+            |d, n| {
+                let expired = SegmentFigures { expired_bytes: (n - 20) << 20, ..segment(60 << 20, 20 << 20) };
+                d.segments = vec![expired; 3];
+                d.log.dead_bytes = 300 << 20;
+            },
+            &[NONE, INFO],
         ),
         (
             "remove-records",
