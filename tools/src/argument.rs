@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -54,6 +54,27 @@ pub fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
     }
 }
 
+/// Parses how long a record lives: numbers with units, as in `30m` or `1h 30m`.
+pub fn lifetime(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.as_millis() == 0 => {
+            Err("a record that expires at once; `tophash del` removes a key".to_string())
+        }
+        Ok(time) => Ok(time),
+        Err(error) => Err(format!("{error}; expected a length of time, as in 90s, 30m, 12h or 7days")),
+    }
+}
+
+/// Parses when a record expires: a time in UTC that has not passed, as in `2030-12-24T18:00:00Z`.
+pub fn deadline(text: &str) -> Result<SystemTime, String> {
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|error| format!("{error}; expected a time in UTC, as in 2030-12-24T18:00:00Z"))?;
+    if time <= SystemTime::now() {
+        return Err("that time has passed; `tophash del` removes a key".to_string());
+    }
+    Ok(time)
+}
+
 /// Parses a number of bytes: digits, and K, M, G or T for powers of 1024 (KiB and KB are taken for the same).
 pub fn byte_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -101,6 +122,28 @@ mod tests {
         assert_eq!(sync_policy("every=250"), Ok(SyncPolicy::Every(Duration::from_millis(250))));
         for bad in ["", "every", "every=", "every=0", "every=-1", "never"] {
             assert!(sync_policy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lifetimes() {
+        assert_eq!(lifetime("30m"), Ok(Duration::from_secs(1800)));
+        assert_eq!(lifetime("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(lifetime("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(lifetime("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "30", "m", "-30m", "0s", "1us", "1h 30", "half an hour", "99999999999999999999d"] {
+            assert!(lifetime(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn deadlines() {
+        let millis =
+            |text: &str| deadline(text).map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis());
+        assert_eq!(millis("3000-01-01T00:00:00.123Z"), Ok(32_503_680_000_123));
+        assert_eq!(millis("3000-01-01 00:00:00"), Ok(32_503_680_000_000));
+        for bad in ["", "tomorrow", "3000", "3000-01-01", "3000-13-01T00:00:00Z", "2001-02-03T04:05:06Z"] {
+            assert!(deadline(bad).is_err(), "{bad}");
         }
     }
 

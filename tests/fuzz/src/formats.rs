@@ -24,7 +24,7 @@ pub fn formats(data: &[u8]) {
     let mut again = Vec::new();
     let print = choice & 128 != 0;
     let mut output = writer(format, &mut again, &WriteOptions { print, ..WriteOptions::default() }).expect("memory");
-    records.iter().for_each(|record| output.write(&record.key, &record.value).expect("memory"));
+    records.iter().for_each(|record| output.write(&record.key, &record.value, record.expires_ms).expect("memory"));
     output.finish().expect("memory");
     drop(output);
     let options = ReadOptions { line_bytes_max: 1 << 20, last_wins: true, ..options };

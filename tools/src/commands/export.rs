@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use clap::ValueEnum;
 use serde_json::json;
 use tophash::Store;
 
@@ -16,7 +17,8 @@ use crate::{argument, interrupt, open, output, progress};
 /// Write a store's records to a text file
 ///
 /// FILE appears under its name only when it is complete; an existing one is replaced then. The order is that of
-/// the hashes. What `export` writes, `import` reads.
+/// the hashes. What `export` writes, `import` reads. Expired records are left out. jsonl keeps deadlines ("expires_ms",
+/// milliseconds since 1970); tsv and dump have no place for them, and a note on stderr counts the deadlines that they lose.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
@@ -83,10 +85,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         return Ok(written.outcome());
     }
     let written = write_file(&store, args, &options)?;
-    let Written { records, bytes, skipped } = written;
+    let Written { records, bytes, skipped, deadlines_lost } = written;
     if args.json {
         let file = args.file.to_string_lossy();
-        output::emit_json(&json!({"file": file, "records": records, "record_bytes": bytes, "skipped": skipped}))?;
+        output::emit_json(&json!({
+            "file": file, "records": records, "record_bytes": bytes, "skipped": skipped, "deadlines_lost": deadlines_lost
+        }))?;
     } else {
         let text = format!("{} ({}) in {}\n", output::records(records), output::size(bytes), args.file.display());
         output::emit(&text)?;
@@ -102,9 +106,25 @@ struct Written {
     bytes: u64,
     /// Damaged places.
     skipped: u64,
+    /// Records whose deadline the format does not keep.
+    deadlines_lost: u64,
 }
 
 impl Written {
+    /// What is lost is said, even if nobody asked for it.
+    fn note_deadlines(self, format: Format) {
+        if self.deadlines_lost == 0 {
+            return;
+        }
+        let have = if self.deadlines_lost == 1 { "has" } else { "have" };
+        let format = format.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
+        output::note(format_args!(
+            "warning: {} {have} a deadline, which {format} does not keep: imported again, nothing of that expires; \
+             --format jsonl keeps deadlines",
+            output::records(self.deadlines_lost)
+        ));
+    }
+
     fn outcome(self) -> Outcome {
         if self.skipped == 0 {
             return Outcome::Yes;
@@ -177,35 +197,40 @@ fn refuse_long_line(args: &Args, key: &[u8], value: &[u8]) -> anyhow::Result<()>
 fn write_records(store: &Store, args: &Args, options: &WriteOptions, output: impl Write) -> anyhow::Result<Written> {
     let bar = progress::records(store.len(), "export");
     let mut writer = format::writer(args.format, BufWriter::with_capacity(1 << 18, output), options)?;
-    let Written { mut records, mut bytes, mut skipped } = Written { records: 0, bytes: 0, skipped: 0 };
+    let mut written = Written { records: 0, bytes: 0, skipped: 0, deadlines_lost: 0 };
     for entry in store.iter() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) if args.skip_damaged => {
-                skipped += 1;
+                written.skipped += 1;
                 bar.suspend(|| output::note(format_args!("skipped: {error}")));
                 continue;
             }
             Err(error) => return Err(anyhow!(error).context("--skip-damaged leaves out what is damaged")),
         };
         refuse_long_line(args, entry.key(), entry.value())?;
-        writer.write(entry.key(), entry.value())?;
-        records += 1;
-        bytes += (entry.key().len() + entry.value().len()) as u64;
-        if records % 1024 == 0 {
-            bar.set_position(records);
+        let expires_ms = output::millis(entry.expires_at());
+        writer.write(entry.key(), entry.value(), expires_ms)?;
+        written.records += 1;
+        written.bytes += (entry.key().len() + entry.value().len()) as u64;
+        written.deadlines_lost += u64::from(expires_ms.is_some() && !args.format.keeps_deadlines());
+        if written.records.is_multiple_of(1024) {
+            bar.set_position(written.records);
             if interrupt::requested() {
-                return Err(Interrupted(format!("the export stopped after {}", output::records(records))).into());
+                let records = output::records(written.records);
+                return Err(Interrupted(format!("the export stopped after {records}")).into());
             }
         }
     }
     // Nobody writes while the store is open read-only. Before the format's last line: a short file stays incomplete.
-    if skipped == 0 && records != store.len() {
-        let expected = store.len();
-        let found = output::records(records);
+    // The store counts expired records, which are passed over.
+    let (expected, expiring) = (store.len(), store.stats().log.expiring_bytes > 0);
+    if written.skipped == 0 && (written.records > expected || written.records < expected && !expiring) {
+        let found = output::records(written.records);
         return Err(anyhow!("{found} were found, the store counts {expected}; run `tophash verify`"));
     }
     writer.finish()?;
     bar.finish_and_clear();
-    Ok(Written { records, bytes, skipped })
+    written.note_deadlines(args.format);
+    Ok(written)
 }

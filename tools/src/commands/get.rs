@@ -30,7 +30,8 @@ pub struct Args {
     /// KEY is written in hex, and the value is printed in hex
     #[arg(long)]
     hex: bool,
-    /// Print {"found": ..., "key": ..., "value": ...}; "_b64" fields hold what is not UTF-8, "_hex" with --hex
+    /// Print {"found": ..., "key": ..., "value": ...}; "_b64" fields hold what is not UTF-8, "_hex" with --hex.
+    /// "expires_ms" is there if the record expires: milliseconds since 1970
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let store = open::read_only(&args.store)?;
     let value = store.get(&key)?;
     if args.json {
-        print_json(&key, value.as_deref(), args.hex)?;
+        print_json(&key, value.as_deref(), output::millis(store.expires_at(&key)?), args.hex)?;
     }
     let Some(value) = value else {
         if !args.json {
@@ -82,7 +83,7 @@ fn is_printable(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok_and(|text| text.chars().all(|c| matches!(c, '\n' | '\t') || !escape::is_acting(c)))
 }
 
-fn print_json(key: &[u8], value: Option<&[u8]>, hex: bool) -> anyhow::Result<()> {
+fn print_json(key: &[u8], value: Option<&[u8]>, expires_ms: Option<u64>, hex: bool) -> anyhow::Result<()> {
     let mut report = match (hex, value) {
         (true, Some(value)) => json!({"key_hex": HEXLOWER.encode(key), "value_hex": HEXLOWER.encode(value)}),
         (true, None) => json!({"key_hex": HEXLOWER.encode(key)}),
@@ -90,6 +91,9 @@ fn print_json(key: &[u8], value: Option<&[u8]>, hex: bool) -> anyhow::Result<()>
         (false, None) => serde_json::to_value(JsonRecord::key(key))?,
     };
     report["found"] = json!(value.is_some());
+    if let Some(expires_ms) = expires_ms {
+        report["expires_ms"] = json!(expires_ms);
+    }
     output::emit_json(&report)
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -60,8 +60,10 @@ pub struct Args {
 const HELP: &str = "\
 Formats (CR LF ends a line as LF does):
   jsonl  {\"key\": \"user:17\", \"value\": \"Ada\"}, one object a line. Bytes that are
-         not UTF-8 stand in base64 in \"key_b64\" or \"value_b64\" instead. Other
-         fields are refused. Empty lines are passed over.
+         not UTF-8 stand in base64 in \"key_b64\" or \"value_b64\" instead.
+         \"expires_ms\" is the record's deadline in milliseconds since 1970; with
+         none the record does not expire. Other fields are refused. Empty lines
+         are passed over.
   tsv    key TAB value, one record a line. Escapes in both: \\t TAB, \\n line
          end, \\r carriage return, \\\\ backslash, \\xHH any byte. Every other byte
          stands for itself.
@@ -71,6 +73,7 @@ Formats (CR LF ends a line as LF does):
          dumped database are passed over. Of an LMDB environment with named
          databases, `mdb_dump -s NAME` dumps one: without it only a list of
          their names comes, with LMDB's own records as values.
+tsv and dump have no deadlines: their records do not expire.
 
 All are UTF-8 or bytes; a mark of byte order at the beginning is passed over.
 
@@ -96,6 +99,8 @@ struct Summary {
     record_bytes: u64,
     /// Records that are in the store: all that were read, unless something went wrong or this was a dry run.
     imported: u64,
+    /// Of those that were read: their deadline has passed, so they are absent.
+    expired: u64,
     /// Malformed records passed over.
     skipped: u64,
     /// The first of them.
@@ -230,15 +235,17 @@ impl Import<'_> {
         let bytes = record.key.len() + record.value.len();
         self.summary.records += 1;
         self.summary.record_bytes += bytes as u64;
+        let expires_at = record.expires_ms.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        self.summary.expired += u64::from(expires_at.is_some_and(|time| time <= SystemTime::now()));
         let Some(store) = self.store else { return Ok(()) };
         if bytes > BATCH_BYTES_MAX {
             // Large values go in by themselves, in their place among the others: a batch has a limit.
             self.flush()?;
-            store.insert(&record.key, &record.value)?;
+            store.expiring(expires_at).set(&record.key, &record.value)?;
             self.summary.imported += 1;
             return Ok(());
         }
-        self.batch.insert(&record.key, &record.value);
+        self.batch.insert_expiring(&record.key, &record.value, expires_at);
         self.batch_bytes += bytes;
         if self.batch.len() >= self.args.batch as usize || self.batch_bytes >= BATCH_BYTES_MAX {
             self.flush()
@@ -285,6 +292,10 @@ fn report(args: &Args, summary: &Summary) -> anyhow::Result<()> {
     }
     if summary.skipped > 0 {
         output::note(format_args!("malformed and skipped: {}", output::records(summary.skipped)));
+    }
+    if summary.expired > 0 {
+        let (expired, are) = (output::records(summary.expired), if summary.expired == 1 { "is" } else { "are" });
+        output::note(format_args!("{expired} of those read {are} expired already: get does not find them"));
     }
     let records = output::records(summary.records);
     let size = output::size(summary.record_bytes);

@@ -43,7 +43,8 @@ pub struct Args {
     /// Keys, values and P in hex
     #[arg(long)]
     hex: bool,
-    /// Print {"entries": [...], "next_cursor": "...", "skipped": 0}; the cursor is a string, because many JSON readers keep 53 bits
+    /// Print {"entries": [...], "next_cursor": "...", "skipped": 0}; the cursor is a string, because many JSON readers keep 53 bits.
+    /// An entry that expires has "expires_ms", milliseconds since 1970
     #[arg(long)]
     json: bool,
 }
@@ -140,7 +141,7 @@ impl<'a, W: Write> Printer<'a, W> {
         self.line.clear();
         if self.args.json {
             self.line.extend_from_slice(if self.printed == 0 { b"{\"entries\":[\n" } else { b",\n" });
-            json_entry(entry.key(), value, self.args.hex, &mut self.line)?;
+            json_entry(entry.key(), value, output::millis(entry.expires_at()), self.args.hex, &mut self.line)?;
         } else {
             self.text(entry.key());
             if let Some(value) = value {
@@ -171,15 +172,23 @@ impl<'a, W: Write> Printer<'a, W> {
     }
 }
 
-fn json_entry(key: &[u8], value: Option<&[u8]>, hex: bool, line: &mut Vec<u8>) -> io::Result<()> {
-    match (hex, value) {
-        (true, Some(value)) => {
-            let entry = object!({"key_hex": HEXLOWER.encode(key), "value_hex": HEXLOWER.encode(value)});
-            json::to_line(line, &entry)?;
-        }
-        (true, None) => json::to_line(line, &object!({"key_hex": HEXLOWER.encode(key)}))?,
-        (false, Some(value)) => json::to_line(line, &JsonRecord::new(key, value))?,
-        (false, None) => json::to_line(line, &JsonRecord::key(key))?,
+fn json_entry(
+    key: &[u8],
+    value: Option<&[u8]>,
+    expires_ms: Option<u64>,
+    hex: bool,
+    line: &mut Vec<u8>,
+) -> io::Result<()> {
+    if !hex {
+        let record = value.map_or_else(|| JsonRecord::key(key), |value| JsonRecord::new(key, value));
+        return Ok(json::to_line(line, &record.expiring(expires_ms))?);
     }
-    Ok(())
+    let mut entry = object!({"key_hex": HEXLOWER.encode(key)});
+    if let Some(value) = value {
+        entry["value_hex"] = object!(HEXLOWER.encode(value));
+    }
+    if let Some(expires_ms) = expires_ms {
+        entry["expires_ms"] = object!(expires_ms);
+    }
+    Ok(json::to_line(line, &entry)?)
 }

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use tophash::Expiry;
 
 use crate::argument;
 use crate::exit::Outcome;
@@ -13,7 +15,8 @@ use crate::{open, output};
 
 /// Set a key to a value
 ///
-/// The store is created if there is none. When the command has ended with exit code 0, the record is durable.
+/// The store is created if there is none. When the command has ended with exit code 0, the record is durable. Without
+/// --expires-in and --expires-at it does not expire, even if the key's older value would have.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
@@ -27,9 +30,15 @@ pub struct Args {
     /// KEY and VALUE are written in hex
     #[arg(long)]
     hex: bool,
+    /// The record expires after this time, as in 90s, 30m, 12h or 7days
+    #[arg(long, value_name = "DURATION", value_parser = argument::lifetime, conflicts_with = "expires_at")]
+    expires_in: Option<Duration>,
+    /// The record expires at this time in UTC, as in 2030-12-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = argument::deadline)]
+    expires_at: Option<SystemTime>,
     #[command(flatten)]
     creating: open::Creating,
-    /// Print {"replaced": ..., "value_bytes": ...}
+    /// Print {"replaced": ..., "value_bytes": ...}, and "expires_ms" (milliseconds since 1970) if the record expires
     #[arg(long)]
     json: bool,
 }
@@ -37,6 +46,7 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   tophash set sessions.tophash user:17 Ada
+  tophash set sessions.tophash login:17 token --expires-in 30m
   tophash set sessions.tophash photo:17 - < photo.jpg";
 
 /// More than any store takes, and a bound for what an endless pipe can make this command hold in memory.
@@ -48,10 +58,21 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let value =
         if args.value == "-" { from_stdin(args.hex)? } else { argument::bytes(&args.value, args.hex, "value")? };
     let store = open::writable(&args.store, Some(&args.creating))?;
-    let replaced = store.insert(&key, &value)?.is_some();
+    let expiry = match (args.expires_in, args.expires_at) {
+        (Some(after), _) => Expiry::After(after),
+        (None, at) => Expiry::from(at),
+    };
+    let writer = store.expiring(expiry);
+    let replaced = writer.insert(&key, &value)?.is_some();
+    let expires_ms = if args.json { output::millis(store.expires_at(&key)?) } else { None };
+    drop(writer);
     store.close()?;
     if args.json {
-        output::emit_json(&json!({"replaced": replaced, "value_bytes": value.len()}))?;
+        let mut report = json!({"replaced": replaced, "value_bytes": value.len()});
+        if let Some(expires_ms) = expires_ms {
+            report["expires_ms"] = json!(expires_ms);
+        }
+        output::emit_json(&report)?;
     }
     Ok(Outcome::Yes)
 }

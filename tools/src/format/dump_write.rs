@@ -50,7 +50,7 @@ impl<W: Write> DumpWriter<W> {
 }
 
 impl<W: Write> RecordWriter for DumpWriter<W> {
-    fn write(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    fn write(&mut self, key: &[u8], value: &[u8], _: Option<u64>) -> io::Result<()> {
         self.line.clear();
         self.item(key);
         self.item(value);
@@ -68,7 +68,7 @@ mod tests {
     use crate::format::{Format, Record, WriteOptions, samples};
 
     fn text(options: &WriteOptions) -> String {
-        let records = [Record { key: b"a\\ \n".to_vec(), value: Vec::new() }];
+        let records = [Record { key: b"a\\ \n".to_vec(), value: Vec::new(), expires_ms: None }];
         String::from_utf8(samples::write_all(Format::Dump, &records, options)).unwrap()
     }
 

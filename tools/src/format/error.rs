@@ -33,7 +33,7 @@ pub enum Reason {
          escaped)"
     )]
     Utf16,
-    /// jsonl: no JSON, or not an object of the four known fields.
+    /// jsonl: no JSON, or not an object of the known fields.
     #[error("not a record in JSON: {0}")]
     Json(String),
     /// jsonl: neither the plain nor the base64 field is there.
@@ -49,6 +49,14 @@ pub enum Reason {
         field: &'static str,
         /// What the decoder says.
         error: data_encoding::DecodeError,
+    },
+    /// jsonl: a deadline that no store keeps.
+    #[error("\"expires_ms\" is {millis}, the limit is {limit} (milliseconds since 1970)")]
+    Deadline {
+        /// What is there.
+        millis: u64,
+        /// The limit.
+        limit: u64,
     },
     /// tsv: no TAB between key and value.
     #[error("no TAB between key and value")]
@@ -136,6 +144,7 @@ impl Reason {
             | Reason::FieldMissing(_)
             | Reason::FieldTwice(_)
             | Reason::Base64 { .. }
+            | Reason::Deadline { .. }
             | Reason::NoTab
             | Reason::SecondTab { .. }
             | Reason::Escape { .. }

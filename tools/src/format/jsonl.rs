@@ -57,7 +57,11 @@ struct Line<'a> {
     value: Option<Cow<'a, str>>,
     #[serde(borrow)]
     value_b64: Option<Cow<'a, str>>,
+    expires_ms: Option<u64>,
 }
+
+/// The latest deadline that a store keeps; a later one would never come.
+const DEADLINE_MAX: u64 = 1 << 62;
 
 fn parse(line: &[u8], record: &mut Record) -> Result<(), Reason> {
     // serde takes an array for an object whose fields are in order.
@@ -70,7 +74,12 @@ fn parse(line: &[u8], record: &mut Record) -> Result<(), Reason> {
     }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| Reason::Json(describe(&error)))?;
     field("key", line.key, line.key_b64, &mut record.key)?;
-    field("value", line.value, line.value_b64, &mut record.value)
+    field("value", line.value, line.value_b64, &mut record.value)?;
+    record.expires_ms = line.expires_ms;
+    match line.expires_ms {
+        Some(millis) if millis > DEADLINE_MAX => Err(Reason::Deadline { millis, limit: DEADLINE_MAX }),
+        _ => Ok(()),
+    }
 }
 
 fn field(
@@ -100,7 +109,7 @@ fn describe(error: &serde_json::Error) -> String {
     }
 }
 
-/// A record in JSON, as the commands print it: of each pair exactly one is there.
+/// A record in JSON, as the commands print it: of each pair exactly one is there, and the deadline if it has one.
 #[derive(Debug, Serialize)]
 pub struct JsonRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +120,8 @@ pub struct JsonRecord<'a> {
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_ms: Option<u64>,
 }
 
 impl<'a> JsonRecord<'a> {
@@ -123,7 +134,12 @@ impl<'a> JsonRecord<'a> {
     /// A key alone.
     pub fn key(key: &'a [u8]) -> Self {
         let (key, key_b64) = text_or_base64(key);
-        JsonRecord { key, key_b64, value: None, value_b64: None }
+        JsonRecord { key, key_b64, value: None, value_b64: None, expires_ms: None }
+    }
+
+    /// The same with a deadline, if there is one.
+    pub fn expiring(self, expires_ms: Option<u64>) -> Self {
+        JsonRecord { expires_ms, ..self }
     }
 }
 
@@ -147,7 +163,7 @@ pub fn line_len(key: &[u8], value: &[u8]) -> u64 {
         Some(text) => json::string_len(text),
         None => BASE64.encode_len(bytes.len()) as u64,
     };
-    of(key) + of(value) + 40
+    of(key) + of(value) + 80
 }
 
 /// Writes jsonl.
@@ -164,8 +180,8 @@ impl<W: Write> JsonlWriter<W> {
 }
 
 impl<W: Write> RecordWriter for JsonlWriter<W> {
-    fn write(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        json::to_line(&mut self.output, &JsonRecord::new(key, value))?;
+    fn write(&mut self, key: &[u8], value: &[u8], expires_ms: Option<u64>) -> io::Result<()> {
+        json::to_line(&mut self.output, &JsonRecord::new(key, value).expiring(expires_ms))?;
         self.output.write_all(b"\n")
     }
 
@@ -186,19 +202,39 @@ mod tests {
 
     #[test]
     fn each_field_is_text_or_base64_by_itself() {
-        let records = [Record { key: b"a".to_vec(), value: b"\xff".to_vec() }];
+        let records = [Record { key: b"a".to_vec(), value: b"\xff".to_vec(), expires_ms: None }];
         let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
         assert_eq!(text, b"{\"key\":\"a\",\"value_b64\":\"/w==\"}\n");
     }
 
     #[test]
     fn what_would_be_mostly_escapes_is_base64() {
-        let records = [Record { key: b"a".to_vec(), value: vec![0; 3000] }];
+        let records = [Record { key: b"a".to_vec(), value: vec![0; 3000], expires_ms: Some(DEADLINE_MAX) }];
         let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
         assert!(text.starts_with(b"{\"key\":\"a\",\"value_b64\":\"AAAA"));
         assert!((text.len() as u64) <= line_len(b"a", &records[0].value) && text.len() < 4100, "{}", text.len());
         let (back, error) = samples::read_all(Format::Jsonl, &text, &samples::read_options());
         assert!(error.is_none() && back == records);
+    }
+
+    #[test]
+    fn a_deadline_stands_at_the_end_and_comes_back_exactly() {
+        for millis in [0, 1, 1_790_000_000_123, (1 << 53) + 1, DEADLINE_MAX] {
+            let records =
+                [Record { key: b"a".to_vec(), value: Vec::new(), expires_ms: Some(millis) }, Record::default()];
+            let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
+            let lines =
+                format!("{{\"key\":\"a\",\"value\":\"\",\"expires_ms\":{millis}}}\n{{\"key\":\"\",\"value\":\"\"}}\n");
+            assert_eq!(text, lines.as_bytes());
+            let (back, error) = samples::read_all(Format::Jsonl, &text, &samples::read_options());
+            assert!(error.is_none() && back == records);
+        }
+        let with = |deadline: &str| parsed(&format!("{{\"key\":\"a\",\"value\":\"\",\"expires_ms\":{deadline}}}"));
+        assert!(with("null").is_ok());
+        assert_eq!(with("4611686018427387905"), Err(Reason::Deadline { millis: (1 << 62) + 1, limit: 1 << 62 }));
+        for bad in ["-1", "1.5", "1e3", "\"soon\"", "18446744073709551616"] {
+            assert!(matches!(with(bad), Err(Reason::Json(_))), "{bad}");
+        }
     }
 
     #[test]

@@ -28,12 +28,20 @@ use tsv::{TsvReader, TsvWriter};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// One JSON object a line: {"key": "...", "value": "..."}; "key_b64" / "value_b64" hold what is not UTF-8
+    /// One JSON object a line: {"key": "...", "value": "..."}; "key_b64" / "value_b64" hold what is not UTF-8,
+    /// "expires_ms" is a record's deadline
     Jsonl,
     /// key TAB value, with the escapes \t \n \r \\ and \xHH
     Tsv,
     /// The text format of Berkeley DB's db_dump and LMDB's mdb_dump, for db_load and mdb_load
     Dump,
+}
+
+impl Format {
+    /// True if the format has a place for a record's deadline.
+    pub fn keeps_deadlines(self) -> bool {
+        self == Format::Jsonl
+    }
 }
 
 /// A record on its way in. Reused from one to the next, so that reading does not allocate for each.
@@ -43,6 +51,8 @@ pub struct Record {
     pub key: Vec<u8>,
     /// The value's bytes.
     pub value: Vec<u8>,
+    /// When the record expires, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
 }
 
 /// Reads records out of a text.
@@ -57,8 +67,8 @@ pub trait RecordReader {
 
 /// Writes records into a text.
 pub trait RecordWriter {
-    /// Writes one record.
-    fn write(&mut self, key: &[u8], value: &[u8]) -> io::Result<()>;
+    /// Writes one record. A format without a place for the deadline leaves it out ([`Format::keeps_deadlines`]).
+    fn write(&mut self, key: &[u8], value: &[u8], expires_ms: Option<u64>) -> io::Result<()>;
 
     /// Writes what the format wants at its end, and flushes.
     fn finish(&mut self) -> io::Result<()>;
@@ -106,7 +116,7 @@ pub fn line_above(limit: u64, format: Format, print: bool, key: &[u8], value: &[
         1 + if print { bytes.len() as u64 + 2 * hex } else { 2 * bytes.len() as u64 }
     };
     // Nothing takes more than six times its bytes; the exact length is only looked for where it can matter.
-    if (key.len() + value.len()) as u64 * 6 + 64 <= limit {
+    if (key.len() + value.len()) as u64 * 6 + 128 <= limit {
         return None;
     }
     let length = match format {
@@ -157,7 +167,8 @@ pub mod samples {
         ];
         let mut records = Vec::new();
         for (i, key) in parts.iter().enumerate() {
-            records.push(Record { key: key.to_vec(), value: parts[(i + 5) % parts.len()].to_vec() });
+            let value = parts[(i + 5) % parts.len()].to_vec();
+            records.push(Record { key: key.to_vec(), value, expires_ms: None });
         }
         records
     }
@@ -185,7 +196,7 @@ pub mod samples {
         let mut text = Vec::new();
         let mut writer = writer(format, &mut text, options).unwrap();
         for record in records {
-            writer.write(&record.key, &record.value).unwrap();
+            writer.write(&record.key, &record.value, record.expires_ms).unwrap();
         }
         writer.finish().unwrap();
         drop(writer);

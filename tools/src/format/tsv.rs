@@ -63,7 +63,7 @@ impl<W: Write> TsvWriter<W> {
 }
 
 impl<W: Write> RecordWriter for TsvWriter<W> {
-    fn write(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    fn write(&mut self, key: &[u8], value: &[u8], _: Option<u64>) -> io::Result<()> {
         self.line.clear();
         escape_into(key, &mut self.line);
         self.line.push(b'\t');
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Reason> {
-        let mut record = Record { key: b"left over".to_vec(), value: b"left over".to_vec() };
+        let mut record = Record { key: b"left over".to_vec(), value: b"left over".to_vec(), expires_ms: None };
         parse(line, &mut record).map(|()| (record.key, record.value))
     }
 

@@ -57,7 +57,10 @@ fn an_export_appears_whole_and_leaves_nothing_else() {
     desk.ok(&["set", "s", "a", "1"]);
     desk.write("out.tsv", "what was there before");
     let ran = desk.run(&["export", "s", "out.tsv", "--format", "tsv", "--json"]);
-    assert_eq!(ran.json(), json!({"file": "out.tsv", "records": 1, "record_bytes": 2, "skipped": 0}));
+    assert_eq!(
+        ran.json(),
+        json!({"file": "out.tsv", "records": 1, "record_bytes": 2, "skipped": 0, "deadlines_lost": 0})
+    );
     assert_eq!(desk.read("out.tsv"), b"a\t1\n");
     assert_eq!(desk.names(), ["out.tsv", "s"]);
     desk.run(&["export", "s", "missing/out.tsv", "--format", "tsv"]).fails(2, &["missing"]);

@@ -5,6 +5,7 @@ mod compact;
 mod damaged;
 mod demo;
 mod doctor;
+mod expiry;
 mod formats;
 mod imports;
 mod loaders;

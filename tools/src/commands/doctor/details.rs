@@ -184,6 +184,7 @@ fn log(page: &mut String, d: &Diagnosis) {
         count(d.log.removals),
     );
     figure(page, title, &charts::segments(&columns, title), &caption);
+    expiring(page, d);
     let mut worst: Vec<_> = d.segments.iter().filter(|segment| segment.dead_bytes > 0).collect();
     worst.sort_by_key(|segment| std::cmp::Reverse((segment.dead_bytes, segment.sequence)));
     worst.truncate(12);
@@ -202,6 +203,25 @@ fn log(page: &mut String, d: &Diagnosis) {
     table(page, &["log files with the most dead bytes", "records", "dead", "share"], &rows);
 }
 
+/// The log files with records that have a deadline.
+fn expiring(page: &mut String, d: &Diagnosis) {
+    let mut files: Vec<_> = d.segments.iter().filter(|segment| segment.expiring_bytes > 0).collect();
+    if files.is_empty() {
+        return;
+    }
+    files.sort_by_key(|segment| std::cmp::Reverse((segment.expired_bytes, segment.sequence)));
+    files.truncate(12);
+    let row = |name: String, bytes: u64, expiring: u64, expired: u64| {
+        vec![name, size(bytes), size(expiring), size(expired), super::percent(expired, bytes)]
+    };
+    let log = &d.log;
+    let mut rows = vec![row("all".into(), log.bytes, log.expiring_bytes, log.expired_bytes)];
+    rows.extend(files.iter().map(|segment| {
+        row(segment.sequence.to_string(), segment.bytes, segment.expiring_bytes, segment.expired_bytes)
+    }));
+    table(page, &["log files with the most expired bytes", "records", "with a deadline", "expired", "share"], &rows);
+}
+
 fn running(page: &mut String, stats: &Stats) {
     let index = &stats.index;
     let row = |name: &str, number: u64| vec![name.to_string(), count(number)];
@@ -214,6 +234,7 @@ fn running(page: &mut String, stats: &Stats) {
         row("pages split", index.splits),
         row("pages merged", index.merges),
         row("records moved by compaction", stats.compaction.moved_records),
+        row("expired records removed by compaction", stats.compaction.expired_records),
         row("log files freed", stats.compaction.freed_segments),
         row("writers that helped compaction", stats.compaction.helps),
         row("writers that waited for compaction", stats.compaction.throttles),

@@ -19,11 +19,13 @@ const BLOB_BLOCKS: u64 = 8192;
 /// The parts of a store. Their bytes add up to [`tophash::DiskBytes::all`].
 pub fn parts(d: &Diagnosis) -> Vec<Part> {
     let (live, dead) = written(d);
+    let expired = expired(d, live);
     let blobs = d.disk.blobs.min(d.blobs.bytes.saturating_add(d.blobs.count.saturating_mul(BLOB_BLOCKS)));
     let unwritten =
         if d.log_is_current() { "log space not written yet" } else { "log written after the checkpoint, or not yet" };
     [
-        ("live", "live records", live),
+        ("live", "live records", live - expired),
+        ("expired", "expired records", expired),
         ("dead", "dead records (replaced or removed)", dead),
         ("blobs", "large values (files of their own)", blobs),
         ("freed", "large values, removed", d.disk.blobs - blobs),
@@ -47,6 +49,13 @@ fn written(d: &Diagnosis) -> (u64, u64) {
     (d.disk.log - dead, dead)
 }
 
+/// Bytes of expired records, which are part of the live ones. They share the blocks as [`written`] says.
+fn expired(d: &Diagnosis, live: u64) -> u64 {
+    let all = d.log.bytes.saturating_sub(d.log.dead_bytes);
+    let share = u128::from(live) * u128::from(d.log.expired_bytes) / u128::from(all.max(1));
+    u64::try_from(share).unwrap_or(live).min(live)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,13 +69,17 @@ mod tests {
     #[test]
     fn the_parts_are_all_there_is() {
         let mut d = Diagnosis::default();
-        assert_eq!(bytes(&d), [0; 7]);
+        assert_eq!(bytes(&d), [0; 8]);
         (d.disk.index, d.disk.journal, d.disk.log, d.disk.blobs) = (40, 30, 100, 20_000);
         (d.log.bytes, d.log.dead_bytes) = (70, 60);
         (d.blobs.count, d.blobs.bytes) = (1, 5000);
-        assert_eq!(bytes(&d), [10, 60, 13_192, 6808, 40, 30, 30]);
+        assert_eq!(bytes(&d), [10, 0, 60, 13_192, 6808, 40, 30, 30]);
         // Compressed by the file system.
         (d.log.bytes, d.log.dead_bytes) = (1000, 800);
-        assert_eq!(bytes(&d)[..2], [20, 80]);
+        assert_eq!(bytes(&d)[..3], [20, 0, 80]);
+        d.log.expired_bytes = 50;
+        assert_eq!(bytes(&d)[..3], [15, 5, 80]);
+        d.log.expired_bytes = u64::MAX;
+        assert_eq!(bytes(&d)[..3], [0, 20, 80]);
     }
 }

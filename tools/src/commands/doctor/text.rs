@@ -216,16 +216,27 @@ fn segments(d: &Diagnosis) -> String {
         ]);
     }
     let log = &d.log;
+    let share = |bytes: u64| percent(bytes, log.bytes);
     table.add_row([
         format!("all {}", log.segments),
         output::size(log.bytes),
         output::size(log.dead_bytes),
-        percent(log.dead_bytes, log.bytes),
+        share(log.dead_bytes),
         output::count(log.removals),
         String::new(),
     ]);
     output::align_right(&mut table, 0..5);
     let mut text = table.to_string();
+    if log.expiring_bytes > 0 {
+        let (expiring, expired) = (output::size(log.expiring_bytes), output::size(log.expired_bytes));
+        let (of_all, over) = (share(log.expiring_bytes), share(log.expired_bytes));
+        let _ =
+            write!(text, "\nrecords with a deadline: {expiring} ({of_all}), of which {expired} ({over}) have expired");
+        for segment in shown.iter().filter(|segment| segment.expiring_bytes > 0) {
+            let (expiring, expired) = (output::size(segment.expiring_bytes), output::size(segment.expired_bytes));
+            let _ = write!(text, "\n  segment {}: {expiring}, expired {expired}", segment.sequence);
+        }
+    }
     if shown.len() < d.segments.len() {
         let _ = write!(text, "\n(the {} with the most dead bytes)", shown.len());
     }
