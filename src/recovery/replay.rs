@@ -153,7 +153,8 @@ impl Engine {
     /// Step 3, for one thread. Returns the number of changes that it has applied.
     fn replay_part(&self, piece: &[TailOp], growth: Growth, part: usize, parts: usize) -> Result<usize> {
         let moment = if broken(Mutant::PartitionedByTheMoment) { self.table.len() } else { 0 };
-        let own = piece.iter().enumerate().filter(|(_, op)| part_of(op.hash ^ (moment * POPULATED_PAGES), parts) == part);
+        let own =
+            piece.iter().enumerate().filter(|(_, op)| part_of(op.hash ^ (moment * POPULATED_PAGES), parts) == part);
         // The second member keeps changes of one key in their order.
         let mut order: Vec<(u64, u32)> = own.map(|(i, op)| (growth.page_of(op.hash), i as u32)).collect();
         order.sort_unstable();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tophash::sys::Disk;
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
@@ -51,6 +52,10 @@ pub enum Op {
     Update(u32, Value),
     /// Removes a key.
     Remove(u32),
+    /// Sets a key to a value that is expired: it is absent from then on, whatever it was.
+    Expired(u32, Value),
+    /// Sets a key to a value that expires far in the future.
+    Lasting(u32, Value),
     /// Applies a batch: what each key becomes.
     Apply(Vec<(u32, Option<Value>)>),
     /// Removes many keys at once.
@@ -82,6 +87,8 @@ impl fmt::Debug for Op {
             Op::Insert(key, value) => write!(f, "insert {key} ({} bytes)", value.len),
             Op::Update(key, value) => write!(f, "update {key} ({} bytes)", value.len),
             Op::Remove(key) => write!(f, "remove {key}"),
+            Op::Expired(key, value) => write!(f, "expire {key} ({} bytes)", value.len),
+            Op::Lasting(key, value) => write!(f, "insert {key} for long ({} bytes)", value.len),
             Op::Apply(changes) => write!(f, "batch of {}", changes.len()),
             Op::RemoveMany(keys) => write!(f, "remove_many of {}", keys.len()),
             Op::Clear => f.write_str("clear"),
@@ -120,6 +127,11 @@ impl Op {
             Op::Insert(k, value) => store.insert(key(*k), value.bytes()).map(|_| ()),
             Op::Update(k, value) => store.update(key(*k), |_| Some(value.bytes())).map(|_| ()),
             Op::Remove(k) => store.remove(key(*k)).map(|_| ()),
+            Op::Expired(k, value) => store.expiring(SystemTime::UNIX_EPOCH).set(key(*k), value.bytes()),
+            Op::Lasting(k, value) if k % 2 == 1 => {
+                store.apply(Batch::new().insert_expiring(key(*k), value.bytes(), far()))
+            }
+            Op::Lasting(k, value) => store.expiring(far()).set(key(*k), value.bytes()),
             Op::Apply(changes) => store.apply(&batch(changes)),
             Op::RemoveMany(keys) => {
                 let keys: Vec<_> = keys.iter().map(|&k| key(k)).collect();
@@ -149,6 +161,11 @@ impl Op {
             Op::Reopen | Op::Die | Op::Offline(..) => unreachable!("the runner does these"),
         }
     }
+}
+
+/// A moment far in the future.
+fn far() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(10_000_000_000)
 }
 
 fn batch(changes: &[(u32, Option<Value>)]) -> Batch {

@@ -70,6 +70,7 @@ pub fn fixed() -> Vec<Script> {
         reserve(),
         compaction(),
         churn(),
+        expiry(),
         shrink(),
         offline_compaction(),
         awaited(),
@@ -115,7 +116,10 @@ pub fn removals(seed: u64, count: usize) -> Vec<Script> {
             let small = round * 8..round * 8 + 1 + random.below(4) as u32;
             ops.extend(small.clone().map(|k| Op::Insert(k, value(8, round))));
             ops.extend((0..9).map(|i| Op::Insert(100 + round * 9 + i, value(400, round))));
-            ops.extend(small.filter(|_| !random.one_in(4)).map(Op::Remove));
+            // Removed, or expired, which is a removal once the record is compacted away.
+            let expires = random.one_in(2);
+            let gone = |k| if expires { Op::Expired(k, value(8, round)) } else { Op::Remove(k) };
+            ops.extend(small.filter(|_| !random.one_in(4)).map(gone));
             ops.extend((0..6 + random.below(12) as u32).map(|i| Op::Insert(90 + i % 2, value(300, round * 100 + i))));
             if random.one_in(2) {
                 ops.push(Op::Insert(round * 8, value(9, round)));
@@ -377,6 +381,30 @@ fn churn() -> Script {
     script
 }
 
+/// Expired records over and among others, which compaction removes from the index by the way, with and without older
+/// segments; and records that expire far in the future, which it moves.
+fn expiry() -> Script {
+    let mut ops = Vec::new();
+    for round in 0..6u32 {
+        ops.extend((0..4).map(|i| Op::Insert(i + round, value(500, round * 20 + i))));
+        ops.extend((2..9).map(|i| Op::Expired(i + round, value(if i == 8 { 1200 } else { 500 }, round * 20 + i))));
+        ops.extend(
+            (12..15).map(|i| Op::Lasting(i + round % 2, value(if i == 14 { 1100 } else { 60 }, round * 20 + i))),
+        );
+        ops.push(match round {
+            1 => Op::Die,
+            2 => Op::Maintain("compact", false, |store| store.compact().map(|_| ())),
+            3 => Op::Checkpoint,
+            4 => Op::Reopen,
+            _ => Op::Sync,
+        });
+    }
+    let mut script = script("expiry", SyncPolicy::Manual, ops);
+    script.log_ratio = 1.1;
+    script.checkpoint_bytes = 5000;
+    script
+}
+
 /// The table grows, shrinks, and grows again.
 fn shrink() -> Script {
     let mut ops = inserts(0..110, 10);
@@ -470,7 +498,9 @@ fn at_random(name: &'static str, sync: SyncPolicy, seed: u64) -> Script {
         ops.push(match random.below(24) {
             0..11 => Op::Insert(key, value(len, tag)),
             11 | 12 => Op::Update(key, value(len, tag)),
-            13..17 => Op::Remove(key),
+            13..16 => Op::Remove(key),
+            16 if random.one_in(2) => Op::Expired(key, value(len, tag)),
+            16 => Op::Lasting(key, value(len, tag)),
             17 => Op::RemoveMany((key..key + 12).collect()),
             18 => batch(key..key + 1 + random.below(10) as u32, len, tag * 100),
             19 if random.one_in(2) => Op::Maintain("compact", false, |store| store.compact().map(|_| ())),

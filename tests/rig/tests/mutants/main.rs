@@ -64,6 +64,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(MovedBlindly, "compaction checks the slot", &[Churn]),
         trial(PartitionedByTheMoment, "parts by fixed hash bits", &[Parts]),
         trial(RemovalsDropped, "removals outlive their puts", &[Repair]),
+        trial(ExpiredUnrecorded, "what expires is removed in the log as long as a put can be", &[Repair]),
         trial(FreedTooEarly, "freed after the checkpoint", &[Crash(&["compaction", "churn"])]),
         trial(ClearsDropped, "a clear outlives what it removes", &[Story]),
         trial(JournalNotReset, "a torn journal is reset", &[Nested(&["growth", "always", "recoveries"])]),
