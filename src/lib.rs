@@ -32,6 +32,7 @@
 //! | read one key | [`get`](Store::get), [`contains_key`](Store::contains_key) |
 //! | change one key | [`insert`](Store::insert), [`remove`](Store::remove), which return the old value; [`set`](Store::set) and [`delete`](Store::delete), which do not read it |
 //! | change one key by what it holds | [`compare_exchange`](Store::compare_exchange), [`update`](Store::update), [`get_or_insert_with`](Store::get_or_insert_with); [`try_update`](Store::try_update) and [`try_get_or_insert_with`](Store::try_get_or_insert_with), whose functions can fail |
+//! | let keys expire | [`expiring`](Store::expiring), [`expire`](Store::expire), [`persist`](Store::persist), [`expires_at`](Store::expires_at), [`Batch::insert_expiring`] |
 //! | read and change many keys | [`get_many`](Store::get_many), [`apply`](Store::apply) of a [`Batch`], [`remove_many`](Store::remove_many), [`clear`](Store::clear) |
 //! | go through all entries | [`iter`](Store::iter), [`keys`](Store::keys), [`values`](Store::values), and [`scan`](Store::scan) with a [`Cursor`] that outlives the process |
 //! | keep what was read | [`Value`], which copies nothing, and [`OwnedValue`], which has no lifetime either |
@@ -58,7 +59,7 @@
 //!   has returned a [`Durable`], none for a read-only one. An idle store wakes none of them.
 //! * **Disk**: 92 KiB for a new store. In use the log takes at most 1.5 times the live records and some four segments, a segment
 //!   being a 32nd of it ([`Options::log_ratio`]). A record has 8 bytes beside key and value (16 with a
-//!   key of more than 255 bytes or a value of more than 65,535), and ends at a multiple of 8.
+//!   key of more than 255 bytes or a value of more than 65,535), 8 more if it expires, and ends at a multiple of 8.
 //! * **Memory**: 10 to 20 bytes a record for the index. Changed pages of it are private memory, bounded by
 //!   [`Options::memory_bytes`], which one large batch and a recovery may exceed. The rest is in the page cache.
 //! * **Reads wait** for nobody: they take no lock, unless 64 tries met a change of the same page.

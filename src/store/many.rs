@@ -183,7 +183,8 @@ impl Store {
         self.engine.scan(cursor, limit)
     }
 
-    /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work.
+    /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work. Expired entries count until the
+    /// compaction has removed them ([`expiring`](Store::expiring)).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
