@@ -55,8 +55,6 @@ pub struct History {
     /// The content of the states, where a step can be half done: half of it can look like an earlier state.
     contents: HashMap<StateHash, Content>,
     divisible: Vec<Divisible>,
-    /// A step has left an expired record, which counts until it is removed from the index.
-    expires: bool,
     /// Every key that occurs.
     pub keys: Vec<Vec<u8>>,
 }
@@ -172,7 +170,8 @@ impl History {
             hash = hash.wrapping_add(entry_hash(entry.key(), entry.value()));
             count += 1;
         }
-        if store.len() < count || (store.len() > count && !self.expires) {
+        // What is expired counts until it is removed from the index.
+        if store.len() < count || (store.len() > count && store.stats().log.expiring_bytes == 0) {
             return Err(format!("{count} entries by iteration, {} by len", store.len()));
         }
         let mut by_key: StateHash = 0;
@@ -248,7 +247,6 @@ impl Model {
             let (position, removed) = (self.position() + 1, numbers.iter().map(|&k| key(k)).collect());
             self.history.divisible.push(Divisible { position, before, removed });
         }
-        self.history.expires |= matches!(op, Op::Expired(..));
         let hash = content_hash(&self.content);
         self.history.push(hash);
         self.history.contents.insert(hash, self.content.clone());
