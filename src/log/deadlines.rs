@@ -66,8 +66,12 @@ impl Deadlines {
 
     /// Spans that came from a checkpoint are not where the record is: then the next one gives.
     fn take(&mut self, millis: u64, bytes: u64) {
-        let mut left = bytes;
         let from = self.end(millis);
+        if let Some(span) = self.spans.get_mut(&from).filter(|span| **span > bytes) {
+            *span -= bytes;
+            return;
+        }
+        let mut left = bytes;
         let later: Vec<u64> = self.spans.range(from..).map(|(&end, _)| end).collect();
         let earlier: Vec<u64> = self.spans.range(..from).rev().map(|(&end, _)| end).collect();
         for end in later.into_iter().chain(earlier) {

@@ -170,8 +170,7 @@ impl History {
             hash = hash.wrapping_add(entry_hash(entry.key(), entry.value()));
             count += 1;
         }
-        // What is expired counts until it is removed from the index.
-        if store.len() < count || (store.len() > count && store.stats().log.expiring_bytes == 0) {
+        if !counts(store, count) {
             return Err(format!("{count} entries by iteration, {} by len", store.len()));
         }
         let mut by_key: StateHash = 0;
@@ -185,6 +184,12 @@ impl History {
         }
         Ok(Recovered { hash, count, entries: Vec::new() })
     }
+}
+
+/// True if `len` says that there are so many entries. What is expired counts until it is removed from the index.
+#[must_use]
+pub fn counts(store: &Store, entries: u64) -> bool {
+    store.len() == entries || (store.len() > entries && store.stats().log.expiring_bytes > 0)
 }
 
 /// What a step makes of a content.
