@@ -58,6 +58,9 @@ impl Disk for Clocked {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// A way to write a key, and its name.
+type Write<'w> = (&'w str, &'w dyn Fn(&str));
+
 fn is_gone(store: &Store, key: &str) {
     assert!(store.get(key).unwrap().is_none());
     assert!(!store.contains_key(key).unwrap());
@@ -79,7 +82,7 @@ fn an_expired_key_is_absent_for_every_call() {
     let expiring = store.expiring(MINUTE);
     assert_eq!((store.expiry(), expiring.expiry()), (Expiry::Never, Expiry::After(MINUTE)));
     let large = vec![7; 3000];
-    let writes: [(&str, &dyn Fn(&str)); 8] = [
+    let writes: [Write<'_>; 8] = [
         ("insert", &|key| drop(expiring.insert(key, "value").unwrap())),
         ("set", &|key| expiring.set(key, "value").unwrap()),
         ("large", &|key| expiring.set(key, &large).unwrap()),

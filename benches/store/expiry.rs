@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! cargo bench --bench expiry                       1 M records that live for 10 s; then a stream for 20 s, each living for 2 s
-//! cargo bench --bench expiry -- 10000000 60 60 2
+//! cargo bench --bench expiry -- 10000000 60 60 5 200000
 //! ```
 //!
-//! Arguments: records; how long they live, in seconds; how long the stream is, and how long its records live. 16-byte keys,
-//! 100-byte values, `SyncPolicy::Manual`.
+//! Arguments: records; how long they live, in seconds; how long the stream is, how long its records live, and how many come a
+//! second (100,000; 0: as many as it takes). 16-byte keys, 100-byte values, `SyncPolicy::Manual`.
 
 mod records;
 
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     };
     let seconds = |i, default| number(i, default).map(Duration::from_secs);
     at_once(number(0, 1_000_000)?, seconds(1, 10)?)?;
-    stream(seconds(2, 20)?, seconds(3, 2)?)
+    stream(seconds(2, 20)?, seconds(3, 2)?, number(4, 100_000)?)
 }
 
 fn megabytes(bytes: u64) -> f64 {
@@ -82,8 +82,8 @@ fn at_once(records: u64, life: Duration) -> Result<()> {
 }
 
 /// One record after the other, each with a deadline of its own.
-fn stream(length: Duration, life: Duration) -> Result<()> {
-    header(&format!("a stream for {length:?}, each record for {life:?}"));
+fn stream(length: Duration, life: Duration, rate: u64) -> Result<()> {
+    header(&format!("a stream for {length:?}, {rate} a second, each record for {life:?}"));
     let dir = tempfile::tempdir()?;
     let store = Options::new().sync(SyncPolicy::Manual).open(dir.path().join("stream.tophash"))?;
     let expiring = store.expiring(life);
@@ -93,6 +93,9 @@ fn stream(length: Duration, life: Duration) -> Result<()> {
         for _ in 0..1000 {
             expiring.set(key(n), value(n))?;
             n += 1;
+        }
+        if let Some(due) = (n * 1000).checked_div(rate).map(Duration::from_millis) {
+            std::thread::sleep(due.saturating_sub(started.elapsed()));
         }
         let log = store.stats().log;
         let live = log.bytes - (log.dead_bytes + log.expired_bytes).min(log.bytes);
