@@ -350,7 +350,11 @@ fn an_expired_record_brings_no_older_one_back() {
             check(&store);
         }
     }
-    assert!(store.stats().compaction.expired_records > 0, "{:#?}", (store.stats().log, store.stats().compaction, store.len()));
+    assert!(
+        store.stats().compaction.expired_records > 0,
+        "{:#?}",
+        (store.stats().log, store.stats().compaction, store.len())
+    );
     store.compact().unwrap();
     check(&store);
     assert_eq!(store.len(), 500);

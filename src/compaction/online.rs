@@ -364,7 +364,6 @@ impl Engine {
         let slot = piece.segment.slot;
         let mut running_low = false;
         let now = piece.now;
-        self.log.sweep(now);
         for item in &piece.items {
             let address = Address::new(slot, item.offset);
             if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, address)? {
@@ -378,6 +377,8 @@ impl Engine {
                 }
                 _ if record.deadline().is_over(now) => {
                     encoded.push(Kind::Remove, record.key(), &[]);
+                    // Before the first of them: a store in which nothing expires keeps no time.
+                    self.log.sweep(now);
                     self.retry(|| self.expire_record(&record, item.hash, address, piece.keep_removals, encoded))
                 }
                 kind => {

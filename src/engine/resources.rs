@@ -66,8 +66,8 @@ impl Engine {
     }
 
     /// Does something that takes space of the disk, or a segment of which there can be so many. If there is none, what can be
-    /// freed is freed, and it is tried again: first the ends of segments, then what a checkpoint lets go. The caller holds no
-    /// lock.
+    /// freed is freed, and it is tried again: first the ends of segments, then segments that wait to be written, then what a
+    /// checkpoint lets go. The caller holds no lock.
     ///
     /// # Errors
     /// `DiskFull`, `LimitReached` only if nothing can be freed, or it is not enough.
@@ -75,6 +75,9 @@ impl Engine {
         let mut result = work();
         if matches!(result, Err(Error::DiskFull { .. })) && self.may_free() && self.log.has_unwritten_ends() {
             self.log.cut_ends();
+            result = work();
+        }
+        if matches!(result, Err(Error::DiskFull { .. })) && self.may_free() && self.log.give_back_prepared() {
             result = work();
         }
         match result {

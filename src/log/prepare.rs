@@ -157,6 +157,16 @@ impl Log {
         }
     }
 
+    /// Unlinks the segments that wait, because something else needs their space now. Returns true if there were any. What
+    /// cannot be unlinked stays in the queue.
+    pub(crate) fn give_back_prepared(&self) -> bool {
+        let _one = self.queue.alone();
+        let before = self.queue.count();
+        // The caller meets the shortage again, if this is not enough.
+        let _ = self.discard_prepared();
+        self.queue.count() < before
+    }
+
     /// Unlinks the segments of the queue. None of them ever held a record.
     pub(crate) fn discard_prepared(&self) -> Result<()> {
         while let Some(next) = self.queue.take_if(|_| true) {

@@ -163,6 +163,9 @@ impl Op {
     }
 }
 
+/// The moment at which scripts run, in milliseconds since 1970.
+pub const NOW: u64 = 1_700_000_000_000;
+
 /// A moment far in the future.
 fn far() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(10_000_000_000)

@@ -136,6 +136,10 @@ impl Disk for TracedDisk {
         self.inner.map_anonymous(bytes)
     }
 
+    /// The clock stands still, so that the same script writes the same bytes.
+    fn now(&self) -> u64 {
+        crate::script::NOW
+    }
     fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
         self.note(format!("random {}", buffer.len()))?;
         let mut trace = self.shared.lock();
