@@ -122,6 +122,12 @@ const _: () = assert!(
 );
 
 impl Meta {
+    /// When the records of a segment expire, if some do.
+    pub(crate) fn expiring_of(&self, segment: &SegmentEntry) -> Option<Expiring> {
+        let found = self.expiring.binary_search_by_key(&u64::from(segment.sequence), |entry| entry.sequence).ok()?;
+        self.expiring.get(found).map(|entry| entry.deadlines())
+    }
+
     /// Meta pages that so many segments can need, and so many blobs that wait to be unlinked.
     pub(crate) fn pages_for(segments: usize, freed: usize) -> u64 {
         let lists = Self::bytes_without_freed(segments) + 8 * freed.min(FREED_MAX);

@@ -34,7 +34,7 @@ use crate::engine::write::with_encoded;
 use crate::error::{Nature, Result};
 use crate::gate::Pass;
 use crate::log::encode::Encoded;
-use crate::log::record::{BlobLink, Invalid, Kind, Record};
+use crate::log::record::{Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
@@ -420,11 +420,8 @@ impl Engine {
         let appended = self.log.append(encoded.singles(), 0, false)?;
         edit.publish(reserved, appended.address);
         let bytes = record.header.total();
-        self.log.add_dead(address, bytes);
-        if record.header.expires() {
-            self.log.add_deadline(appended.address, record.deadline(), bytes);
-            self.log.drop_deadline(address, record.deadline(), bytes);
-        }
+        self.log.add_deadline(appended.address, record.deadline(), bytes);
+        self.log.bury(address, record.deadline(), bytes);
         self.compactor.count_moved(1, bytes);
         Ok(appended.running_low)
     }
@@ -446,19 +443,11 @@ impl Engine {
             return Err(self.log.invalid_record(address, Invalid::Header).into());
         }
         let Some(reserved) = edit.reserve_removal(sought)? else { return Ok(false) };
-        let mut running_low = false;
-        if keep_removals && !broken(Mutant::ExpiredUnrecorded) {
-            let appended = self.log.append(encoded.singles(), 1, false)?;
-            self.log.add_dead(appended.address, encoded.len());
-            self.compactor.count_moved(0, encoded.len());
-            running_low = appended.running_low;
-        }
+        let recorded = keep_removals && !broken(Mutant::ExpiredUnrecorded);
+        let running_low = recorded && self.append_removal(encoded)?;
         edit.publish(reserved, address);
-        let bytes = record.header.total();
-        self.log.add_dead(address, bytes);
-        self.log.drop_deadline(address, record.deadline(), bytes);
-        let link = (record.header.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
-        self.log.relink(link, None);
+        self.log.bury(address, record.deadline(), record.header.total());
+        self.log.relink(record.blob_link(), None);
         self.compactor.count_expired();
         Ok(running_low)
     }
@@ -473,6 +462,12 @@ impl Engine {
             // A later put, which a repair finds as well.
             return Ok(false);
         }
+        self.append_removal(encoded)
+    }
+
+    /// Appends a removal, for the sake of an older segment. The caller holds the key's stripe. Returns true if the log is
+    /// running low.
+    fn append_removal(&self, encoded: &Encoded) -> Step<bool> {
         // Not from the reserve: on a full disk this is tried again and again, and would use it up.
         let appended = self.log.append(encoded.singles(), 1, false)?;
         self.log.add_dead(appended.address, encoded.len());

@@ -57,9 +57,7 @@ impl Compactor {
     pub(super) fn assess(&self, log: &Log, quiet: bool) -> SpaceReport {
         let space = log.space();
         let segment = space.active.max(log.segment_bytes(0));
-        let ratio = if quiet { (1.0 + self.ratio) / 2.0 } else { self.ratio };
-        let bound = (space.live() as f64 * ratio).min(u64::MAX as f64 / 4.0) as u64;
-        let goal = bound.saturating_add(segment);
+        let goal = self.bound(space.live(), quiet).saturating_add(segment);
         // What nothing can be done about is no reason to copy the rest over and over.
         let bytes = space.bytes - space.stuck;
         let total = bytes + space.evacuated;
@@ -85,6 +83,12 @@ impl Compactor {
                     || space.waiting >= WAITING_MAX),
             stuck: space.evacuated > 0 && !can_free,
         }
+    }
+
+    /// Bytes that the log may take for so many live ones, but for a segment. A quiet store is tidied up further.
+    fn bound(&self, live: u64, quiet: bool) -> u64 {
+        let ratio = if quiet { (1.0 + self.ratio) / 2.0 } else { self.ratio };
+        (live as f64 * ratio).min(u64::MAX as f64 / 4.0) as u64
     }
 
     /// True if a checkpoint would free enough space to be worth it.
@@ -145,17 +149,19 @@ impl Compactor {
     /// When so many records will have expired that a quiet store has more than it should, in milliseconds since 1970. `None`
     /// if that will not happen.
     pub(crate) fn next_expiry(&self, log: &Log) -> Option<u64> {
+        let moments = log.moments_to_come();
+        if moments.is_empty() {
+            return None;
+        }
         let space = log.space();
         let segment = space.active.max(log.segment_bytes(0));
         let (bytes, mut live) = (space.bytes - space.stuck, space.live());
-        let ratio = (1.0 + self.ratio) / 2.0;
-        for (moment, expires) in log.expiring_after(log.now()) {
+        let mut moments = moments.into_iter();
+        let (moment, _) = moments.find(|&(_, expires)| {
             live = live.saturating_sub(expires);
-            if bytes > ((live as f64 * ratio) as u64).saturating_add(segment) {
-                return Some(moment);
-            }
-        }
-        None
+            bytes > self.bound(live, true).saturating_add(segment)
+        })?;
+        Some(moment)
     }
 
     /// Notes what a checkpoint could let go.

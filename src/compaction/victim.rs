@@ -44,8 +44,7 @@ pub(super) fn small_max(log: &Log) -> usize {
 fn gain(log: &Log, segment: &Segment, is_oldest: bool) -> u64 {
     let bytes = log.record_bytes(segment).max(1);
     let kept = if is_oldest { 0 } else { segment.removal_bytes() };
-    let gone = log.dead(segment.slot).saturating_add(log.expired(segment.slot));
-    gone.min(bytes).saturating_sub(kept) * 1000 / bytes
+    log.gone(segment).min(bytes).saturating_sub(kept) * 1000 / bytes
 }
 
 /// True if emptying the active segment would gain enough to end it for that.

@@ -284,7 +284,7 @@ impl Engine {
                 if let Some(record) = changes.records.record(change.start()) {
                     if change.removes() {
                         self.log.add_dead(address, record.header.total());
-                    } else if record.header.expires() {
+                    } else {
                         self.log.add_deadline(address, record.deadline(), record.header.total());
                     }
                 }

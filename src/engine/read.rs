@@ -43,8 +43,13 @@ impl<'s> Hit<'s> {
     }
 
     /// From when on the record is expired.
-    #[cold]
+    #[inline(always)]
     pub(crate) fn deadline(&self) -> Deadline {
+        if self.header.expires() { self.read_deadline() } else { Deadline::NEVER }
+    }
+
+    #[cold]
+    fn read_deadline(&self) -> Deadline {
         Record::at(&self.pinned, self.address().offset()).map_or(Deadline::NEVER, |record| record.deadline())
     }
 

@@ -21,7 +21,6 @@ use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
 use crate::error::{Error, Result};
-use crate::expiry::Deadline;
 use crate::log::record::{BlobLink, Invalid, Kind, Record};
 use crate::sys::pins::{Pinned, PinnedBytes};
 use crate::table::chain::Chain;
@@ -203,7 +202,7 @@ impl Engine {
     /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
     pub(crate) fn entry<'s>(&'s self, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
         let Scanned { key, hit, .. } = scanned;
-        let deadline = if hit.header.expires() { hit.deadline() } else { Deadline::NEVER };
+        let deadline = hit.deadline();
         match self.fetch(hit).map_err(|error| with_key(error.into(), &key))? {
             crate::engine::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value, deadline })),
             // The key has another value now, or none.

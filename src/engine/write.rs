@@ -288,10 +288,7 @@ impl Engine {
             // A removal is dead weight from the start.
             self.log.add_dead(appended.address, encoded.len());
         }
-        let deadline = encoded.deadline();
-        if deadline != Deadline::NEVER {
-            self.log.add_deadline(appended.address, deadline, encoded.len());
-        }
+        self.log.add_deadline(appended.address, encoded.deadline(), encoded.len());
         self.supersede(previous.as_ref(), link);
         let previous = previous.filter(|_| !is_expired);
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
@@ -342,10 +339,7 @@ impl Engine {
     /// own record.
     pub(crate) fn supersede(&self, old: Option<&Hit<'_>>, link: Option<BlobLink>) {
         if let Some(old) = old {
-            self.log.add_dead(old.address(), old.header.total());
-            if old.header.expires() {
-                self.log.drop_deadline(old.address(), old.deadline(), old.header.total());
-            }
+            self.log.bury(old.address(), old.deadline(), old.header.total());
         }
         self.log.relink(old.and_then(Hit::blob), link);
     }

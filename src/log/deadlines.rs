@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::segment::Segment;
 use super::segments::Log;
 use crate::address::Address;
 use crate::expiry::Deadline;
@@ -132,19 +133,21 @@ impl Log {
         self.disk().now()
     }
 
-    /// A record with a deadline was appended.
-    #[cold]
+    /// A record was appended. One without a deadline is nothing to keep.
+    #[inline]
     pub(crate) fn add_deadline(&self, address: Address, deadline: Deadline, bytes: u64) {
         if let Some(millis) = deadline.millis() {
             self.deadlines.lock().by_slot.entry(address.segment()).or_default().add(millis, bytes);
         }
     }
 
-    /// A record with a deadline is dead for another reason: its bytes are counted there.
-    #[cold]
-    pub(crate) fn drop_deadline(&self, address: Address, deadline: Deadline, bytes: u64) {
-        let mut all = self.deadlines.lock();
-        if let (Some(millis), Some(of_segment)) = (deadline.millis(), all.by_slot.get_mut(&address.segment())) {
+    /// A record is dead: its bytes are no longer counted by its deadline.
+    #[inline]
+    pub(crate) fn bury(&self, address: Address, deadline: Deadline, bytes: u64) {
+        self.add_dead(address, bytes);
+        if let Some(millis) = deadline.millis()
+            && let Some(of_segment) = self.deadlines.lock().by_slot.get_mut(&address.segment())
+        {
             of_segment.take(millis, bytes);
         }
     }
@@ -154,17 +157,14 @@ impl Log {
         self.deadlines.lock().by_slot.remove(&slot);
     }
 
-    /// Bytes of expired records, by segment slot. The clock is looked at only if a record has a deadline.
-    pub(super) fn expired_by_slot(&self) -> BTreeMap<u32, u64> {
-        let all = self.deadlines.lock();
-        if all.by_slot.is_empty() {
-            return BTreeMap::new();
-        }
-        let now = self.now();
-        all.by_slot.iter().map(|(&slot, of_segment)| (slot, of_segment.over(now))).collect()
+    /// Bytes of a segment's records that are dead or expired.
+    pub(crate) fn gone(&self, segment: &Segment) -> u64 {
+        let gone = self.dead(segment.slot).saturating_add(self.expired(segment.slot));
+        gone.min(self.record_bytes(segment))
     }
 
-    /// Bytes of a segment's expired records that no later record has superseded.
+    /// Bytes of a segment's expired records that no later record has superseded. The clock is looked at only if one of its
+    /// records has a deadline.
     pub(crate) fn expired(&self, slot: u32) -> u64 {
         let all = self.deadlines.lock();
         all.by_slot.get(&slot).map_or(0, |of_segment| of_segment.over(self.now()))
@@ -175,9 +175,13 @@ impl Log {
         self.deadlines.lock().by_slot.values().map(Deadlines::sum).sum()
     }
 
-    /// The moments after `now` at which bytes expire, in order.
-    pub(crate) fn expiring_after(&self, now: u64) -> Vec<(u64, u64)> {
+    /// The moments to come at which bytes expire, in order.
+    pub(crate) fn moments_to_come(&self) -> Vec<(u64, u64)> {
         let all = self.deadlines.lock();
+        if all.by_slot.is_empty() {
+            return Vec::new();
+        }
+        let now = self.now();
         let later = all.by_slot.values().flat_map(|of_segment| of_segment.spans.range(now.saturating_add(1)..));
         let mut moments: Vec<(u64, u64)> = later.map(|(&end, &bytes)| (end, bytes)).collect();
         moments.sort_unstable();

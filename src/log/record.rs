@@ -240,6 +240,11 @@ impl<'a> Record<'a> {
         self.part(self.header.value_start()..self.bytes.len())
     }
 
+    /// The link, if the value is in a blob file.
+    pub(crate) fn blob_link(&self) -> Option<BlobLink> {
+        (self.header.kind == Kind::PutBlob).then(|| BlobLink::decode(self.value())).flatten()
+    }
+
     /// From when on the record is expired.
     pub(crate) fn deadline(&self) -> Deadline {
         if !self.header.expires() {

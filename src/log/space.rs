@@ -60,7 +60,6 @@ impl Log {
         let mut space = Space::default();
         let mut behind_damage = false;
         let small = self.small_bytes();
-        let expired = self.expired_by_slot();
         for segment in self.segments() {
             let bytes = self.record_bytes(&segment);
             if segment.is_evacuated() {
@@ -69,8 +68,7 @@ impl Log {
                 continue;
             }
             space.bytes += bytes;
-            let expired = expired.get(&segment.slot).copied().unwrap_or(0);
-            let dead = self.dead(segment.slot).saturating_add(expired).min(bytes);
+            let dead = self.gone(&segment).min(bytes);
             let removals = segment.removal_bytes().min(dead);
             space.dead += dead;
             behind_damage |= segment.is_damaged();

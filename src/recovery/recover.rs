@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use super::create::remove_garbage;
 use crate::address::Lsn;
 use crate::checkpoint::header::IndexHeader;
-use crate::checkpoint::meta::SegmentEntry;
+use crate::checkpoint::meta::Meta;
 use crate::engine::Engine;
 use crate::error::{Error, IoContext, Location, Nature, Result};
 use crate::layout::{parse_segment_name, segment_path};
@@ -67,7 +67,7 @@ impl Engine {
         stats.discarded_bytes = tail.discarded_bytes;
         stats.replayed_records = tail.changes as u64;
 
-        self.adopt_known(disk, &meta.segments, header.cut)?;
+        self.adopt_known(disk, &meta, header.cut)?;
         for found in &tail.segments {
             // Refused before anything is changed.
             segment_len(disk, &found.path, found.end)?;
@@ -105,8 +105,8 @@ impl Engine {
     }
 
     /// Segments before the cut's: sealed, as the checkpoint says.
-    fn adopt_known(&self, disk: &dyn Disk, known: &[SegmentEntry], cut: Lsn) -> Result<()> {
-        for entry in known.iter().filter(|entry| entry.sequence != cut.sequence()) {
+    fn adopt_known(&self, disk: &dyn Disk, meta: &Meta, cut: Lsn) -> Result<()> {
+        for entry in meta.segments.iter().filter(|entry| entry.sequence != cut.sequence()) {
             let path = segment_path(self.log.dir(), entry.sequence);
             let (map, len, _) = map_segment(disk, &path, entry.salt, entry.end, false)?;
             // No more can be dead than there is, whatever the checkpoint says.
@@ -117,11 +117,9 @@ impl Engine {
             observe::mapped(&segment.path, 0, segment.capacity());
             self.log.adopt_sealed(segment, map);
         }
-        let meta = self.checkpointer.opened();
-        for entry in &meta.expiring {
-            let slot =
-                known.iter().find(|segment| u64::from(segment.sequence) == entry.sequence).map(|segment| segment.slot);
-            slot.into_iter().for_each(|slot| self.log.open_deadlines(slot, entry.deadlines()));
+        // The cut's segment has some too.
+        for entry in &meta.segments {
+            meta.expiring_of(entry).into_iter().for_each(|kept| self.log.open_deadlines(entry.slot, kept));
         }
         self.log.sweep(meta.swept);
         Ok(())

@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::engine::bulk::Clear;
 use crate::engine::read::Hit;
 use crate::error::{Error, Location, Result};
-use crate::log::record::{BlobLink, CLEAR_BYTES, Kind, Record};
+use crate::log::record::{CLEAR_BYTES, Kind, Record};
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
 use crate::recovery::tail::Tail;
@@ -215,10 +215,8 @@ impl Engine {
         if let Some(reserved) = reserved {
             edit.publish(reserved, op.address);
         }
-        if record.header.expires() {
-            self.log.add_deadline(op.address, record.deadline(), record.header.total());
-        }
-        let linked = (op.kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten();
+        self.log.add_deadline(op.address, record.deadline(), record.header.total());
+        let linked = record.blob_link();
         self.supersede(previous.as_ref(), linked);
         Ok(())
     }

@@ -346,12 +346,7 @@ impl TailSource<'_> {
 
     fn member(record: &Record<'_>) -> Member {
         let kind = record.header.kind;
-        Member {
-            kind,
-            bytes: record.header.total(),
-            mark: record.mark(),
-            link: (kind == Kind::PutBlob).then(|| BlobLink::decode(record.value())).flatten(),
-        }
+        Member { kind, bytes: record.header.total(), mark: record.mark(), link: record.blob_link() }
     }
 
     fn collect(segment: &mut TailSegment, member: &Member, tail: &mut Tail) {

@@ -133,7 +133,7 @@ impl Store {
     pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
         let key = key.as_ref();
         let found = self.engine.find(key, self.engine.hasher.hash(key))?;
-        Ok(found.filter(|hit| hit.header.expires()).and_then(|hit| hit.deadline().time()))
+        Ok(found.and_then(|hit| hit.deadline().time()))
     }
 
     fn expire_until(&self, until: Until, key: &[u8], expiry: Expiry) -> Result<(bool, Option<Wait>)> {

@@ -136,13 +136,8 @@ fn examine(disk: &dyn Disk, path: &Path, reader: Option<&Options>, progress: &mu
     // Looks at the files' headers; what is wrong with them is a finding.
     Segments::find(disk, &dir, &state, &mut sink)?;
     let mut segments: Vec<SegmentFigures> = {
-        let expiring = |entry: &SegmentEntry| {
-            let all = &state.meta.expiring;
-            let found = all.binary_search_by_key(&u64::from(entry.sequence), |expiring| expiring.sequence);
-            found.ok().and_then(|n| all.get(n)).map(|expiring| expiring.deadlines())
-        };
-        let now = disk.now();
-        state.meta.segments.iter().map(|entry| figures_of(entry, expiring(entry), now)).collect()
+        let (meta, now) = (&state.meta, disk.now());
+        meta.segments.iter().map(|entry| figures_of(entry, meta.expiring_of(entry), now)).collect()
     };
     if !state.header.clean {
         match reader.map(|options| options.clone().open(path)) {
