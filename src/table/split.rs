@@ -57,31 +57,35 @@ impl Table {
         log: &dyn ReadHash,
         structure: &mut MutexGuard<'_, Structure>,
     ) -> Step<usize> {
+        let begun = self.growth();
         let mut done = 0;
-        let mut begun = None;
-        while done < pages {
-            let growth = self.growth();
-            if !growth.is_resizing() {
-                break;
-            }
-            begun.get_or_insert(growth);
-            if !growth.is_complete() {
-                if growth.is_shrinking() {
-                    self.merge_page(growth.cursor() - 1)?;
-                } else {
-                    self.evacuate_page(growth.cursor(), log)?;
-                }
-            }
-            if self.growth().is_complete() {
-                self.finish_resize(structure);
-            }
-            done += 1;
+        let mut step = Ok(());
+        while done < pages && step.is_ok() && self.growth().is_resizing() {
+            step = self.evacuate_next(log, structure);
+            done += usize::from(step.is_ok());
         }
-        // One page is what each write does in passing; that would be too much to tell of.
-        if let Some(begun) = begun.filter(|_| done > 1) {
+        // One page is what each write does in passing; that would be too much to tell of. What was done before something
+        // ran short is told too, because the caller only goes on from there.
+        if done > 1 {
             observe::evacuated(&self.path, done, begun.cursor(), begun.is_shrinking());
         }
-        Ok(done)
+        step.map(|()| done)
+    }
+
+    /// Moves the page at the cursor, and ends the resize if it was the last one.
+    fn evacuate_next(&self, log: &dyn ReadHash, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+        let growth = self.growth();
+        if !growth.is_complete() {
+            if growth.is_shrinking() {
+                self.merge_page(growth.cursor() - 1)?;
+            } else {
+                self.evacuate_page(growth.cursor(), log)?;
+            }
+        }
+        if self.growth().is_complete() {
+            self.finish_resize(structure);
+        }
+        Ok(())
     }
 
     /// The last page was divided or merged: one level, and as many stripes as that has pages.
