@@ -266,6 +266,32 @@ fn space_comes_back_by_itself() {
     assert!(report.is_clean(), "{report:#?}");
 }
 
+/// What expires all at once is far over the log's bound, and comes back in few steps: each is a checkpoint of nearly the whole
+/// index. There was one for each segment, and ten million records took 19 seconds to go.
+#[test]
+fn what_expires_at_once_is_freed_in_few_steps() {
+    let dir = common::scratch();
+    let clock = Clocked::new();
+    let options = clock.options().segment_bytes(8 << 10).checkpoint_bytes(1 << 30);
+    let store = open(&options, &dir.path().join("s"));
+    let expiring = store.expiring(MINUTE);
+    (0..10_000u32).for_each(|n| expiring.set(n.to_le_bytes(), [7; 50]).unwrap());
+    let before = store.stats();
+    assert!(before.log.segments > 80, "{before:#?}");
+    clock.forward(2 * MINUTE);
+    // The look comes with what is written, and is followed to its end.
+    let mut written = 0;
+    while store.len() > 1000 {
+        store.set([9; 50], [9; 50]).unwrap();
+        written += 1;
+        assert!(written < 1000, "{:#?}", store.stats());
+    }
+    let after = store.stats();
+    let freed = after.compaction.freed_segments - before.compaction.freed_segments;
+    let checkpoints = after.checkpoint.count - before.checkpoint.count;
+    assert!(freed > 75 && checkpoints < 15, "{freed} segments freed by {checkpoints} checkpoints: {after:#?}");
+}
+
 /// Without background threads a call does it. Of a store that was opened, the checkpoint has kept when its segments expire.
 #[test]
 fn compact_removes_what_is_expired_after_an_open_too() {

@@ -64,6 +64,8 @@ pub(super) struct Freeing {
     pub(super) serial: u64,
     /// It could not let go all that it does not need any more: nothing is freed before this time.
     pub(super) pause: Option<Instant>,
+    /// Bytes of records that had been moved until then.
+    pub(super) moved: u64,
 }
 
 /// What compaction has done since the store was opened.
@@ -225,7 +227,12 @@ impl Compactor {
 
     /// Bytes that others than the compaction have appended since the store was opened.
     pub(crate) fn appended_by_others(&self, log: &Log) -> u64 {
-        log.total().saturating_sub(self.counters.moved_bytes.load(Ordering::Relaxed))
+        log.total().saturating_sub(self.moved_bytes())
+    }
+
+    /// Bytes that the compaction has appended since the store was opened.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.counters.moved_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn done(&self) -> Done {

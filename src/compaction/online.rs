@@ -152,6 +152,8 @@ impl Engine {
                     sleep(PACE);
                     break;
                 }
+                // What is emptied is all that can be had.
+                Ok(Outcome::Nothing) if self.look(quiet).frees && self.run_checkpoint(false).is_ok() => break,
                 Ok(Outcome::Nothing) | Err(_) => return Turn::Finished,
             }
         }
@@ -185,10 +187,15 @@ impl Engine {
             if look.checkpoint && !self.upkeep_checkpoint() {
                 return;
             }
-            // The change that led here is made: an error of this is none of its own. It is met again by whoever
-            // needs the space. If what is left of the victim is with others, they will finish it.
-            if !look.due || !matches!(self.compact_step(STEP_RECORDS, Choice::Best), Ok(Outcome::Made)) {
+            if !look.due {
                 return;
+            }
+            // The change that led here is made: an error of this is none of its own. It is met again by the caller that
+            // needs the space. If what is left of the victim is with others, they will finish it.
+            match self.compact_step(STEP_RECORDS, Choice::Best) {
+                Ok(Outcome::Made) => {}
+                Ok(Outcome::Nothing) if look.frees && self.upkeep_checkpoint() => {}
+                Ok(Outcome::Others | Outcome::Nothing) | Err(_) => return,
             }
             look = self.compactor.assess(&self.log, false);
         }

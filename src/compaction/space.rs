@@ -14,6 +14,8 @@ const FREED_BLOBS_MIN: u64 = 16 << 20;
 const FREEING_PAUSE: Duration = Duration::from_secs(1);
 /// So many emptied segments are worth a checkpoint, however small they are.
 const WAITING_MAX: usize = 32;
+/// A log that is more segments than that over its bound is freed in larger steps.
+const FAR: u64 = 4;
 
 /// How far the log is over its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +39,8 @@ pub(super) struct SpaceReport {
     pub(super) pressure: Pressure,
     /// A checkpoint would free enough to be worth it.
     pub(super) checkpoint: bool,
+    /// A checkpoint would free something of what is too much: it is worth it if nothing more can be emptied.
+    pub(super) frees: bool,
     /// What was emptied cannot be freed at this moment.
     pub(super) stuck: bool,
 }
@@ -74,15 +78,28 @@ impl Compactor {
         };
         self.live.store(space.live(), Ordering::Relaxed);
         let can_free = self.can_free();
+        let over = total.saturating_sub(goal);
+        let frees = can_free && space.evacuated > 0 && over > 0;
         SpaceReport {
             due: bytes > goal || space.small > small_max(log),
             pressure,
             checkpoint: can_free
-                && (space.evacuated >= segment
-                    || (space.evacuated > 0 && total > goal)
+                && ((over == 0 && space.evacuated >= segment)
+                    || (frees && space.evacuated >= self.step(over, segment))
                     || space.waiting >= WAITING_MAX),
+            frees,
             stuck: space.evacuated > 0 && !can_free,
         }
+    }
+
+    /// Emptied bytes that are worth a checkpoint while the log is so many bytes over its bound.
+    ///
+    /// Far over it they are half of that, because a checkpoint writes each index page that the emptying has changed: those
+    /// of one segment are nearly all pages of a large table. But if the records moved since the last checkpoint fill a
+    /// segment, it comes at once, because moving more would make the log longer.
+    fn step(&self, over: u64, segment: u64) -> u64 {
+        let moved = self.moved_bytes().saturating_sub(self.freeing.lock().moved);
+        if over > FAR * segment && moved < segment { over / 2 } else { 1 }
     }
 
     /// Bytes that the log may take for so many live ones, but for a segment. A quiet store is tidied up further.
@@ -172,7 +189,7 @@ impl Compactor {
         let mut freeing = self.freeing.lock();
         if let_go.serial >= freeing.serial {
             let pause = (!let_go.all).then(|| Instant::now() + FREEING_PAUSE);
-            *freeing = Freeing { serial: let_go.serial, pause };
+            *freeing = Freeing { serial: let_go.serial, pause, moved: self.moved_bytes() };
         }
     }
 
