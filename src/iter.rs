@@ -29,6 +29,14 @@ macro_rules! iterators {
             pub(crate) fn new(engine: &'s Engine) -> Self {
                 $name(Scan::new(engine))
             }
+
+            /// Expired entries that the iterator has passed over so far, and that [`Store::len`] counts until the
+            /// compaction removes them. Behind the last item of a store that nobody changes, these and the items are as
+            /// many as `len` says.
+            #[must_use]
+            pub fn expired(&self) -> u64 {
+                self.0.expired()
+            }
         }
 
         impl FusedIterator for $name<'_> {}

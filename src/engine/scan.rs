@@ -156,11 +156,11 @@ impl Engine {
             }
             let (slot, pinned) = &slots[i];
             match self.scanned(*slot, pinned.clone()) {
-                Ok(entry) if self.is_expired(&entry.hit) => scan.expired += 1,
                 // A marked slot is in both pages of a split; its key belongs to one.
                 Ok(entry) if slot.is_marked() && growth.page_of(entry.cursor.reverse_bits()) != number => {}
-                Ok(entry) if entry.cursor >= cursor => entries.push(entry),
-                Ok(_) => {}
+                Ok(entry) if entry.cursor < cursor => {}
+                Ok(entry) if self.is_expired(&entry.hit) => scan.expired += 1,
+                Ok(entry) => entries.push(entry),
                 Err(error) => {
                     let is_own = |hash| growth.page_of(hash) == number && Tag::of(hash, split_base) == slot.tag();
                     scan.damaged.push(match self.readable_key(*slot, pinned.as_ref()) {

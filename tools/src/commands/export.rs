@@ -198,7 +198,8 @@ fn write_records(store: &Store, args: &Args, options: &WriteOptions, output: imp
     let bar = progress::records(store.len(), "export");
     let mut writer = format::writer(args.format, BufWriter::with_capacity(1 << 18, output), options)?;
     let mut written = Written { records: 0, bytes: 0, skipped: 0, deadlines_lost: 0 };
-    for entry in store.iter() {
+    let mut entries = store.iter();
+    for entry in entries.by_ref() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) if args.skip_damaged => {
@@ -223,11 +224,12 @@ fn write_records(store: &Store, args: &Args, options: &WriteOptions, output: imp
         }
     }
     // Nobody writes while the store is open read-only. Before the format's last line: a short file stays incomplete.
-    // The store counts expired records, which are passed over.
-    let (expected, expiring) = (store.len(), store.stats().log.expiring_bytes > 0);
-    if written.skipped == 0 && (written.records > expected || written.records < expected && !expiring) {
-        let found = output::records(written.records);
-        return Err(anyhow!("{found} were found, the store counts {expected}; run `tophash verify`"));
+    let (found, expired, expected) = (written.records, entries.expired(), store.len());
+    if written.skipped == 0 && found + expired != expected {
+        let (found, expired) = (output::records(found), output::count(expired));
+        return Err(anyhow!(
+            "{found} were found, and {expired} expired, the store counts {expected}; run `tophash verify`"
+        ));
     }
     writer.finish()?;
     bar.finish_and_clear();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
@@ -9,6 +10,7 @@ use super::anatomy::{Anatomy, STORE};
 use super::judge::Facts;
 use crate::disk::SimDisk;
 use crate::image::{Image, Node};
+use crate::script::NOW;
 
 /// Keys and values.
 pub type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -108,6 +110,19 @@ impl Making {
         self.change(|store| store.insert(&k, &v).map(|_| ()), |state| _ = state.insert(key, value));
     }
 
+    /// A record whose deadline comes long after the clock, which stands still.
+    fn insert_lasting(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let (k, v) = (key.clone(), value.clone());
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW + 1_000_000);
+        self.change(|store| store.expiring(deadline).insert(&k, &v).map(|_| ()), |state| _ = state.insert(key, value));
+    }
+
+    /// A record whose deadline has passed: the key is absent.
+    fn insert_expired(&mut self, key: &[u8], value: &[u8]) {
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW - 1000);
+        self.change(|store| store.expiring(deadline).insert(key, value).map(|_| ()), |state| _ = state.remove(key));
+    }
+
     fn remove(&mut self, key: &[u8]) {
         self.change(|store| store.remove(key).map(|_| ()), |state| _ = state.remove(key));
     }
@@ -149,6 +164,12 @@ impl Making {
         for i in (1..50).step_by(9) {
             self.remove(&key(i));
         }
+        for i in (2..70).step_by(11) {
+            self.insert_lasting(key(i), value(i, 9));
+            self.insert_expired(&key(i + 1), &value(i + 1, 9));
+        }
+        self.insert_lasting(b"blob that lasts".to_vec(), vec![b'5'; 430]);
+        self.insert_expired(b"blob that is over", &[b'6'; 440]);
         self.insert(b"blob one".to_vec(), vec![b'1'; 450]);
         self.insert(b"blob two".to_vec(), vec![b'2'; 500]);
         self.insert(Vec::new(), b"the empty key".to_vec());
@@ -186,6 +207,9 @@ impl Making {
             self.insert(key(60), value(60, self.states.len() as u32));
             self.remove(&key(61));
         }
+        self.insert_lasting(key(64), value(64, 9));
+        self.insert_expired(&key(65), &value(65, 9));
+        self.insert_expired(&key(64), &value(64, 10));
         self.batch(100..104, 5, b"key 62");
         self.insert(key(63), value(63, 6));
     }
