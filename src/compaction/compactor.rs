@@ -1,13 +1,13 @@
 //! The owner of compaction's state: the segment that is being emptied, whose turn it is, and counters.
 //!
 //! ```text
-//! ├── space     how far the log is over its bound, and what has to be done about it
+//! ├── space     how far the log is over its bound; pressure: what writers have to do about it
 //! └── victim    which segment is emptied next
 //! ```
 
 use std::sync::Arc;
 
-use super::space::Pressure;
+use super::pressure::Pressure;
 use crate::address::Address;
 use crate::checksum::KeyHasher;
 use crate::error::{Error, Nature, Result};

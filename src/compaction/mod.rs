@@ -3,7 +3,7 @@
 //! ```text
 //! online          emptying segments while the store is in use
 //! ├── compactor   what is being emptied, whose turn it is, counters
-//! ├── space       how far the log is over its bound
+//! ├── space       how far the log is over its bound; pressure: what writers have to do about it
 //! ├── victim      which segment is emptied next
 //! offline         a closed store written anew
 //! ├── options     what a caller may ask of that
@@ -13,5 +13,6 @@ pub(crate) mod compactor;
 pub(crate) mod offline;
 pub(crate) mod online;
 pub(crate) mod options;
+mod pressure;
 mod space;
 mod victim;

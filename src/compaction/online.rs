@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compactor::{Choice, Piece, Task};
-use super::space::{Pressure, SpaceReport};
+use super::pressure::Pressure;
+use super::space::SpaceReport;
 use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max, small_segments};
 use crate::address::Address;
 use crate::engine::Engine;

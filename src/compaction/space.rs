@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::compactor::{Compactor, Freeing};
+use super::pressure::Pressure;
 use super::victim::small_max;
 use crate::checkpoint::run::LetGo;
 use crate::log::segments::Log;
@@ -17,20 +18,6 @@ const WAITING_MAX: usize = 32;
 /// A log that is more segments than that over its bound is freed in larger steps.
 const FAR: u64 = 4;
 
-/// How far the log is over its bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub(super) enum Pressure {
-    None = 0,
-    /// Writers help.
-    Help = 1,
-    /// Writers wait a little: what would free space is the checkpoint that is under way. Moving more records
-    /// before it is done would only make the log longer.
-    Wait = 2,
-    /// The log is at its bound: writers wait for the checkpoint, or for whatever else is missing.
-    Full = 3,
-}
-
 /// The log's space, measured against its bound.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SpaceReport {
@@ -43,17 +30,6 @@ pub(super) struct SpaceReport {
     pub(super) frees: bool,
     /// What was emptied cannot be freed at this moment.
     pub(super) stuck: bool,
-}
-
-impl Pressure {
-    fn from_word(word: u32) -> Self {
-        match word {
-            0 => Pressure::None,
-            1 => Pressure::Help,
-            2 => Pressure::Wait,
-            _ => Pressure::Full,
-        }
-    }
 }
 
 impl Compactor {

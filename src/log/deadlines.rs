@@ -8,11 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use super::segment::Segment;
-use super::segments::Log;
-use crate::address::Address;
-use crate::expiry::Deadline;
-
 /// The shortest span: 2^10 ms, about a second.
 const SHIFT_MIN: u32 = 10;
 /// Spans of a segment at the most.
@@ -124,89 +119,58 @@ impl Deadlines {
 pub(super) struct AllDeadlines {
     by_slot: BTreeMap<u32, Deadlines>,
     /// The highest moment for which expired records were removed from the index.
-    swept: u64,
+    pub(super) swept: u64,
 }
 
-impl Log {
-    /// Milliseconds since 1970.
-    pub(crate) fn now(&self) -> u64 {
-        self.disk().now()
+impl AllDeadlines {
+    /// True if no record has a deadline.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
     }
 
-    /// A record was appended. One without a deadline is nothing to keep.
-    #[inline]
-    pub(crate) fn add_deadline(&self, address: Address, deadline: Deadline, bytes: u64) {
-        if let Some(millis) = deadline.millis() {
-            self.deadlines.lock().by_slot.entry(address.segment()).or_default().add(millis, bytes);
-        }
+    /// A record of the segment expires then.
+    pub(super) fn add(&mut self, slot: u32, millis: u64, bytes: u64) {
+        self.by_slot.entry(slot).or_default().add(millis, bytes);
     }
 
-    /// A record is dead: its bytes are no longer counted by its deadline.
-    #[inline]
-    pub(crate) fn bury(&self, address: Address, deadline: Deadline, bytes: u64) {
-        self.add_dead(address, bytes);
-        if let Some(millis) = deadline.millis()
-            && let Some(of_segment) = self.deadlines.lock().by_slot.get_mut(&address.segment())
-        {
+    /// One that was added is superseded.
+    pub(super) fn take(&mut self, slot: u32, millis: u64, bytes: u64) {
+        if let Some(of_segment) = self.by_slot.get_mut(&slot) {
             of_segment.take(millis, bytes);
         }
     }
 
-    /// Forgets those of a segment, whose records are all dead.
-    pub(super) fn forget_deadlines(&self, slot: u32) {
-        self.deadlines.lock().by_slot.remove(&slot);
+    /// Forgets those of a segment.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.by_slot.remove(&slot);
     }
 
-    /// Bytes of a segment's records that are dead or expired.
-    pub(crate) fn gone(&self, segment: &Segment) -> u64 {
-        let gone = self.dead(segment.slot).saturating_add(self.expired(segment.slot));
-        gone.min(self.record_bytes(segment))
+    /// Bytes of a segment that are over; `now` is asked only if one of its records has a deadline.
+    pub(super) fn over(&self, slot: u32, now: impl FnOnce() -> u64) -> u64 {
+        self.by_slot.get(&slot).map_or(0, |of_segment| of_segment.over(now()))
     }
 
-    /// Bytes of a segment's expired records that no later record has superseded. The clock is looked at only if one of its
-    /// records has a deadline.
-    pub(crate) fn expired(&self, slot: u32) -> u64 {
-        let all = self.deadlines.lock();
-        all.by_slot.get(&slot).map_or(0, |of_segment| of_segment.over(self.now()))
+    /// Bytes of all segments.
+    pub(super) fn sum(&self) -> u64 {
+        self.by_slot.values().map(Deadlines::sum).sum()
     }
 
-    /// Bytes of all records with a deadline that no later record has superseded.
-    pub(crate) fn expiring_bytes(&self) -> u64 {
-        self.deadlines.lock().by_slot.values().map(Deadlines::sum).sum()
-    }
-
-    /// The moments to come at which bytes expire, in order.
-    pub(crate) fn moments_to_come(&self) -> Vec<(u64, u64)> {
-        let all = self.deadlines.lock();
-        if all.by_slot.is_empty() {
-            return Vec::new();
-        }
-        let now = self.now();
-        let later = all.by_slot.values().flat_map(|of_segment| of_segment.spans.range(now.saturating_add(1)..));
+    /// The moments after `now` at which bytes expire, in order.
+    pub(super) fn moments_after(&self, now: u64) -> Vec<(u64, u64)> {
+        let later = self.by_slot.values().flat_map(|of_segment| of_segment.spans.range(now.saturating_add(1)..));
         let mut moments: Vec<(u64, u64)> = later.map(|(&end, &bytes)| (end, bytes)).collect();
         moments.sort_unstable();
         moments
     }
 
     /// What a checkpoint keeps of a segment.
-    pub(crate) fn kept_deadlines(&self, slot: u32) -> Option<Expiring> {
-        self.deadlines.lock().by_slot.get(&slot)?.kept()
+    pub(super) fn kept(&self, slot: u32) -> Option<Expiring> {
+        self.by_slot.get(&slot)?.kept()
     }
 
     /// What a checkpoint has kept of a segment.
-    pub(crate) fn open_deadlines(&self, slot: u32, kept: Expiring) {
-        self.deadlines.lock().by_slot.insert(slot, Deadlines::opened(kept));
-    }
-
-    /// Records that are over at `now` are about to be removed from the index.
-    pub(crate) fn sweep(&self, now: u64) {
-        let mut all = self.deadlines.lock();
-        all.swept = all.swept.max(now);
-    }
-
-    /// The highest moment for which that was done, in this process or before.
-    pub(crate) fn swept(&self) -> u64 {
-        self.deadlines.lock().swept
+    pub(super) fn open(&mut self, slot: u32, kept: Expiring) {
+        self.by_slot.insert(slot, Deadlines::opened(kept));
     }
 }
 

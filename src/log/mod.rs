@@ -6,13 +6,13 @@
 //! ├── append   one record or frame behind the other, under a short lock
 //! ├── frame    a segment of its own for a large frame
 //! ├── sizes    how large the segments are
-//! ├── prepare  the segments that wait to become the active one
+//! ├── queue    the segments that wait to become the active one; prepare: how they are made
 //! ├── pieces   in which pieces their zeroes are written
 //! ├── space    live and dead bytes, cutting segments to their ends, freeing them
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment; large: what the rest of the store asks about them
-//! ├── deadlines    when the records of each segment expire
+//! ├── deadlines    when the records of each segment expire; expiring: what the rest of the store asks about them
 //! ├── stats    figures
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
@@ -26,11 +26,13 @@ pub(crate) mod blob;
 mod commit;
 pub(crate) mod deadlines;
 pub(crate) mod encode;
+mod expiring;
 pub(crate) mod frame;
 mod large;
 pub(crate) mod mapped;
 mod pieces;
 mod prepare;
+mod queue;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segment;

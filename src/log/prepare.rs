@@ -1,4 +1,4 @@
-//! The segments that wait to become the active one.
+//! Making the segments that wait to become the active one.
 //!
 //! **Preparing a segment** (background, or in the call that needs it; no lock that a writer holds):
 //!
@@ -10,7 +10,6 @@
 //!
 //! **Switching** to it happens under the append lock (append.rs): the header is written, the record follows.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +21,6 @@ use crate::error::{Error, IoContext, Result};
 use crate::layout::segment_path;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
-use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::sys::memory::zeroed;
 use crate::sys::{DiskFile, LogMap, LogWriter, OpenMode, Paced, write_all_at};
 use crate::tuning::SyncPolicy;
@@ -33,51 +31,6 @@ pub(crate) struct Made {
     pub(crate) map: LogMap,
     /// It is for bulk writing.
     pub(crate) bulk: bool,
-}
-
-/// The segments that wait, the next one first.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    /// Held while a segment is prepared or discarded: one at a time.
-    preparing: Mutex<()>,
-    waiting: Mutex<VecDeque<Prepared>>,
-    /// Length of `waiting`, readable without its lock.
-    count: AtomicU32,
-}
-
-impl Queue {
-    /// Lets nobody else prepare or discard one meanwhile.
-    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
-        self.preparing.lock()
-    }
-
-    fn change<T>(&self, work: impl FnOnce(&mut VecDeque<Prepared>) -> T) -> T {
-        let mut waiting = self.waiting.lock();
-        let result = work(&mut waiting);
-        self.count.store(waiting.len() as u32, Ordering::Release);
-        result
-    }
-
-    /// Looks at the next one, if there is one.
-    pub(super) fn next<T>(&self, look: impl FnOnce(&Prepared) -> T) -> Option<T> {
-        self.waiting.lock().front().map(look)
-    }
-
-    /// Takes the next one, if it is as it should be.
-    pub(super) fn take_if(&self, will_do: impl FnOnce(&Prepared) -> bool) -> Option<Prepared> {
-        self.change(|waiting| if waiting.front().is_some_and(will_do) { waiting.pop_front() } else { None })
-    }
-
-    /// How many wait.
-    #[inline]
-    pub(super) fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Bytes of their files.
-    pub(super) fn bytes(&self) -> u64 {
-        self.waiting.lock().iter().map(|prepared| prepared.segment.capacity()).sum()
-    }
 }
 
 impl Log {
@@ -188,13 +141,13 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment and puts it into the queue. The caller is [alone](Queue::alone).
+    /// Makes a segment and puts it into the queue. The caller is [alone](super::queue::Queue::alone).
     fn prepare(&self, bytes: u64) -> Result<()> {
         self.enqueue(bytes, false, |_, path, created| self.create_segment(path, bytes, created)).map(|_| ())
     }
 
     /// Puts the segment into the queue that `make` makes from a salt and a path, and sets the flag as soon as there is a
-    /// file that it has made. Returns its sequence. The caller is [alone](Queue::alone).
+    /// file that it has made. Returns its sequence. The caller is [alone](super::queue::Queue::alone).
     ///
     /// A failed try is as if it had not been: the next one takes the same sequence and the same name. A file of that name
     /// that is not of this call's making stays, and is an error until somebody has moved it away.
@@ -275,5 +228,45 @@ impl Log {
             self.disk().sync_dir(self.dir()).context("sync", self.dir())?;
         }
         Ok(file)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::tuning::Tuning;
+
+    #[test]
+    fn a_segment_beyond_its_limit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::Store::open(dir.path().join("s")).unwrap();
+        let log = &store.engine().log;
+        let never = |_, _: &Path, _: &mut bool| unreachable!("a segment that no address can name");
+        let error = log.enqueue((1 << 30) + 1, false, never).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("bytes of a log segment: the limit of 1073741824 is reached; apply smaller batches"),
+            "{text}"
+        );
+    }
+
+    /// The segment stayed the active one until it was full, and each small sync wrote a large piece of it.
+    #[test]
+    fn a_segment_for_bulk_writing_that_waited_is_noticed_after_small_syncs() {
+        let dir = tempfile::tempdir().unwrap();
+        let tuning = Tuning { background: false, ..Tuning::default() };
+        let options = crate::Options::new().sync(SyncPolicy::Manual).tuning(tuning);
+        let store = options.open(dir.path().join("s")).unwrap();
+        let log = &store.engine().log;
+        let is_bulk = || log.appender.lock().as_ref().unwrap().segment.bulk;
+        store.insert("key", "value").unwrap();
+        log.prepare_anew().unwrap();
+        while !log.pieces.synced(1) {}
+        log.seal_active().unwrap();
+        assert!(is_bulk() && log.is_unsuited());
+        store.insert("key", "value").unwrap();
+        assert!(log.is_ill_fitting());
+        log.replace_active(|| ()).unwrap();
+        assert!(!is_bulk() && !log.is_unsuited());
     }
 }

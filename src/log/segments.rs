@@ -11,7 +11,7 @@ use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::deadlines::AllDeadlines;
 use super::pieces::Pieces;
-use super::prepare::Queue;
+use super::queue::Queue;
 use super::record::{Invalid, Record};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::segment_slots::SegmentSlots;
@@ -376,39 +376,5 @@ mod tests {
             assert!(error.to_string().contains("tophash export"), "{error}");
         }
         assert_eq!(log.slots_used(), before);
-    }
-
-    #[test]
-    fn a_segment_beyond_its_limit_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = crate::Store::open(dir.path().join("s")).unwrap();
-        let log = &store.engine().log;
-        let never = |_, _: &Path, _: &mut bool| unreachable!("a segment that no address can name");
-        let error = log.enqueue((1 << 30) + 1, false, never).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("bytes of a log segment: the limit of 1073741824 is reached; apply smaller batches"),
-            "{text}"
-        );
-    }
-
-    /// The segment stayed the active one until it was full, and each small sync wrote a large piece of it.
-    #[test]
-    fn a_segment_for_bulk_writing_that_waited_is_noticed_after_small_syncs() {
-        let dir = tempfile::tempdir().unwrap();
-        let tuning = Tuning { background: false, ..Tuning::default() };
-        let options = crate::Options::new().sync(SyncPolicy::Manual).tuning(tuning);
-        let store = options.open(dir.path().join("s")).unwrap();
-        let log = &store.engine().log;
-        let is_bulk = || log.appender.lock().as_ref().unwrap().segment.bulk;
-        store.insert("key", "value").unwrap();
-        log.prepare_anew().unwrap();
-        while !log.pieces.synced(1) {}
-        log.seal_active().unwrap();
-        assert!(is_bulk() && log.is_unsuited());
-        store.insert("key", "value").unwrap();
-        assert!(log.is_ill_fitting());
-        log.replace_active(|| ()).unwrap();
-        assert!(!is_bulk() && !log.is_unsuited());
     }
 }
