@@ -281,7 +281,10 @@ impl Engine {
                     (false, Some(_)) if was_there => edit.tally(Tally::Replaced, 1),
                     (false, _) => edit.tally(Tally::Inserted, 1),
                 }
-                if let Some(record) = changes.records.record(change.start()) {
+                // The record lies anywhere in the batch: it is fetched only if there is something to note.
+                if (change.removes() || changes.records.expires())
+                    && let Some(record) = changes.records.record(change.start())
+                {
                     if change.removes() {
                         self.log.add_dead(address, record.header.total());
                     } else {

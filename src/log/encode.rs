@@ -14,12 +14,14 @@ use crate::expiry::Deadline;
 pub(crate) struct Encoded {
     bytes: Vec<u8>,
     records: u64,
+    expires: bool,
 }
 
 impl Encoded {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.records = 0;
+        self.expires = false;
     }
 
     /// Bytes of all records.
@@ -27,15 +29,18 @@ impl Encoded {
         self.bytes.len() as u64
     }
 
-    /// The only record, if it has a deadline.
+    /// The deadline of the only record.
     #[inline]
     pub(crate) fn deadline(&self) -> Deadline {
-        match self.bytes.get(4) {
-            Some(&byte) if byte & DEADLINE_BIT != 0 => {
-                self.record(0).map_or(Deadline::NEVER, |record| record.deadline())
-            }
-            _ => Deadline::NEVER,
+        if !self.expires {
+            return Deadline::NEVER;
         }
+        self.record(0).map_or(Deadline::NEVER, |record| record.deadline())
+    }
+
+    /// True if some of the records have a deadline.
+    pub(crate) fn expires(&self) -> bool {
+        self.expires
     }
 
     /// How many records there are.
@@ -61,6 +66,7 @@ impl Encoded {
         let byte = kind as u8 | if deadline == Deadline::NEVER { 0 } else { DEADLINE_BIT };
         let start = self.bytes.len();
         self.records += 1;
+        self.expires |= deadline != Deadline::NEVER;
         let small = key.len() <= usize::from(u8::MAX) && value.len() <= usize::from(u16::MAX);
         if small {
             let word = u64::from(byte) << 32 | (key.len() as u64) << 40 | (value.len() as u64) << 48;
