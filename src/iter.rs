@@ -24,7 +24,7 @@ pub struct Values<'s>(Scan<'s>);
 /// What the iterators have in common: how they are made, and how they are shown. Behind the last item, and behind the
 /// error that ends a scan, each of them returns `None` for good.
 macro_rules! iterators {
-    ($($name:ident),*) => {$(
+    ($($name:ident $call:literal),*) => {$(
         impl<'s> $name<'s> {
             pub(crate) fn new(engine: &'s Engine) -> Self {
                 $name(Scan::new(engine))
@@ -33,6 +33,17 @@ macro_rules! iterators {
             /// Expired entries that the iterator has passed over so far, and that [`Store::len`] counts until the
             /// compaction removes them. Behind the last item of a store that nobody changes, these and the items are as
             /// many as `len` says.
+            ///
+            /// ```
+            /// # let dir = tempfile::tempdir().unwrap();
+            /// # let store = tophash::Store::open(dir.path().join("s"))?;
+            /// store.set("lasting", "1")?;
+            /// store.expiring(std::time::SystemTime::UNIX_EPOCH).set("over", "2")?;
+            #[doc = concat!("let mut all = store.", $call, "();")]
+            /// assert_eq!((all.by_ref().count(), all.expired()), (1, 1));
+            /// assert_eq!(store.len(), 2);
+            /// # Ok::<(), tophash::Error>(())
+            /// ```
             #[must_use]
             pub fn expired(&self) -> u64 {
                 self.0.expired()
@@ -49,7 +60,7 @@ macro_rules! iterators {
     )*};
 }
 
-iterators!(Iter, Keys, Values);
+iterators!(Iter "iter", Keys "keys", Values "values");
 
 impl<'s> Iterator for Iter<'s> {
     type Item = Result<Entry<'s>>;
