@@ -149,7 +149,9 @@ impl Table {
         }
 
         self.touch_chain(&source, number, growth)?;
-        self.touch(&target.primary, target_number, growth)?;
+        // Also the overflow pages of the target: an attempt that ran short has linked some, and a checkpoint may have made
+        // them clean since.
+        self.touch_chain(&target, target_number, growth)?;
         self.extend_chain(&mut source, number, stay.overflow_pages())?;
         self.extend_chain(&mut target, target_number, go.overflow_pages())?;
 
