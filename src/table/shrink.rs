@@ -130,6 +130,8 @@ impl Table {
             self.dirty.reserve_bit(&self.overflow, page)?;
         }
 
+        self.assert_dirty([&target]);
+        self.assert_dirty(source.primary.is_used().then_some(&source));
         target.primary.state.begin_move();
         source.primary.state.begin_move();
         write_chain(&target, &layout, level, split_base, layout.has_marks());
