@@ -59,21 +59,22 @@ impl Compactor {
         SpaceReport {
             due: bytes > goal || space.small > small_max(log),
             pressure,
-            checkpoint: can_free
-                && ((over == 0 && space.evacuated >= segment)
-                    || (frees && space.evacuated >= self.step(over, segment))
-                    || space.waiting >= WAITING_MAX),
+            checkpoint: can_free && (space.evacuated >= self.step(over, segment) || space.waiting >= WAITING_MAX),
             frees,
             stuck: space.evacuated > 0 && !can_free,
         }
     }
 
-    /// Emptied bytes that are worth a checkpoint while the log is so many bytes over its bound.
+    /// Emptied bytes that are worth a checkpoint while the log is so many bytes over its bound: a segment within it, and any
+    /// beyond it.
     ///
-    /// Far over it they are half of that, because a checkpoint writes each index page that the emptying has changed: those
-    /// of one segment are nearly all pages of a large table. But if the records moved since the last checkpoint fill a
-    /// segment, it comes at once, because moving more would make the log longer.
+    /// Far beyond it they are half of what is too much, because a checkpoint writes each index page that the emptying has
+    /// changed: those of one segment are nearly all pages of a large table. But if the records moved since the last checkpoint
+    /// fill a segment, it comes at once, because moving more would make the log longer.
     fn step(&self, over: u64, segment: u64) -> u64 {
+        if over == 0 {
+            return segment;
+        }
         let moved = self.moved_bytes().saturating_sub(self.freeing.lock().moved);
         if over > FAR * segment && moved < segment { over / 2 } else { 1 }
     }

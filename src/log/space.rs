@@ -68,7 +68,7 @@ impl Log {
                 continue;
             }
             space.bytes += bytes;
-            let dead = self.gone(&segment).min(bytes);
+            let dead = self.gone(&segment);
             let removals = segment.removal_bytes().min(dead);
             space.dead += dead;
             behind_damage |= segment.is_damaged();

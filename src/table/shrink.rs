@@ -119,7 +119,6 @@ impl Table {
             }
         }
 
-        self.touch(&target.primary, number, growth)?;
         self.touch_chain(&target, number, growth)?;
         if source.primary.is_used() {
             self.touch_chain(&source, source_number, growth)?;
@@ -130,8 +129,7 @@ impl Table {
             self.dirty.reserve_bit(&self.overflow, page)?;
         }
 
-        self.assert_dirty([&target]);
-        self.assert_dirty(source.primary.is_used().then_some(&source));
+        self.assert_dirty([&target].into_iter().chain(source.primary.is_used().then_some(&source)));
         target.primary.state.begin_move();
         source.primary.state.begin_move();
         write_chain(&target, &layout, level, split_base, layout.has_marks());
