@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{blocks, open, scratch};
 use tophash::{Batch, Options, SyncPolicy, Tuning};
@@ -39,6 +39,35 @@ fn three_records_take_less_than_100_kib() {
             assert!(occupied(&path) < 100 << 10, "{name}, closed: {} KiB", occupied(&path) >> 10);
         }
     }
+}
+
+/// The inserts of a small table begin its growth themselves. The resize job had been told that growth was wanted, had left it to
+/// them, and rested: it was not told that growth had begun. When no insert came any more, the growth stood still for ever.
+/// Found by the comparison with other stores, which waited two minutes for it.
+#[test]
+fn a_growth_that_an_insert_has_begun_ends_without_further_inserts() {
+    let dir = scratch();
+    let tuning = Tuning { hash_key: Some((3, 5)), ..Tuning::default() };
+    let store = open(&Options::new().sync(SyncPolicy::Manual).tuning(tuning), &dir.path().join("s"));
+    let mut growths = 0;
+    for n in 0..3_000u64 {
+        store.insert(n.to_le_bytes(), []).unwrap();
+        let index = store.stats().index;
+        if !index.growing && n * 100 > index.slots * 70 {
+            // Growth is near: each insert finds the job at rest.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if index.growing && index.growths == growths {
+            growths += 1;
+            let begun = Instant::now();
+            while store.stats().index.growing {
+                assert!(begun.elapsed() < Duration::from_secs(120), "growth stands still: {:?}", store.stats().index);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    assert!(growths > 1, "{growths}");
+    store.close().unwrap();
 }
 
 /// A store of 1,000 records had 1,008 slots when it was closed. Half of a batch was taken for replacements in a table that had

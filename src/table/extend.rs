@@ -274,6 +274,7 @@ impl Table {
             self.add_extent(RegionKind::Primary, structure)?;
         }
         self.set_growth(growth.started());
+        self.ring_growth();
         observe::growth_begun(&self.path, growth.level());
         Ok(())
     }

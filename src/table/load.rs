@@ -76,7 +76,9 @@ impl Table {
         self.ring_growth();
     }
 
-    fn ring_growth(&self) {
+    /// Wakes the resize job: the table asks for another size, or a resize has begun. It may have been begun by a call, after
+    /// which no other one comes.
+    pub(super) fn ring_growth(&self) {
         if self.tuning.background {
             self.growth_bell.ring();
         }

@@ -74,6 +74,7 @@ impl Table {
             self.spread_count(shrinking.stripes_log2(), self.len() as i64);
         }
         self.set_growth(shrinking);
+        self.ring_growth();
         observe::shrink_begun(&self.path, growth.level());
         Ok(true)
     }

@@ -1,6 +1,7 @@
 //! Files of a store seen from outside: what they take, and how to get them out of the page cache.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,9 +22,14 @@ fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Bytes that the files occupy on the disk: blocks, not lengths.
+/// Bytes that the files occupy on the disk: blocks, not lengths. A file that the store removes meanwhile occupies nothing.
 pub fn allocated_bytes(dir: &Path) -> anyhow::Result<u64> {
-    files(dir)?.iter().map(|file| Ok(fs::metadata(file)?.blocks() * 512)).sum()
+    let bytes = |path: PathBuf| match fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.blocks() * 512),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
+    };
+    files(dir)?.into_iter().map(bytes).sum()
 }
 
 /// Writes the files to the disk and drops them from the page cache. Nobody may have them mapped.
