@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, Fault};
+use crate::sync::{AtomicU64, Ordering};
 use crate::table::region::PageId;
 
 /// Something that must be found before an operation can go on. Nobody waits for it with a lock held: the
@@ -91,6 +92,38 @@ impl From<Error> for Shortage {
 impl From<Fault> for Shortage {
     fn from(fault: Fault) -> Self {
         Shortage::Error(fault)
+    }
+}
+
+/// Shortages by chance, which tests ask for ([`Tuning::shortages`](crate::tuning::Tuning)): an attempt can then end at each page
+/// that it asks for, whatever memory and disk have.
+#[derive(Debug)]
+pub(crate) struct Chance {
+    one_in: u32,
+    asked: AtomicU64,
+}
+
+impl Chance {
+    /// One in so many questions finds nothing; 0: none does.
+    pub(crate) fn new(one_in: u32) -> Self {
+        Chance { one_in, asked: AtomicU64::new(0) }
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// [`Need::Checkpoint`].
+    #[inline]
+    pub(crate) fn ask(&self) -> Result<(), Need> {
+        if self.one_in > 0 && self.next().is_multiple_of(self.one_in.into()) { Err(Need::Checkpoint) } else { Ok(()) }
+    }
+
+    /// The next number of SplitMix64: of a simpler sequence, runs are never as long as an attempt of many pages needs.
+    fn next(&self) -> u64 {
+        let mut z = self.asked.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
     }
 }
 

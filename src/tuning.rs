@@ -68,6 +68,9 @@ pub struct Tuning {
     pub journal_step: u64,
     /// Hash key of a new store, for reproducible tests; random if none.
     pub hash_key: Option<(u64, u64)>,
+    /// One in so many questions for a page is answered with a shortage, and before each next attempt there is a checkpoint;
+    /// 0: none is. At least 3, or no attempt of several pages ever succeeds.
+    pub shortages: u32,
     /// Parts in which a recovery replays the log's tail, and when each begins.
     pub parts: PartPlan,
 }
@@ -92,6 +95,7 @@ impl Default for Tuning {
             reserve_bytes: 32 << 10,
             journal_step: 64,
             hash_key: None,
+            shortages: 0,
             parts: PartPlan::default(),
         }
     }

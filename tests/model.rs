@@ -78,6 +78,8 @@ struct Setup {
     background: bool,
     /// `remove_many` leaves tombstones however few keys a page loses, and they stay up to an eighth of its slots.
     tombstones: bool,
+    /// One in so many questions for a page ends the attempt, and a checkpoint comes before the next one; 0: none does.
+    shortages: u32,
 }
 
 impl Setup {
@@ -89,6 +91,7 @@ impl Setup {
             home_buckets: self.homes,
             stash_buckets: self.stash,
             background: self.background,
+            shortages: self.shortages,
             ..common::tiny()
         };
         let options = Options::new()
@@ -96,7 +99,7 @@ impl Setup {
             .segment_bytes(self.segment_bytes)
             .checkpoint_bytes(self.checkpoint_bytes)
             .sync(if self.always { SyncPolicy::Always } else { SyncPolicy::Manual });
-        if self.background { options.memory_bytes(256 << 10) } else { options }
+        if self.background || self.shortages > 0 { options.memory_bytes(256 << 10) } else { options }
     }
 }
 
@@ -126,18 +129,22 @@ fn keys(family: usize) -> &'static [Vec<u8>] {
 fn setups(background: bool) -> impl Strategy<Value = Setup> {
     let sizes = (20..=KEYS_MAX, 0..FAMILIES, 2u8..=4, 1u8..=2);
     let log = (prop_oneof![Just(4096u64), Just(8192)], 2_000u64..40_000, prop::bool::weighted(0.2));
-    let log = (log, any::<bool>());
+    let shortages = prop_oneof![2 => Just(0u32), 1 => Just(4), 1 => Just(30)];
+    let log = (log, any::<bool>(), shortages);
     (sizes, log).prop_map(
-        move |((keys, family, homes, stash), ((segment_bytes, checkpoint_bytes, always), tombstones))| Setup {
-            keys,
-            family,
-            homes,
-            stash,
-            segment_bytes,
-            checkpoint_bytes,
-            always,
-            background,
-            tombstones,
+        move |((keys, family, homes, stash), ((segment_bytes, checkpoint_bytes, always), tombstones, shortages))| {
+            Setup {
+                keys,
+                family,
+                homes,
+                stash,
+                segment_bytes,
+                checkpoint_bytes,
+                always,
+                background,
+                tombstones,
+                shortages,
+            }
         },
     )
 }

@@ -60,6 +60,10 @@ impl Engine {
                         return Err(Error::Stuck { path: self.path.clone(), tries, reason });
                     }
                     self.satisfy(need)?;
+                    if self.tuning.shortages > 0 && self.may_free() {
+                        // What the attempt has made dirty is clean when the next one begins.
+                        self.run_checkpoint(false)?;
+                    }
                 }
             }
         }

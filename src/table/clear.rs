@@ -57,6 +57,7 @@ impl Table {
     }
 
     fn empty_chain(&self, chain: &mut Chain<'_>) {
+        self.assert_dirty(chain.pages());
         chain.primary.state.begin_move();
         for page in chain.pages() {
             page.page.clear_slots();

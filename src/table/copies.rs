@@ -111,7 +111,7 @@ mod tests {
     use super::super::dirty::DirtySet;
     use super::super::region::{Extent, Region, RegionKind};
     use super::*;
-    use crate::need::{Need, Shortage};
+    use crate::need::{Chance, Need, Shortage};
     use crate::sync::{Bell, Ordering};
     use crate::sys::RealDisk;
 
@@ -119,7 +119,7 @@ mod tests {
     fn a_writer_that_finds_no_memory_for_a_copy_asks_for_it() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(Budget::new(1000), Bell::unheard());
+        let dirty = DirtySet::new(Budget::new(1000), Bell::unheard(), Chance::new(0));
         dirty.set_journal_pages(100);
         for number in 0..40 {
             dirty.mark(&page(number)).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     fn blocks_of_the_journal_that_are_set_aside_are_for_nobody_else() {
         let region = region();
         let page = |number: u64| region.page(number).unwrap();
-        let dirty = DirtySet::new(Budget::new(1000), Bell::unheard());
+        let dirty = DirtySet::new(Budget::new(1000), Bell::unheard(), Chance::new(0));
         dirty.set_journal_pages(10);
         let mut blocks = dirty.reserve(4).unwrap();
         (0..6).for_each(|number| dirty.mark(&page(number)).unwrap());

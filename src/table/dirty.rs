@@ -16,7 +16,7 @@ use super::budget::Budget;
 use super::copies::{self, Copies};
 use super::region::{PageId, PageSlot, PageState, Region};
 use crate::error::Error;
-use crate::need::{Need, Shortage};
+use crate::need::{Chance, Need, Shortage};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Bell, Mutex, Ordering, lock_soon};
 use crate::sys::{Disk, PAGE_BYTES};
 
@@ -30,6 +30,7 @@ pub(super) struct DirtySet {
     budget: Budget,
     /// Operations to which the limit does not apply.
     exempt: AtomicU32,
+    chance: Chance,
     /// Pages with a private copy in memory.
     private_pages: AtomicU64,
     inner: Mutex<Inner>,
@@ -108,12 +109,13 @@ fn bitmap_of<'t>(region: &'t Region, page: &PageSlot<'_>) -> Result<PageSlot<'t>
 }
 
 impl DirtySet {
-    pub(super) fn new(budget: Budget, half_full: Bell) -> Self {
+    pub(super) fn new(budget: Budget, half_full: Bell, chance: Chance) -> Self {
         DirtySet {
             parity: AtomicBool::new(false),
             journal_pages: AtomicU64::new(0),
             budget,
             exempt: AtomicU32::new(0),
+            chance,
             private_pages: AtomicU64::new(0),
             inner: Mutex::new(Inner::default()),
             half_full,
@@ -220,7 +222,11 @@ impl DirtySet {
         self.admit_journal(inner, 1)?;
         let state = page.state.load();
         let takes = !state.is_private() || state.is_dirty(!self.parity.load(Ordering::Relaxed));
-        let limited = takes && self.exempt.load(Ordering::Relaxed) == 0 && !inner.current.is_empty();
+        let exempt = self.exempt.load(Ordering::Relaxed) > 0;
+        if !exempt {
+            self.chance.ask()?;
+        }
+        let limited = takes && !exempt && !inner.current.is_empty();
         if limited && self.private_pages() + inner.copies.pages() >= self.budget.private() {
             return Err(Need::Checkpoint);
         }

@@ -238,7 +238,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     #[inline]
     pub(crate) fn publish(&mut self, reserved: Reserved, address: Address) {
         match reserved.change {
-            Change::Replace(spot) => self.chain.replace(spot, Slot::new(self.tag(reserved.hash), address)),
+            Change::Replace(spot) => self.replace(spot, Slot::new(self.tag(reserved.hash), address)),
             Change::Fill(spot) => self.fill(spot, Slot::new(self.tag(reserved.hash), address)),
             Change::Remove(spot) => {
                 self.remove(spot);
@@ -247,7 +247,13 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         }
     }
 
+    fn replace(&self, spot: Spot, slot: Slot) {
+        self.table.assert_dirty([self.chain.slot_of(spot.page)]);
+        self.chain.replace(spot, slot);
+    }
+
     fn fill(&self, spot: Spot, slot: Slot) {
+        self.table.assert_dirty([self.chain.slot_of(spot.page)]);
         if self.chain.fill(spot, slot) {
             self.table.counters.into_empty_one.fetch_add(1, Ordering::Relaxed);
         }
@@ -261,11 +267,13 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     /// Removes an entry and repairs the paths through its bucket.
     fn remove(&self, spot: Spot) {
         if self.chain.must_move(spot) {
+            self.table.assert_dirty(self.chain.pages());
             self.chain.primary.state.begin_move();
             let moves = self.chain.remove(spot);
             self.chain.primary.state.end_move();
             self.table.counters.repairs.fetch_add(u64::from(moves), Ordering::Relaxed);
         } else {
+            self.table.assert_dirty([self.chain.slot_of(spot.page)]);
             self.chain.remove(spot);
         }
         self.count_removed(1);
@@ -311,6 +319,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     pub(crate) fn remove_many<'e>(&mut self, entries: impl ExactSizeIterator<Item = &'e Sought>) {
         let removed = entries.len();
         if self.table.is_large_part(removed) {
+            self.table.assert_dirty(self.chain.pages());
             entries.filter_map(Sought::spot).for_each(|spot| self.chain.remove_unrepaired(spot));
             self.count_removed(removed);
             if self.chain.pages().any(|page| self.table.is_littered(page)) {
@@ -377,7 +386,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
         // Repairs of earlier changes may have moved the entry: it is looked for again.
         match (self.find_address(hash, old).found, new) {
             (Found::Hit(spot, _), None) => self.remove(spot),
-            (Found::Hit(spot, _), Some(address)) => self.chain.replace(spot, Slot::new(self.tag(hash), address)),
+            (Found::Hit(spot, _), Some(address)) => self.replace(spot, Slot::new(self.tag(hash), address)),
             (Found::Miss(_), None) => {}
             (Found::Miss(Some(spot)), Some(address)) => self.fill(spot, Slot::new(self.tag(hash), address)),
             (Found::Miss(None), Some(_)) => {

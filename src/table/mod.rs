@@ -47,7 +47,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
-use crate::need::Step;
+use crate::need::{Chance, Step};
 use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
 use crate::sys::{Disk, DiskFile};
 use crate::tuning::Tuning;
@@ -144,7 +144,11 @@ impl Table {
             primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
             overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
             stripes: Stripes::new(parts.tuning.stripes_log2_max),
-            dirty: DirtySet::new(Budget::new(parts.limit_pages), parts.checkpoint_bell),
+            dirty: DirtySet::new(
+                Budget::new(parts.limit_pages),
+                parts.checkpoint_bell,
+                Chance::new(parts.tuning.shortages),
+            ),
             pool: OverflowPool::new(parts.growth_bell.clone()),
             growth_bell: parts.growth_bell,
             structure: Mutex::new(parts.structure),
@@ -346,7 +350,9 @@ impl Table {
         page.page.init(PageKind::Bucket, page.number(), owner, level, split_base, position);
         page.page.clear_slots();
         page.state.set(PageState::VERIFIED);
-        chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(Some(number));
+        let last = chain.overflow.last().map_or(&chain.primary, |(_, last)| last);
+        self.assert_dirty([last]);
+        last.page.set_next(Some(number));
         chain.overflow.push((number, page));
         Ok(())
     }
@@ -368,7 +374,9 @@ impl Table {
             // First the bitmap, which can run short of something; from then on nothing can fail.
             self.dirty.set_used(&self.overflow, page, false)?;
             let (number, _) = chain.overflow.pop().unwrap_or((0, chain.primary));
-            chain.overflow.last().map_or(&chain.primary, |(_, last)| last).page.set_next(None);
+            let last = chain.overflow.last().map_or(&chain.primary, |(_, last)| last);
+            self.assert_dirty([last]);
+            last.page.set_next(None);
             self.pool.give([number]);
         }
         Ok(())

@@ -130,7 +130,7 @@ impl Table {
             self.dirty.reserve_bit(&self.overflow, page)?;
         }
 
-        self.assert_dirty([&target].into_iter().chain(source.primary.is_used().then_some(&source)));
+        self.assert_dirty(target.pages().chain(source.pages().filter(|_| source.primary.is_used())));
         target.primary.state.begin_move();
         source.primary.state.begin_move();
         write_chain(&target, &layout, level, split_base, layout.has_marks());

@@ -156,7 +156,7 @@ impl Table {
         self.extend_chain(&mut target, target_number, go.overflow_pages())?;
 
         let marks = stay.has_marks();
-        self.assert_dirty([&source, &target]);
+        self.assert_dirty(source.pages().chain(target.pages()));
         source.primary.state.begin_move();
         target.primary.state.begin_move();
         write_chain(&target, &go, level + 1, split_base, marks);
@@ -179,9 +179,9 @@ impl Table {
     }
 
     /// What is about to be written is dirty, or no checkpoint writes it.
-    pub(super) fn assert_dirty<'c, 't: 'c>(&self, chains: impl IntoIterator<Item = &'c Chain<'t>>) {
+    pub(super) fn assert_dirty<'c, 't: 'c>(&self, pages: impl IntoIterator<Item = &'c PageSlot<'t>>) {
         debug_assert!(
-            chains.into_iter().all(|chain| chain.pages().all(|page| self.dirty.is_dirty(page))),
+            pages.into_iter().all(|page| self.dirty.is_dirty(page)),
             "a page that is clean is about to be changed"
         );
     }
@@ -211,7 +211,7 @@ impl Table {
             return Ok(());
         }
         self.touch_chain(chain, owner, growth)?;
-        self.assert_dirty([&*chain]);
+        self.assert_dirty(chain.pages());
         let (level, split_base) = (chain.primary.page.level(), chain.primary.page.split_base());
         chain.primary.state.begin_move();
         write_chain(chain, &layout, level, split_base, layout.has_marks());

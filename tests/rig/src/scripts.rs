@@ -29,6 +29,7 @@ pub fn tiny() -> Tuning {
         reserve_bytes: 512,
         journal_step: 12,
         hash_key: Some((11, 13)),
+        shortages: 0,
         parts: PartPlan::default(),
     }
 }
@@ -57,6 +58,7 @@ pub fn fixed() -> Vec<Script> {
         always(),
         growth(),
         overflow(),
+        shortages(),
         rewrite(),
         repairs(),
         segments(),
@@ -196,6 +198,20 @@ fn growth() -> Script {
     ops.push(Op::Reopen);
     ops.extend(inserts(200..206, 12));
     script("growth", SyncPolicy::Manual, ops)
+}
+
+/// Attempts that end at pages they ask for, with a checkpoint before the next one: growth, chains, batches, removals, shrinking.
+fn shortages() -> Script {
+    let mut ops = inserts(0..40, 8);
+    ops.push(batch(40..60, 8, 1));
+    ops.push(Op::RemoveMany((0..30).collect()));
+    ops.push(Op::Die);
+    ops.extend((30..55).map(Op::Remove));
+    ops.push(Op::Maintain("shrink", false, |store| store.shrink_to_fit()));
+    ops.extend([Op::Clear, Op::Insert(1, value(8, 2)), Op::Reopen]);
+    let mut script = script("shortages", SyncPolicy::Manual, ops);
+    script.tuning.shortages = 5;
+    script
 }
 
 /// Chains of overflow pages, which removals trim again.
