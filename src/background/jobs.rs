@@ -100,7 +100,7 @@ fn prepare(engine: &Engine, retry: &mut Retry) -> Next {
 
 fn prepare_ahead(engine: &Engine) -> Result<()> {
     while engine.health.check_writable().is_ok() {
-        engine.checkpointer.provide_meta_room(&engine.table, &engine.log)?;
+        engine.checkpointer.provide_meta_room(engine.table.index(), &engine.log)?;
         if !engine.log.prepare_ahead()? {
             break;
         }
@@ -199,7 +199,7 @@ fn after_checkpoint(attempt: &Result<bool>, due: bool, retry: &mut Retry) -> Nex
 fn is_checkpoint_due(engine: &Engine) -> bool {
     engine.health.check_writable().is_ok()
         && (engine.checkpointer.is_due(engine.log.total())
-            || engine.table.is_half_dirty()
+            || engine.table.index().is_half_dirty()
             || engine.log.is_crowded_with_blobs()
             || engine.compactor.frees_space(&engine.log))
 }
@@ -228,7 +228,7 @@ impl Watch {
             return Next::Now;
         }
         if quiet {
-            engine.checkpointer.trim_journal(&engine.table, &engine.health, false);
+            engine.checkpointer.trim_journal(engine.table.index(), &engine.health, false);
         }
         engine.publish_figures();
         let mut until = self.next_look(engine, quiet).into_iter().chain(next_expiry(engine)).min();

@@ -15,6 +15,7 @@ use crate::stats::CheckpointStats;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES};
 use crate::table::Table;
+use crate::table::index::Index;
 use crate::table::page::PageImage;
 
 /// The page size as files count.
@@ -171,19 +172,19 @@ impl Checkpointer {
         self.files.as_ref().and_then(|files| files.index.allocated().ok()).unwrap_or(0)
     }
 
-    pub(crate) fn stats(&self, table: &Table, log: &Log) -> CheckpointStats {
+    pub(crate) fn stats(&self, index: &Index, log: &Log) -> CheckpointStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { checkpoints, images, cut_nanos_max, put_off } = &self.counters;
         CheckpointStats {
             count: get(checkpoints),
             generation: get(&self.generation),
             log_bytes_since: log.total().saturating_sub(get(&self.total_at_cut)),
-            dirty_pages: table.dirty_pages(),
-            private_pages: table.private_pages(),
+            dirty_pages: index.dirty_pages(),
+            private_pages: index.private_pages(),
             images: get(images),
             cut_nanos_max: get(cut_nanos_max),
             put_off: get(put_off) + log.ends_kept(),
-            journal_bytes: self.files.as_ref().map_or(0, |_| table.journal_pages() * PAGE),
+            journal_bytes: self.files.as_ref().map_or(0, |_| index.journal_pages() * PAGE),
         }
     }
 }
@@ -194,20 +195,20 @@ impl Checkpointer {
     ///
     /// # Errors
     /// `DiskFull`, `Io`.
-    pub(crate) fn extend_journal(&self, table: &Table, pages: u64) -> Result<()> {
+    pub(crate) fn extend_journal(&self, index: &Index, pages: u64) -> Result<()> {
         let Some(files) = &self.files else {
-            table.set_journal_pages(u64::MAX);
+            index.set_journal_pages(u64::MAX);
             return Ok(());
         };
         let _one = files.extending.lock();
-        let have = table.journal_pages();
+        let have = index.journal_pages();
         if have >= pages {
             return Ok(());
         }
         // By an eighth at a time: so much more than the dirty set the journal may take.
         let images = pages.max(have + have / 8).next_multiple_of(self.journal_step);
         files.journal.allocate(images + files.meta_room.load(Ordering::Acquire))?;
-        table.set_journal_pages(images);
+        index.set_journal_pages(images);
         Ok(())
     }
 
@@ -215,7 +216,7 @@ impl Checkpointer {
     ///
     /// # Errors
     /// `DiskFull`, `Io`.
-    pub(crate) fn provide_meta_room(&self, table: &Table, log: &Log) -> Result<()> {
+    pub(crate) fn provide_meta_room(&self, index: &Index, log: &Log) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
         let pages = Meta::pages_for(log.slots_used(), log.freed_blobs().0 as usize);
         if pages <= files.meta_room.load(Ordering::Acquire) {
@@ -223,7 +224,7 @@ impl Checkpointer {
         }
         let _one = files.extending.lock();
         files.index.allocate(0, (FIRST_META_PAGE + pages) * PAGE).context("allocate blocks of", &files.index_path)?;
-        files.journal.allocate(table.journal_pages() + pages)?;
+        files.journal.allocate(index.journal_pages() + pages)?;
         files.meta_room.store(pages, Ordering::Release);
         Ok(())
     }
@@ -233,18 +234,18 @@ impl Checkpointer {
     pub(crate) fn prepare_journal(&self, table: &Table) {
         let pages = table.growth().pages() * 2 + table.overflow_pages();
         // If the disk is full, the call that needs the blocks says so.
-        let _ = self.extend_journal(table, (pages + pages / 16).min(self.limit_pages));
+        let _ = self.extend_journal(table.index(), (pages + pages / 16).min(self.limit_pages));
     }
 
     /// Gives back what the journal has beyond the dirty pages of this moment, because nobody writes any more. `waits`: for a
     /// checkpoint that is under way, which needs the journal; else nothing is given back beside one. Not in a poisoned
     /// store, because its journal may be needed. If it fails, the blocks stay, and the failure is counted.
-    pub(crate) fn trim_journal(&self, table: &Table, health: &Health, waits: bool) {
+    pub(crate) fn trim_journal(&self, index: &Index, health: &Health, waits: bool) {
         let Some(files) = &self.files else { return };
         let state = if waits { Some(self.state.lock()) } else { self.state.try_lock() };
         let Some(_state) = state else { return };
         if health.check_writable().is_ok()
-            && let Err(error) = self.shorten_journal(files, table, table.dirty_pages())
+            && let Err(error) = self.shorten_journal(files, index, index.dirty_pages())
         {
             self.put_off(&error);
         }
@@ -257,12 +258,12 @@ impl Checkpointer {
     /// 2. The journal is emptied, durably: it stays complete for its generation, whose header is durable, because the
     ///    caller holds `state`. *Crash:* the header stands, and the journal explains it or is not complete, and reset.
     /// 3. Its file gets shorter. *Crash:* the old length or the new one; the next open allocates the blocks of either.
-    pub(super) fn shorten_journal(&self, files: &Files, table: &Table, pages: u64) -> Result<()> {
+    pub(super) fn shorten_journal(&self, files: &Files, index: &Index, pages: u64) -> Result<()> {
         let _one = files.extending.lock();
         // Never less than an open sees to, because an open on a full disk finds no blocks.
         let wanted = (pages + pages / 8).max(JOURNAL_PAGES_KEPT).next_multiple_of(self.journal_step);
-        let have = table.journal_pages();
-        if have > wanted + wanted / 2 + self.journal_step && table.shrink_journal(wanted) {
+        let have = index.journal_pages();
+        if have > wanted + wanted / 2 + self.journal_step && index.shrink_journal(wanted) {
             files.journal.empty()?;
             files.journal.shorten(wanted + files.meta_room.load(Ordering::Acquire))?;
         }
@@ -274,17 +275,17 @@ impl Checkpointer {
     ///
     /// # Errors
     /// `DiskFull`, `Io`.
-    pub(crate) fn allocate_reserve(&self, table: &Table, log: &Log) -> Result<()> {
+    pub(crate) fn allocate_reserve(&self, index: &Index, log: &Log) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
         let _one = files.extending.lock();
         let meta_room = Meta::pages_for(log.slots_used() + 1, log.freed_blobs().0 as usize)
             .max(files.meta_room.load(Ordering::Acquire));
         let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES_NEW);
         files.journal.allocate(capacity)?;
-        let index = (FIRST_META_PAGE + meta_room) * PAGE;
-        files.index.allocate(0, index).context("allocate blocks of", &files.index_path)?;
+        let meta_end = (FIRST_META_PAGE + meta_room) * PAGE;
+        files.index.allocate(0, meta_end).context("allocate blocks of", &files.index_path)?;
         files.meta_room.store(meta_room, Ordering::Release);
-        table.set_journal_pages(capacity - meta_room);
+        index.set_journal_pages(capacity - meta_room);
         Ok(())
     }
 }

@@ -98,8 +98,8 @@ impl Checkpointer {
         let run = Run { scope, own: self, files };
         run.sync_early()?;
         // On a full disk fewer freed blobs are unlinked at a time.
-        let _ = self.provide_meta_room(scope.table, scope.log);
-        let images = scope.table.memory_for_images()?;
+        let _ = self.provide_meta_room(scope.table.index(), scope.log);
+        let images = scope.table.index().memory_for_images()?;
         let mut buffer = Buffer::new().context("reserve memory for a part of", &files.journal.path)?;
         let result = run.steps(&mut state, images, &mut buffer, clean);
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
@@ -171,7 +171,7 @@ impl<'r> Run<'r> {
     fn give_back_space(&self, images: u64) -> Result<()> {
         let (Scope { table, .. }, files) = (self.scope, self.files);
         table.give_back_unused()?;
-        self.own.shorten_journal(files, table, images.max(table.dirty_pages()))
+        self.own.shorten_journal(files, table.index(), images.max(table.index().dirty_pages()))
     }
 
     /// Steps 1 to 5. Returns `None` if there was nothing to write.
@@ -238,14 +238,14 @@ impl<'r> Run<'r> {
             )
         });
         timer.done();
-        let TableCut { growth, records, structure, pages } = table_cut;
+        let TableCut { growth, records, structure, end_page, pages } = table_cut;
         let nanos = started.elapsed().as_nanos() as u64;
         observe::cut(path, pages.len(), nanos);
         self.own.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
         let meta = Meta {
             growth,
             records,
-            end_page: structure.end_page,
+            end_page,
             floor: structure.floor,
             next_sequence,
             primary_extents: structure.primary_extents,

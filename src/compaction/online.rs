@@ -292,7 +292,7 @@ impl Engine {
         if !is_worth_sealing(&self.log) {
             return Ok(());
         }
-        self.checkpointer.provide_meta_room(&self.table, &self.log)?;
+        self.checkpointer.provide_meta_room(self.table.index(), &self.log)?;
         self.log.provide_segment(0)?;
         // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it was
         // when it noted its LSN.
@@ -321,7 +321,7 @@ impl Engine {
         }
         self.run_checkpoint(false)?;
         self.log.cut_ends();
-        self.checkpointer.trim_journal(&self.table, &self.health, true);
+        self.checkpointer.trim_journal(self.table.index(), &self.health, true);
         let now = self.compactor.done();
         Ok(CompactionReport {
             finished,

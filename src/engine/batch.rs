@@ -182,7 +182,7 @@ impl Engine {
         let applied = self.retry(|| {
             if self.log.wants_own_segment(frame, &own) {
                 self.with_space(|| {
-                    self.checkpointer.provide_meta_room(&self.table, &self.log)?;
+                    self.checkpointer.provide_meta_room(self.table.index(), &self.log)?;
                     self.log.provide_own_segment(frame, &mut own)
                 })?;
             }
@@ -192,7 +192,7 @@ impl Engine {
                 // memory limit allows: one operation alone may exceed it.
                 tries += 1;
                 if tries > 1 && lift.is_none() {
-                    lift = Some(self.table.lift_limit());
+                    lift = Some(self.table.index().lift_limit());
                 }
             }
             step
@@ -318,7 +318,7 @@ impl Engine {
         }
         // Perhaps a bitmap page for each.
         pages += pages.min(table.bitmap_pages());
-        table.check_journal(pages)?;
+        table.index().check_journal(pages)?;
         let mut free = table.take_free_pages(missing.iter().map(|&(_, overflow)| overflow).sum())?;
         missing.iter().try_for_each(|&(owner, overflow)| {
             table.edit_page(stripes, owner)?.reserve_pages(overflow, &mut free.pages)

@@ -118,11 +118,11 @@ impl Engine {
             Need::Journal { pages, alone } => {
                 let _waiting = self.waiting(Cause::Journal);
                 self.waits.journal.fetch_add(1, Ordering::Relaxed);
-                match self.checkpointer.extend_journal(&self.table, pages) {
+                match self.checkpointer.extend_journal(self.table.index(), pages) {
                     // On a full disk the blocks that are there must do: a checkpoint empties the dirty set. Not
                     // in a recovery: the records that are still to be replayed lie below any cut.
                     Err(full @ Error::DiskFull { .. }) => {
-                        if alone > self.table.journal_pages() || self.health.is_recovering() {
+                        if alone > self.table.index().journal_pages() || self.health.is_recovering() {
                             return Err(full);
                         }
                         self.run_checkpoint(false)
@@ -137,7 +137,7 @@ impl Engine {
                 debug_assert!(!self.health.is_recovering());
                 self.run_checkpoint(false)
             }
-            Need::Copies => self.table.add_copies(),
+            Need::Copies => self.table.index().add_copies(),
             Need::IndexBlocks(page) => {
                 let _waiting = self.waiting(Cause::IndexSpace);
                 self.waits.index_space.fetch_add(1, Ordering::Relaxed);
@@ -161,7 +161,7 @@ impl Engine {
                 let _waiting = self.waiting(Cause::Segment);
                 self.waits.segment.fetch_add(1, Ordering::Relaxed);
                 self.with_space(|| {
-                    self.checkpointer.provide_meta_room(&self.table, &self.log)?;
+                    self.checkpointer.provide_meta_room(self.table.index(), &self.log)?;
                     self.log.provide_segment(bytes)
                 })
             }

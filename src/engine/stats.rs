@@ -14,7 +14,7 @@ impl Engine {
             index: self.table.stats(self.checkpointer.index_bytes()),
             log: self.log.stats(),
             compaction: self.compactor.stats(&self.log),
-            checkpoint: self.checkpointer.stats(&self.table, &self.log),
+            checkpoint: self.checkpointer.stats(self.table.index(), &self.log),
             commit: self.log.commit_stats(),
             waits: self.waits.stats(self.table.reader_locks()),
             recovery: self.recovery.get().cloned().unwrap_or_default(),

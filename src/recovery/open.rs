@@ -36,6 +36,7 @@ use crate::health::Health;
 use crate::layout::{index_path, journal_path, lock_path, log_path};
 use crate::log::segments::{Log, LogConfig};
 use crate::mutant::{Mutant, broken};
+use crate::need::Chance;
 use crate::observe::{self, Observer};
 use crate::options::Options;
 use crate::stats::RecoveryStats;
@@ -44,6 +45,7 @@ use crate::sys::{
     Access, Disk, DiskFile, LockGuard, LockHolder, LockMode, LockOutcome, OpenMode, PAGE_BYTES, PathKind, memory_limit,
     read_up_to,
 };
+use crate::table::index::{Index, IndexParts};
 use crate::table::page::{PageImage, image};
 use crate::table::{Structure, Table, TableParts};
 
@@ -321,32 +323,36 @@ impl<'o> Opening<'o> {
     fn build_table(&self, header: &IndexHeader, meta: &Meta, limit_pages: u64, wake: &Wake) -> Result<Table> {
         let options = self.options;
         let writable = !options.read_only;
-        let table = Table::new(TableParts {
+        let index = Index::new(IndexParts {
             geometry: header.geometry,
-            tuning: options.tuning,
             uuid: header.uuid,
             path: self.index_path.clone(),
             disk: Arc::clone(&options.disk),
             file: writable.then(|| Arc::clone(&self.index)),
+            end_page: meta.end_page,
+            limit_pages: if writable { limit_pages } else { u64::MAX },
+            generation: header.generation,
+            checkpoint_bell: wake.checkpoint.clone(),
+            chance: Chance::new(options.tuning.shortages),
+        });
+        // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
+        index.set_journal_pages(if writable { 0 } else { u64::MAX });
+        let table = Table::new(TableParts {
+            index: Arc::new(index),
+            tuning: options.tuning,
             // The stripes are this process's own affair; the file's word was written by another.
             growth: meta.growth.with_stripes(meta.growth.level().min(options.tuning.stripes_log2_max)),
             primary_base_log2: header.primary_log2,
             overflow_base_log2: header.overflow_log2,
             structure: Structure {
-                end_page: meta.end_page,
                 primary_extents: meta.primary_extents.clone(),
                 overflow_extents: meta.overflow_extents.clone(),
                 floor: meta.floor,
             },
             records: meta.records,
-            limit_pages: if writable { limit_pages } else { u64::MAX },
-            generation: header.generation,
             growth_bell: wake.growth.clone(),
-            checkpoint_bell: wake.checkpoint.clone(),
         });
         self.map_table(&table, header, meta)?;
-        // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
-        table.set_journal_pages(if writable { 0 } else { u64::MAX });
         Ok(table)
     }
 

@@ -112,7 +112,7 @@ impl Opening<'_> {
             };
             IndexMap::part(whole, (first * PAGE) as usize, bytes)
         } else if in_file {
-            table.map_unused(&*self.index, first, shape.total())?
+            table.index().map_unused(&*self.index, first, shape.total())?
         } else {
             let reserved = self.options.disk.map_anonymous(bytes);
             reserved.context("reserve memory for pages of", &self.index_path)?

@@ -73,7 +73,7 @@ impl Engine {
             segment_len(disk, &found.path, found.end)?;
         }
         if writable {
-            self.checkpointer.allocate_reserve(&self.table, &self.log)?;
+            self.checkpointer.allocate_reserve(self.table.index(), &self.log)?;
             self.discard(&tail.discard)?;
             if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;

@@ -59,7 +59,7 @@ impl Engine {
     pub(crate) fn replay(&self, tail: &Tail, cut: Lsn) -> Result<u64> {
         // Waiting for a checkpoint would be waiting for ourselves.
         self.health.set_recovering(true);
-        let lift = self.table.lift_limit();
+        let lift = self.table.index().lift_limit();
         let memory = self.checkpointer.limit_pages().saturating_mul(crate::sys::PAGE_BYTES as u64);
         let most = usize::try_from(memory / PIECE_SHARE / BYTES_PER_CHANGE).unwrap_or(usize::MAX);
         let most = most.clamp(PIECE_CHANGES.0, PIECE_CHANGES.1);

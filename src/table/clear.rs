@@ -29,8 +29,8 @@ impl Table {
         let growth = self.growth();
         let pages = growth.pages() + self.overflow.pages().saturating_sub(self.pool.len());
         let bitmaps = self.bitmap_pages();
-        self.check_journal(pages + bitmaps)?;
-        let _lift = self.dirty.lift_limit();
+        self.index.check_journal(pages + bitmaps)?;
+        let _lift = self.index.dirty.lift_limit();
         let all = self.lock_all();
         for number in 0..growth.pages() {
             let chain = self.chain(number)?;

@@ -1,22 +1,17 @@
 //! The table as a checkpoint sees it: the cut, the images of the pages that it froze, and the room that they need.
 //!
-//! 1. Memory for images and copies is found ([`Table::memory_for_images`]). Nothing is held.
+//! 1. Memory for images and copies is found ([`Index::memory_for_images`](super::index::Index)). Nothing is held.
 //! 2. The structure is held, then all stripes: the dirty set is frozen, and what the table is at this moment is noted.
 //! 3. [`Frozen`] passes the images on. A writer that changes a frozen page copies it aside before (dirty.rs).
 //! 4. When the checkpoint is durable, clean private pages are dropped if memory is short.
 
-use super::dirty::LimitLift;
 use super::growth::Growth;
+use super::index::PROVIDED_EVERY;
 use super::page::image;
 use super::region::{PageId, PageSlot, RegionKind};
 use super::{Structure, Table};
-use crate::error::{IoContext, Result};
-use crate::need::Need;
 use crate::sync::MutexGuard;
 use crate::sys::{PAGE_BYTES, PageBuffer};
-
-/// After so many images the memory for copies is looked after.
-const PROVIDED_EVERY: usize = 64;
 
 /// The table while no resize begins or ends, and no extent is added.
 #[derive(Debug)]
@@ -31,6 +26,7 @@ pub(crate) struct TableCut<'t> {
     pub(crate) growth: Growth,
     pub(crate) records: u64,
     pub(crate) structure: Structure,
+    pub(crate) end_page: u64,
     pub(crate) pages: FrozenPages<'t>,
 }
 
@@ -46,12 +42,13 @@ impl<'t> HeldStructure<'t> {
     pub(crate) fn cut<T>(self, at_cut: impl FnOnce() -> T) -> (TableCut<'t>, T) {
         let HeldStructure { table, structure } = self;
         let all = table.lock_all();
-        let ids = table.dirty.freeze();
+        let ids = table.index.dirty.freeze();
         let rest = at_cut();
         let cut = TableCut {
             growth: table.growth(),
             records: table.len(),
             structure: structure.clone(),
+            end_page: table.index.end_page(),
             pages: FrozenPages { table, ids },
         };
         drop(all);
@@ -98,7 +95,7 @@ impl Frozen<'_> {
         for page in self.pages.by_ref().take(self.images.room()) {
             let mut bytes = [0; PAGE_BYTES];
             // A page that was made ready for an entry which then went elsewhere is still a hole.
-            if self.table.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
+            if self.table.index.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
                 self.images.push(&bytes);
             }
         }
@@ -111,7 +108,7 @@ impl Frozen<'_> {
         }
         if self.passed.is_multiple_of(PROVIDED_EVERY) && self.pages.len() > 0 {
             // Only to be fast.
-            let _ = self.table.dirty.provide_copies(&*self.table.disk);
+            let _ = self.table.index.dirty.provide_copies(&*self.table.index.disk);
         }
         self.passed += 1;
         self.images.get_mut(self.passed - 1)
@@ -125,53 +122,26 @@ impl Frozen<'_> {
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        self.table.dirty.release_copies();
+        self.table.index.dirty.release_copies();
     }
 }
 
 impl Table {
-    /// Memory for images, and for the copies that writers will probably make, before anything is held.
-    ///
-    /// # Errors
-    /// `Io` if there is no memory for images.
-    pub(crate) fn memory_for_images(&self) -> Result<PageBuffer> {
-        // Only to be fast.
-        let _ = self.dirty.provide_copies(&*self.disk);
-        // More can become dirty until the cut. They are captured in several turns then.
-        let room = (self.dirty.len() as usize + PROVIDED_EVERY).min(self.dirty.budget().images() as usize);
-        PageBuffer::new(room).context("reserve memory for pages of", &self.path)
-    }
-
     /// Waits until the structure stands still, and holds it.
     pub(crate) fn hold_structure(&self) -> HeldStructure<'_> {
         HeldStructure { table: self, structure: self.structure.lock() }
     }
 
-    /// Pages that changed since the last cut.
-    pub(crate) fn dirty_pages(&self) -> u64 {
-        self.dirty.len()
-    }
-
-    /// True if so many pages are dirty that it is time for a checkpoint.
-    pub(crate) fn is_half_dirty(&self) -> bool {
-        self.dirty.is_half_full()
-    }
-
-    /// Pages with a private copy in memory.
-    pub(crate) fn private_pages(&self) -> u64 {
-        self.dirty.private_pages()
-    }
-
     /// Drops private copies of clean pages if so many pages are private that the next ones would soon have to wait.
     pub(crate) fn drop_clean_pages(&self) {
-        let budget = self.dirty.budget();
-        if self.dirty.private_pages() <= budget.dirty() {
+        let budget = self.index.dirty.budget();
+        if self.index.dirty.private_pages() <= budget.dirty() {
             return;
         }
         for kind in [RegionKind::Primary, RegionKind::Overflow] {
             for (_, extent) in self.region(kind).extents() {
                 for (index, _) in extent.states().iter().enumerate().skip(extent.bitmap_pages as usize) {
-                    if self.dirty.private_pages() <= budget.kept() {
+                    if self.index.dirty.private_pages() <= budget.kept() {
                         return;
                     }
                     let Some((page, state)) = extent.at(index as u64) else { continue };
@@ -182,50 +152,11 @@ impl Table {
                     let slot = PageSlot { page, state, extent, id };
                     // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
                     // the page meanwhile: that takes the dirty set's lock, which `release` holds.
-                    self.dirty.release(&slot, || extent.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
+                    self.index
+                        .dirty
+                        .release(&slot, || extent.map().drop_private(index * PAGE_BYTES, PAGE_BYTES).is_ok());
                 }
             }
         }
-    }
-
-    /// Memory for some copies of frozen pages, for a writer who found none.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(crate) fn add_copies(&self) -> Result<()> {
-        self.dirty.add_copies(&*self.disk).context("reserve memory for copies of pages of", &self.path)
-    }
-
-    /// Lifts the memory limit of dirty pages while the guard lives: for recovery, which must not wait for checkpoints, and
-    /// for single operations that are larger than the limit.
-    pub(crate) fn lift_limit(&self) -> LimitLift<'_> {
-        self.dirty.lift_limit()
-    }
-}
-
-/// Room in the journal, without which no page becomes dirty.
-impl Table {
-    /// Page images that the journal has blocks for.
-    pub(crate) fn journal_pages(&self) -> u64 {
-        self.dirty.journal_pages()
-    }
-
-    /// The journal has blocks for so many images now.
-    pub(crate) fn set_journal_pages(&self, pages: u64) {
-        self.dirty.set_journal_pages(pages);
-    }
-
-    /// The journal gets shorter: false, and nothing has changed, if more pages are dirty, or will be, than it would have
-    /// room for.
-    pub(crate) fn shrink_journal(&self, pages: u64) -> bool {
-        self.dirty.shrink_journal(pages)
-    }
-
-    /// Looks whether the journal has blocks for one change of so many pages.
-    ///
-    /// # Errors
-    /// [`Need::Journal`].
-    pub(crate) fn check_journal(&self, pages: u64) -> std::result::Result<(), Need> {
-        if self.dirty.journal_pages() < pages { Err(Need::Journal { pages, alone: pages }) } else { Ok(()) }
     }
 }

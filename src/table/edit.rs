@@ -120,7 +120,8 @@ impl Table {
         let wanted = growth.stripe_of(owner);
         let at = stripes.guards.partition_point(|(stripe, _)| *stripe < wanted);
         let held = stripes.guards.get(at).filter(|(stripe, _)| *stripe == wanted);
-        let (_, guard) = held.ok_or_else(|| Error::impossible(&self.path, "an edit of a page whose stripe is free"))?;
+        let (_, guard) =
+            held.ok_or_else(|| Error::impossible(&self.index.path, "an edit of a page whose stripe is free"))?;
         Ok(Edit { table: self, guard, growth, owner, chain: self.chain(owner)? })
     }
 
@@ -368,7 +369,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     pub(crate) fn reserve_pages(&mut self, missing: usize, free: &mut Vec<u64>) -> Step<()> {
         self.touch_all()?;
         for _ in 0..missing {
-            let none = || Error::impossible(&self.table.path, "fewer overflow pages than were taken");
+            let none = || Error::impossible(&self.table.index.path, "fewer overflow pages than were taken");
             let &page = free.last().ok_or_else(none)?;
             self.table.link_overflow(&mut self.chain, self.owner, page)?;
             free.pop();

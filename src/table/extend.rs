@@ -11,13 +11,13 @@
 
 use super::load::LEVEL_LIMIT;
 use super::page::PageKind;
-use super::region::{CHUNK_PAGES, EXTENTS_MAX, Extent, ExtentShape, PageId, PageSlot, PageState, Region, RegionKind};
+use super::region::{CHUNK_PAGES, EXTENTS_MAX, Extent, PageId, PageSlot, PageState, Region, RegionKind};
 use super::{Structure, Table};
 use crate::error::{Error, IoContext, Result};
 use crate::need::Step;
 use crate::observe;
 use crate::sync::{MutexGuard, Ordering};
-use crate::sys::{DiskFile, IndexMap, PAGE_BYTES};
+use crate::sys::PAGE_BYTES;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 /// Pages of a new overflow extent that get their blocks at once.
@@ -42,7 +42,7 @@ impl Table {
         let number = region.extents().count();
         if number == EXTENTS_MAX {
             return Err(Error::LimitReached {
-                path: self.path.clone(),
+                path: self.index.path.clone(),
                 what: "index extents",
                 limit: EXTENTS_MAX as u64,
                 remedy: "split the store",
@@ -50,16 +50,16 @@ impl Table {
             .into());
         }
         let shape = region.shape(number);
-        let mut blocks = self.dirty.reserve(shape.bitmap_pages)?;
-        let first = structure.end_page;
-        let map = self.new_extent(first, shape)?;
-        let states = self.disk.map_anonymous(shape.state_bytes());
-        let states = states.context("reserve memory for the pages of", &self.path)?;
-        let extent = region.install(number, Extent::new(shape, first, map, states, self.file.is_none()));
+        let mut blocks = self.index.dirty.reserve(shape.bitmap_pages)?;
+        let (first, mut end_page, map) = self.index.append(shape)?;
+        let states = self.index.disk.map_anonymous(shape.state_bytes());
+        let states = states.context("reserve memory for the pages of", &self.index.path)?;
+        let extent = region.install(number, Extent::new(shape, first, map, states, self.index.file.is_none()));
         for index in (0..shape.bitmap_pages).step_by(CHUNK_PAGES as usize) {
             extent.set_allocated(index);
         }
-        structure.end_page += shape.total();
+        *end_page = first + shape.total();
+        drop(end_page);
         match kind {
             RegionKind::Primary => structure.primary_extents.push(first),
             RegionKind::Overflow => structure.overflow_extents.push(first),
@@ -71,7 +71,7 @@ impl Table {
             let id = PageId { region: kind, extent: number as u8, index };
             let page = region
                 .by_id(id)
-                .ok_or_else(|| Error::impossible(&self.path, "a new extent without its bitmap page"))?;
+                .ok_or_else(|| Error::impossible(&self.index.path, "a new extent without its bitmap page"))?;
             page.page.init(PageKind::Bitmap, page.number(), u64::from(index), 0, 0, 0);
             blocks.mark(&page)?;
         }
@@ -88,43 +88,14 @@ impl Table {
         self.pool.set_all(self.overflow.pages());
     }
 
-    fn new_extent(&self, first: u64, shape: ExtentShape) -> Result<IndexMap> {
-        let bytes = shape.total() * PAGE;
-        let Some(file) = &self.file else {
-            return self.disk.map_anonymous(bytes as usize).context("reserve memory for pages of", &self.path);
-        };
-        let end = (first + shape.total()) * PAGE;
-        if file.len().context("look at", &self.path)? < end {
-            file.set_len(end).context("extend", &self.path)?;
-        }
-        let bitmaps = shape.bitmap_pages.next_multiple_of(CHUNK_PAGES).min(shape.total());
-        file.allocate(first * PAGE, bitmaps * PAGE).context("allocate blocks of", &self.path)?;
-        let map = self.map_unused(&**file, first, shape.total())?;
-        observe::mapped(&self.path, first * PAGE, bytes);
-        Ok(map)
-    }
-
-    /// Memory for an extent of which no page was ever written. A small one is anonymous, in huge pages: each first store to a
-    /// page is cheap. A larger one (budget.rs) shows the file instead: only pages that were changed take memory, and what is
-    /// clean can be given back page by page.
-    pub(crate) fn map_unused(&self, file: &dyn DiskFile, first: u64, pages: u64) -> Result<IndexMap> {
-        let (offset, bytes) = (first * PAGE, (pages * PAGE) as usize);
-        let map = if self.dirty.budget().has_room_for_all(pages) {
-            file.map_fresh(offset, bytes)
-        } else {
-            file.map_private(offset, bytes)
-        };
-        map.context("map", &self.path)
-    }
-
     /// Allocates the disk blocks around a page.
     pub(crate) fn allocate_blocks(&self, id: PageId) -> Result<()> {
         let Some(page) = self.by_id(id) else { return Ok(()) };
-        let _one = self.blocks.lock();
+        let _one = self.index.blocks.lock();
         let index = u64::from(id.index);
-        if let Some(file) = &self.file {
+        if let Some(file) = &self.index.file {
             let (first, pages) = page.extent.chunk(index);
-            file.allocate(first * PAGE, pages * PAGE).context("allocate blocks of", &self.path)?;
+            file.allocate(first * PAGE, pages * PAGE).context("allocate blocks of", &self.index.path)?;
         }
         page.extent.set_allocated(index);
         Ok(())
@@ -208,7 +179,8 @@ impl Table {
             let _ = added.map(|(_, extent)| self.allocate_from(extent, u64::MAX));
             added
         };
-        if let Some((_, extent)) = extent.filter(|(_, extent)| self.dirty.budget().has_room_for_all(extent.pages)) {
+        if let Some((_, extent)) = extent.filter(|(_, extent)| self.index.dirty.budget().has_room_for_all(extent.pages))
+        {
             // Only advice: it works without.
             let _ = extent.map().populate(0, ((extent.bitmap_pages + extent.pages) * PAGE) as usize);
         }
@@ -241,16 +213,16 @@ impl Table {
     fn allocate_from(&self, extent: &Extent, pages: u64) -> Result<()> {
         /// Chunks allocated by one call.
         const CHUNKS: u64 = 512;
-        let Some(file) = &self.file else { return Ok(()) };
+        let Some(file) = &self.index.file else { return Ok(()) };
         let total = (extent.bitmap_pages + extent.pages).min(pages);
         let mut index = 0;
         while index < total {
             let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
             let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
-            let _one = self.blocks.lock();
+            let _one = self.index.blocks.lock();
             if chunks.clone().any(|index| !extent.is_allocated(index)) {
                 let first = (extent.first + index) * PAGE;
-                file.allocate(first, pages * PAGE).context("allocate blocks of", &self.path)?;
+                file.allocate(first, pages * PAGE).context("allocate blocks of", &self.index.path)?;
                 chunks.for_each(|index| extent.set_allocated(index));
             }
             index += pages;
@@ -263,7 +235,7 @@ impl Table {
         let growth = self.growth();
         if growth.level() >= LEVEL_LIMIT {
             return Err(Error::LimitReached {
-                path: self.path.clone(),
+                path: self.index.path.clone(),
                 what: "primary pages",
                 limit: 1 << LEVEL_LIMIT,
                 remedy: "split the store",
@@ -275,7 +247,7 @@ impl Table {
         }
         self.set_growth(growth.started());
         self.ring_growth();
-        observe::growth_begun(&self.path, growth.level());
+        observe::growth_begun(&self.index.path, growth.level());
         Ok(())
     }
 }
@@ -283,6 +255,7 @@ impl Table {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::super::growth::Growth;
+    use super::super::region::ExtentShape;
     use super::*;
     use crate::need::Shortage;
 
@@ -314,7 +287,7 @@ mod tests {
 
         let shape = ExtentShape { bitmap_pages: 1, pages: 1 };
         for number in table.primary.extents().count()..EXTENTS_MAX {
-            let map = |bytes| table.disk.map_anonymous(bytes).unwrap();
+            let map = |bytes| table.index.disk.map_anonymous(bytes).unwrap();
             let extent = Extent::new(shape, 0, map(2 * PAGE as usize), map(shape.state_bytes()), true);
             table.primary.install(number, extent);
         }

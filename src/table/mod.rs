@@ -11,6 +11,7 @@
 //! ├── pool     free overflow pages
 //! ├── growth   the growth word
 //! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
+//! ├── index    the file of pages, and what is dirty of it: for all tables
 //! ├── cut      the table as a checkpoint sees it: cut, images, room in the journal
 //! ├── dirty    what the next checkpoint must write
 //! ├── copies   frozen pages that writers set aside
@@ -28,6 +29,7 @@ mod dirty;
 pub(crate) mod edit;
 pub(crate) mod extend;
 pub(crate) mod growth;
+pub(crate) mod index;
 pub(crate) mod load;
 pub(crate) mod lookup;
 pub(crate) mod page;
@@ -40,22 +42,18 @@ pub(crate) mod split;
 mod stats;
 pub(crate) mod stripes;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::checksum::Uuid;
 use crate::error::{Error, Location, Result};
-use crate::need::{Chance, Step};
+use crate::need::Step;
 use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
-use crate::sys::{Disk, DiskFile};
 use crate::tuning::Tuning;
 use crate::words::some;
-use budget::Budget;
 use chain::{Chain, OVERFLOW_MAX};
-use dirty::DirtySet;
 use growth::Growth;
+use index::Index;
 use page::{Geometry, PageKind, image};
 use pool::OverflowPool;
 use region::{PageSlot, PageState, Region, RegionKind};
@@ -67,8 +65,6 @@ use stripes::Stripes;
 /// What changes when the table gets a new extent or begins or ends to grow.
 #[derive(Debug, Clone)]
 pub(crate) struct Structure {
-    /// The first page of the index file that no extent uses.
-    pub(crate) end_page: u64,
     /// First pages of the extents, by their numbers in the region.
     pub(crate) primary_extents: Vec<u64>,
     pub(crate) overflow_extents: Vec<u64>,
@@ -78,24 +74,16 @@ pub(crate) struct Structure {
 
 #[derive(Debug)]
 pub(crate) struct Table {
+    index: Arc<Index>,
     geometry: Geometry,
     tuning: Tuning,
-    uuid: Uuid,
-    /// The index file's path, for error messages.
-    path: PathBuf,
-    disk: Arc<dyn Disk>,
-    /// `None` if nothing may be written.
-    file: Option<Arc<dyn DiskFile>>,
     growth: CachePadded<AtomicU64>,
     primary: Region,
     overflow: Region,
     stripes: Stripes,
-    dirty: DirtySet,
     pool: OverflowPool,
     growth_bell: Bell,
     structure: Mutex<Structure>,
-    /// Held while disk blocks of pages are allocated or given back.
-    blocks: Mutex<()>,
     /// The load has passed the threshold or is near it: growth should start or be prepared.
     growth_wanted: AtomicBool,
     /// There are so few entries that the table should shrink.
@@ -105,63 +93,48 @@ pub(crate) struct Table {
     /// Pages may have gone out of use: the next checkpoint gives their space back.
     gives_back: AtomicBool,
     counters: IndexCounters,
-    /// No page of the file can be of a later generation than this before it is touched.
-    opened_generation: u64,
 }
 
 /// What it takes to make a table.
 #[derive(Debug)]
 pub(crate) struct TableParts {
-    pub(crate) geometry: Geometry,
+    pub(crate) index: Arc<Index>,
     pub(crate) tuning: Tuning,
-    pub(crate) uuid: Uuid,
-    pub(crate) path: PathBuf,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) file: Option<Arc<dyn DiskFile>>,
     pub(crate) growth: Growth,
     pub(crate) primary_base_log2: u8,
     pub(crate) overflow_base_log2: u8,
     pub(crate) structure: Structure,
     pub(crate) records: u64,
-    pub(crate) limit_pages: u64,
-    /// The generation that the store was opened with.
-    pub(crate) generation: u64,
-    /// Rung when overflow pages run out, and when much is dirty.
+    /// Rung when the table should be resized, and when overflow pages run out.
     pub(crate) growth_bell: Bell,
-    pub(crate) checkpoint_bell: Bell,
 }
 
 impl Table {
     pub(crate) fn new(parts: TableParts) -> Self {
         let table = Table {
-            geometry: parts.geometry,
+            geometry: parts.index.geometry,
+            index: parts.index,
             tuning: parts.tuning,
-            uuid: parts.uuid,
-            path: parts.path,
-            disk: parts.disk,
-            file: parts.file,
             growth: CachePadded::new(AtomicU64::new(parts.growth.word())),
             primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
             overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
             stripes: Stripes::new(parts.tuning.stripes_log2_max),
-            dirty: DirtySet::new(
-                Budget::new(parts.limit_pages),
-                parts.checkpoint_bell,
-                Chance::new(parts.tuning.shortages),
-            ),
             pool: OverflowPool::new(parts.growth_bell.clone()),
             growth_bell: parts.growth_bell,
             structure: Mutex::new(parts.structure),
-            blocks: Mutex::new(()),
             growth_wanted: AtomicBool::new(false),
             shrink_wanted: AtomicBool::new(false),
             expected: AtomicU64::new(0),
             gives_back: AtomicBool::new(true),
             counters: IndexCounters::default(),
-            opened_generation: parts.generation,
         };
         table.spread_count(parts.growth.stripes_log2(), parts.records as i64);
         table
+    }
+
+    /// What the table shares with others.
+    pub(crate) fn index(&self) -> &Arc<Index> {
+        &self.index
     }
 
     #[inline]
@@ -177,7 +150,7 @@ impl Table {
 
     /// Damage in an index page.
     pub(super) fn damaged(&self, page: &PageSlot<'_>, what: &'static str, expected: String, found: String) -> Error {
-        Error::corrupt(what, Location::page(&self.path, page.number()), expected, found)
+        Error::corrupt(what, Location::page(&self.index.path, page.number()), expected, found)
     }
 
     /// Checks a page that was not touched since the store was opened. Cheap afterwards. Call under the
@@ -197,7 +170,7 @@ impl Table {
             return Ok(());
         }
         let bytes = page.page.image();
-        let (found, expected) = image::checksums(&bytes, self.uuid, page.number());
+        let (found, expected) = image::checksums(&bytes, self.index.uuid, page.number());
         if found != expected {
             let text = |crc: u32| format!("crc {crc:#010x}");
             return Err(self.damaged(page, "bucket page", text(expected), text(found)));
@@ -205,8 +178,8 @@ impl Table {
         if page.page.kind() != PageKind::Bucket as u32 {
             return Err(self.damaged(page, "bucket page", "a bucket page".into(), "another kind of page".into()));
         }
-        if page.page.generation() > self.opened_generation {
-            let expected = format!("generation {} or older", self.opened_generation);
+        if page.page.generation() > self.index.opened_generation {
+            let expected = format!("generation {} or older", self.index.opened_generation);
             return Err(self.damaged(page, "bucket page", expected, format!("generation {}", page.page.generation())));
         }
         let (level, split_base) = (image::level(&bytes), image::split_base(&bytes));
@@ -235,7 +208,7 @@ impl Table {
     #[inline]
     pub(crate) fn primary_page(&self, page: u64) -> Result<PageSlot<'_>> {
         self.primary.page(page).ok_or_else(|| {
-            let location = Location::file(&self.path);
+            let location = Location::file(&self.index.path);
             Error::corrupt("growth state", location, format!("at most {}", some(self.primary.pages(), "page")), page)
         })
     }
@@ -310,13 +283,13 @@ impl Table {
     /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
     pub(super) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
         let is_fresh = !page.is_used();
-        if !is_fresh && self.dirty.is_dirty(page) {
+        if !is_fresh && self.index.dirty.is_dirty(page) {
             return Ok(());
         }
-        self.dirty.mark(page)?;
+        self.index.dirty.mark(page)?;
         // Also when the page was dirty already: an earlier attempt can have run short in the middle of this.
         if is_fresh {
-            self.dirty.set_used(&self.primary, page, true)?;
+            self.index.dirty.set_used(&self.primary, page, true)?;
             let level = growth.level_of(owner);
             page.page.init(PageKind::Bucket, page.number(), owner, level, level, 0);
             page.state.set_split_base(level);
@@ -341,10 +314,10 @@ impl Table {
         if chain.overflow.len() >= OVERFLOW_MAX {
             return Err(self.chain_full().into());
         }
-        let missing = || Error::impossible(&self.path, "a free overflow page that no extent has");
+        let missing = || Error::impossible(&self.index.path, "a free overflow page that no extent has");
         let page = self.overflow.page(number).ok_or_else(missing)?;
-        self.dirty.mark(&page)?;
-        self.dirty.set_used(&self.overflow, &page, true)?;
+        self.index.dirty.mark(&page)?;
+        self.index.dirty.set_used(&self.overflow, &page, true)?;
         let (level, split_base) = (chain.primary.page.level(), chain.primary.page.split_base());
         let position = chain.overflow.len() as u16 + 1;
         page.page.init(PageKind::Bucket, page.number(), owner, level, split_base, position);
@@ -360,7 +333,7 @@ impl Table {
     /// The error for a chain that takes no further page.
     pub(super) fn chain_full(&self) -> Error {
         Error::LimitReached {
-            path: self.path.clone(),
+            path: self.index.path.clone(),
             what: "overflow pages of one chain, while the table cannot grow",
             limit: OVERFLOW_MAX as u64,
             remedy: "free some disk space; if `tophash verify` reports a damaged page, save the store with `tophash repair STORE NEW`",
@@ -372,7 +345,7 @@ impl Table {
         while chain.overflow.len() > keep {
             let Some((_, page)) = chain.overflow.last() else { break };
             // First the bitmap, which can run short of something; from then on nothing can fail.
-            self.dirty.set_used(&self.overflow, page, false)?;
+            self.index.dirty.set_used(&self.overflow, page, false)?;
             let (number, _) = chain.overflow.pop().unwrap_or((0, chain.primary));
             let last = chain.overflow.last().map_or(&chain.primary, |(_, last)| last);
             self.assert_dirty([last]);

@@ -94,7 +94,7 @@ impl Table {
         }
         let given = self.give_back();
         let pages = given.inspect_err(|_| self.gives_back.store(true, Ordering::Release))?;
-        observe::pages_given_back(&self.path, pages);
+        observe::pages_given_back(&self.index.path, pages);
         self.counters.given_back.fetch_add(pages, Ordering::Relaxed);
         Ok(())
     }

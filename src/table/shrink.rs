@@ -75,7 +75,7 @@ impl Table {
         }
         self.set_growth(shrinking);
         self.ring_growth();
-        observe::shrink_begun(&self.path, growth.level());
+        observe::shrink_begun(&self.index.path, growth.level());
         Ok(true)
     }
 
@@ -84,7 +84,7 @@ impl Table {
         let growth = self.growth();
         if growth.is_shrinking() {
             self.set_growth(growth.turned());
-            observe::turned_round(&self.path, growth.level(), growth.cursor());
+            observe::turned_round(&self.index.path, growth.level(), growth.cursor());
         }
     }
 
@@ -125,9 +125,9 @@ impl Table {
             self.touch_chain(&source, source_number, growth)?;
         }
         self.extend_chain(&mut target, number, layout.overflow_pages())?;
-        self.dirty.reserve_bit(&self.primary, &source.primary)?;
+        self.index.dirty.reserve_bit(&self.primary, &source.primary)?;
         for (_, page) in &source.overflow {
-            self.dirty.reserve_bit(&self.overflow, page)?;
+            self.index.dirty.reserve_bit(&self.overflow, page)?;
         }
 
         self.assert_dirty(target.pages().chain(source.pages().filter(|_| source.primary.is_used())));
@@ -139,7 +139,7 @@ impl Table {
             page.page.clear_slots();
         }
         let emptied = self.unlink_overflow(&mut source, 0).and_then(|()| {
-            self.dirty.set_used(&self.primary, &source.primary, false)?;
+            self.index.dirty.set_used(&self.primary, &source.primary, false)?;
             Ok(())
         });
         source.primary.state.unset(PageState::MARKS);
@@ -156,7 +156,7 @@ impl Table {
     /// durable and keeps others from running. Returns the number of pages given back.
     pub(super) fn give_back(&self) -> Result<u64> {
         let structure = self.structure.lock();
-        let _one = self.blocks.lock();
+        let _one = self.index.blocks.lock();
         let growth = self.growth();
         let first_unused = 1 << (growth.level() + u8::from(growth.is_resizing()));
         let mut pages = 0;
@@ -182,9 +182,9 @@ impl Table {
 
     /// Gives back a run of pages of one chunk, if none of them is in use or waits for a checkpoint.
     fn give_back_chunk(&self, kind: RegionKind, number: u8, extent: &Extent, run: std::ops::Range<u64>) -> Result<u64> {
-        let Some(file) = &self.file else { return Ok(0) };
+        let Some(file) = &self.index.file else { return Ok(0) };
         let id = |index: u64| PageId { region: kind, extent: number, index: index as u32 };
-        let given = self.dirty.give_back(run.clone().filter_map(|index| self.by_id(id(index))), || {
+        let given = self.index.dirty.give_back(run.clone().filter_map(|index| self.by_id(id(index))), || {
             let (bytes, start) = ((run.end - run.start) * PAGE, run.start * PAGE);
             extent.forget_allocated(run.start);
             file.punch_hole(extent.first * PAGE + start, bytes)?;
@@ -192,7 +192,7 @@ impl Table {
             // as good as none.
             Ok(extent.map().discard(start as usize, bytes as usize).is_ok())
         });
-        match given.map_err(|error| crate::Error::io("give back blocks of", &self.path, error))? {
+        match given.map_err(|error| crate::Error::io("give back blocks of", &self.index.path, error))? {
             GivenBack::Done => Ok(run.end - run.start),
             GivenBack::InUse => Ok(0),
             GivenBack::NotYet => {

@@ -67,7 +67,7 @@ impl Table {
         // One page is what each write does in passing; that would be too much to tell of. What was done before something
         // ran short is told too, because the caller only goes on from there.
         if done > 1 {
-            observe::evacuated(&self.path, done, begun.cursor(), begun.is_shrinking());
+            observe::evacuated(&self.index.path, done, begun.cursor(), begun.is_shrinking());
         }
         step.map(|()| done)
     }
@@ -107,7 +107,7 @@ impl Table {
         } else {
             self.counters.growths.fetch_add(1, Ordering::Relaxed);
         }
-        observe::resized(&self.path, growth.level(), shrunk);
+        observe::resized(&self.index.path, growth.level(), shrunk);
     }
 
     fn evacuate_page(&self, number: u64, log: &dyn ReadHash) -> Step<()> {
@@ -181,7 +181,7 @@ impl Table {
     /// What is about to be written is dirty, or no checkpoint writes it.
     pub(super) fn assert_dirty<'c, 't: 'c>(&self, pages: impl IntoIterator<Item = &'c PageSlot<'t>>) {
         debug_assert!(
-            pages.into_iter().all(|page| self.dirty.is_dirty(page)),
+            pages.into_iter().all(|page| self.index.dirty.is_dirty(page)),
             "a page that is clean is about to be changed"
         );
     }
@@ -249,7 +249,7 @@ impl Table {
     /// Housekeeping in a page after a published change: if it fails, the page stays as it is, and the change stands.
     pub(super) fn put_off(&self, housekeeping: Step<()>) {
         if let Err(Shortage::Error(error)) = housekeeping {
-            observe::put_off(&self.path, &error.to_string());
+            observe::put_off(&self.index.path, &error.to_string());
         }
     }
 }
