@@ -225,8 +225,14 @@ fn deadlines_survive() {
         tophash::repair::repair_disk(&clock, &path, &repaired, &clock.options(), tophash::Progress::ignore).unwrap();
     assert!(report.is_complete(), "{report:#?}");
     check(&open(&clock.options(), &repaired), 1);
-    let options = tophash::compact::Options::new();
-    tophash::compact::compact_disk(&clock.options(), &path, &options, tophash::Progress::ignore).unwrap();
+    let compact = |options: &tophash::compact::Options| {
+        tophash::compact::compact_disk(&clock.options(), &path, options, tophash::Progress::ignore).unwrap()
+    };
+    let (would, done) =
+        (compact(&tophash::compact::Options::new().dry_run(true)), compact(&tophash::compact::Options::new()));
+    assert!(done.switched && would.before.records == 300, "{would:#?}");
+    assert_eq!((would.after.records, would.after.live_slots), (200, 200), "{would:#?}");
+    assert_eq!(done.after.records, 200, "{done:#?}");
     verified(&path);
     check(&open(&clock.options(), &path), 1);
     clock.forward(MINUTE);

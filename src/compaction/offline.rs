@@ -301,9 +301,10 @@ impl Build<'_> {
             n += 1;
         }
         // An entry whose record was unreadable when its page was split is in two pages, and not counted.
-        if new.len() > records || new.len() + scan.expired() + report.skipped_total < records {
+        let found = new.len() + scan.expired();
+        if found > records || found + report.skipped_total < records {
             let location = Location::file(&index_path(self.path));
-            return Err(Error::corrupt("store", location, some(records, "record"), new.len()));
+            return Err(Error::corrupt("store", location, some(records, "record"), found));
         }
         let mut after = shape(&new)?;
         while after.overflow_pages > 0 {
@@ -468,16 +469,19 @@ fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape>
             blob_bytes += (BLOB_HEADER_BYTES as u64 + link.len).next_multiple_of(page);
         }
     }
+    // What has expired is not copied, and the table is made for all that there was.
+    let (records, live_slots) =
+        [before.records, before.live_slots].map(|all| all.saturating_sub(scan.expired())).into();
     // Header slots and meta pages, the table, a journal without images, LOCK.
     let index = FIRST_META_PAGE + Meta::pages_for(log.segments as usize, 0) + table_blocks.pages();
     let files = (index + JOURNAL_PAGES_LEFT + 1) * page;
     Ok(Shape {
-        records: before.records,
+        records,
         pages,
         overflow_pages: 0,
-        live_slots: before.live_slots,
+        live_slots,
         empty_one_slots: 0,
-        empty_rest_slots: table.slots_of(pages).saturating_sub(before.live_slots),
+        empty_rest_slots: table.slots_of(pages).saturating_sub(live_slots),
         segments: log.segments,
         log_bytes: live,
         dead_bytes: 0,

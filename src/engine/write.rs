@@ -98,6 +98,21 @@ struct Attempt<'s> {
     stored_blob: Option<Arc<BlobMap>>,
 }
 
+impl<'s> Attempt<'s> {
+    /// The blob of the previous value, if it is one: the last attempt has checked it.
+    ///
+    /// # Errors
+    /// [`Again::BlobUnchecked`] if it was another one; what is to be checked is noted.
+    fn take_checked(&mut self, previous: &mut Option<Hit<'s>>) -> Step<Option<Arc<BlobMap>>> {
+        let Some(hit) = previous.as_ref().filter(|hit| hit.is_blob()) else { return Ok(None) };
+        if let Some((_, map)) = self.checked.take_if(|(checked, _)| checked.address() == hit.address()) {
+            return Ok(Some(map));
+        }
+        (self.checked, self.unchecked) = (None, previous.take());
+        Err(Need::Again(Again::BlobUnchecked).into())
+    }
+}
+
 thread_local! {
     /// The record being encoded by this thread: no allocation per write.
     static ENCODED: Cell<Encoded> = Cell::default();
@@ -251,19 +266,8 @@ impl Engine {
             let previous = previous.filter(|_| !is_expired);
             return Ok((Changed { previous, previous_blob, stored, stored_blob, done, wait: None }, None));
         }
-        let mut previous_blob = None;
-        if attempt.want == Want::Previous
-            && !is_expired
-            && let Some(hit) = previous.as_ref().filter(|hit| hit.is_blob())
-        {
-            match attempt.checked.take() {
-                Some((checked, map)) if checked.address() == hit.address() => previous_blob = Some(map),
-                _ => {
-                    attempt.unchecked = previous;
-                    return Err(Need::Again(Again::BlobUnchecked).into());
-                }
-            }
-        }
+        let is_wanted = attempt.want == Want::Previous && !is_expired;
+        let previous_blob = if is_wanted { attempt.take_checked(&mut previous)? } else { None };
 
         if sought.is_full() && self.is_to_help_first(edit.overflow_pages(), attempt) {
             let length = edit.overflow_pages();
