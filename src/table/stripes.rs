@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use super::Table;
 use super::growth::Growth;
-use crate::sync::{AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering, fence};
+use crate::sync::{AtomicI64, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, fence};
 
 #[derive(Debug, Default)]
 struct Stripe {
@@ -32,19 +32,47 @@ pub(crate) enum Tally {
     Removed,
 }
 
+/// log2 of the stripes that every table has. The others come when a table has grown so far.
+const FIRST_LOG2: u8 = 4;
+
 /// The stripes of a table.
 #[derive(Debug)]
 pub(super) struct Stripes {
-    all: Box<[CachePadded<Stripe>]>,
+    first: Box<[CachePadded<Stripe>]>,
+    /// Those behind the first ones, once one of them is used.
+    rest: OnceLock<Box<[CachePadded<Stripe>]>>,
+    log2_max: u8,
     /// Odd while the count of entries is distributed anew: no sum counts then.
     spreads: AtomicU64,
 }
 
 impl Stripes {
     pub(super) fn new(log2_max: u8) -> Self {
-        let all = (0..1usize << log2_max).map(|_| CachePadded::new(Stripe::default())).collect();
-        Stripes { all, spreads: AtomicU64::new(0) }
+        let first = stripes(1 << log2_max.min(FIRST_LOG2));
+        Stripes { first, rest: OnceLock::new(), log2_max, spreads: AtomicU64::new(0) }
     }
+
+    /// A stripe by number.
+    #[inline]
+    fn get(&self, stripe: usize) -> &Stripe {
+        match self.first.get(stripe) {
+            Some(stripe) => stripe,
+            None => &self.rest()[stripe - self.first.len()],
+        }
+    }
+
+    fn rest(&self) -> &[CachePadded<Stripe>] {
+        self.rest.get_or_init(|| stripes((1 << self.log2_max) - self.first.len()))
+    }
+
+    /// The stripes that exist. Nobody holds another one, and no other one counts.
+    fn existing(&self) -> impl Iterator<Item = &Stripe> {
+        self.first.iter().chain(self.rest.get().into_iter().flatten()).map(|stripe| &**stripe)
+    }
+}
+
+fn stripes(count: usize) -> Box<[CachePadded<Stripe>]> {
+    (0..count).map(|_| CachePadded::new(Stripe::default())).collect()
 }
 
 /// A held stripe. While it lives, the pages of its hashes keep their entries in place.
@@ -96,7 +124,7 @@ impl Table {
 
     /// Locks a stripe by number. The caller checks `growth` against what the number was computed from.
     pub(super) fn lock_number(&self, stripe: usize) -> StripeGuard<'_> {
-        let stripe: &Stripe = &self.stripes.all[stripe];
+        let stripe = self.stripes.get(stripe);
         let lock = crate::sync::lock_soon(&stripe.lock);
         StripeGuard { stripe, growth: self.growth(), _lock: lock }
     }
@@ -104,19 +132,19 @@ impl Table {
     /// Locks all stripes, in order. The caller holds the structure lock, so their number is stable.
     pub(crate) fn lock_all(&self) -> AllStripes<'_> {
         let stripes = 1usize << self.growth().stripes_log2();
-        AllStripes { _locks: self.stripes.all[..stripes].iter().map(|stripe| stripe.lock.lock()).collect() }
+        AllStripes { _locks: (0..stripes).map(|stripe| self.stripes.get(stripe).lock.lock()).collect() }
     }
 
     /// Takes every stripe once, one after the other: whoever held one before has let go of it since.
     pub(crate) fn pass_all_stripes(&self) {
-        self.stripes.all.iter().for_each(|stripe| drop(stripe.lock.lock()));
+        self.stripes.existing().for_each(|stripe| drop(stripe.lock.lock()));
     }
 
     /// Entries in the table.
     pub(crate) fn len(&self) -> u64 {
         loop {
             let before = self.stripes.spreads.load(Ordering::Acquire);
-            let sum: i64 = self.stripes.all.iter().map(|stripe| stripe.count.load(Ordering::Relaxed)).sum();
+            let sum: i64 = self.stripes.existing().map(|stripe| stripe.count.load(Ordering::Relaxed)).sum();
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.stripes.spreads.load(Ordering::Relaxed) == before {
                 return u64::try_from(sum).unwrap_or(0);
@@ -127,12 +155,12 @@ impl Table {
 
     /// Entries inserted since the table was made.
     pub(crate) fn inserts(&self) -> u64 {
-        self.stripes.all.iter().map(|stripe| stripe.inserts.load(Ordering::Relaxed)).sum()
+        self.stripes.existing().map(|stripe| stripe.inserts.load(Ordering::Relaxed)).sum()
     }
 
     /// Changes that callers asked for since the table was made.
     pub(crate) fn tally(&self, tally: Tally) -> u64 {
-        self.stripes.all.iter().map(|stripe| stripe.tallies[tally as usize].load(Ordering::Relaxed)).sum()
+        self.stripes.existing().map(|stripe| stripe.tallies[tally as usize].load(Ordering::Relaxed)).sum()
     }
 
     /// Distributes a count evenly, so that each stripe's count hints at the whole. The caller holds all
@@ -141,7 +169,10 @@ impl Table {
         let stripes = 1i64 << stripes_log2;
         self.stripes.spreads.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (i, stripe) in self.stripes.all.iter().enumerate() {
+        if stripes > self.stripes.first.len() as i64 {
+            self.stripes.rest();
+        }
+        for (i, stripe) in self.stripes.existing().enumerate() {
             let i = i as i64;
             let count = if i < stripes { records / stripes + i64::from(i < records % stripes) } else { 0 };
             stripe.count.store(count, Ordering::Relaxed);
