@@ -121,7 +121,7 @@ impl<'c> ChainCheck<'c> {
         if !page.reserved_is_zero() {
             sink.damage(kind::PAGE_RESERVED, at(28), "zeroes in flags and word 7", "other bits");
         }
-        let growth = self.state.meta.growth;
+        let growth = self.state.meta.table.growth;
         let (level, split_base) = (page.level(), page.split_base());
         let expected = growth.level_of(self.owner);
         // Made ready to be the destination of the next split, which then ran short of something.
@@ -251,8 +251,8 @@ impl<'c> ChainCheck<'c> {
         if u64::from(page.tombstones()) != tombstones {
             sink.damage(kind::PAGE_TOMBSTONE_COUNT, at(34), some(tombstones, "tombstone"), page.tombstones());
         }
-        if live > 0 && self.owner >= self.state.meta.growth.pages() {
-            let expected = format!("no entries: {:?}", self.state.meta.growth);
+        if live > 0 && self.owner >= self.state.meta.table.growth.pages() {
+            let expected = format!("no entries: {:?}", self.state.meta.table.growth);
             sink.damage(
                 kind::PAGE_BEYOND_CURSOR,
                 at(0),

@@ -111,10 +111,10 @@ impl Extents {
 /// Finds the extents of both regions: primary, overflow.
 pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Extents)> {
     let (meta, header) = (&state.meta, &state.header);
-    let primary = extents(state, RegionKind::Primary, header.primary_log2, &meta.primary_extents, sink)?;
-    let overflow = extents(state, RegionKind::Overflow, header.overflow_log2, &meta.overflow_extents, sink)?;
+    let primary = extents(state, RegionKind::Primary, header.primary_log2, &meta.table.primary_extents, sink)?;
+    let overflow = extents(state, RegionKind::Overflow, header.overflow_log2, &meta.table.overflow_extents, sink)?;
     check_overlaps(state, [&primary, &overflow], sink);
-    let growth = meta.growth;
+    let growth = meta.table.growth;
     let wanted = if growth.is_resizing() { 2 << growth.level() } else { 1 << growth.level() };
     if primary.pages() < wanted {
         let location = Location::page(&state.pages.index.path, crate::checkpoint::header::FIRST_META_PAGE);

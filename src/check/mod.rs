@@ -236,7 +236,7 @@ impl Check<'_> {
         if primary.whole && overflow.whole && !walked.cut_short {
             unnamed.resolve(self.disk, &self.hasher, &segments.known, sink)?;
             unnamed.check_removed(self.disk, &self.hasher, &segments.known, &mut walk, sink)?;
-            unnamed.report(self.disk, &segments, self.state.meta.growth, &walked, sink)?;
+            unnamed.report(self.disk, &segments, self.state.meta.table.growth, &walked, sink)?;
         }
         if whole && walked.marked == 0 {
             segments.check_accounting(sink);
@@ -256,7 +256,7 @@ impl Check<'_> {
         report.overflow_pages = walked.overflow_pages.len() as u64;
         (report.live_slots, report.marked_slots) = (walked.live, walked.marked);
         report.tombstones = walked.tombstones;
-        let records = self.state.meta.records;
+        let records = self.state.meta.table.records;
         // Pages that could not be read hold slots that were not counted.
         if whole && records != walked.live {
             let location = Location::page(&self.state.pages.index.path, FIRST_META_PAGE);
@@ -302,7 +302,7 @@ impl Check<'_> {
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let index = &self.state.pages.index.path;
-        let growth = self.state.meta.growth;
+        let growth = self.state.meta.table.growth;
         let mut check = RecordCheck { index, hasher: &self.hasher, growth, links: std::mem::take(links) };
         for i in 0..segments.known.len() {
             let Some(slot) = segments.known.get(i).map(|known| known.entry.slot) else { break };

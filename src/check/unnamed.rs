@@ -231,7 +231,7 @@ fn removed_in(
     walk: &mut Walk<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<()> {
-    let growth = walk.state.meta.growth;
+    let growth = walk.state.meta.table.growth;
     let mut by_page: Vec<(u64, Put)> = removals.iter().map(|&put| (growth.page_of(put.hash), put)).collect();
     by_page.sort_unstable();
     let sequences = by_slot(walk.state, |entry| entry.sequence);

@@ -29,6 +29,7 @@ use crate::log::blob::{BlobSnapshot, FREED_MAX};
 use crate::log::deadlines::Expiring;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
+use crate::table::cut::TableState;
 use crate::table::growth::Growth;
 use crate::table::page::{BUCKET_SLOTS, PageImage, PageKind, image};
 use crate::table::region::{EXTENTS_MAX, Region, RegionKind};
@@ -96,13 +97,9 @@ struct RawMeta {
 /// The meta data of a checkpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Meta {
-    pub(crate) growth: Growth,
-    pub(crate) records: u64,
+    pub(crate) table: TableState,
     pub(crate) end_page: u64,
-    pub(crate) floor: u64,
     pub(crate) next_sequence: u32,
-    pub(crate) primary_extents: Vec<u64>,
-    pub(crate) overflow_extents: Vec<u64>,
     pub(crate) segments: Vec<SegmentEntry>,
     /// By ascending sequence.
     pub(crate) expiring: Vec<ExpiringEntry>,
@@ -150,19 +147,19 @@ impl Meta {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let blobs = &self.blobs;
+        let (table, blobs) = (&self.table, &self.blobs);
         let mut raw = RawMeta {
             len: 0,
-            growth: self.growth.word(),
-            records: self.records,
+            growth: table.growth.word(),
+            records: table.records,
             end_page: self.end_page,
-            floor: self.floor,
+            floor: table.floor,
             next_sequence: u64::from(self.next_sequence),
             blob_next_id: blobs.next_id,
             blob_count: blobs.count,
             blob_bytes: blobs.bytes,
-            primary_extents: self.primary_extents.len() as u64,
-            overflow_extents: self.overflow_extents.len() as u64,
+            primary_extents: table.primary_extents.len() as u64,
+            overflow_extents: table.overflow_extents.len() as u64,
             segments: self.segments.len() as u64,
             in_flight: blobs.in_flight.len() as u64,
             dying: blobs.dying.len() as u64,
@@ -170,8 +167,8 @@ impl Meta {
             swept: self.swept,
         };
         let lists = [
-            bytemuck::cast_slice::<u64, u8>(&self.primary_extents),
-            bytemuck::cast_slice(&self.overflow_extents),
+            bytemuck::cast_slice::<u64, u8>(&table.primary_extents),
+            bytemuck::cast_slice(&table.overflow_extents),
             bytemuck::cast_slice(&self.segments),
             bytemuck::cast_slice(&blobs.in_flight),
             bytemuck::cast_slice(&blobs.dying),
@@ -234,13 +231,15 @@ impl Meta {
         }
         let ids_max = META_PAGES as usize * PAYLOAD / 8;
         let mut meta = Meta {
-            growth: Growth::from_word(raw.growth),
-            records: raw.records,
+            table: TableState {
+                growth: Growth::from_word(raw.growth),
+                records: raw.records,
+                floor: raw.floor,
+                primary_extents: list(&mut rest, raw.primary_extents, EXTENTS_MAX)?,
+                overflow_extents: list(&mut rest, raw.overflow_extents, EXTENTS_MAX)?,
+            },
             end_page: raw.end_page,
-            floor: raw.floor,
             next_sequence: u32::try_from(raw.next_sequence).ok()?,
-            primary_extents: list(&mut rest, raw.primary_extents, EXTENTS_MAX)?,
-            overflow_extents: list(&mut rest, raw.overflow_extents, EXTENTS_MAX)?,
             segments: list(&mut rest, raw.segments, Address::SEGMENTS)?,
             expiring: Vec::new(),
             swept: raw.swept,
@@ -268,13 +267,13 @@ impl Meta {
         });
         let ascending = self.segments.is_sorted_by(|a, b| a.sequence < b.sequence);
         let first = FIRST_META_PAGE + META_PAGES;
-        let extents = self.primary_extents.iter().chain(&self.overflow_extents);
+        let extents = self.table.primary_extents.iter().chain(&self.table.overflow_extents);
         let extents_fit = extents.into_iter().all(|&page| (first..self.end_page).contains(&page));
-        let ends = self.end_page < 1 << 48 && self.records < 1 << 48;
+        let ends = self.end_page < 1 << 48 && self.table.records < 1 << 48;
         let expiring = self.expiring.is_sorted_by(|a, b| a.sequence < b.sequence);
         let blobs = &self.blobs;
         let blobs_fit = blobs.next_id <= BLOB_IDS && blobs.count < 1 << 48 && blobs.bytes <= 1 << 62;
-        segments_fit && ascending && expiring && extents_fit && ends && blobs_fit && self.growth.is_valid()
+        segments_fit && ascending && expiring && extents_fit && ends && blobs_fit && self.table.growth.is_valid()
     }
 }
 
@@ -301,7 +300,7 @@ impl Meta {
             Region::new(RegionKind::Primary, header.primary_log2),
             Region::new(RegionKind::Overflow, header.overflow_log2),
         ];
-        let extents = [&self.primary_extents, &self.overflow_extents];
+        let extents = [&self.table.primary_extents, &self.table.overflow_extents];
         for ((region, extents), pages) in regions.iter().zip(extents).zip(&mut pages) {
             for (number, &first) in extents.iter().enumerate() {
                 let shape = region.shape(number);
@@ -317,16 +316,16 @@ impl Meta {
         if end != self.end_page {
             return Err(corrupt(format!("an end at page {}", self.end_page), format!("extents up to page {end}")));
         }
-        if pages[0] < self.growth.pages() {
+        if pages[0] < self.table.growth.pages() {
             return Err(corrupt(
-                format!("extents for {}", some(self.growth.pages(), "page")),
+                format!("extents for {}", some(self.table.growth.pages(), "page")),
                 format!("for {}", pages[0]),
             ));
         }
         let slots = (header.geometry.homes + header.geometry.stash) as u64 * BUCKET_SLOTS as u64;
-        let most = self.growth.pages().saturating_add(pages[1]).saturating_mul(slots);
-        if self.records > most {
-            return Err(corrupt(format!("at most {}", some(most, "record")), self.records.to_string()));
+        let most = self.table.growth.pages().saturating_add(pages[1]).saturating_mul(slots);
+        if self.table.records > most {
+            return Err(corrupt(format!("at most {}", some(most, "record")), self.table.records.to_string()));
         }
         Ok(())
     }
@@ -363,13 +362,15 @@ mod tests {
 
     fn meta(segments: u32) -> Meta {
         Meta {
-            growth: Growth::resting(5, 5).started().advanced(),
-            records: 1000,
+            table: TableState {
+                growth: Growth::resting(5, 5).started().advanced(),
+                records: 1000,
+                floor: 0,
+                primary_extents: vec![130, 147],
+                overflow_extents: vec![200],
+            },
             end_page: 5000,
-            floor: 0,
             next_sequence: segments + 1,
-            primary_extents: vec![130, 147],
-            overflow_extents: vec![200],
             segments: (0..segments)
                 .map(|i| SegmentEntry {
                     sequence: i,
@@ -416,7 +417,7 @@ mod tests {
         let mut long = meta(3);
         long.segments[2].end = 5000;
         let mut outside = meta(1);
-        outside.primary_extents[0] = 1;
+        outside.table.primary_extents[0] = 1;
         for meta in [twice, long, outside] {
             assert!(decode(&sealed(&meta)).is_err_and(|error| error.is_corruption()));
         }

@@ -238,23 +238,11 @@ impl<'r> Run<'r> {
             )
         });
         timer.done();
-        let TableCut { growth, records, structure, end_page, pages } = table_cut;
+        let TableCut { state, end_page, pages } = table_cut;
         let nanos = started.elapsed().as_nanos() as u64;
         observe::cut(path, pages.len(), nanos);
         self.own.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
-        let meta = Meta {
-            growth,
-            records,
-            end_page,
-            floor: structure.floor,
-            next_sequence,
-            primary_extents: structure.primary_extents,
-            overflow_extents: structure.overflow_extents,
-            segments,
-            expiring,
-            swept,
-            blobs,
-        };
+        let meta = Meta { table: state, end_page, next_sequence, segments, expiring, swept, blobs };
         Cut { lsn, total, frozen: pages.capture(images), meta, excluded }
     }
 
@@ -290,7 +278,7 @@ impl<'r> Run<'r> {
             }
             writer.push(bytes)?;
         }
-        let (images, growth) = (writer.images(), cut.meta.growth.word());
+        let (images, growth) = (writer.images(), cut.meta.table.growth.word());
         writer.finish(cut.lsn, growth)?;
         Ok(JournalHead { generation, cut: cut.lsn, images, growth })
     }

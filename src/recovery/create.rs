@@ -27,6 +27,7 @@ use crate::layout::{
 use crate::log::blob::BlobSnapshot;
 use crate::options::Options;
 use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, read_up_to, write_all_at};
+use crate::table::cut::TableState;
 use crate::table::growth::Growth;
 use crate::table::load::level_for;
 use crate::table::page::{Geometry, PageKind, image};
@@ -180,15 +181,11 @@ fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Grow
     let shape = Region::new(RegionKind::Primary, header.primary_log2).shape(0);
     let first = FIRST_META_PAGE + META_PAGES;
     let meta = Meta {
+        table: TableState { growth, records: 0, floor, primary_extents: vec![first], overflow_extents: Vec::new() },
+        end_page: first + shape.total(),
+        next_sequence: 1,
         expiring: Vec::new(),
         swept: 0,
-        growth,
-        records: 0,
-        end_page: first + shape.total(),
-        floor,
-        next_sequence: 1,
-        primary_extents: vec![first],
-        overflow_extents: Vec::new(),
         segments: Vec::new(),
         blobs: BlobSnapshot { next_id: 1, ..BlobSnapshot::default() },
     };

@@ -47,7 +47,7 @@ use crate::sys::{
 };
 use crate::table::index::{Index, IndexParts};
 use crate::table::page::{PageImage, image};
-use crate::table::{Structure, Table, TableParts};
+use crate::table::{Table, TableParts};
 
 /// The page size as files count.
 pub(super) const PAGE: u64 = PAGE_BYTES as u64;
@@ -238,7 +238,7 @@ impl<'o> Opening<'o> {
                 let meta = self.read_meta(&header)?;
                 // The next checkpoint was being written, so this header is on the disk. Before it is written again, the
                 // journal must lead to it from the other slot, because this write could tear the one that counts.
-                self.journal.reset(header.generation, header.cut, meta.growth.word())?;
+                self.journal.reset(header.generation, header.cut, meta.table.growth.word())?;
             }
             return Ok((header, false));
         };
@@ -340,16 +340,9 @@ impl<'o> Opening<'o> {
         let table = Table::new(TableParts {
             index: Arc::new(index),
             tuning: options.tuning,
-            // The stripes are this process's own affair; the file's word was written by another.
-            growth: meta.growth.with_stripes(meta.growth.level().min(options.tuning.stripes_log2_max)),
+            state: meta.table.clone(),
             primary_base_log2: header.primary_log2,
             overflow_base_log2: header.overflow_log2,
-            structure: Structure {
-                primary_extents: meta.primary_extents.clone(),
-                overflow_extents: meta.overflow_extents.clone(),
-                floor: meta.floor,
-            },
-            records: meta.records,
             growth_bell: wake.growth.clone(),
         });
         self.map_table(&table, header, meta)?;

@@ -63,8 +63,8 @@ impl Opening<'_> {
             };
             firsts.iter().enumerate().map(extent).collect()
         };
-        let mut extents = of(RegionKind::Primary, &meta.primary_extents)?;
-        extents.extend(of(RegionKind::Overflow, &meta.overflow_extents)?);
+        let mut extents = of(RegionKind::Primary, &meta.table.primary_extents)?;
+        extents.extend(of(RegionKind::Overflow, &meta.table.overflow_extents)?);
         Ok(extents)
     }
 

@@ -20,12 +20,23 @@ pub(crate) struct HeldStructure<'t> {
     structure: MutexGuard<'t, Structure>,
 }
 
+/// A table at a cut, but for its pages: what a checkpoint notes of it, and what an open begins with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TableState {
+    pub(crate) growth: Growth,
+    /// Entries, expired ones included.
+    pub(crate) records: u64,
+    /// Records that the table must have room for before it may shrink.
+    pub(crate) floor: u64,
+    /// First pages of the extents, by their numbers in the region.
+    pub(crate) primary_extents: Vec<u64>,
+    pub(crate) overflow_extents: Vec<u64>,
+}
+
 /// The table at a cut.
 #[derive(Debug)]
 pub(crate) struct TableCut<'t> {
-    pub(crate) growth: Growth,
-    pub(crate) records: u64,
-    pub(crate) structure: Structure,
+    pub(crate) state: TableState,
     pub(crate) end_page: u64,
     pub(crate) pages: FrozenPages<'t>,
 }
@@ -45,9 +56,13 @@ impl<'t> HeldStructure<'t> {
         let ids = table.index.dirty.freeze();
         let rest = at_cut();
         let cut = TableCut {
-            growth: table.growth(),
-            records: table.len(),
-            structure: structure.clone(),
+            state: TableState {
+                growth: table.growth(),
+                records: table.len(),
+                floor: structure.floor,
+                primary_extents: structure.primary_extents.clone(),
+                overflow_extents: structure.overflow_extents.clone(),
+            },
             end_page: table.index.end_page(),
             pages: FrozenPages { table, ids },
         };

@@ -52,6 +52,7 @@ use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
 use crate::tuning::Tuning;
 use crate::words::some;
 use chain::{Chain, OVERFLOW_MAX};
+use cut::TableState;
 use growth::Growth;
 use index::Index;
 use page::{Geometry, PageKind, image};
@@ -63,13 +64,13 @@ use stats::IndexCounters;
 use stripes::Stripes;
 
 /// What changes when the table gets a new extent or begins or ends to grow.
-#[derive(Debug, Clone)]
-pub(crate) struct Structure {
+#[derive(Debug)]
+struct Structure {
     /// First pages of the extents, by their numbers in the region.
-    pub(crate) primary_extents: Vec<u64>,
-    pub(crate) overflow_extents: Vec<u64>,
+    primary_extents: Vec<u64>,
+    overflow_extents: Vec<u64>,
     /// Records that the table must have room for before it may shrink.
-    pub(crate) floor: u64,
+    floor: u64,
 }
 
 #[derive(Debug)]
@@ -100,35 +101,36 @@ pub(crate) struct Table {
 pub(crate) struct TableParts {
     pub(crate) index: Arc<Index>,
     pub(crate) tuning: Tuning,
-    pub(crate) growth: Growth,
+    pub(crate) state: TableState,
     pub(crate) primary_base_log2: u8,
     pub(crate) overflow_base_log2: u8,
-    pub(crate) structure: Structure,
-    pub(crate) records: u64,
     /// Rung when the table should be resized, and when overflow pages run out.
     pub(crate) growth_bell: Bell,
 }
 
 impl Table {
     pub(crate) fn new(parts: TableParts) -> Self {
+        let TableState { growth, records, floor, primary_extents, overflow_extents } = parts.state;
+        // The stripes are this process's own affair; the file's word was written by another.
+        let growth = growth.with_stripes(growth.level().min(parts.tuning.stripes_log2_max));
         let table = Table {
             geometry: parts.index.geometry,
             index: parts.index,
             tuning: parts.tuning,
-            growth: CachePadded::new(AtomicU64::new(parts.growth.word())),
+            growth: CachePadded::new(AtomicU64::new(growth.word())),
             primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
             overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
             stripes: Stripes::new(parts.tuning.stripes_log2_max),
             pool: OverflowPool::new(parts.growth_bell.clone()),
             growth_bell: parts.growth_bell,
-            structure: Mutex::new(parts.structure),
+            structure: Mutex::new(Structure { primary_extents, overflow_extents, floor }),
             growth_wanted: AtomicBool::new(false),
             shrink_wanted: AtomicBool::new(false),
             expected: AtomicU64::new(0),
             gives_back: AtomicBool::new(true),
             counters: IndexCounters::default(),
         };
-        table.spread_count(parts.growth.stripes_log2(), parts.records as i64);
+        table.spread_count(growth.stripes_log2(), records as i64);
         table
     }
 

@@ -71,7 +71,7 @@ impl<'c> Census<'c> {
 
     /// Counts all pages into the diagnosis.
     pub(super) fn run(mut self, sink: &mut Sink<'_>, to: &mut Diagnosis) -> Result<()> {
-        let growth = self.state.meta.growth;
+        let growth = self.state.meta.table.growth;
         let pages_per_cell = growth.pages().div_ceil(CELLS_MAX);
         let cells = vec![HeatCell::default(); growth.pages().div_ceil(pages_per_cell) as usize];
         to.heat = HeatMap { pages_per_cell, cells };
@@ -106,7 +106,7 @@ impl<'c> Census<'c> {
             images.resize(run as usize, [0; PAGE_BYTES]);
             pages.read_run(extent.number(first), &mut images, sink)?;
             for (page, image) in (first..).zip(&images) {
-                if extent.is_used(page) && before + page < self.state.meta.growth.pages() {
+                if extent.is_used(page) && before + page < self.state.meta.table.growth.pages() {
                     self.chain(before + page, extent.number(page), image, sink, to)?;
                 }
             }
@@ -204,7 +204,7 @@ impl<'c> Census<'c> {
 
     fn sum_up(&mut self, owner: u64, sums: &ChainSums, to: &mut Diagnosis) {
         let geometry = self.state.header.geometry;
-        let growth = self.state.meta.growth;
+        let growth = self.state.meta.table.growth;
         let overflow = sums.cell.overflow;
         count(&mut to.chains, overflow);
         to.chain_longest = to.chain_longest.max(overflow);

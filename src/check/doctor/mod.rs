@@ -172,14 +172,14 @@ fn level_needed(state: &State, records: u64) -> u32 {
 }
 
 fn note_table(state: &State, to: &mut Diagnosis) {
-    let (growth, meta, geometry) = (state.meta.growth, &state.meta, state.header.geometry);
+    let (growth, meta, geometry) = (state.meta.table.growth, &state.meta, state.header.geometry);
     let level = |records| level_needed(state, records);
-    to.records = meta.records;
+    to.records = meta.table.records;
     let table = &mut to.table;
     table.level = u32::from(growth.level());
-    table.level_needed = level(meta.records);
-    table.level_floor = if meta.floor > 0 { level(meta.floor) } else { 0 };
-    table.floor = meta.floor;
+    table.level_needed = level(meta.table.records);
+    table.level_floor = if meta.table.floor > 0 { level(meta.table.floor) } else { 0 };
+    table.floor = meta.table.floor;
     table.pages = growth.pages();
     table.page_slots = geometry.slots() as u64;
     table.slots = growth.pages().saturating_mul(table.page_slots);

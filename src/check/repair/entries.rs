@@ -46,6 +46,6 @@ pub(super) fn count_lost(
         lost += u64::from(range.is_some_and(|&(s, _, to)| s == sequence && address.offset() < to));
     })?;
     sink.muted = false;
-    let whole = primary.whole && overflow.whole && walked.broken.is_empty() && walked.live == state.meta.records;
+    let whole = primary.whole && overflow.whole && walked.broken.is_empty() && walked.live == state.meta.table.records;
     Ok(whole.then_some(lost))
 }

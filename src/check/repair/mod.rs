@@ -130,7 +130,7 @@ pub fn repair_disk(
     report.uuid = source.uuid.to_string();
     let plan = Plan::make(disk, &source, &mut report)?;
     sink.expect(plan.bytes());
-    let expected = source.state.as_ref().map_or(0, |state| state.meta.records).min(plan.bytes() / 16);
+    let expected = source.state.as_ref().map_or(0, |state| state.meta.table.records).min(plan.bytes() / 16);
     let options = options.clone().create(true).create_new(true).read_only(false);
     let options = options.sync(SyncPolicy::Manual).capacity(expected);
     let mut target = Target::create(&options, path, new_path, &mut report)?;
