@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Fault, Nature, Result};
-use crate::gate::{Gate, Pass};
+use crate::gate::{self, Gate};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicBool, OnceLock, Ordering, fence};
@@ -21,6 +21,34 @@ pub(crate) struct Health {
     gate: Gate,
     /// The log's tail is being replayed: no cut can be made.
     recovering: AtomicBool,
+}
+
+/// A call that is inside the gate. Dropping it leaves.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Pass<'h> {
+    // First, so that a closer who waits for the call to leave finds the poison.
+    _call: Unfinished<'h>,
+    _inside: gate::Pass<'h>,
+}
+
+/// Work that leaves something half done if a panic ends it: then the store is poisoned, because later changes and a clean close
+/// would rely on what was not done.
+#[derive(Debug)]
+pub(crate) struct Unfinished<'h> {
+    health: &'h Health,
+    what: &'static str,
+    /// The work is a part of an unwinding, as where a destructor makes a change.
+    was_panicking: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.was_panicking {
+            self.health.poison_because(format!("a panic has ended {}", self.what));
+        }
+    }
 }
 
 impl Health {
@@ -44,9 +72,15 @@ impl Health {
     /// meanwhile: it could close the store, and would wait for itself.
     #[inline]
     pub(crate) fn enter(&self) -> Result<Pass<'_>> {
-        let pass = self.gate.enter().ok_or_else(|| self.not_readable())?;
+        let inside = self.gate.enter().ok_or_else(|| self.not_readable())?;
         self.check_writable()?;
-        Ok(pass)
+        Ok(Pass { _call: self.begin("a call"), _inside: inside })
+    }
+
+    /// Work begins that must not be left half done.
+    #[inline]
+    pub(crate) fn begin(&self, what: &'static str) -> Unfinished<'_> {
+        Unfinished { health: self, what, was_panicking: std::thread::panicking() }
     }
 
     /// Refuses changes where they are not allowed. Work that is under way while the store is being closed goes on.
@@ -122,8 +156,8 @@ impl Health {
 
     /// Something that later changes rely on does not happen any more.
     pub(crate) fn poison_because(&self, cause: String) {
+        let _ = self.poison.set(cause.clone());
         observe::poisoned(&self.path, &cause);
-        let _ = self.poison.set(cause);
     }
 
     /// From now on every change is refused, although nothing has gone wrong.

@@ -120,17 +120,26 @@ impl Observer {
     pub(crate) fn publish(&self, _stats: &crate::stats::Stats) {}
 }
 
+/// Tells the outside, whose code may panic: that is its own affair, of which the panic hook has told. It runs in the middle of
+/// protocols and with locks held, so it must not end them.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+fn tell(outside: impl FnOnce()) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(outside));
+}
+
 /// An event, or nothing: without the feature its fields are looked at by nobody.
 macro_rules! event {
     ($level:ident, $target:literal, $path:expr, { $($field:ident),* }, $text:literal) => {{
         #[cfg(feature = "tracing")]
-        tracing::event!(
-            target: $target,
-            tracing::Level::$level,
-            path = %$path.display(),
-            $($field,)*
-            $text
-        );
+        tell(|| {
+            tracing::event!(
+                target: $target,
+                tracing::Level::$level,
+                path = %$path.display(),
+                $($field,)*
+                $text
+            );
+        });
         #[cfg(not(feature = "tracing"))]
         let _ = ($path, $($field,)*);
     }};
@@ -138,7 +147,26 @@ macro_rules! event {
 
 /// A span that lasts as long as what is returned; nothing without the feature.
 #[cfg(feature = "tracing")]
-pub(crate) type Entered = tracing::span::EnteredSpan;
+#[derive(Debug)]
+pub(crate) struct Entered(Option<tracing::span::EnteredSpan>);
+
+#[cfg(feature = "tracing")]
+impl Entered {
+    fn new(span: impl FnOnce() -> tracing::Span) -> Self {
+        let mut entered = None;
+        tell(|| entered = Some(span().entered()));
+        Entered(entered)
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let span = self.0.take();
+        tell(|| drop(span));
+    }
+}
+
 /// A span that lasts as long as what is returned; nothing without the feature.
 #[cfg(not(feature = "tracing"))]
 #[derive(Debug)]
@@ -207,7 +235,7 @@ pub(crate) fn pages_given_back(store: &Path, pages: u64) {
 #[inline(always)]
 pub(crate) fn checkpoint(store: &Path) -> Entered {
     #[cfg(feature = "tracing")]
-    return tracing::info_span!(target: "tophash::checkpoint", "checkpoint", path = %store.display()).entered();
+    return Entered::new(|| tracing::info_span!(target: "tophash::checkpoint", "checkpoint", path = %store.display()));
     #[cfg(not(feature = "tracing"))]
     {
         let _ = store;
@@ -231,7 +259,7 @@ pub(crate) fn checkpointed(store: &Path, generation: u64, freed_segments: u64, c
 #[inline(always)]
 pub(crate) fn compaction(store: &Path) -> Entered {
     #[cfg(feature = "tracing")]
-    return tracing::info_span!(target: "tophash::compaction", "compaction", path = %store.display()).entered();
+    return Entered::new(|| tracing::info_span!(target: "tophash::compaction", "compaction", path = %store.display()));
     #[cfg(not(feature = "tracing"))]
     {
         let _ = store;

@@ -258,3 +258,29 @@ fn closing_beside_awaiting_threads() {
         }
     }
 }
+
+/// One thread closed the store and waited for the syncing thread to end. That thread was in a waker, which closed the store as
+/// well, and waited for the first closer.
+#[test]
+fn a_waker_may_close_beside_another_closer() {
+    let dir = scratch();
+    let barrier = Arc::new(Barrier::default());
+    let path = dir.path().join("store");
+    let store = open(&barrier.on(Options::new().sync(SyncPolicy::Manual)), &path);
+    let mut first = barrier.hold(&store);
+    let (handle, other) = (Mutex::new(Some(store.clone())), store.clone());
+    let told = Arc::new(Mutex::new(None));
+    let outcome = Arc::clone(&told);
+    let waker = Arc::new(Call(move || {
+        let handle = handle.lock().unwrap().take().unwrap();
+        *outcome.lock().unwrap() = Some(handle.close());
+    }));
+    assert!(poll(&mut first, &waker).is_pending());
+    let closer = thread::spawn(move || store.close());
+    eventually("the gate", || matches!(other.get("a"), Err(Error::Closed { .. })));
+    barrier.set(false);
+    eventually("the close", || closer.is_finished());
+    closer.join().unwrap().unwrap();
+    assert!(matches!(*told.lock().unwrap(), Some(Err(Error::Closed { .. }))));
+    assert_eq!(open(&Options::new(), &path).get("held").unwrap().unwrap(), "value");
+}

@@ -23,6 +23,7 @@ pub(super) fn sync_when_asked(engine: &Engine) {
         _ => None,
     };
     let sleeper = &engine.wake.ticker;
+    engine.wake.note_syncing_thread();
     let mut before = engine.log.total();
     loop {
         let synced = if engine.awaited.is_asked() {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::{AtomicBool, AtomicU32, Bell, Ordering, Sleeper};
+use crate::sync::{AtomicBool, AtomicU32, Bell, OnceLock, Ordering, Sleeper, ThreadId, current};
 
 /// The bells of the background jobs, and the sleepers of the threads that do them.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Wake {
     resting: AtomicU32,
     /// The syncing thread was started.
     syncing: AtomicBool,
+    /// Which one it is, once it runs.
+    syncing_thread: OnceLock<ThreadId>,
 }
 
 /// The bits of the jobs.
@@ -52,6 +54,7 @@ impl Wake {
             ticker,
             resting: AtomicU32::new(0),
             syncing: AtomicBool::new(false),
+            syncing_thread: OnceLock::new(),
         }
     }
 
@@ -86,6 +89,17 @@ impl Wake {
     #[inline]
     pub(crate) fn is_syncing(&self) -> bool {
         self.syncing.load(Ordering::Acquire)
+    }
+
+    /// The caller is the syncing thread.
+    pub(super) fn note_syncing_thread(&self) {
+        // One of each store.
+        let _ = self.syncing_thread.set(current().id());
+    }
+
+    /// True for the syncing thread itself: a waker runs in it.
+    pub(crate) fn is_syncing_thread(&self) -> bool {
+        self.syncing_thread.get().is_some_and(|&thread| thread == current().id())
     }
 
     /// Notes that it was.

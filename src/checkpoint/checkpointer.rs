@@ -15,6 +15,7 @@ use crate::stats::CheckpointStats;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES};
 use crate::table::Table;
+use crate::table::cut::TableState;
 use crate::table::index::Index;
 use crate::table::page::PageImage;
 
@@ -79,6 +80,8 @@ pub(super) struct Written {
     pub(super) header: IndexHeader,
     /// The meta pages as they were last written.
     pub(super) meta_pages: Vec<PageImage>,
+    /// The table as they say that it is.
+    pub(super) table: TableState,
     /// The meta data that the store was opened with.
     opened: Meta,
 }
@@ -104,7 +107,7 @@ impl Checkpointer {
         Checkpointer {
             path: path.to_path_buf(),
             files,
-            state: Mutex::new(Written { header, meta_pages: meta.pages(), opened: meta }),
+            state: Mutex::new(Written { header, meta_pages: meta.pages(), table: meta.table.clone(), opened: meta }),
             due: AtomicU64::new(u64::MAX),
             interval_bytes,
             limit_pages,

@@ -101,7 +101,10 @@ impl Checkpointer {
         let _ = self.provide_meta_room(scope.table.index(), scope.log);
         let images = scope.table.index().memory_for_images()?;
         let mut buffer = Buffer::new().context("reserve memory for a part of", &files.journal.path)?;
+        // Its drop comes before that of `state`: no other checkpoint begins on what a panic has left.
+        let unfinished = scope.health.begin("a checkpoint");
         let result = run.steps(&mut state, images, &mut buffer, clean);
+        drop(unfinished);
         // Of whatever nature: the dirty set was frozen, and what is in the journal and in the index is unknown.
         let Some(done) = result.inspect_err(|error| scope.health.poison(error))? else {
             timer.cancel();
@@ -181,6 +184,7 @@ impl<'r> Run<'r> {
         own.cut_at(table, cut.total);
         let nothing_new = cut.frozen.is_empty()
             && cut.lsn == state.header.cut
+            && cut.meta.table == state.table
             && cut.meta.blobs.dying.is_empty()
             && cut.excluded.is_empty();
         if nothing_new && !clean {
@@ -207,6 +211,7 @@ impl<'r> Run<'r> {
         }
         header.write(&*files.index, &files.index_path)?;
         state.header = header;
+        state.table = cut.meta.table;
         own.done(header.generation, cut.total);
         Ok(Some(Done { excluded: cut.excluded, images: written }))
     }

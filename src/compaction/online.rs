@@ -33,7 +33,7 @@ use crate::address::Address;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::{Nature, Result};
-use crate::gate::Pass;
+use crate::health::Pass;
 use crate::log::encode::Encoded;
 use crate::log::record::{Invalid, Kind, Record};
 use crate::log::segment::Segment;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 
-use super::{Cause, Timed};
+use super::{Cause, Timed, tell};
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Instant, Mutex, Ordering};
 
@@ -228,6 +228,10 @@ impl Observer {
 
     /// Publishes the figures of a moment.
     pub(crate) fn publish(&self, stats: &Stats) {
+        tell(|| self.set_all(stats));
+    }
+
+    fn set_all(&self, stats: &Stats) {
         let mut published = self.published.lock();
         for ((figure, counter), before) in COUNTERS.iter().zip(&self.counters).zip(published.iter_mut()) {
             let now = (figure.read)(stats);
@@ -243,7 +247,7 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.open.set(0.0);
+        tell(|| self.open.set(0.0));
     }
 }
 
@@ -265,7 +269,7 @@ impl Drop for Timer<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some((histogram, since)) = self.0.take() {
-            histogram.record(since.elapsed().as_secs_f64());
+            tell(|| histogram.record(since.elapsed().as_secs_f64()));
         }
     }
 }

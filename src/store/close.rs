@@ -8,7 +8,7 @@
 //! 4. Prepared segments are unlinked. Checkpoints run until no freed blob waits, and the last one, whose cut lies behind
 //!    every record, marks the store as closed cleanly. *Crash before that is durable:* the next open recovers, as after
 //!    any crash. *Error:* the same.
-//! 5. The locks are given back, whatever came of step 4: the store can be opened again, by this process too. Descriptors
+//! 5. The locks are given back, whatever came of step 4, a panic included: the store can be opened again, by this process too. Descriptors
 //!    and mappings stay until the last handle is dropped, because values are read through them. The closed engine changes
 //!    no file from here on.
 //! 6. The waits for a sync end (awaited.rs): with `Ok` where they are durable by now. No lock is held, because their wakers
@@ -24,28 +24,59 @@
 //! In a child made by `fork`, nothing of this happens: threads, locks and files are its parent's.
 
 use super::Owner;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::sync::current;
+use crate::sync::{JoinHandle, MutexGuard, current};
+
+/// Steps 5 and 6, which come whatever becomes of step 4, a panic included.
+struct Ending<'o> {
+    engine: &'o Engine,
+    threads: Option<MutexGuard<'o, Vec<JoinHandle<()>>>>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let engine = self.engine;
+        engine.unlock();
+        self.threads = None;
+        engine.awaited.close(engine.log.durable_lsn(), engine.health.poisoned());
+    }
+}
 
 impl Owner {
-    /// Carries out the steps above. A second caller waits for the first, and is told `Closed`.
+    /// Carries out the steps above. A second caller waits for the first, and is told `Closed`; a waker that the syncing thread
+    /// calls does not wait, because the first closer may wait for that thread.
     pub(super) fn shut_down(&self) -> Result<()> {
         let engine = &*self.engine;
         engine.health.check_owner()?;
-        let mut threads = self.threads.lock();
+        let threads = self.lock_threads()?;
         engine.health.close()?;
+        let mut ending = Ending { engine, threads: Some(threads) };
         engine.wake.stop();
         // A waker that closes the store runs in the syncing thread, which ends when the waker returns.
         let this = current().id();
-        for thread in threads.drain(..).filter(|thread| thread.thread().id() != this) {
+        let others = ending.threads.iter_mut().flat_map(|threads| threads.drain(..));
+        for thread in others.filter(|thread| thread.thread().id() != this) {
             // A panic in it has poisoned the store.
             let _ = thread.join();
         }
-        let finished = if engine.health.is_read_only() { Ok(()) } else { self.finish() };
-        engine.unlock();
-        drop(threads);
-        engine.awaited.close(engine.log.durable_lsn(), engine.health.poisoned());
-        finished
+        if engine.health.is_read_only() { Ok(()) } else { self.finish() }
+    }
+
+    /// Locks the threads, which one closer holds until the store is closed.
+    fn lock_threads(&self) -> Result<MutexGuard<'_, Vec<JoinHandle<()>>>> {
+        let engine = &*self.engine;
+        if !engine.wake.is_syncing_thread() {
+            return Ok(self.threads.lock());
+        }
+        loop {
+            if let Some(threads) = self.threads.try_lock() {
+                return Ok(threads);
+            }
+            // Shut by the closer that holds the lock, or soon to be; or a call has it that starts this very thread.
+            engine.health.check_open()?;
+            crate::sync::yield_now();
+        }
     }
 
     /// Step 4.

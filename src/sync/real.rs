@@ -3,7 +3,7 @@
 pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
-pub(crate) use std::thread::{Builder, JoinHandle, current, sleep, yield_now};
+pub(crate) use std::thread::{Builder, JoinHandle, ThreadId, current, sleep, yield_now};
 pub(crate) use std::thread_local;
 pub(crate) use std::time::Instant;
 

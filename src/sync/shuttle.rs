@@ -16,7 +16,7 @@ pub(crate) use shuttle::hint::spin_loop;
 use shuttle::rand::RngCore;
 use shuttle::sync as model;
 pub(crate) use shuttle::sync::atomic::fence;
-pub(crate) use shuttle::thread::{Builder, JoinHandle, current, yield_now};
+pub(crate) use shuttle::thread::{Builder, JoinHandle, ThreadId, current, yield_now};
 pub(crate) use shuttle::thread_local;
 
 use super::parts::{PartOrder, Turns};
