@@ -135,16 +135,17 @@ impl Resize {
 
     fn begin(&mut self, engine: &Engine) -> Result<Next> {
         let table = &engine.table;
+        // First: growth may want space that the disk does not have, and entries have gone because of that.
+        if table.wants_shrink() {
+            table.start_shrink(false)?;
+        }
         // Writers begin the growth of a tiny table themselves.
         if table.wants_growth() && !table.is_tiny() {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
             engine.checkpointer.prepare_journal(&engine.table);
         }
-        engine.retry(|| table.prepare_overflow())?;
-        if table.wants_shrink() {
-            table.start_shrink(false)?;
-        }
+        prepare_overflow(engine)?;
         if !table.growth().is_resizing() {
             return Ok(Next::Rung(None));
         }
@@ -156,7 +157,7 @@ impl Resize {
     fn evacuate(&mut self, engine: &Engine) -> Result<Next> {
         let table = &engine.table;
         if table.growth().is_resizing() {
-            engine.retry(|| table.prepare_overflow())?;
+            prepare_overflow(engine)?;
             if engine.retry(|| table.help_growth(EVACUATE_PAGES, engine))? == 0 {
                 // Somebody else is at it, or holds the structure for something longer.
                 return Ok(Next::At(after(ASIDE)));
@@ -168,6 +169,14 @@ impl Resize {
         table.start_shrink(false)?;
         self.begun = false;
         Ok(Next::Now)
+    }
+}
+
+/// Adds overflow pages ahead. A table that shrinks may well do without.
+fn prepare_overflow(engine: &Engine) -> Result<()> {
+    match engine.retry(|| engine.table.prepare_overflow()) {
+        Err(error) if engine.table.growth().is_shrinking() && error.can_wait() => Ok(()),
+        other => other,
     }
 }
 

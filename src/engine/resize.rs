@@ -19,13 +19,16 @@ impl Engine {
                 remedy: "reserve room for fewer, or split the store",
             });
         }
-        self.table.set_floor(wanted);
-        self.grow_for(wanted)
+        // The table does not shrink before the floor is set, and a call that fails sets none.
+        let _expected = self.table.expect_entries(additional);
+        self.grow_for(wanted)?;
+        self.table.raise_floor(wanted);
+        Ok(())
     }
 
     /// Makes the table as small as its entries allow.
     pub(crate) fn shrink_to_fit(&self) -> Result<()> {
-        self.table.set_floor(0);
+        self.table.give_up_floor();
         loop {
             if self.table.growth().is_resizing() {
                 self.retry(|| self.table.resize_step(PAGES, self))?;
@@ -44,7 +47,7 @@ impl Engine {
 
     /// No room is kept for entries to come.
     pub(crate) fn give_up_reserve(&self) {
-        self.table.set_floor(0);
+        self.table.give_up_floor();
     }
 
     /// Grows the table until so many entries fit.

@@ -45,7 +45,10 @@ impl Engine {
     pub(crate) fn retry<T>(&self, mut step: impl FnMut() -> Step<T>) -> Result<T> {
         /// Far more than any step ever needed.
         const TRIES_MAX: u64 = 1_000_000;
-        let mut tries = 0;
+        /// Checkpoints that make room for a step, which may need more pages at once than the memory limit allows.
+        const CHECKPOINTS_MAX: u32 = 16;
+        let (mut tries, mut checkpoints) = (0, 0);
+        let mut _lift = None;
         loop {
             match step() {
                 Ok(value) => return Ok(value),
@@ -58,6 +61,10 @@ impl Engine {
                             other => format!("{other:?} was found each time, and was never enough"),
                         };
                         return Err(Error::Stuck { path: self.path.clone(), tries, reason });
+                    }
+                    checkpoints += u32::from(need == Need::Checkpoint);
+                    if checkpoints == CHECKPOINTS_MAX {
+                        _lift = Some(self.table.index().lift_limit());
                     }
                     self.satisfy(need)?;
                     if self.tuning.shortages > 0 && self.may_free() {

@@ -95,6 +95,7 @@ impl Engine {
             let linked = tail.linked.iter().map(|(_, link)| link.id).collect();
             self.log.recover_blobs(&meta.blobs, &tail.blobs, &linked);
             self.checkpointer.begin(&self.table, stats.replayed_bytes);
+            self.table.mind_size();
             match self.bound_segments() {
                 // The store can be read, and an offline compaction mends it. The next open tries again.
                 Err(error) if error.nature() != Nature::Unknown => observe::put_off(&self.path, &error.to_string()),

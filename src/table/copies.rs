@@ -168,6 +168,36 @@ mod tests {
         dirty.mark(&page(9)).unwrap();
     }
 
+    /// A merge asked for the bitmap page of its source, a writer of another stripe for the same one. Both found it clean, and it was
+    /// in the dirty set twice: the next cut found a page that no checkpoint had captured.
+    #[test]
+    fn a_bitmap_page_becomes_dirty_once() {
+        let region = region();
+        let (one, other) = (region.page(0).unwrap(), region.page(1).unwrap());
+        for _ in 0..20_000 {
+            let dirty = DirtySet::new(Budget::new(1000), Bell::unheard(), Chance::new(0));
+            dirty.set_journal_pages(100);
+            other.extent.set_used(u64::from(other.id.index) - other.extent.bitmap_pages, false);
+            region.extents().for_each(|(_, extent)| extent.states()[0].unset(!0));
+            let met = std::sync::atomic::AtomicU32::new(0);
+            let meet = || {
+                met.fetch_add(1, Ordering::SeqCst);
+                while met.load(Ordering::SeqCst) < 2 {
+                    std::thread::yield_now();
+                }
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    meet();
+                    dirty.reserve_bit(&region, &one).unwrap();
+                });
+                meet();
+                dirty.set_used(&region, &other, true).unwrap();
+            });
+            assert_eq!(dirty.len(), 1);
+        }
+    }
+
     fn region() -> Region {
         let region = Region::new(RegionKind::Primary, 12);
         let shape = region.shape(0);

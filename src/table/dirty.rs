@@ -146,6 +146,10 @@ impl DirtySet {
             return Ok(());
         }
         let mut inner = lock_soon(&self.inner);
+        // A bitmap page belongs to no stripe: another writer may have been faster.
+        if self.is_dirty(page) {
+            return Ok(());
+        }
         self.admit(&inner, page)?;
         self.mark_locked(&mut inner, page)
     }

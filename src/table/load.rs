@@ -24,6 +24,10 @@ pub(crate) struct Expected<'t> {
 impl Drop for Expected<'_> {
     fn drop(&mut self) {
         self.table.expected.fetch_sub(self.entries, Ordering::SeqCst);
+        // They have come, and then it is too full to shrink; or they have not.
+        if self.table.shrink_put_off.swap(false, Ordering::SeqCst) {
+            self.table.want_shrink();
+        }
     }
 }
 
@@ -74,6 +78,20 @@ impl Table {
     pub(super) fn want_shrink(&self) {
         self.shrink_wanted.store(true, Ordering::Relaxed);
         self.ring_growth();
+    }
+
+    /// Asks for another size if the entries call for one. Called where they can have come or gone without a word: a resize was
+    /// under way, or the store was closed.
+    pub(crate) fn mind_size(&self) {
+        let (growth, len) = (self.growth(), self.len());
+        if growth.is_resizing() {
+            return;
+        }
+        if len > self.threshold(growth.level()) {
+            self.want_growth();
+        } else if growth.level() > self.tuning.level_min && len < self.shrink_threshold(growth.level()) {
+            self.want_shrink();
+        }
     }
 
     /// Wakes the resize job: the table asks for another size, or a resize has begun. It may have been begun by a call, after

@@ -89,6 +89,8 @@ pub(crate) struct Table {
     growth_wanted: AtomicBool,
     /// There are so few entries that the table should shrink.
     shrink_wanted: AtomicBool,
+    /// It is to shrink once the expected entries have come, if they do not.
+    shrink_put_off: AtomicBool,
     /// Entries that are about to come, and for which the table has grown.
     expected: AtomicU64,
     /// Pages may have gone out of use: the next checkpoint gives their space back.
@@ -126,6 +128,7 @@ impl Table {
             structure: Mutex::new(Structure { primary_extents, overflow_extents, floor }),
             growth_wanted: AtomicBool::new(false),
             shrink_wanted: AtomicBool::new(false),
+            shrink_put_off: AtomicBool::new(false),
             expected: AtomicU64::new(0),
             gives_back: AtomicBool::new(true),
             counters: IndexCounters::default(),

@@ -20,9 +20,15 @@ impl Table {
         self.shrink_wanted.load(Ordering::Relaxed)
     }
 
-    /// From now on the table keeps room for so many records.
-    pub(crate) fn set_floor(&self, records: u64) {
-        self.structure.lock().floor = records;
+    /// From now on the table keeps room for so many records, or for those that it kept it for before.
+    pub(crate) fn raise_floor(&self, records: u64) {
+        let mut structure = self.structure.lock();
+        structure.floor = structure.floor.max(records);
+    }
+
+    /// From now on the table keeps no room.
+    pub(crate) fn give_up_floor(&self) {
+        self.structure.lock().floor = 0;
     }
 
     /// In so many changes one evacuates a page, so that growth ends before the table is full.

@@ -49,7 +49,7 @@ impl Table {
     }
 
     /// Entries below which a table of this level shrinks.
-    fn shrink_threshold(&self, level: u8) -> u64 {
+    pub(super) fn shrink_threshold(&self, level: u8) -> u64 {
         ((self.geometry.slots() as u64) << level.saturating_sub(1)) * u64::from(self.tuning.shrink_permille.min(1000))
             / 1000
     }
@@ -65,9 +65,15 @@ impl Table {
         }
         let fits = self.threshold(growth.level() - 1);
         let most = if to_fit { fits } else { self.shrink_threshold(growth.level()) };
-        if self.len_to_come() >= most || structure.floor > fits {
+        if self.len() >= most || structure.floor > fits {
             return Ok(false);
         }
+        // Noted before the look, so that the entries that do not come after all find it.
+        self.shrink_put_off.store(true, Ordering::SeqCst);
+        if self.len_to_come() >= most {
+            return Ok(false);
+        }
+        self.shrink_put_off.store(false, Ordering::SeqCst);
         let _all = self.lock_all();
         let shrinking = growth.shrinking();
         if shrinking.stripes_log2() != growth.stripes_log2() {
@@ -135,7 +141,8 @@ impl Table {
         source.primary.state.begin_move();
         write_chain(&target, &layout, level, split_base, layout.has_marks());
         self.set_growth(growth.receded());
-        for page in source.pages() {
+        // One that is not in use has no entry, and is not dirty: zeroes would take memory that nobody counts.
+        for page in source.pages().filter(|_| source.primary.is_used()) {
             page.page.clear_slots();
         }
         let emptied = self.unlink_overflow(&mut source, 0).and_then(|()| {

@@ -108,6 +108,8 @@ impl Table {
             self.counters.growths.fetch_add(1, Ordering::Relaxed);
         }
         observe::resized(&self.index.path, growth.level(), shrunk);
+        // Entries that came or went meanwhile have asked for nothing.
+        self.mind_size();
     }
 
     fn evacuate_page(&self, number: u64, log: &dyn ReadHash) -> Step<()> {
