@@ -7,10 +7,10 @@ use std::io;
 use std::path::Path;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 use tophash::sys::*;
-use tophash::{Options, SyncPolicy, Tuning};
+use tophash::{Batch, Options, SyncPolicy, Tuning};
 #[derive(Debug, Default)]
 struct Flags {
     full: AtomicBool,
@@ -140,4 +140,76 @@ fn a_checkpoint_needs_no_block_that_was_not_reserved() {
     let after = std::fs::metadata(p.join("journal")).unwrap().len();
     println!("reserved {reserved}, journal {len} -> {after}");
     assert_eq!(len, after, "the journal needed blocks that were not reserved");
+}
+
+/// The second piece of a frame cannot be written, and a writer waits for the append lock meanwhile.
+#[derive(Debug, Default)]
+struct Pieces {
+    armed: AtomicBool,
+    inside: AtomicBool,
+    pieces: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+struct FailingFrames(Arc<Pieces>);
+
+#[derive(Debug)]
+struct FailingFile(Arc<dyn DiskFile>, Arc<Pieces>);
+
+impl Disk for FailingFrames {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FailingFile(RealDisk.open(path, mode)?, Arc::clone(&self.0))))
+    }
+    passed_on!(RealDisk: create_dir read_dir kind rename unlink sync_dir lock map_anonymous random);
+}
+
+impl DiskFile for FailingFile {
+    fn write_mapped_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        if self.1.armed.load(SeqCst) && self.1.pieces.fetch_add(1, SeqCst) == 1 {
+            // The device refuses this piece, after a while.
+            self.1.inside.store(true, SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.0.write_mapped_at(buffer, offset)
+    }
+    passed_on!(self.0: read_at write_at set_len allocate sync_data sync_all len allocated map_private map_fresh map_log);
+}
+
+/// A batch is written in pieces. One failed after others had been written, and the batch was refused. A writer that waited for
+/// the log meanwhile put its record over the frame's header, and the changes behind it became records of their own: after a kill
+/// they were there, a part of a batch that had failed.
+#[test]
+fn a_frame_that_failed_is_not_applied_in_part() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let pieces = Arc::<Pieces>::default();
+    let tuning = Tuning { background: false, hash_key: Some(common::HASH_KEY), ..Tuning::default() };
+    let options = Options::new().sync(SyncPolicy::Manual).segment_bytes(1 << 20).capacity(1_000_000).tuning(tuning);
+    let store = common::open(&options.clone().disk(Arc::new(FailingFrames(Arc::clone(&pieces)))), &path);
+    store.set("before", "1").unwrap();
+    let mut batch = Batch::new();
+    let key = |n: u64| format!("batch {n:03}");
+    for n in 0..100 {
+        batch.insert(key(n), vec![7; 1000]);
+    }
+    pieces.armed.store(true, SeqCst);
+    let (failed, other) = std::thread::scope(|scope| {
+        let failed = scope.spawn(|| store.apply(&batch));
+        common::eventually("the piece", || pieces.inside.load(SeqCst));
+        // 8 + 4 + 12 bytes: as long as the frame's header.
+        let other = scope.spawn(|| store.set("othe", "twelve bytes"));
+        (failed.join().unwrap(), other.join().unwrap())
+    });
+    assert!(failed.is_err() && other.is_ok());
+    for n in 0..100 {
+        assert!(store.get(key(n)).unwrap().is_none());
+    }
+    // As after a kill.
+    let killed = dir.path().join("killed");
+    common::copy_store(&path, &killed);
+    let again = common::open(&Options::new(), &killed);
+    assert_eq!(again.get("othe").unwrap().unwrap(), "twelve bytes");
+    let there = (0..100).filter(|&n| again.contains_key(key(n)).unwrap()).count();
+    assert!(there == 0 || there == 100, "{there} of 100 changes of a batch that has failed are there");
 }

@@ -58,7 +58,13 @@ impl Log {
         let offset = appender.writer.position();
         let closed = || Error::impossible(&appender.segment.path, "an active segment whose file is closed");
         let file = appender.segment.file().ok_or_else(closed)?;
-        write_below_mapping(&*file, frame, appender.segment.salt, offset).context("write", &appender.segment.path)?;
+        let written = write_below_mapping(&*file, frame, appender.segment.salt, offset);
+        if written.is_err() {
+            // A part of the frame may be there. The next record goes over its beginning, and what follows that must be no
+            // valid record.
+            appender.writer.wipe(frame.len());
+        }
+        written.context("write", &appender.segment.path)?;
         appender.writer.adopt(frame.len());
         Ok(self.appended(appender, offset, frame, removals, only_removes))
     }

@@ -260,6 +260,21 @@ impl LogWriter {
         self.at += bytes;
     }
 
+    /// Zeroes what lies behind the last byte, which stays the last one.
+    ///
+    /// # Panics
+    /// If the mapping ends before the zeroes do.
+    pub(crate) fn wipe(&mut self, bytes: u64) {
+        let (at, zeroes) = (self.at, [0; 4096]);
+        let mut left = bytes;
+        while left > 0 {
+            let piece = left.min(zeroes.len() as u64);
+            self.put(zeroes.split_at(piece as usize).0);
+            left -= piece;
+        }
+        self.at = at;
+    }
+
     /// Makes everything appended so far readable.
     #[inline]
     pub(crate) fn publish(&mut self) {
