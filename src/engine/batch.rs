@@ -251,6 +251,8 @@ impl Engine {
                 self.health.poison_if_unknown(error);
             }
         })?;
+        // The frame's own record: its changes stand for themselves.
+        self.log.add_dead(appended.address, FRAME_BYTES as u64);
         let published = self.publish(changes, hits, appended.address, &stripes);
         // An error of any nature poisons: the frame is in the log, and memory does not say what it says. Only a recovery
         // can mend that.
