@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
 use common::futures::{Barrier, Count, each, is_durable, pending, policies, poll, wait};
 use common::{eventually, open, scratch};
@@ -230,4 +231,32 @@ fn a_poll_too_many_panics() {
     let waker = Arc::<Count>::default();
     assert!(poll(&mut future, &waker).is_ready());
     _ = poll(&mut future, &waker);
+}
+
+/// A call that had nothing to write was ready at once. Awaiting it told of the durability of the calls before, as it should, and a
+/// power failure took them. What it answered could also stand on a change of another thread that was not durable yet.
+#[test]
+fn what_writes_nothing_waits_for_what_was_written_before() {
+    let dir = scratch();
+    let barrier = Arc::new(Barrier::default());
+    let path = dir.path().join("store");
+    let store = open(&barrier.on(Options::new().sync(SyncPolicy::Manual)), &path);
+    let waker = Arc::<Count>::default();
+    let held = barrier.hold(&store);
+    let first = store.set_async("session:new", "ada");
+    pending(&mut store.delete_async("session:old"), &waker);
+    pending(&mut store.remove_async("session:old"), &waker);
+    pending(&mut store.expire_async("session:old", Duration::from_secs(1)), &waker);
+    pending(&mut store.update_async("session:old", |_| None), &waker);
+    pending(&mut store.compare_exchange_async("session:new", None, Some(b"1")), &waker);
+    pending(&mut store.compare_exchange_async("session:old", None, None), &waker);
+    pending(&mut store.apply_async(&Batch::new()), &waker);
+    let last = store.delete_async("session:old");
+    barrier.set(false);
+    assert!(!wait(last).unwrap());
+    wait(held).unwrap();
+    wait(first).unwrap();
+    // With all of it durable, there is nothing to wait for.
+    assert!(poll(&mut store.delete_async("session:old"), &waker).is_ready());
+    store.close().unwrap();
 }

@@ -45,7 +45,8 @@ impl Store {
     }
 
     /// Removes a key, as [`remove`](Store::remove), and returns at once: the future is ready when the removal is durable. Its
-    /// output is the value that the key had. If there was none, nothing is written, and the future is ready.
+    /// output is the value that the key had. If there was none, nothing is written, and the future is ready when all earlier
+    /// writes are durable.
     ///
     /// About the call and the future: [`insert_async`](Store::insert_async).
     ///
@@ -89,7 +90,8 @@ impl Store {
     }
 
     /// Removes a key, as [`delete`](Store::delete), and returns at once: the future is ready when the removal is durable. Its
-    /// output is whether the key was there. If it was not, nothing is written, and the future is ready.
+    /// output is whether the key was there. If it was not, nothing is written, and the future is ready when all earlier writes
+    /// are durable.
     ///
     /// About the call and the future: [`insert_async`](Store::insert_async).
     ///
@@ -110,7 +112,8 @@ impl Store {
     }
 
     /// Changes a key only if it has the expected value, as [`compare_exchange`](Store::compare_exchange), and returns at once:
-    /// the future is ready when the change is durable. A refusal changes nothing, and is ready.
+    /// the future is ready when the change is durable. A refusal changes nothing, and is ready when all earlier writes are
+    /// durable: the value that refused may be one of them.
     ///
     /// About the call and the future: [`insert_async`](Store::insert_async).
     ///
@@ -164,7 +167,7 @@ impl Store {
     }
 
     /// Applies a batch, as [`apply`](Store::apply), and returns at once: the future is ready when the batch is durable, all of
-    /// it. The future of an empty batch is ready.
+    /// it. An empty batch is one that waits for all earlier writes.
     ///
     /// About the future: [`insert_async`](Store::insert_async). The call takes time in proportion to the batch: about half a
     /// microsecond for each small record. A batch that gets a segment of its own is written to a file in the call; one of many
@@ -209,10 +212,7 @@ impl Store {
     /// # Errors
     /// Of the future: those of [`sync`](Store::sync), and those of [`Durable`].
     pub fn sync_async(&self) -> Durable {
-        self.durable(|engine| {
-            let _pass = engine.health.enter()?;
-            Ok(((), engine.ask_for_sync(engine.log.tail())?))
-        })
+        self.durable(|_| Ok(((), None)))
     }
 
     fn change_async<T>(
@@ -231,7 +231,19 @@ impl Store {
     }
 
     pub(super) fn durable<T>(&self, call: impl FnOnce(&Engine) -> Result<(T, Option<Wait>)>) -> Durable<T> {
-        Durable::new(self.start_syncing().and_then(|()| call(&self.engine)))
+        Durable::new(self.start_syncing().and_then(|()| {
+            let (value, wait) = call(&self.engine)?;
+            // Without a change of its own, the answer may stand on one of another call that is not durable yet.
+            let wait = wait.map_or_else(|| self.wait_for_all(), |wait| Ok(Some(wait)))?;
+            Ok((value, wait))
+        }))
+    }
+
+    /// Asks for a sync of everything that is written. `None` if all of it is durable.
+    fn wait_for_all(&self) -> Result<Option<Wait>> {
+        let engine = &self.engine;
+        let _pass = engine.health.enter()?;
+        engine.ask_for_sync(engine.log.tail())
     }
 
     /// Starts the syncing thread, unless it runs. Outside the gate: a closer holds the lock of the threads while it waits for
