@@ -539,3 +539,57 @@ fn histories_with_a_clock() {
         assert_eq!(store.iter().count(), expected, "history {history}");
     }
 }
+
+/// A removal of an expired key wrote nothing, because the key was absent. When the clock was put back, what had been removed was
+/// there again.
+#[test]
+fn what_was_removed_stays_removed_when_the_clock_is_put_back() {
+    let mut back = Vec::new();
+    type Remove<'r> = (&'r str, &'r dyn Fn(&Store, &str));
+    let ways: [Remove<'_>; 6] = [
+        ("remove", &|store, key| assert!(store.remove(key).unwrap().is_none())),
+        ("delete", &|store, key| assert!(!store.delete(key).unwrap())),
+        ("update", &|store, key| assert!(store.update(key, |_| None).unwrap().is_none())),
+        ("exchange", &|store, key| store.compare_exchange(key, None, None).unwrap().unwrap()),
+        ("remove_many", &|store, key| assert_eq!(store.remove_many(&[key]).unwrap(), 0)),
+        ("batch", &|store, key| store.apply(Batch::new().remove(key)).unwrap()),
+    ];
+    for (name, remove) in ways {
+        let dir = common::scratch();
+        let clock = Clocked::new();
+        let store = open(&clock.options(), &dir.path().join("s"));
+        store.expiring(MINUTE).set(name, "session").unwrap();
+        clock.forward(2 * MINUTE);
+        remove(&store, name);
+        clock.back(2 * MINUTE);
+        if store.get(name).unwrap().is_some() {
+            back.push(name);
+        }
+    }
+    assert_eq!(back, Vec::<&str>::new());
+}
+
+/// A rotten deadline had passed, so a removal found nothing to remove, and each read of the key stayed an error.
+#[test]
+fn a_key_with_a_rotten_deadline_can_be_deleted() {
+    let dir = common::scratch();
+    let path = dir.path().join("s");
+    let clock = Clocked::new();
+    let store = open(&clock.options(), &path);
+    store.expiring(MINUTE * 1_000_000).set("key", common::bytes(100, 1)).unwrap();
+    store.set("plain", common::bytes(100, 2)).unwrap();
+    let file = path.join("log-1").join("00000001.log");
+    let content = std::fs::read(&file).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    let flip =
+        |at: usize, bit: u8| std::os::unix::fs::FileExt::write_all_at(&file, &[content[at] ^ bit], at as u64).unwrap();
+    // The deadline stands 8 bytes before the key: its bit 45 is set.
+    let at = content.windows(3).position(|window| window == b"key").unwrap() - 8;
+    let millis = u64::from_le_bytes(content[at..at + 8].try_into().unwrap());
+    let bit = 63 - millis.leading_zeros();
+    flip(at + bit as usize / 8, 1 << (bit % 8));
+    flip(content.windows(100).position(|window| window == common::bytes(100, 2)).unwrap(), 1);
+    assert!(store.get("key").is_err() && store.get("plain").is_err());
+    assert!(!store.delete("key").unwrap() && store.delete("plain").unwrap());
+    assert!(store.get("plain").unwrap().is_none() && store.get("key").unwrap().is_none());
+}

@@ -69,6 +69,7 @@ pub(crate) enum Want {
 }
 
 /// What came of a change.
+#[derive(Default)]
 pub(crate) struct Changed<'s> {
     /// The record that was there before.
     pub(crate) previous: Option<Hit<'s>>,
@@ -80,6 +81,8 @@ pub(crate) struct Changed<'s> {
     pub(crate) stored_blob: Option<Arc<BlobMap>>,
     /// False if the key was not as expected: nothing has changed, and `previous` is what is there.
     pub(crate) done: bool,
+    /// The blob of a record that was there before is free.
+    frees_blob: bool,
     /// The wait for the sync of the change, if the caller is to wait for it.
     pub(crate) wait: Option<Wait>,
 }
@@ -207,7 +210,7 @@ impl Engine {
         if let Some(appended) = appended {
             changed.wait = self.after_append(appended, until)?;
         }
-        if changed.done && changed.previous.as_ref().is_some_and(Hit::is_blob) {
+        if changed.frees_blob {
             self.mind_freed_blobs();
         }
         Ok(changed)
@@ -260,11 +263,10 @@ impl Engine {
             Expect::At(address) => previous.as_ref().is_some_and(|hit| hit.address() == address),
         };
         let removing = encoded_removes(encoded);
-        if !as_expected || (removing && (previous.is_none() || is_expired)) {
-            let (previous_blob, stored, stored_blob) = (None, None, None);
-            let done = as_expected;
+        // An expired record is removed like any other: the clock may be put back.
+        if !as_expected || (removing && previous.is_none()) {
             let previous = previous.filter(|_| !is_expired);
-            return Ok((Changed { previous, previous_blob, stored, stored_blob, done, wait: None }, None));
+            return Ok((Changed { previous, done: as_expected, ..Changed::default() }, None));
         }
         let is_wanted = attempt.want == Want::Previous && !is_expired;
         let previous_blob = if is_wanted { attempt.take_checked(&mut previous)? } else { None };
@@ -287,18 +289,20 @@ impl Engine {
             Some(_) if !is_expired => Tally::Replaced,
             _ => Tally::Inserted,
         };
-        edit.tally(tally, 1);
+        edit.tally(tally, u64::from(!(removing && is_expired)));
         if removing {
             // A removal is dead weight from the start.
             self.log.add_dead(appended.address, encoded.len());
         }
         self.log.add_deadline(appended.address, encoded.deadline(), encoded.len());
         self.supersede(previous.as_ref(), link);
+        let frees_blob = previous.as_ref().is_some_and(Hit::is_blob);
         let previous = previous.filter(|_| !is_expired);
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
         let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.address) } else { None };
         let stored_blob = attempt.stored_blob.take();
-        Ok((Changed { previous, previous_blob, stored, stored_blob, done: true, wait: None }, Some(appended)))
+        let changed = Changed { previous, previous_blob, stored, stored_blob, done: true, frees_blob, wait: None };
+        Ok((changed, Some(appended)))
     }
 
     fn stored_hit(&self, address: Address) -> Option<Hit<'_>> {

@@ -254,9 +254,6 @@ impl Store {
                     return Ok((Err(CompareExchangeError { current }), None));
                 }
             };
-            if matches!((expect, new), (Expect::Absent, New::Remove)) {
-                return Ok((Ok(()), None));
-            }
             let changed = self.engine.change_until(until, key, hash, new, expect, Want::Nothing)?;
             if changed.done {
                 return Ok((Ok(()), changed.wait));
@@ -338,9 +335,6 @@ impl Store {
             let current = self.engine.get_with_address(key, hash).map_err(Error::from)?;
             let expect = current.as_ref().map_or(Expect::Absent, |(address, _)| Expect::At(*address));
             let Some(new) = change(current.as_ref().map(|(_, value)| &**value))? else {
-                if current.is_none() {
-                    return Ok((None, None));
-                }
                 let changed = self.engine.change_until(until, key, hash, New::Remove, expect, Want::Nothing)?;
                 if changed.done {
                     return Ok((None, changed.wait));
