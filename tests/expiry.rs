@@ -593,3 +593,57 @@ fn a_key_with_a_rotten_deadline_can_be_deleted() {
     assert!(!store.delete("key").unwrap() && store.delete("plain").unwrap());
     assert!(store.get("plain").unwrap().is_none() && store.get("key").unwrap().is_none());
 }
+
+/// `expire` copies the record, and without verified reads nobody had looked at its checksum: the copy of a rotten value had a right
+/// one.
+#[test]
+fn a_rotten_record_gets_no_new_checksum() {
+    let dir = common::scratch();
+    let path = dir.path().join("s");
+    let store = open(&common::tiny_options().verify_reads(false), &path);
+    store.set("key", common::bytes(100, 1)).unwrap();
+    let file = path.join("log-1").join("00000001.log");
+    let mut content = std::fs::read(&file).unwrap();
+    let at = content.windows(100).position(|window| window == common::bytes(100, 1)).unwrap();
+    content[at] ^= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &content[at..=at], at as u64).unwrap();
+    let expired = store.expire("key", std::time::Duration::from_secs(1000));
+    assert!(expired.unwrap_err().is_corruption());
+    store.close().unwrap();
+    let store = open(&common::tiny_options(), &path);
+    let found = store.get("key");
+    assert!(found.is_err() || found.unwrap().unwrap() == common::bytes(100, 1), "a rotten value with a right checksum");
+}
+
+/// Compaction had freed the blobs of expired records, and ended before the segment that has the records was empty. A repair took
+/// the keys for lost.
+#[test]
+fn an_expired_large_value_is_no_loss() {
+    let dir = common::scratch();
+    let path = dir.path().join("s");
+    let clock = Clocked::new();
+    let options = clock.options().log_ratio(f64::INFINITY);
+    let store = open(&options, &path);
+    // The first segment: large values that expire, and behind them a record that keeps the segment.
+    for n in 0..10u32 {
+        store.expiring(MINUTE).set(n.to_le_bytes(), common::bytes(700, n.into())).unwrap();
+    }
+    for n in 100..400u32 {
+        store.set(n.to_le_bytes(), common::bytes(60, n.into())).unwrap();
+    }
+    clock.forward(2 * MINUTE);
+    // Compaction is ended by its caller after its first step.
+    let mut calls = 0;
+    store
+        .compact_with(|_| {
+            calls += 1;
+            if calls > 1 { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+        })
+        .unwrap();
+    store.close().unwrap();
+    assert!(tophash::verify::verify(&path).unwrap().is_clean());
+    let to = dir.path().join("r");
+    let report = tophash::repair::repair_disk(&clock, &path, &to, &options, tophash::Progress::ignore).unwrap();
+    assert!(report.is_complete(), "{report:#?}");
+}

@@ -120,6 +120,14 @@ impl Engine {
         hit.header.expires() && hit.deadline().is_over(self.log.now())
     }
 
+    /// Checks a record that is going to be copied, and gets a new checksum with that.
+    pub(crate) fn check_whole(&self, hit: &Hit<'_>) -> Result<()> {
+        let address = hit.address();
+        let record = Record::at(&hit.pinned, address.offset());
+        let checked = record.and_then(|record| record.check(hit.pinned.salt(), address.offset()));
+        checked.map_err(|why| self.log.invalid_record(address, why))
+    }
+
     /// The deadline of the record at an address, which the caller keeps from being recycled.
     pub(crate) fn deadline_at(&self, address: Address) -> Deadline {
         let Some(pinned) = self.log.pin(address) else { return Deadline::NEVER };

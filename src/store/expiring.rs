@@ -81,7 +81,8 @@ impl Store {
     }
 
     /// Gives a key another deadline, or none, as [`expire`](Store::expire), and returns at once: the future is ready when that
-    /// is durable. Its output is false if the key is absent; then nothing is written, and the future is ready.
+    /// is durable. Its output is false if the key is absent; then nothing is written, and the future is ready when all earlier
+    /// writes are durable.
     ///
     /// ```
     #[doc = include_str!("block_on.txt")]
@@ -142,6 +143,7 @@ impl Store {
         let deadline = expiry.deadline(|| engine.log.now());
         loop {
             let Some(hit) = engine.find(key, hash)? else { return Ok((false, None)) };
+            engine.check_whole(&hit)?;
             // Pinned by the hit or by the value, the address stands for the record.
             let expect = Expect::At(hit.address());
             let change = |new| engine.change_until(until, key, hash, new, expect, Want::Nothing);

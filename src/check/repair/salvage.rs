@@ -329,10 +329,13 @@ impl Salvage<'_, '_> {
                         self.target.put(&key, &value, deadline)?;
                         self.report.blobs += 1;
                     }
-                    // The older value is known not to be the key's any more.
+                    // The older value is known not to be the key's any more. Compaction frees the blob of an expired record,
+                    // and can leave the record itself.
                     Fetched::Lost(why) => {
                         self.target.remove(&key)?;
-                        self.target.lose(&key, &cursor.path, at, why, false);
+                        if !deadline.is_over(self.disk.now()) {
+                            self.target.lose(&key, &cursor.path, at, why, false);
+                        }
                     }
                 }
             }
