@@ -647,3 +647,71 @@ fn an_expired_large_value_is_no_loss() {
     let report = tophash::repair::repair_disk(&clock, &path, &to, &options, tophash::Progress::ignore).unwrap();
     assert!(report.is_complete(), "{report:#?}");
 }
+
+/// Files of large values.
+fn large_files(path: &Path) -> usize {
+    let files = std::fs::read_dir(path.join("log-1")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|file| file.extension().is_some_and(|extension| extension == "blob")).count()
+}
+
+/// The log counted the bytes of the records that link large values, and not what their end would free. A hundred expired values of
+/// 300 KiB stayed for ever, whether anybody wrote or not, and also after an open.
+#[test]
+fn expired_large_values_go_by_themselves() {
+    let dir = common::scratch();
+    let clock = Clocked::new();
+    let tuning = tophash::Tuning { background: true, ..common::tiny() };
+    let options = clock.options().tuning(tuning).segment_bytes(64 << 10);
+    for (name, reopen) in [("open", false), ("opened again", true)] {
+        let path = dir.path().join(name);
+        let mut store = open(&options, &path);
+        for n in 0..100u32 {
+            let end = if n % 10 == 0 { MINUTE * 10 } else { MINUTE };
+            store.expiring(end).set(n.to_le_bytes(), [7; 5000]).unwrap();
+        }
+        store.set("for ever", [7; 5000]).unwrap();
+        if reopen {
+            store.close().unwrap();
+            store = open(&options, &path);
+        }
+        // One is replaced by a lasting one, one is prolonged, one lasts from now on.
+        store.set(1u32.to_le_bytes(), [8; 5000]).unwrap();
+        assert!(store.expire(2u32.to_le_bytes(), MINUTE * 20).unwrap() && store.persist(3u32.to_le_bytes()).unwrap());
+        clock.forward(MINUTE * 2);
+        // Nothing has told the job that the clock of this test has moved.
+        store.set("a", "1").unwrap();
+        eventually("what is expired is gone", || large_files(&path) == 10 + 4);
+        assert_eq!(store.len(), 10 + 4 + 1);
+        clock.forward(MINUTE * 10);
+        store.set("a", "2").unwrap();
+        eventually("more of it is", || large_files(&path) == 4);
+        for n in 1..4u32 {
+            assert_eq!(store.get(n.to_le_bytes()).unwrap().unwrap().len(), 5000, "{n}");
+        }
+        store.close().unwrap();
+        assert!(tophash::verify::verify(&path).unwrap().is_clean());
+    }
+}
+
+/// The same with writers and without background threads: a cache of large values holds little more than those that live.
+#[test]
+fn a_cache_of_large_values_holds_little_more_than_those_that_live() {
+    let dir = common::scratch();
+    let path = dir.path().join("s");
+    let clock = Clocked::new();
+    let store = open(&clock.options().segment_bytes(256 << 10).checkpoint_bytes(1 << 30), &path);
+    let mut most = 0;
+    for n in 0..6000u32 {
+        store.expiring(MINUTE).set(n.to_le_bytes(), vec![7; 40_000]).unwrap();
+        clock.forward(Duration::from_secs(1));
+        if n % 100 == 0 {
+            most = most.max(store.stats().log.blobs);
+        }
+    }
+    // Sixty, a mebibyte, and those of a look's distance.
+    assert!(most < 60 + 27 + 700, "{most}");
+    store.compact().unwrap();
+    assert!(store.stats().log.blobs <= 60, "{:?}", store.stats().log);
+    store.checkpoint().unwrap();
+    assert!(large_files(&path) <= 60);
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::retry::{Retry, after};
 use super::wake::bit;
+use crate::compaction::large::LARGE_BYTES;
 use crate::compaction::online::Turn;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -240,13 +241,15 @@ impl Watch {
             engine.checkpointer.trim_journal(engine.table.index(), &engine.health, false);
         }
         engine.publish_figures();
-        let mut until = self.next_look(engine, quiet).into_iter().chain(next_expiry(engine)).min();
-        if until.is_none() {
+        let mut look = self.next_look(engine, quiet);
+        if look.is_none() {
+            // Also with a deadline to come: what is written may expire sooner, or the clock jump.
             engine.wake.rest(bit::COMPACT);
             if self.was_written(engine) {
-                until = after(PAUSE);
+                look = after(PAUSE);
             }
         }
+        let mut until = look.into_iter().chain(next_expiry(engine)).min();
         if cfg!(feature = "metrics") {
             // Reads change the figures as well.
             until = until.into_iter().chain(after(PUBLISHED)).min();
@@ -290,8 +293,14 @@ impl Watch {
 fn next_expiry(engine: &Engine) -> Option<Instant> {
     /// The clock can jump, so it is looked at again after this.
     const AGAIN: Duration = Duration::from_secs(600);
-    let moment = engine.compactor.next_expiry(&engine.log)?;
-    after(Duration::from_millis(moment.saturating_sub(engine.log.now())).min(AGAIN))
+    const MISSED: Duration = Duration::from_secs(1);
+    let records = engine.compactor.next_expiry(&engine.log);
+    let moment = records.into_iter().chain(engine.log.next_large_expiry(LARGE_BYTES)).min()?;
+    match moment.saturating_sub(engine.log.now()) {
+        // This look could not do it.
+        0 => after(MISSED),
+        left => after(Duration::from_millis(left).min(AGAIN)),
+    }
 }
 
 /// True if another look at the log may do what this one could not.

@@ -5,11 +5,13 @@
 //! ├── compactor   what is being emptied, whose turn it is, counters
 //! ├── space       how far the log is over its bound; pressure: what writers have to do about it
 //! ├── victim      which segment is emptied next
+//! ├── large       expired large values, which are freed one by one
 //! offline         a closed store written anew
 //! ├── options     what a caller may ask of that
 //! ```
 
 pub(crate) mod compactor;
+pub(crate) mod large;
 pub(crate) mod offline;
 pub(crate) mod online;
 pub(crate) mod options;

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compactor::{Choice, Piece, Task};
+use super::large::LARGE_BYTES;
 use super::pressure::Pressure;
 use super::space::SpaceReport;
 use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max, small_segments};
@@ -132,6 +133,11 @@ impl Engine {
         if stop() || self.health.check_writable().is_err() {
             return Turn::Finished;
         }
+        // Of a quiet store all of them go at once, and their files.
+        let freed = self.free_expired_large(if quiet { 0 } else { LARGE_BYTES });
+        if quiet && freed.is_ok_and(|freed| freed) && self.log.freed_blobs().0 > 0 {
+            self.upkeep_checkpoint();
+        }
         let far = look.pressure >= Pressure::Wait;
         if far && broken(Mutant::CompactionGivesUp) {
             return Turn::Finished;
@@ -183,6 +189,8 @@ impl Engine {
             }
             return;
         }
+        // The change that led here is made: an error of this is none of its own.
+        let _ = self.free_expired_large(LARGE_BYTES);
         let mut look = look;
         loop {
             if look.checkpoint && !self.upkeep_checkpoint() {
@@ -309,6 +317,7 @@ impl Engine {
         let started = Instant::now();
         let before = (self.disk_bytes()?, self.log.space());
         let done = self.compactor.done();
+        self.free_expired_large(0)?;
         let mut finished = true;
         // What the active segment holds is compacted too, if that is worth it: before the others, or once they are
         // gone and its removals need not be kept any more.
@@ -403,7 +412,7 @@ impl Engine {
     }
 
     /// True if a slot holds the address. Once false, always false.
-    fn is_live(&self, hash: u64, address: Address) -> Result<bool> {
+    pub(super) fn is_live(&self, hash: u64, address: Address) -> Result<bool> {
         let is_hit = |seen: SeenSlot<'_>| Ok(if seen.slot.address() == address { Probe::Hit } else { Probe::Other });
         Ok(self.table.lookup(hash, is_hit)?)
     }
@@ -430,12 +439,15 @@ impl Engine {
         let bytes = record.header.total();
         self.log.add_deadline(appended.address, record.deadline(), bytes);
         self.log.bury(address, record.deadline(), bytes);
+        if let Some(link) = record.blob_link() {
+            self.log.set_large_deadline(link, record.deadline(), appended.address);
+        }
         self.compactor.count_moved(1, bytes);
         Ok(appended.running_low)
     }
 
     /// Removes an expired record from the index. `encoded` is a removal of its key. Returns true if the log is running low.
-    fn expire_record(
+    pub(super) fn expire_record(
         &self,
         record: &Record<'_>,
         hash: u64,

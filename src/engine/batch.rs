@@ -293,7 +293,13 @@ impl Engine {
                         self.log.add_deadline(address, record.deadline(), record.header.total());
                     }
                 }
-                self.supersede(hit.as_ref(), changes.link(change));
+                let link = changes.link(change);
+                self.supersede(hit.as_ref(), link);
+                if let Some(link) = link
+                    && let Some(record) = changes.records.record(change.start())
+                {
+                    self.log.set_large_deadline(link, record.deadline(), address);
+                }
             }
             edit.trim();
         }

@@ -296,6 +296,9 @@ impl Engine {
         }
         self.log.add_deadline(appended.address, encoded.deadline(), encoded.len());
         self.supersede(previous.as_ref(), link);
+        if let Some(link) = link {
+            self.log.set_large_deadline(link, encoded.deadline(), appended.address);
+        }
         let frees_blob = previous.as_ref().is_some_and(Hit::is_blob);
         let previous = previous.filter(|_| !is_expired);
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.

@@ -5,10 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::blob::{BlobMap, BlobSnapshot};
+use super::large_deadlines::Unread;
 use super::record::BlobLink;
 use super::segments::Log;
-use crate::address::Lsn;
+use crate::address::{Address, Lsn};
 use crate::error::Result;
+use crate::expiry::Deadline;
 
 impl Log {
     /// Writes a value into a blob and makes it durable. To be linked or given up.
@@ -29,7 +31,10 @@ impl Log {
     pub(crate) fn relink(&self, old: Option<BlobLink>, new: Option<BlobLink>) {
         // A record that compaction has moved links the blob that the record before it did.
         if old.map(|link| link.id) != new.map(|link| link.id) {
-            old.into_iter().for_each(|link| self.blobs.freed(link));
+            if let Some(link) = old {
+                self.blobs.freed(link);
+                self.large_deadlines.lock().forget(link.id);
+            }
             new.into_iter().for_each(|link| self.blobs.linked(link));
         }
     }
@@ -67,6 +72,7 @@ impl Log {
     /// stripes.
     pub(crate) fn cleared(&self, until: Lsn, blobs: &[u64]) {
         self.all_dead(until);
+        self.large_deadlines.lock().clear();
         self.blobs.free_all(blobs);
     }
 }
@@ -101,5 +107,51 @@ impl Log {
     /// of the tail link.
     pub(crate) fn recover_blobs(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) {
         self.blobs.recover(snapshot, files, linked);
+    }
+}
+
+/// When large values expire.
+impl Log {
+    /// A published record links a large value and has this deadline. The caller holds the key's stripe, or has no other way to
+    /// know.
+    pub(crate) fn set_large_deadline(&self, link: BlobLink, deadline: Deadline, address: Address) {
+        self.large_deadlines.lock().set(link.id, deadline.millis(), address, link.len);
+    }
+
+    /// The link at that address is not known to expire any more.
+    pub(crate) fn forget_large(&self, id: u64, address: Address) {
+        self.large_deadlines.lock().forget_at(id, address);
+    }
+
+    /// A segment of an opened store has records with a deadline, the first of which is over at `first`.
+    pub(crate) fn open_large_deadlines(&self, sequence: u32, first: u64) {
+        if self.blobs.count() > 0 {
+            self.large_deadlines.lock().open(Unread { sequence, first });
+        }
+    }
+
+    /// Takes the sequence of a segment that has to be read for links: it was opened, and its first records have expired.
+    pub(crate) fn opened_large(&self, now: u64) -> Option<u32> {
+        self.large_deadlines.lock().take_unread(now).map(|unread| unread.sequence)
+    }
+
+    /// True if a large value may expire.
+    pub(crate) fn has_expiring_large(&self) -> bool {
+        !self.large_deadlines.lock().is_empty()
+    }
+
+    /// Bytes of expired large values.
+    pub(crate) fn expired_large_bytes(&self, now: u64) -> u64 {
+        self.large_deadlines.lock().bytes_over(now)
+    }
+
+    /// Ids of expired large values, and the addresses of their links.
+    pub(crate) fn expired_large(&self, now: u64, most: usize) -> Vec<(u64, Address)> {
+        self.large_deadlines.lock().links_over(now, most)
+    }
+
+    /// When so many bytes of large values will have expired, or all that expire.
+    pub(crate) fn next_large_expiry(&self, bytes: u64) -> Option<u64> {
+        self.large_deadlines.lock().next(bytes)
     }
 }

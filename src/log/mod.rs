@@ -13,6 +13,7 @@
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment; large: what the rest of the store asks about them
 //! ├── deadlines    when the records of each segment expire; expiring: what the rest of the store asks about them
+//! ├── large_deadlines    when each large value expires
 //! ├── stats    figures
 //! ├── reader   a segment's records by mapping or by pread
 //! ├── segment  one segment file: name, header; segment_slots: which numbers are taken
@@ -29,6 +30,7 @@ pub(crate) mod encode;
 mod expiring;
 pub(crate) mod frame;
 mod large;
+mod large_deadlines;
 pub(crate) mod mapped;
 mod pieces;
 mod prepare;

@@ -10,6 +10,7 @@ use super::appender::Appender;
 use super::blob::{BlobSnapshot, Blobs};
 use super::commit::Commit;
 use super::deadlines::AllDeadlines;
+use super::large_deadlines::LargeDeadlines;
 use super::pieces::Pieces;
 use super::queue::Queue;
 use super::record::{Invalid, Record};
@@ -68,6 +69,8 @@ pub(crate) struct Log {
     dead: Box<[AtomicU64]>,
     /// When records expire.
     pub(super) deadlines: Mutex<AllDeadlines>,
+    /// When large values do.
+    pub(super) large_deadlines: Mutex<LargeDeadlines>,
     pub(super) registry: Mutex<Registry>,
     /// The active segment. `None` in a read-only store.
     pub(super) appender: CachePadded<Mutex<Option<Appender>>>,
@@ -87,6 +90,7 @@ impl Log {
             pins: PinTable::new(Address::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Address::SEGMENTS),
             deadlines: Mutex::default(),
+            large_deadlines: Mutex::default(),
             registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
             appender: CachePadded::new(Mutex::new(None)),
             queue: Queue::default(),

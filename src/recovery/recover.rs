@@ -120,7 +120,10 @@ impl Engine {
         }
         // The cut's segment has some too.
         for entry in &meta.segments {
-            meta.expiring_of(entry).into_iter().for_each(|kept| self.log.open_deadlines(entry.slot, kept));
+            if let Some(kept) = meta.expiring_of(entry) {
+                self.log.open_deadlines(entry.slot, kept);
+                self.log.open_large_deadlines(entry.sequence, kept.first);
+            }
         }
         self.log.sweep(meta.swept);
         Ok(())

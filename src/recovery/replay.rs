@@ -218,6 +218,9 @@ impl Engine {
         self.log.add_deadline(op.address, record.deadline(), record.header.total());
         let linked = record.blob_link();
         self.supersede(previous.as_ref(), linked);
+        if let Some(link) = linked {
+            self.log.set_large_deadline(link, record.deadline(), op.address);
+        }
         Ok(())
     }
 }

@@ -1,0 +1,97 @@
+//! Large values that have expired. What their links take in the log is nothing, so no segment becomes a victim for their sake:
+//! they are freed one by one.
+//!
+//! 1. The link is read, and its record checked. A record that cannot be read is left to the evacuation of its segment.
+//! 2. Under the key's stripe: if the slot still names the link, a removal is appended, the slot is emptied, and the value is
+//!    freed. *Crash before the removal is in the log:* the value is expired and there. *After:* it is gone.
+//! 3. A checkpoint unlinks the file, as that of any freed value.
+
+use crate::address::Address;
+use crate::engine::Engine;
+use crate::engine::write::with_encoded;
+use crate::error::Result;
+use crate::log::record::{Kind, Record};
+use crate::log::segment::SEGMENT_HEADER_BYTES;
+
+/// Bytes of expired large values that are worth the work while others write.
+pub(crate) const LARGE_BYTES: u64 = 1 << 20;
+/// Values that are freed between two looks at the list.
+const MANY: usize = 256;
+
+impl Engine {
+    /// Frees large values that have expired, if they are more than so many bytes. Returns whether some were freed. No lock is
+    /// held.
+    ///
+    /// # Errors
+    /// Those of a write. What was freed is freed; the next call goes on.
+    pub(super) fn free_expired_large(&self, more_than: u64) -> Result<bool> {
+        if !self.log.has_expiring_large() {
+            return Ok(false);
+        }
+        let now = self.log.now();
+        while let Some(sequence) = self.log.opened_large(now) {
+            self.find_expiring_large(sequence);
+        }
+        if self.log.expired_large_bytes(now) <= more_than {
+            return Ok(false);
+        }
+        self.log.sweep(now);
+        loop {
+            let links = self.log.expired_large(now, MANY);
+            if links.is_empty() {
+                break;
+            }
+            for (id, address) in links {
+                self.free_large(address, now)?;
+                // Also if it was another record's by now, or cannot be read.
+                self.log.forget_large(id, address);
+            }
+        }
+        self.mind_freed_blobs();
+        Ok(true)
+    }
+
+    /// Steps 1 and 2.
+    fn free_large(&self, address: Address, now: u64) -> Result<()> {
+        let Some(pinned) = self.log.pin(address) else { return Ok(()) };
+        let Ok(record) = self.log.record(&pinned, address) else { return Ok(()) };
+        if record.blob_link().is_none() || !record.deadline().is_over(now) {
+            return Ok(());
+        }
+        let hash = self.hasher.hash(record.key());
+        with_encoded(|encoded| {
+            encoded.push(Kind::Remove, record.key(), &[]);
+            // The removal is kept whatever the segment: which one is the oldest changes meanwhile.
+            self.retry(|| self.expire_record(&record, hash, address, true, encoded)).map(|_| ())
+        })
+    }
+
+    /// Reads a segment of an opened store for links that expire. One that cannot be read tells no more; its evacuation meets the
+    /// error.
+    fn find_expiring_large(&self, sequence: u32) {
+        let Some(segment) = self.log.segments().into_iter().find(|segment| segment.sequence == sequence) else {
+            return;
+        };
+        let start = Address::new(segment.slot, 0);
+        let Some(pinned) = self.log.pin(start) else { return };
+        let end = self.log.record_bytes(&segment) + SEGMENT_HEADER_BYTES;
+        let mut at = SEGMENT_HEADER_BYTES;
+        while at < end {
+            let Ok(record) = Record::at(&pinned, at) else { return };
+            let next = at + record.header.total();
+            if record.header.kind == Kind::PutBlob && record.header.expires() {
+                let address = Address::new(segment.slot, at);
+                self.note_expiring_large(&record, address);
+            }
+            at = next;
+        }
+    }
+
+    /// Notes a link, if a slot names it. A writer can supersede it meanwhile: then the note is found to be an old one.
+    fn note_expiring_large(&self, record: &Record<'_>, address: Address) {
+        let is_live = self.is_live(self.hasher.hash(record.key()), address);
+        if let Some(link) = record.blob_link().filter(|_| is_live.unwrap_or(false)) {
+            self.log.set_large_deadline(link, record.deadline(), address);
+        }
+    }
+}
