@@ -46,7 +46,9 @@ impl Drop for Unfinished<'_> {
     #[inline]
     fn drop(&mut self) {
         if std::thread::panicking() && !self.was_panicking {
-            self.health.poison_because(format!("a panic has ended {}", self.what));
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("without a name");
+            self.health.poison_because(format!("the thread {name} has panicked in {}", self.what));
         }
     }
 }

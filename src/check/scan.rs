@@ -171,7 +171,6 @@ impl Scan<'_, '_, '_, '_> {
             }
             return;
         }
-        self.known.frame_bytes += next - at;
         let nested = self.known.frame.take().is_some();
         let frame = record.frame().and_then(|(records, bytes)| {
             let frame_end = next.checked_add(bytes).filter(|&frame_end| frame_end <= end)?;
