@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::pressure::Pressure;
-use crate::address::Address;
+use crate::address::{Address, Lsn};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, Nature, Result};
 use crate::log::record::{Invalid, Kind};
@@ -88,6 +88,8 @@ pub(super) struct Victim {
     pub(super) end: u64,
     /// An older segment holds records: removals must be kept.
     pub(super) keep_removals: bool,
+    /// A clear-record stands there, and stays: it hides what removals and clear-records before it do.
+    pub(super) cleared: Lsn,
     /// Claimed pieces that are not finished.
     pub(super) in_flight: u32,
 }
@@ -263,7 +265,8 @@ impl Compactor {
     }
 }
 
-/// Claims the next records of a victim. `None` if the victim must wait until it is the oldest segment.
+/// Claims the next records of a victim. `None` if the victim must wait until it is the oldest segment, or until the log has a
+/// later clear-record.
 fn claim<'l>(
     victim: &mut Victim,
     log: &'l Log,
@@ -282,11 +285,13 @@ fn claim<'l>(
         left -= 1;
         let record = log.record(&pinned, Address::new(segment.slot, victim.at))?;
         let kind = record.header.kind;
+        let lsn = Lsn::new(segment.sequence, victim.at);
+        let hides = victim.keep_removals && lsn >= victim.cleared;
         let wanted = match kind {
             Kind::Put | Kind::PutBlob => true,
-            Kind::Remove => victim.keep_removals,
-            Kind::Clear if victim.keep_removals && !broken(Mutant::ClearsDropped) => {
-                segment.set_clears();
+            Kind::Remove => hides,
+            Kind::Clear if hides && !broken(Mutant::ClearsDropped) => {
+                log.note_clear(lsn);
                 return Ok(None);
             }
             Kind::Clear | Kind::Frame | Kind::Mark => false,

@@ -11,8 +11,8 @@
 //!    published under its key's stripe, as a write is; so log order stays index order. *Crash:* the copy is
 //!    replayed, or it is lost with the tail and the original stands.
 //! 4. A remove-record is appended again as long as a segment older than the victim holds records, if the key is
-//!    absent under its lock: the older segment can hold a put of the key, which a repair would bring back. (A
-//!    clear-record cannot be moved behind later puts: its segment waits until it is the oldest.)
+//!    absent under its lock: the older segment can hold a put of the key, which a repair would bring back. The last
+//!    clear-record stays where it is, and removals before it die (log/clears.rs).
 //! 5. An expired put that is live is removed from the index, under its key's stripe. Its deadline stands in the record, so
 //!    nothing else says so. *Crash:* the index of the last checkpoint has it still, and it is expired. But as long as a segment
 //!    older than the victim holds records, a removal is appended first: the older segment can hold a put of the key
@@ -205,34 +205,48 @@ impl Engine {
     #[cold]
     fn compact_under_pressure(&self, pressure: Pressure) {
         self.compactor.count_pressure(pressure);
-        if pressure >= Pressure::Wait {
-            let _waiting = self.waiting(Cause::LogBound);
-            let full = pressure == Pressure::Full;
-            if full && self.compactor.assess(&self.log, false).checkpoint {
-                if !self.upkeep_checkpoint() {
-                    // Nothing can be freed now, and the log is to grow no faster than that.
-                    sleep(THROTTLE);
-                }
-            } else if !full || self.help(STEP_RECORDS) != Outcome::Made {
-                sleep(THROTTLE);
+        if pressure < Pressure::Wait {
+            // An error is met again by whoever needs the space.
+            if self.help(HELP_RECORDS).unwrap_or(Outcome::Nothing) == Outcome::Nothing {
+                self.compactor.relieve();
             }
-            self.look(false);
             return;
         }
-        if self.help(HELP_RECORDS) == Outcome::Nothing {
+        let _waiting = self.waiting(Cause::LogBound);
+        let outcome = if pressure == Pressure::Full { self.help_at_the_bound() } else { Outcome::Others };
+        if outcome == Outcome::Others {
+            sleep(THROTTLE);
+        }
+        self.look(false);
+        if outcome == Outcome::Nothing {
             self.compactor.relieve();
         }
     }
 
+    /// What a writer does at the bound. `Others`: something else comes first, and the log is to grow no faster than that.
+    /// `Nothing`: what is too much can be neither emptied nor freed, so holding up the writers would gain nothing.
+    fn help_at_the_bound(&self) -> Outcome {
+        if self.compactor.assess(&self.log, false).checkpoint {
+            return if self.upkeep_checkpoint() { Outcome::Made } else { Outcome::Others };
+        }
+        match self.help(STEP_RECORDS) {
+            Ok(Outcome::Nothing) => {
+                let report = self.compactor.assess(&self.log, false);
+                if report.frees || report.stuck { Outcome::Others } else { Outcome::Nothing }
+            }
+            // An error is met again by whoever needs the space.
+            other => other.unwrap_or(Outcome::Others),
+        }
+    }
+
     /// Moves some records, as a part of somebody's write.
-    fn help(&self, records: usize) -> Outcome {
+    fn help(&self, records: usize) -> Result<Outcome> {
         if !self.log.has_room_ahead() {
             // A segment is prepared by the background thread, not here: that could take long.
             self.wake.segment.ring();
-            return Outcome::Others;
+            return Ok(Outcome::Others);
         }
-        // An error is met again by whoever needs the space.
-        self.compact_step(records, Choice::Best).unwrap_or(Outcome::Nothing)
+        self.compact_step(records, Choice::Best)
     }
 
     /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock. `choice`: which

@@ -6,11 +6,13 @@
 //!    everything older has moved, removals die. If they are a good part of what is dead, the oldest one even before that.
 //! 3. If there are very many with few records in them, the one with the fewest: their number is limited.
 //!
-//! A segment with a record that cannot be read is never chosen, and one with a clear-record only when it is the oldest.
+//! A segment with a record that cannot be read is never chosen, and that of the last clear-record only when it is
+//! the oldest.
 
 use std::sync::Arc;
 
 use super::compactor::{Choice, Compactor, Victim};
+use crate::address::Lsn;
 use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
@@ -40,10 +42,11 @@ pub(super) fn small_max(log: &Log) -> usize {
     if log.is_short_of_slots() { 1 } else { SMALL_MAX }
 }
 
-/// What evacuating the segment gains, in thousandths of its bytes. Removals count only if nothing older is there.
+/// What evacuating the segment gains, in thousandths of its bytes. Removals count only if nothing older is there that they could
+/// hide.
 fn gain(log: &Log, segment: &Segment, is_oldest: bool) -> u64 {
     let bytes = log.record_bytes(segment).max(1);
-    let kept = if is_oldest { 0 } else { segment.removal_bytes() };
+    let kept = if is_oldest || log.is_hidden(segment) { 0 } else { segment.removal_bytes() };
     log.gone(segment).min(bytes).saturating_sub(kept) * 1000 / bytes
 }
 
@@ -66,11 +69,11 @@ pub(super) fn small_segments(log: &Log) -> Vec<u32> {
     small.into_iter().map(|(_, sequence)| sequence).collect()
 }
 
-/// True if every record of the segment can go elsewhere or die. A clear-record cannot be moved behind later puts: its segment
-/// waits until it is the oldest.
-fn can_be_emptied(segment: &Segment, oldest: u32) -> bool {
+/// True if every record of the segment can go elsewhere or die. The last clear-record cannot be moved behind later puts: its
+/// segment waits until it is the oldest.
+fn can_be_emptied(log: &Log, segment: &Segment, oldest: u32) -> bool {
     let sealed = segment.end().is_some() && !segment.is_evacuated();
-    sealed && !segment.is_damaged() && (segment.sequence == oldest || !segment.has_clears())
+    sealed && !segment.is_damaged() && (segment.sequence == oldest || !log.keeps_clear(segment))
 }
 
 impl Compactor {
@@ -79,7 +82,7 @@ impl Compactor {
         let (segment, oldest) = match choice {
             Choice::Only(sequence) => {
                 let (segment, oldest) = (log.segment(sequence)?, log.oldest()?);
-                (Some(segment).filter(|segment| can_be_emptied(segment, oldest))?, oldest)
+                (Some(segment).filter(|segment| can_be_emptied(log, segment, oldest))?, oldest)
             }
             Choice::Best => self.choose_worthwhile(log, None)?,
             Choice::UpTo(last) => self.choose_worthwhile(log, Some(last))?,
@@ -87,9 +90,10 @@ impl Compactor {
         table.pass_all_stripes();
         let end = segment.end()?;
         let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
+        let cleared = if keep_removals { log.readable_clear() } else { Lsn::default() };
         observe::victim_chosen(&segment.path, end);
         let id = self.victims.fetch_add(1, Ordering::Relaxed);
-        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
+        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, cleared, in_flight: 0 })
     }
 
     /// A segment that is worth it, if there is one, and the sequence of the oldest one. With `forced`, one up to that
@@ -103,7 +107,7 @@ impl Compactor {
             .iter()
             .filter(|s| s.end().is_some() && !s.is_evacuated() && forced.is_none_or(|last| s.sequence <= last))
             .collect();
-        let candidates = || sealed.iter().filter(|s| can_be_emptied(s, oldest));
+        let candidates = || sealed.iter().filter(|s| can_be_emptied(log, s, oldest));
         let best = if forced.is_some() {
             candidates().find(|s| log.record_bytes(s) == 0 || gain(s) > GAIN_FORCED)
         } else {

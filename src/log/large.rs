@@ -67,6 +67,7 @@ impl Log {
     /// stripes.
     pub(crate) fn cleared(&self, until: Lsn, blobs: &[u64]) {
         self.all_dead(until);
+        self.note_clear_before(until);
         self.blobs.free_all(blobs);
     }
 }

@@ -206,8 +206,6 @@ pub(crate) struct Segment {
     damaged: AtomicBool,
     /// Something stands behind its end: the file is not cut.
     keeps_end: AtomicBool,
-    /// A clear-record was met: the segment is kept until it is the oldest.
-    clears: AtomicBool,
     /// Kept until it is sealed and durable.
     file: Mutex<Option<Arc<dyn DiskFile>>>,
 }
@@ -233,7 +231,6 @@ impl Segment {
             evacuated: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             keeps_end: AtomicBool::new(false),
-            clears: AtomicBool::new(false),
             file: Mutex::new(file),
         }
     }
@@ -338,15 +335,6 @@ impl Segment {
 
     pub(crate) fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Relaxed)
-    }
-
-    /// It holds a clear-record.
-    pub(crate) fn set_clears(&self) {
-        self.clears.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_clears(&self) -> bool {
-        self.clears.load(Ordering::Relaxed)
     }
 
     pub(crate) fn file(&self) -> Option<Arc<dyn DiskFile>> {

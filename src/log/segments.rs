@@ -66,6 +66,8 @@ pub(crate) struct Log {
     pub(super) pins: PinTable,
     /// Bytes of dead records, by segment slot.
     dead: Box<[AtomicU64]>,
+    /// The LSN of the last clear-record that is known; 0 for none.
+    pub(super) clear: AtomicU64,
     /// When records expire.
     pub(super) deadlines: Mutex<AllDeadlines>,
     pub(super) registry: Mutex<Registry>,
@@ -86,6 +88,7 @@ impl Log {
         Log {
             pins: PinTable::new(Address::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Address::SEGMENTS),
+            clear: AtomicU64::new(0),
             deadlines: Mutex::default(),
             registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
             appender: CachePadded::new(Mutex::new(None)),
