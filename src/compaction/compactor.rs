@@ -12,7 +12,7 @@ use crate::address::{Address, Lsn};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, Nature, Result};
 use crate::log::record::{Invalid, Kind};
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, Wait};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
@@ -126,6 +126,34 @@ pub(super) struct Item {
     pub(super) kind: Kind,
 }
 
+/// What has ended the evacuation of a victim.
+pub(super) struct Stopped {
+    error: Box<Error>,
+    /// What the victim waits for, if the damage lies elsewhere.
+    wait: Option<Wait>,
+}
+
+impl Stopped {
+    /// `unread`: the record elsewhere that could not be read.
+    pub(super) fn new(error: Error, segment: &Segment, hash: u64, unread: Option<Address>) -> Self {
+        let elsewhere = match &error {
+            Error::Corrupt { location, .. } => location.path != segment.path,
+            _ => false,
+        };
+        let wait = Wait { hash, record: unread };
+        let wait = (elsewhere && error.nature() == Nature::Damage).then_some(wait);
+        Stopped { error: Box::new(error), wait }
+    }
+
+    /// The error for whoever compacts. A segment that waits for another record is none: who reads that record meets it.
+    pub(super) fn told(self) -> Result<()> {
+        match self.wait {
+            Some(Wait { record: Some(_), .. }) => Ok(()),
+            _ => Err(*self.error),
+        }
+    }
+}
+
 /// What there is to do for a thread that asks.
 pub(super) enum Task<'l> {
     /// These records.
@@ -197,16 +225,21 @@ impl Compactor {
     }
 
     /// A claimed piece was dealt with, or could not be. In that case the victim is let go.
-    pub(super) fn finish(&self, piece: &Piece<'_>, result: &Result<()>) {
+    pub(super) fn finish(&self, piece: &Piece<'_>, stopped: Option<&Stopped>) {
         let mut victim = self.victim.lock();
         if let Some(current) = victim.as_mut().filter(|current| current.id == piece.victim) {
             current.in_flight -= 1;
-            if result.is_err() {
+            if stopped.is_some() {
                 *victim = None;
             }
         }
-        if let Err(error) = result {
-            note_damage(&piece.segment, error);
+        match stopped {
+            Some(Stopped { wait: Some(wait), .. }) => {
+                piece.segment.set_waiting(*wait);
+                observe::victim_waits(&piece.segment.path);
+            }
+            Some(Stopped { error, .. }) => note_damage(&piece.segment, error),
+            None => {}
         }
     }
 

@@ -6,6 +6,9 @@
 //!    everything older has moved, removals die. If they are a good part of what is dead, the oldest one even before that.
 //! 3. If there are very many with few records in them, the one with the fewest: their number is limited.
 //!
+//! 4. If there is none, and segments wait because of a rotten record elsewhere, the oldest one: in that removals die, so that
+//!    each of them can be emptied in its turn.
+//!
 //! A segment with a record that cannot be read is never chosen, and that of the last clear-record only when it is
 //! the oldest.
 
@@ -13,12 +16,13 @@ use std::sync::Arc;
 
 use super::compactor::{Choice, Compactor, Victim};
 use crate::address::Lsn;
-use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, Wait};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
 use crate::table::Table;
+use crate::table::lookup::{Probe, SeenSlot};
 
 /// A segment is not worth evacuating for less than so many thousandths of its bytes.
 const GAIN: u64 = 30;
@@ -73,12 +77,33 @@ pub(super) fn small_segments(log: &Log) -> Vec<u32> {
 /// segment waits until it is the oldest.
 fn can_be_emptied(log: &Log, segment: &Segment, oldest: u32) -> bool {
     let sealed = segment.end().is_some() && !segment.is_evacuated();
-    sealed && !segment.is_damaged() && (segment.sequence == oldest || !log.keeps_clear(segment))
+    let is_oldest = segment.sequence == oldest;
+    sealed && !segment.is_damaged() && (is_oldest || !log.keeps_clear(segment)) && !must_wait(log, segment, is_oldest)
+}
+
+/// True if damage elsewhere keeps the segment from being emptied. A record can be in the way of a removal only, and only where
+/// removals are kept.
+fn must_wait(log: &Log, segment: &Segment, is_oldest: bool) -> bool {
+    let waits = |wait: Wait| wait.record.is_none() || !(is_oldest || log.is_hidden(segment));
+    segment.waiting().is_some_and(waits)
+}
+
+/// Ends the waiting of segments for which the index does not name any more what could not be read.
+fn look_at_waiting(log: &Log, table: &Table) {
+    for segment in log.segments() {
+        let Some(wait) = segment.waiting().filter(|wait| wait.record.is_some()) else { continue };
+        let probe =
+            |seen: SeenSlot<'_>| Ok(if Some(seen.slot.address()) == wait.record { Probe::Hit } else { Probe::Other });
+        if table.lookup(wait.hash, probe).is_ok_and(|named| !named) {
+            segment.end_waiting();
+        }
+    }
 }
 
 impl Compactor {
     /// Chooses a segment.
     pub(super) fn choose_victim(&self, log: &Log, table: &Table, choice: Choice) -> Option<Victim> {
+        look_at_waiting(log, table);
         let (segment, oldest) = match choice {
             Choice::Only(sequence) => {
                 let (segment, oldest) = (log.segment(sequence)?, log.oldest()?);
@@ -118,7 +143,8 @@ impl Compactor {
         let removals = sum(&|s| s.removal_bytes());
         let many = removals > sum(&|s| log.record_bytes(s)) / 1000 * REMOVALS;
         let most_of_it = many && forced.is_none() && removals > sum(&|s| log.dead(s.slot)) / 1000 * REMOVALS_OF_DEAD;
-        let first = candidates().find(|s| is_oldest(s)).filter(|_| many);
+        let wait = || sealed.iter().any(|s| must_wait(log, s, is_oldest(s)) && !s.stays());
+        let first = candidates().find(|s| is_oldest(s)).filter(|_| many || wait());
         let chosen = if most_of_it { first.or(best) } else { best.or(first) };
         let chosen = chosen.or_else(|| {
             let bytes = log.small_bytes();

@@ -142,6 +142,8 @@ impl Log {
             if segment.sequence <= until.sequence() {
                 self.forget_deadlines(segment.slot);
             }
+            // No slot names a rotten record any more.
+            segment.end_waiting();
             match segment.sequence.cmp(&until.sequence()) {
                 std::cmp::Ordering::Less => self.set_dead(segment.slot, self.record_bytes(&segment)),
                 std::cmp::Ordering::Equal => {
