@@ -136,8 +136,11 @@ impl Engine {
             // the writers may have nothing to write any more.
             return if self.run_checkpoint(false).is_ok() { Turn::Unfinished } else { Turn::Finished };
         }
-        if !look.due || (far && look.stuck) {
+        if far && look.stuck {
             return Turn::Finished;
+        }
+        if !look.due {
+            return self.read_if_worth_it();
         }
         for _ in 0..TURN_STEPS {
             // An error is met again by whoever needs the space; a damaged segment is not chosen again.
@@ -150,10 +153,17 @@ impl Engine {
                 }
                 // What is emptied is all that can be had.
                 Ok(Outcome::Nothing) if self.look(quiet).frees && self.run_checkpoint(false).is_ok() => break,
-                Ok(Outcome::Nothing) | Err(_) => return Turn::Finished,
+                Ok(Outcome::Nothing) => return self.read_if_worth_it(),
+                Err(_) => return Turn::Finished,
             }
         }
         Turn::Unfinished
+    }
+
+    /// Reads a part of a segment, if what may have expired unseen would be enough for more to do.
+    fn read_if_worth_it(&self) -> Turn {
+        let made = self.compactor.is_worth_reading(&self.log) && self.read_deadlines() == Outcome::Made;
+        if made { Turn::Unfinished } else { Turn::Finished }
     }
 
     /// What a writer does after an append: looks at the log's space now and then, and helps if it is over its
@@ -364,7 +374,12 @@ impl Engine {
             if told.is_break() {
                 return Ok(false);
             }
-            match self.compact_step(STEP_RECORDS, Choice::UpTo(last))? {
+            // What has expired unseen comes first, so that what it is worth is known.
+            let outcome = match self.read_deadlines() {
+                Outcome::Nothing => self.compact_step(STEP_RECORDS, Choice::UpTo(last))?,
+                read => read,
+            };
+            match outcome {
                 Outcome::Made => {}
                 Outcome::Others => yield_now(),
                 Outcome::Nothing => return Ok(true),

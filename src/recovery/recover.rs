@@ -119,7 +119,7 @@ impl Engine {
         }
         // The cut's segment has some too.
         for entry in &meta.segments {
-            meta.expiring_of(entry).into_iter().for_each(|kept| self.log.open_deadlines(entry.slot, kept));
+            meta.expiring_of(entry).into_iter().for_each(|kept| self.log.open_deadlines(entry.slot, entry.end, kept));
         }
         self.log.sweep(meta.swept);
         Ok(())
