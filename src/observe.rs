@@ -291,6 +291,18 @@ pub(crate) fn victim_damaged(segment: &Path) {
     event!(ERROR, "tophash::compaction", segment, {}, "segment kept: a record in it cannot be read");
 }
 
+/// A segment is not emptied now, because of something elsewhere that cannot be read.
+#[inline(always)]
+pub(crate) fn victim_waits(segment: &Path) {
+    event!(
+        WARN,
+        "tophash::compaction",
+        segment,
+        {},
+        "segment kept for now: a record elsewhere, or a page of the index, cannot be read"
+    );
+}
+
 /// A caller waits because something has run short.
 #[inline(always)]
 pub(crate) fn waiting(store: &Path, cause: Cause) {

@@ -340,6 +340,56 @@ fn compact_removes_what_is_expired_after_an_open_too() {
     }
 }
 
+/// After an open, the deadlines of a segment counted as spread evenly between its first and its last. A few sessions that were to
+/// last ten years hid for months that all the others had expired: half of the log was dead, nobody gave it back, and `compact`
+/// found nothing to do.
+#[test]
+fn late_deadlines_hide_nothing_after_an_open() {
+    for (reopen, background) in [(false, false), (true, false), (true, true)] {
+        let dir = common::scratch();
+        let clock = Clocked::new();
+        let path = dir.path().join("s");
+        let options = clock.options().segment_bytes(16 << 10);
+        let options = options.tuning(tophash::Tuning { background, ..common::tiny() });
+        let mut store = open(&options, &path);
+        let set = |store: &Store, n: u32| {
+            let writer = match n % 100 {
+                0 => store.expiring(MINUTE * 60 * 24 * 3650),
+                1..50 => store.clone(),
+                _ => store.expiring(30 * MINUTE),
+            };
+            writer.set(n.to_le_bytes(), [7; 50]).unwrap();
+        };
+        (0..6000).for_each(|n| set(&store, n));
+        if reopen {
+            store.close().unwrap();
+            store = open(&options, &path);
+            // The last segment goes on, and some records of the others are superseded.
+            (5000..5020).chain(6000..6020).for_each(|n| set(&store, n));
+        }
+        let before = store.stats().log;
+        clock.forward(MINUTE * 60 * 24 * 180);
+        if background {
+            // The job looks again 100 ms after that.
+            store.set("one more", "").unwrap();
+            eventually("what is expired is gone", || store.stats().log.bytes < before.bytes * 3 / 4);
+        } else {
+            store.compact().unwrap();
+            let log = store.stats().log;
+            assert!(
+                log.bytes < before.bytes * 6 / 10 && log.expired_bytes == 0,
+                "reopen {reopen}: {before:?}, {log:?}"
+            );
+            let late = store.iter().filter(|entry| entry.as_ref().unwrap().expires_at().is_some()).count();
+            assert_eq!(log.expiring_bytes, late as u64 * 72, "{log:?}");
+        }
+        assert_eq!(store.iter().count(), 3000 + if reopen { 20 } else { 0 } + usize::from(background));
+        store.close().unwrap();
+        let report = tophash::verify::verify(&path).unwrap();
+        assert!(report.is_clean(), "{report:#?}");
+    }
+}
+
 /// A value without a deadline, superseded by one with a deadline: when that is removed from the index, the older one must not
 /// come back, neither in a crash nor by a repair from the log alone.
 #[test]

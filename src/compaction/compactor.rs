@@ -8,11 +8,11 @@
 use std::sync::Arc;
 
 use super::pressure::Pressure;
-use crate::address::Address;
+use crate::address::{Address, Lsn};
 use crate::checksum::KeyHasher;
 use crate::error::{Error, Nature, Result};
 use crate::log::record::{Invalid, Kind};
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, Wait};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
@@ -88,6 +88,8 @@ pub(super) struct Victim {
     pub(super) end: u64,
     /// An older segment holds records: removals must be kept.
     pub(super) keep_removals: bool,
+    /// A clear-record stands there, and stays: it hides what removals and clear-records before it do.
+    pub(super) cleared: Lsn,
     /// Claimed pieces that are not finished.
     pub(super) in_flight: u32,
 }
@@ -122,6 +124,34 @@ pub(super) struct Item {
     pub(super) hash: u64,
     pub(super) offset: u64,
     pub(super) kind: Kind,
+}
+
+/// What has ended the evacuation of a victim.
+pub(super) struct Stopped {
+    error: Box<Error>,
+    /// What the victim waits for, if the damage lies elsewhere.
+    wait: Option<Wait>,
+}
+
+impl Stopped {
+    /// `unread`: the record elsewhere that could not be read.
+    pub(super) fn new(error: Error, segment: &Segment, hash: u64, unread: Option<Address>) -> Self {
+        let elsewhere = match &error {
+            Error::Corrupt { location, .. } => location.path != segment.path,
+            _ => false,
+        };
+        let wait = Wait { hash, record: unread };
+        let wait = (elsewhere && error.nature() == Nature::Damage).then_some(wait);
+        Stopped { error: Box::new(error), wait }
+    }
+
+    /// The error for whoever compacts. A segment that waits for another record is none: who reads that record meets it.
+    pub(super) fn told(self) -> Result<()> {
+        match self.wait {
+            Some(Wait { record: Some(_), .. }) => Ok(()),
+            _ => Err(*self.error),
+        }
+    }
 }
 
 /// What there is to do for a thread that asks.
@@ -195,16 +225,21 @@ impl Compactor {
     }
 
     /// A claimed piece was dealt with, or could not be. In that case the victim is let go.
-    pub(super) fn finish(&self, piece: &Piece<'_>, result: &Result<()>) {
+    pub(super) fn finish(&self, piece: &Piece<'_>, stopped: Option<&Stopped>) {
         let mut victim = self.victim.lock();
         if let Some(current) = victim.as_mut().filter(|current| current.id == piece.victim) {
             current.in_flight -= 1;
-            if result.is_err() {
+            if stopped.is_some() {
                 *victim = None;
             }
         }
-        if let Err(error) = result {
-            note_damage(&piece.segment, error);
+        match stopped {
+            Some(Stopped { wait: Some(wait), .. }) => {
+                piece.segment.set_waiting(*wait);
+                observe::victim_waits(&piece.segment.path);
+            }
+            Some(Stopped { error, .. }) => note_damage(&piece.segment, error),
+            None => {}
         }
     }
 
@@ -263,7 +298,8 @@ impl Compactor {
     }
 }
 
-/// Claims the next records of a victim. `None` if the victim must wait until it is the oldest segment.
+/// Claims the next records of a victim. `None` if the victim must wait until it is the oldest segment, or until the log has a
+/// later clear-record.
 fn claim<'l>(
     victim: &mut Victim,
     log: &'l Log,
@@ -282,11 +318,13 @@ fn claim<'l>(
         left -= 1;
         let record = log.record(&pinned, Address::new(segment.slot, victim.at))?;
         let kind = record.header.kind;
+        let lsn = Lsn::new(segment.sequence, victim.at);
+        let hides = victim.keep_removals && lsn >= victim.cleared;
         let wanted = match kind {
             Kind::Put | Kind::PutBlob => true,
-            Kind::Remove => victim.keep_removals,
-            Kind::Clear if victim.keep_removals && !broken(Mutant::ClearsDropped) => {
-                segment.set_clears();
+            Kind::Remove => hides,
+            Kind::Clear if hides && !broken(Mutant::ClearsDropped) => {
+                log.note_clear(lsn);
                 return Ok(None);
             }
             Kind::Clear | Kind::Frame | Kind::Mark => false,

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! online          emptying segments while the store is in use
+//! ├── evacuate    what becomes of each record of a segment
+//! ├── guesses     reading the deadlines of segments that an open guesses
 //! ├── compactor   what is being emptied, whose turn it is, counters
 //! ├── space       how far the log is over its bound; pressure: what writers have to do about it
 //! ├── victim      which segment is emptied next
@@ -11,6 +13,8 @@
 //! ```
 
 pub(crate) mod compactor;
+mod evacuate;
+mod guesses;
 pub(crate) mod large;
 pub(crate) mod offline;
 pub(crate) mod online;

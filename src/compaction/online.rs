@@ -6,13 +6,14 @@
 //! 1. A victim is chosen (victim.rs). Every stripe is taken once: whoever has appended to the segment has published
 //!    by then.
 //! 2. Its records are read one after another; each is checked, so that rot is never copied under a fresh
-//!    checksum. A segment with a record that cannot be read is kept as it is.
+//!    checksum. A segment with a record that cannot be read is kept as it is. If what cannot be read lies elsewhere, the segment
+//!    waits (evacuate.rs, with steps 3 to 5).
 //! 3. A put is live if the key's path has a slot with this very address. A live one is appended again and
 //!    published under its key's stripe, as a write is; so log order stays index order. *Crash:* the copy is
 //!    replayed, or it is lost with the tail and the original stands.
 //! 4. A remove-record is appended again as long as a segment older than the victim holds records, if the key is
-//!    absent under its lock: the older segment can hold a put of the key, which a repair would bring back. (A
-//!    clear-record cannot be moved behind later puts: its segment waits until it is the oldest.)
+//!    absent under its lock: the older segment can hold a put of the key, which a repair would bring back. The last
+//!    clear-record stays where it is, and removals before it die (log/clears.rs).
 //! 5. An expired put that is live is removed from the index, under its key's stripe. Its deadline stands in the record, so
 //!    nothing else says so. *Crash:* the index of the last checkpoint has it still, and it is expired. But as long as a segment
 //!    older than the victim holds records, a removal is appended first: the older segment can hold a put of the key
@@ -25,26 +26,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compactor::{Choice, Piece, Task};
+use super::compactor::{Choice, Stopped, Task};
 use super::large::LARGE_BYTES;
 use super::pressure::Pressure;
 use super::space::SpaceReport;
 use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max, small_segments};
-use crate::address::Address;
 use crate::engine::Engine;
-use crate::engine::write::with_encoded;
 use crate::error::{Nature, Result};
 use crate::health::Pass;
-use crate::log::encode::Encoded;
-use crate::log::record::{Invalid, Kind, Record};
 use crate::log::segment::Segment;
 use crate::mutant::{Mutant, broken};
-use crate::need::Step;
 use crate::observe::{self, Cause};
 use crate::progress::{OnProgress, tell};
 use crate::stats::CompactionReport;
 use crate::sync::{Instant, sleep, yield_now};
-use crate::table::lookup::{Probe, SeenSlot};
 
 /// Records that the background thread deals with at a time.
 const STEP_RECORDS: usize = 256;
@@ -147,8 +142,11 @@ impl Engine {
             // the writers may have nothing to write any more.
             return if self.run_checkpoint(false).is_ok() { Turn::Unfinished } else { Turn::Finished };
         }
-        if !look.due || (far && look.stuck) {
+        if far && look.stuck {
             return Turn::Finished;
+        }
+        if !look.due {
+            return self.read_if_worth_it();
         }
         for _ in 0..TURN_STEPS {
             // An error is met again by whoever needs the space; a damaged segment is not chosen again.
@@ -161,10 +159,17 @@ impl Engine {
                 }
                 // What is emptied is all that can be had.
                 Ok(Outcome::Nothing) if self.look(quiet).frees && self.run_checkpoint(false).is_ok() => break,
-                Ok(Outcome::Nothing) | Err(_) => return Turn::Finished,
+                Ok(Outcome::Nothing) => return self.read_if_worth_it(),
+                Err(_) => return Turn::Finished,
             }
         }
         Turn::Unfinished
+    }
+
+    /// Reads a part of a segment, if what may have expired unseen would be enough for more to do.
+    fn read_if_worth_it(&self) -> Turn {
+        let made = self.compactor.is_worth_reading(&self.log) && self.read_deadlines() == Outcome::Made;
+        if made { Turn::Unfinished } else { Turn::Finished }
     }
 
     /// What a writer does after an append: looks at the log's space now and then, and helps if it is over its
@@ -213,34 +218,48 @@ impl Engine {
     #[cold]
     fn compact_under_pressure(&self, pressure: Pressure) {
         self.compactor.count_pressure(pressure);
-        if pressure >= Pressure::Wait {
-            let _waiting = self.waiting(Cause::LogBound);
-            let full = pressure == Pressure::Full;
-            if full && self.compactor.assess(&self.log, false).checkpoint {
-                if !self.upkeep_checkpoint() {
-                    // Nothing can be freed now, and the log is to grow no faster than that.
-                    sleep(THROTTLE);
-                }
-            } else if !full || self.help(STEP_RECORDS) != Outcome::Made {
-                sleep(THROTTLE);
+        if pressure < Pressure::Wait {
+            // An error is met again by whoever needs the space.
+            if self.help(HELP_RECORDS).unwrap_or(Outcome::Nothing) == Outcome::Nothing {
+                self.compactor.relieve();
             }
-            self.look(false);
             return;
         }
-        if self.help(HELP_RECORDS) == Outcome::Nothing {
+        let _waiting = self.waiting(Cause::LogBound);
+        let outcome = if pressure == Pressure::Full { self.help_at_the_bound() } else { Outcome::Others };
+        if outcome == Outcome::Others {
+            sleep(THROTTLE);
+        }
+        self.look(false);
+        if outcome == Outcome::Nothing {
             self.compactor.relieve();
         }
     }
 
+    /// What a writer does at the bound. `Others`: something else comes first, and the log is to grow no faster than that.
+    /// `Nothing`: what is too much can be neither emptied nor freed, so holding up the writers would gain nothing.
+    fn help_at_the_bound(&self) -> Outcome {
+        if self.compactor.assess(&self.log, false).checkpoint {
+            return if self.upkeep_checkpoint() { Outcome::Made } else { Outcome::Others };
+        }
+        match self.help(STEP_RECORDS) {
+            Ok(Outcome::Nothing) => {
+                let report = self.compactor.assess(&self.log, false);
+                if report.frees || report.stuck { Outcome::Others } else { Outcome::Nothing }
+            }
+            // An error is met again by whoever needs the space.
+            other => other.unwrap_or(Outcome::Others),
+        }
+    }
+
     /// Moves some records, as a part of somebody's write.
-    fn help(&self, records: usize) -> Outcome {
+    fn help(&self, records: usize) -> Result<Outcome> {
         if !self.log.has_room_ahead() {
             // A segment is prepared by the background thread, not here: that could take long.
             self.wake.segment.ring();
-            return Outcome::Others;
+            return Ok(Outcome::Others);
         }
-        // An error is met again by whoever needs the space.
-        self.compact_step(records, Choice::Best).unwrap_or(Outcome::Nothing)
+        self.compact_step(records, Choice::Best)
     }
 
     /// Deals with up to `records` records of the victim, or finishes it. The caller holds no lock. `choice`: which
@@ -257,8 +276,8 @@ impl Engine {
             Task::Nothing => return Ok(Outcome::Nothing),
         };
         let result = self.evacuate_piece(&piece);
-        self.compactor.finish(&piece, &result);
-        result.map(|()| Outcome::Made)
+        self.compactor.finish(&piece, result.as_ref().err());
+        result.or_else(Stopped::told).map(|()| Outcome::Made)
     }
 
     /// Puts segments with few records together, if there are many. Each process that ends without a close leaves one, and
@@ -364,7 +383,12 @@ impl Engine {
             if told.is_break() {
                 return Ok(false);
             }
-            match self.compact_step(STEP_RECORDS, Choice::UpTo(last))? {
+            // What has expired unseen comes first, so that what it is worth is known.
+            let outcome = match self.read_deadlines() {
+                Outcome::Nothing => self.compact_step(STEP_RECORDS, Choice::UpTo(last))?,
+                read => read,
+            };
+            match outcome {
                 Outcome::Made => {}
                 Outcome::Others => yield_now(),
                 Outcome::Nothing => return Ok(true),
@@ -374,124 +398,5 @@ impl Engine {
                 self.run_checkpoint(false)?;
             }
         }
-    }
-
-    /// Steps 3 and 4.
-    fn evacuate_piece(&self, piece: &Piece<'_>) -> Result<()> {
-        let slot = piece.segment.slot;
-        let mut running_low = false;
-        let now = piece.now;
-        for item in &piece.items {
-            let address = Address::new(slot, item.offset);
-            if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, address)? {
-                continue;
-            }
-            let record = self.log.record(&piece.pinned, address)?;
-            let low = with_encoded(|encoded| match item.kind {
-                Kind::Remove => {
-                    encoded.push(Kind::Remove, record.key(), &[]);
-                    self.retry(|| self.keep_removal(&record, item.hash, encoded))
-                }
-                _ if record.deadline().is_over(now) => {
-                    encoded.push(Kind::Remove, record.key(), &[]);
-                    // Before the first of them: a store in which nothing expires keeps no time.
-                    self.log.sweep(now);
-                    self.retry(|| self.expire_record(&record, item.hash, address, piece.keep_removals, encoded))
-                }
-                kind => {
-                    encoded.push_until(record.deadline(), kind, record.key(), record.value());
-                    self.retry(|| self.move_record(&record, item.hash, address, encoded))
-                }
-            })?;
-            running_low |= low;
-        }
-        if running_low && self.tuning.background {
-            self.wake.segment.ring();
-        }
-        Ok(())
-    }
-
-    /// True if a slot holds the address. Once false, always false.
-    pub(super) fn is_live(&self, hash: u64, address: Address) -> Result<bool> {
-        let is_hit = |seen: SeenSlot<'_>| Ok(if seen.slot.address() == address { Probe::Hit } else { Probe::Other });
-        Ok(self.table.lookup(hash, is_hit)?)
-    }
-
-    /// Appends a live record again. Returns true if the log is running low.
-    fn move_record(&self, record: &Record<'_>, hash: u64, address: Address, encoded: &mut Encoded) -> Step<bool> {
-        let mut edit = self.table.edit(hash)?;
-        // Under the stripe: once poisoned, the index does not say any more what the log says.
-        self.health.check_writable()?;
-        let sought = if broken(Mutant::MovedBlindly) {
-            let mut hit = None;
-            edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?
-        } else {
-            edit.find_address(hash, Some(address))
-        };
-        let Some(slot) = sought.slot() else { return Ok(false) };
-        if slot.is_marked() {
-            // Unreadable when its page was split, readable now: which half it belongs to is still not known.
-            return Err(self.log.invalid_record(address, Invalid::Header).into());
-        }
-        let reserved = edit.reserve_put(sought)?;
-        let appended = self.log.append(encoded.singles(), 0, false)?;
-        edit.publish(reserved, appended.address);
-        let bytes = record.header.total();
-        self.log.add_deadline(appended.address, record.deadline(), bytes);
-        self.log.bury(address, record.deadline(), bytes);
-        if let Some(link) = record.blob_link() {
-            self.log.set_large_deadline(link, record.deadline(), appended.address);
-        }
-        self.compactor.count_moved(1, bytes);
-        Ok(appended.running_low)
-    }
-
-    /// Removes an expired record from the index. `encoded` is a removal of its key. Returns true if the log is running low.
-    pub(super) fn expire_record(
-        &self,
-        record: &Record<'_>,
-        hash: u64,
-        address: Address,
-        keep_removals: bool,
-        encoded: &mut Encoded,
-    ) -> Step<bool> {
-        let mut edit = self.table.edit(hash)?;
-        self.health.check_writable()?;
-        let sought = edit.find_address(hash, Some(address));
-        let Some(slot) = sought.slot() else { return Ok(false) };
-        if slot.is_marked() {
-            return Err(self.log.invalid_record(address, Invalid::Header).into());
-        }
-        let Some(reserved) = edit.reserve_removal(sought)? else { return Ok(false) };
-        let recorded = keep_removals && !broken(Mutant::ExpiredUnrecorded);
-        let running_low = recorded && self.append_removal(encoded)?;
-        edit.publish(reserved, address);
-        self.log.bury(address, record.deadline(), record.header.total());
-        self.log.relink(record.blob_link(), None);
-        self.compactor.count_expired();
-        Ok(running_low)
-    }
-
-    /// Appends a remove-record again, if its key is absent. Returns true if the log is running low.
-    fn keep_removal(&self, record: &Record<'_>, hash: u64, encoded: &mut Encoded) -> Step<bool> {
-        let edit = self.table.edit(hash)?;
-        self.health.check_writable()?;
-        let mut hit = None;
-        edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?;
-        if hit.is_some() {
-            // A later put, which a repair finds as well.
-            return Ok(false);
-        }
-        self.append_removal(encoded)
-    }
-
-    /// Appends a removal, for the sake of an older segment. The caller holds the key's stripe. Returns true if the log is
-    /// running low.
-    fn append_removal(&self, encoded: &Encoded) -> Step<bool> {
-        // Not from the reserve: on a full disk this is tried again and again, and would use it up.
-        let appended = self.log.append(encoded.singles(), 1, false)?;
-        self.log.add_dead(appended.address, encoded.len());
-        self.compactor.count_moved(0, encoded.len());
-        Ok(appended.running_low)
     }
 }

@@ -137,7 +137,14 @@ impl Compactor {
     /// True if a quiet store has more than it should: another look may find what this one could not do.
     pub(crate) fn is_worth_a_look(&self, log: &Log) -> bool {
         let report = self.assess(log, true);
-        report.due || report.checkpoint
+        report.due || report.checkpoint || self.is_worth_reading(log)
+    }
+
+    /// True if a quiet store had more than it should, if so many bytes more were dead.
+    pub(super) fn is_over(&self, log: &Log, more: u64) -> bool {
+        let space = log.space();
+        let segment = space.active.max(log.segment_bytes(0));
+        space.bytes - space.stuck > self.bound(space.live().saturating_sub(more), true).saturating_add(segment)
     }
 
     /// When so many records will have expired that a quiet store has more than it should, in milliseconds since 1970. `None`
@@ -149,7 +156,7 @@ impl Compactor {
         }
         let space = log.space();
         let segment = space.active.max(log.segment_bytes(0));
-        let (bytes, mut live) = (space.bytes - space.stuck, space.live());
+        let (bytes, mut live) = (space.bytes - space.stuck, space.live().saturating_sub(log.doubtful_bytes()));
         let mut moments = moments.into_iter();
         let (moment, _) = moments.find(|&(_, expires)| {
             live = live.saturating_sub(expires);

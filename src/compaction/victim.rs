@@ -6,17 +6,23 @@
 //!    everything older has moved, removals die. If they are a good part of what is dead, the oldest one even before that.
 //! 3. If there are very many with few records in them, the one with the fewest: their number is limited.
 //!
-//! A segment with a record that cannot be read is never chosen, and one with a clear-record only when it is the oldest.
+//! 4. If there is none, and segments wait because of a rotten record elsewhere, the oldest one: in that removals die, so that
+//!    each of them can be emptied in its turn.
+//!
+//! A segment with a record that cannot be read is never chosen, and that of the last clear-record only when it is
+//! the oldest.
 
 use std::sync::Arc;
 
 use super::compactor::{Choice, Compactor, Victim};
-use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::address::Lsn;
+use crate::log::segment::{SEGMENT_HEADER_BYTES, Segment, Wait};
 use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
 use crate::table::Table;
+use crate::table::lookup::{Probe, SeenSlot};
 
 /// A segment is not worth evacuating for less than so many thousandths of its bytes.
 const GAIN: u64 = 30;
@@ -40,10 +46,11 @@ pub(super) fn small_max(log: &Log) -> usize {
     if log.is_short_of_slots() { 1 } else { SMALL_MAX }
 }
 
-/// What evacuating the segment gains, in thousandths of its bytes. Removals count only if nothing older is there.
+/// What evacuating the segment gains, in thousandths of its bytes. Removals count only if nothing older is there that they could
+/// hide.
 fn gain(log: &Log, segment: &Segment, is_oldest: bool) -> u64 {
     let bytes = log.record_bytes(segment).max(1);
-    let kept = if is_oldest { 0 } else { segment.removal_bytes() };
+    let kept = if is_oldest || log.is_hidden(segment) { 0 } else { segment.removal_bytes() };
     log.gone(segment).min(bytes).saturating_sub(kept) * 1000 / bytes
 }
 
@@ -66,20 +73,41 @@ pub(super) fn small_segments(log: &Log) -> Vec<u32> {
     small.into_iter().map(|(_, sequence)| sequence).collect()
 }
 
-/// True if every record of the segment can go elsewhere or die. A clear-record cannot be moved behind later puts: its segment
-/// waits until it is the oldest.
-fn can_be_emptied(segment: &Segment, oldest: u32) -> bool {
+/// True if every record of the segment can go elsewhere or die. The last clear-record cannot be moved behind later puts: its
+/// segment waits until it is the oldest.
+fn can_be_emptied(log: &Log, segment: &Segment, oldest: u32) -> bool {
     let sealed = segment.end().is_some() && !segment.is_evacuated();
-    sealed && !segment.is_damaged() && (segment.sequence == oldest || !segment.has_clears())
+    let is_oldest = segment.sequence == oldest;
+    sealed && !segment.is_damaged() && (is_oldest || !log.keeps_clear(segment)) && !must_wait(log, segment, is_oldest)
+}
+
+/// True if damage elsewhere keeps the segment from being emptied. A record can be in the way of a removal only, and only where
+/// removals are kept.
+fn must_wait(log: &Log, segment: &Segment, is_oldest: bool) -> bool {
+    let waits = |wait: Wait| wait.record.is_none() || !(is_oldest || log.is_hidden(segment));
+    segment.waiting().is_some_and(waits)
+}
+
+/// Ends the waiting of segments for which the index does not name any more what could not be read.
+fn look_at_waiting(log: &Log, table: &Table) {
+    for segment in log.segments() {
+        let Some(wait) = segment.waiting().filter(|wait| wait.record.is_some()) else { continue };
+        let probe =
+            |seen: SeenSlot<'_>| Ok(if Some(seen.slot.address()) == wait.record { Probe::Hit } else { Probe::Other });
+        if table.lookup(wait.hash, probe).is_ok_and(|named| !named) {
+            segment.end_waiting();
+        }
+    }
 }
 
 impl Compactor {
     /// Chooses a segment.
     pub(super) fn choose_victim(&self, log: &Log, table: &Table, choice: Choice) -> Option<Victim> {
+        look_at_waiting(log, table);
         let (segment, oldest) = match choice {
             Choice::Only(sequence) => {
                 let (segment, oldest) = (log.segment(sequence)?, log.oldest()?);
-                (Some(segment).filter(|segment| can_be_emptied(segment, oldest))?, oldest)
+                (Some(segment).filter(|segment| can_be_emptied(log, segment, oldest))?, oldest)
             }
             Choice::Best => self.choose_worthwhile(log, None)?,
             Choice::UpTo(last) => self.choose_worthwhile(log, Some(last))?,
@@ -87,9 +115,10 @@ impl Compactor {
         table.pass_all_stripes();
         let end = segment.end()?;
         let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
+        let cleared = if keep_removals { log.readable_clear() } else { Lsn::default() };
         observe::victim_chosen(&segment.path, end);
         let id = self.victims.fetch_add(1, Ordering::Relaxed);
-        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, in_flight: 0 })
+        Some(Victim { id, segment, at: SEGMENT_HEADER_BYTES, end, keep_removals, cleared, in_flight: 0 })
     }
 
     /// A segment that is worth it, if there is one, and the sequence of the oldest one. With `forced`, one up to that
@@ -103,7 +132,7 @@ impl Compactor {
             .iter()
             .filter(|s| s.end().is_some() && !s.is_evacuated() && forced.is_none_or(|last| s.sequence <= last))
             .collect();
-        let candidates = || sealed.iter().filter(|s| can_be_emptied(s, oldest));
+        let candidates = || sealed.iter().filter(|s| can_be_emptied(log, s, oldest));
         let best = if forced.is_some() {
             candidates().find(|s| log.record_bytes(s) == 0 || gain(s) > GAIN_FORCED)
         } else {
@@ -114,7 +143,8 @@ impl Compactor {
         let removals = sum(&|s| s.removal_bytes());
         let many = removals > sum(&|s| log.record_bytes(s)) / 1000 * REMOVALS;
         let most_of_it = many && forced.is_none() && removals > sum(&|s| log.dead(s.slot)) / 1000 * REMOVALS_OF_DEAD;
-        let first = candidates().find(|s| is_oldest(s)).filter(|_| many);
+        let wait = || sealed.iter().any(|s| must_wait(log, s, is_oldest(s)) && !s.stays());
+        let first = candidates().find(|s| is_oldest(s)).filter(|_| many || wait());
         let chosen = if most_of_it { first.or(best) } else { best.or(first) };
         let chosen = chosen.or_else(|| {
             let bytes = log.small_bytes();

@@ -1,7 +1,7 @@
 //! Deadlines, as the rest of the store asks the log for them. How they are counted is known to
 //! [`AllDeadlines`](super::deadlines::AllDeadlines) alone.
 
-use super::deadlines::Expiring;
+use super::deadlines::{Expiring, Reading};
 use super::segment::Segment;
 use super::segments::Log;
 use crate::address::Address;
@@ -26,7 +26,7 @@ impl Log {
     pub(crate) fn bury(&self, address: Address, deadline: Deadline, bytes: u64) {
         self.add_dead(address, bytes);
         if let Some(millis) = deadline.millis() {
-            self.deadlines.lock().take(address.segment(), millis, bytes);
+            self.deadlines.lock().take(address.segment(), address.offset(), millis, bytes);
         }
     }
 
@@ -63,9 +63,38 @@ impl Log {
         self.deadlines.lock().kept(slot)
     }
 
-    /// What a checkpoint has kept of a segment.
-    pub(crate) fn open_deadlines(&self, slot: u32, kept: Expiring) {
-        self.deadlines.lock().open(slot, kept);
+    /// What a checkpoint has kept of a segment, whose records end there.
+    pub(crate) fn open_deadlines(&self, slot: u32, end: u64, kept: Expiring) {
+        self.deadlines.lock().open(slot, end, kept);
+    }
+
+    /// The segment slots of which a guess from an open may hide what is over, and how many bytes of each. The clock is looked at
+    /// only if there is a guess.
+    pub(crate) fn doubtful_deadlines(&self) -> Vec<(u32, u64)> {
+        self.deadlines.lock().doubtful(|| self.now())
+    }
+
+    /// Bytes of records that may be over although nothing says so.
+    pub(crate) fn doubtful_bytes(&self) -> u64 {
+        self.doubtful_deadlines().into_iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Begins to read a segment's deadlines, or goes on. Returns where the next record begins, and where to end. `None` if there
+    /// is nothing to read, or another thread does.
+    pub(crate) fn begin_reading(&self, slot: u32) -> Option<(u64, u64)> {
+        self.deadlines.lock().begin_reading(slot)
+    }
+
+    /// A record with a deadline was read that a slot names: the caller holds its key's stripe. It ends at `next`.
+    pub(crate) fn found_deadline(&self, slot: u32, next: u64, deadline: Deadline, bytes: u64) {
+        if let Some(millis) = deadline.millis() {
+            self.deadlines.lock().found(slot, next, millis, bytes);
+        }
+    }
+
+    /// Ends what was begun.
+    pub(crate) fn end_reading(&self, slot: u32, reading: Reading) {
+        self.deadlines.lock().end_reading(slot, reading);
     }
 
     /// Records that are over at `now` are about to be removed from the index.

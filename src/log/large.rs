@@ -73,6 +73,7 @@ impl Log {
     pub(crate) fn cleared(&self, until: Lsn, blobs: &[u64]) {
         self.all_dead(until);
         self.large_deadlines.lock().clear();
+        self.note_clear_before(until);
         self.blobs.free_all(blobs);
     }
 }

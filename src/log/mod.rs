@@ -9,6 +9,7 @@
 //! ├── queue    the segments that wait to become the active one; prepare: how they are made
 //! ├── pieces   in which pieces their zeroes are written
 //! ├── space    live and dead bytes, cutting segments to their ends, freeing them
+//! ├── clears   the last clear-record, and what it makes unneeded
 //! ├── commit   group commit: one fdatasync for all who wait
 //! ├── sync     what a round of it syncs
 //! ├── blob     values too large for a segment; large: what the rest of the store asks about them
@@ -24,6 +25,7 @@
 mod append;
 pub(crate) mod appender;
 pub(crate) mod blob;
+mod clears;
 mod commit;
 pub(crate) mod deadlines;
 pub(crate) mod encode;

@@ -183,6 +183,16 @@ fn whole_pages(end: u64) -> u64 {
     end.next_multiple_of(PAGE_BYTES as u64)
 }
 
+/// What a segment waits for that cannot be emptied now, although its own records can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// The hash of the key of the record that could not be dealt with.
+    pub(crate) hash: u64,
+    /// The record elsewhere that cannot be read, and that could be a later put of a removal's key. `None`: a page of the index
+    /// cannot be read, which no change mends.
+    pub(crate) record: Option<Address>,
+}
+
 /// A segment that holds records.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -204,10 +214,10 @@ pub(crate) struct Segment {
     evacuated: AtomicU64,
     /// A record cannot be read: the segment is kept as it is.
     damaged: AtomicBool,
+    /// It cannot be emptied now, because of damage elsewhere.
+    waiting: Mutex<Option<Wait>>,
     /// Something stands behind its end: the file is not cut.
     keeps_end: AtomicBool,
-    /// A clear-record was met: the segment is kept until it is the oldest.
-    clears: AtomicBool,
     /// Kept until it is sealed and durable.
     file: Mutex<Option<Arc<dyn DiskFile>>>,
 }
@@ -232,8 +242,8 @@ impl Segment {
             removal_bytes: AtomicU64::new(0),
             evacuated: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
+            waiting: Mutex::new(None),
             keeps_end: AtomicBool::new(false),
-            clears: AtomicBool::new(false),
             file: Mutex::new(file),
         }
     }
@@ -340,13 +350,24 @@ impl Segment {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// It holds a clear-record.
-    pub(crate) fn set_clears(&self) {
-        self.clears.store(true, Ordering::Relaxed);
+    /// It cannot be emptied now, because of damage elsewhere.
+    pub(crate) fn set_waiting(&self, wait: Wait) {
+        *self.waiting.lock() = Some(wait);
     }
 
-    pub(crate) fn has_clears(&self) -> bool {
-        self.clears.load(Ordering::Relaxed)
+    /// What it waits for.
+    pub(crate) fn waiting(&self) -> Option<Wait> {
+        *self.waiting.lock()
+    }
+
+    /// It need not wait any more.
+    pub(crate) fn end_waiting(&self) {
+        *self.waiting.lock() = None;
+    }
+
+    /// True if it is not emptied while the store is open: a record of it, or the page of one of its keys, cannot be read.
+    pub(crate) fn stays(&self) -> bool {
+        self.is_damaged() || self.waiting().is_some_and(|wait| wait.record.is_none())
     }
 
     pub(crate) fn file(&self) -> Option<Arc<dyn DiskFile>> {

@@ -67,6 +67,8 @@ pub(crate) struct Log {
     pub(super) pins: PinTable,
     /// Bytes of dead records, by segment slot.
     dead: Box<[AtomicU64]>,
+    /// The LSN of the last clear-record that is known; 0 for none.
+    pub(super) clear: AtomicU64,
     /// When records expire.
     pub(super) deadlines: Mutex<AllDeadlines>,
     /// When large values do.
@@ -89,6 +91,7 @@ impl Log {
         Log {
             pins: PinTable::new(Address::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Address::SEGMENTS),
+            clear: AtomicU64::new(0),
             deadlines: Mutex::default(),
             large_deadlines: Mutex::default(),
             registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
@@ -143,6 +146,8 @@ impl Log {
             if segment.sequence <= until.sequence() {
                 self.forget_deadlines(segment.slot);
             }
+            // No slot names a rotten record any more.
+            segment.end_waiting();
             match segment.sequence.cmp(&until.sequence()) {
                 std::cmp::Ordering::Less => self.set_dead(segment.slot, self.record_bytes(&segment)),
                 std::cmp::Ordering::Equal => {

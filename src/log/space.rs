@@ -34,8 +34,8 @@ pub(crate) struct Space {
     pub(crate) bytes: u64,
     /// Bytes of records that are dead or expired, evacuated segments not counted.
     pub(crate) dead: u64,
-    /// Dead bytes that stay, whatever is compacted (part of `dead`): those of damaged segments, and removals behind
-    /// one.
+    /// Dead bytes that stay, whatever is compacted (part of `dead`): those of segments that stay, and behind one removals, the
+    /// segment of the last clear-record, and segments that wait.
     pub(crate) stuck: u64,
     /// Bytes of records in evacuated segments, which wait for a checkpoint.
     pub(crate) evacuated: u64,
@@ -71,11 +71,11 @@ impl Log {
             let dead = self.gone(&segment);
             let removals = segment.removal_bytes().min(dead);
             space.dead += dead;
-            behind_damage |= segment.is_damaged();
-            space.stuck += match (segment.is_damaged(), behind_damage) {
-                (true, _) => dead,
-                (false, true) => removals,
-                (false, false) => 0,
+            behind_damage |= segment.stays();
+            space.stuck += match behind_damage {
+                true if segment.stays() || self.keeps_clear(&segment) || segment.waiting().is_some() => dead,
+                true if !self.is_hidden(&segment) => removals,
+                _ => 0,
             };
             if segment.end().is_none() {
                 space.active = segment.capacity();

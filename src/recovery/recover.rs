@@ -121,7 +121,7 @@ impl Engine {
         // The cut's segment has some too.
         for entry in &meta.segments {
             if let Some(kept) = meta.expiring_of(entry) {
-                self.log.open_deadlines(entry.slot, kept);
+                self.log.open_deadlines(entry.slot, entry.end, kept);
                 self.log.open_large_deadlines(entry.sequence, kept.first);
             }
         }
