@@ -292,3 +292,31 @@ fn a_lost_header_before_a_late_mark_is_damage() {
         assert!(matches!(error, Error::Corrupt { what: "segment header", .. }), "{error}");
     }
 }
+
+/// A rotten record was set anew, or deleted, which does not look at its checksum. After a kill the replay of that change did, and
+/// the open was refused.
+#[test]
+fn what_has_superseded_a_rotten_record_is_replayed() {
+    let d = common::scratch();
+    for delete in [false, true] {
+        let (path, killed) = (d.path().join(format!("s {delete}")), d.path().join(format!("killed {delete}")));
+        let store = common::open(&common::tiny_options(), &path);
+        store.set("key", common::bytes(100, 7)).unwrap();
+        store.set("other", "value").unwrap();
+        store.checkpoint().unwrap();
+        let at = |file: &std::path::PathBuf| common::find_bytes(file, &common::bytes(100, 7));
+        let (file, at) = common::segments(&path).into_iter().find_map(|file| at(&file).map(|at| (file, at))).unwrap();
+        common::flip_bit(&file, at, 0);
+        assert!(store.get("key").unwrap_err().is_corruption());
+        if delete {
+            assert!(store.delete("key").unwrap());
+        } else {
+            store.set("key", "new").unwrap();
+        }
+        common::copy_store(&path, &killed);
+        let again = common::open(&common::tiny_options(), &killed);
+        let found = again.get("key").unwrap().map(|value| value.to_vec());
+        assert_eq!(found, (!delete).then(|| b"new".to_vec()));
+        assert_eq!(again.get("other").unwrap().unwrap(), "value");
+    }
+}

@@ -336,7 +336,13 @@ impl Engine {
     }
 
     /// The same. `verify` says whether the key's own record is checked as a whole.
-    fn is_key_with<'s>(&'s self, key: &[u8], slot: Slot, verify: bool, hit: &mut Option<Hit<'s>>) -> Result<bool> {
+    pub(crate) fn is_key_with<'s>(
+        &'s self,
+        key: &[u8],
+        slot: Slot,
+        verify: bool,
+        hit: &mut Option<Hit<'s>>,
+    ) -> Result<bool> {
         let is_key = self.probe(key, SeenSlot::held(slot), verify, hit)? == Probe::Hit;
         if let Some(found) = hit.as_ref().filter(|_| is_key && slot.is_marked()) {
             // Its twin in the other half of an earlier split cannot be told from it.

@@ -207,7 +207,8 @@ impl Engine {
         let mut edit = self.table.edit(op.hash)?;
         let mut previous: Option<Hit<'_>> = None;
         let key = record.key();
-        let sought = edit.find(op.hash, |slot| self.is_key(key, slot, &mut previous))?;
+        // The record that is superseded is not read, as by `set` and `delete`: they have done so to a rotten one.
+        let sought = edit.find(op.hash, |slot| self.is_key_with(key, slot, false, &mut previous))?;
         let reserved = match op.kind {
             Kind::Remove => edit.reserve_removal(sought)?,
             _ => Some(edit.reserve_put(sought)?),
