@@ -236,3 +236,19 @@ fn a_table_shrinks_after_a_growth_that_the_changes_have_ended() {
     hold.store(false, SeqCst);
     eventually("a small table", || level(&store) <= 2);
 }
+
+/// The resize job began to shrink the table at the moment in which `shrink_to_fit` wanted to. The call took that for "there is
+/// nothing to shrink", and returned with a table of the job's size, which is twice what the entries need or more.
+#[test]
+fn shrink_to_fit_fits_beside_the_resize_job() {
+    let dir = scratch();
+    let store = open(&Options::new().sync(SyncPolicy::Manual), &dir.path().join("s"));
+    fill(&store, 0..10);
+    store.shrink_to_fit().unwrap();
+    let fits = level(&store);
+    for _ in 0..15 {
+        store.reserve(1_000_000).unwrap();
+        store.shrink_to_fit().unwrap();
+        assert_eq!(level(&store), fits);
+    }
+}

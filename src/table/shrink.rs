@@ -55,13 +55,13 @@ impl Table {
     }
 
     /// Begins to shrink, if there are few enough entries and no resize is under way. `to_fit`: as soon as the
-    /// entries fit into half the pages.
+    /// entries fit into half the pages. Returns whether a resize is under way now, this one or another.
     pub(crate) fn start_shrink(&self, to_fit: bool) -> Result<bool> {
         self.shrink_wanted.store(false, Ordering::Relaxed);
         let structure = self.structure.lock();
         let growth = self.growth();
         if growth.is_resizing() || growth.level() <= self.tuning.level_min {
-            return Ok(false);
+            return Ok(growth.is_resizing());
         }
         let fits = self.threshold(growth.level() - 1);
         let most = if to_fit { fits } else { self.shrink_threshold(growth.level()) };
