@@ -54,7 +54,7 @@ impl Engine {
     pub(crate) fn grow_for(&self, wanted: u64) -> Result<()> {
         let level = self.table.level_for(wanted);
         while self.table.growth().level() < level {
-            self.retry(|| self.table.growth_step(PAGES, self))?;
+            self.retry(|| self.table.growth_step(level, PAGES, self))?;
         }
         Ok(())
     }

@@ -331,7 +331,7 @@ mod tests {
         while table.growth().is_resizing() {
             engine.retry(|| table.resize_step(1, engine)).unwrap();
         }
-        engine.retry(|| table.growth_step(0, engine)).unwrap();
+        engine.retry(|| table.growth_step(u8::MAX, 0, engine)).unwrap();
         let number = table.growth().cursor() + (1 << table.growth().level());
         let link = || {
             let mut target = table.chain(number)?;
