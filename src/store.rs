@@ -74,8 +74,8 @@ struct Owner {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-// A panic in a call leaves nothing half done that a later call relies on: what is shared is behind atomics and locks, user
-// code runs outside of both, and a panic in a background thread poisons the store.
+// A panic leaves nothing half done that a later call relies on: what is shared is behind atomics and locks, user code runs
+// outside of both, and a panic in the middle of a change, a checkpoint or a background thread poisons the store.
 impl UnwindSafe for Store {}
 impl RefUnwindSafe for Store {}
 

@@ -5,7 +5,6 @@
 //! 2. If there is none, and removals are a good part of the log, the oldest one, although all of it may be live: when
 //!    everything older has moved, removals die. If they are a good part of what is dead, the oldest one even before that.
 //! 3. If there are very many with few records in them, the one with the fewest: their number is limited.
-//!
 //! 4. If there is none, and segments wait because of a rotten record elsewhere, the oldest one: in that removals die, so that
 //!    each of them can be emptied in its turn.
 //!
