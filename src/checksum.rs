@@ -20,6 +20,16 @@ pub(crate) fn record_mask(salt: u64, offset: u64) -> u32 {
     (mixed >> 32) as u32
 }
 
+/// What SplitMix64 adds to its state for the next number.
+pub(crate) const SPLIT_MIX_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The number of a state of SplitMix64. For choices that nobody must be able to guess, it is no good.
+pub(crate) fn split_mix(state: u64) -> u64 {
+    let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
 /// The id of SipHash-1-3 in the index header.
 pub(crate) const HASH_SIPHASH13: u32 = 1;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::checksum::{SPLIT_MIX_STEP, split_mix};
 use crate::error::{Error, Fault};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::region::PageId;
@@ -120,10 +121,7 @@ impl Chance {
 
     /// The next number of SplitMix64: of a simpler sequence, runs are never as long as an attempt of many pages needs.
     fn next(&self) -> u64 {
-        let mut z = self.asked.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        split_mix(self.asked.fetch_add(SPLIT_MIX_STEP, Ordering::Relaxed))
     }
 }
 

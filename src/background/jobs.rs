@@ -293,6 +293,7 @@ impl Watch {
 fn next_expiry(engine: &Engine) -> Option<Instant> {
     /// The clock can jump, so it is looked at again after this.
     const AGAIN: Duration = Duration::from_secs(600);
+    /// When to look again for what should have gone by now.
     const MISSED: Duration = Duration::from_secs(1);
     let records = engine.compactor.next_expiry(&engine.log);
     let moment = records.into_iter().chain(engine.log.next_large_expiry(LARGE_BYTES)).min()?;

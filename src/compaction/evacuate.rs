@@ -14,10 +14,10 @@ use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::Result;
 use crate::log::encode::Encoded;
+use crate::log::large::Linked;
 use crate::log::record::{Invalid, Kind, Record};
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
-use crate::table::lookup::{Probe, SeenSlot};
 
 impl Engine {
     /// Deals with the records of a piece.
@@ -37,7 +37,7 @@ impl Engine {
     /// Returns true if the log is running low.
     fn evacuate_record(&self, piece: &Piece<'_>, item: &Item, unread: &mut Option<Address>) -> Result<bool> {
         let address = Address::new(piece.segment.slot, item.offset);
-        if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.is_live(item.hash, address)? {
+        if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.table.names(item.hash, address)? {
             return Ok(false);
         }
         let record = self.log.record(&piece.pinned, address)?;
@@ -57,12 +57,6 @@ impl Engine {
                 self.retry(|| self.move_record(&record, item.hash, address, encoded))
             }
         })
-    }
-
-    /// True if a slot holds the address. Once false, always false.
-    pub(super) fn is_live(&self, hash: u64, address: Address) -> Result<bool> {
-        let is_hit = |seen: SeenSlot<'_>| Ok(if seen.slot.address() == address { Probe::Hit } else { Probe::Other });
-        Ok(self.table.lookup(hash, is_hit)?)
     }
 
     /// Appends a live record again. Returns true if the log is running low.
@@ -87,9 +81,8 @@ impl Engine {
         let bytes = record.header.total();
         self.log.add_deadline(appended.address, record.deadline(), bytes);
         self.log.bury(address, record.deadline(), bytes);
-        if let Some(link) = record.blob_link() {
-            self.log.set_large_deadline(link, record.deadline(), appended.address);
-        }
+        let linked = |link| Linked { link, deadline: record.deadline(), address: appended.address };
+        self.log.relink(record.blob_link(), record.blob_link().map(linked));
         self.compactor.count_moved(1, bytes);
         Ok(appended.running_low)
     }

@@ -8,6 +8,8 @@
 //! `compact` reads each segment of which the first deadline has passed. The background job does so only if what the guesses may
 //! hide would bring the log over its bound: where deadlines lie close together, a guess is good enough.
 
+use std::ops::Range;
+
 use super::compactor::Compactor;
 use super::online::Outcome;
 use crate::address::Address;
@@ -35,29 +37,45 @@ impl Engine {
         let Some(&(slot, _)) = doubtful.iter().max_by_key(|&&(_, bytes)| bytes) else { return Outcome::Nothing };
         // Another thread has just begun.
         let Some((at, end)) = self.log.begin_reading(slot) else { return Outcome::Others };
+        let found = |record: &Record<'_>, address: Address| {
+            let bytes = record.header.total();
+            self.log.found_deadline(slot, address.offset() + bytes, record.deadline(), bytes);
+        };
         // Whoever needs what cannot be read meets the error.
-        let reading = self.read_part(slot, at, end).unwrap_or(Reading::Failed);
+        let reading = self.each_expiring(slot, at..end, PART_RECORDS, |_| true, found).unwrap_or(Reading::Failed);
         self.log.end_reading(slot, reading);
         Outcome::Made
     }
 
-    fn read_part(&self, slot: u32, mut at: u64, end: u64) -> Result<Reading> {
-        let start = Address::new(slot, at);
+    /// Reads up to `most` records of a part of a segment. Calls `each` with those that have a deadline, are `wanted`, and that a
+    /// slot names, under the stripe of the key: what is superseded meanwhile is superseded before or after the call.
+    ///
+    /// # Errors
+    /// `Corrupt` if something cannot be read.
+    pub(super) fn each_expiring(
+        &self,
+        slot: u32,
+        part: Range<u64>,
+        most: usize,
+        wanted: impl Fn(&Record<'_>) -> bool,
+        each: impl Fn(&Record<'_>, Address),
+    ) -> Result<Reading> {
+        let (start, mut at) = (Address::new(slot, part.start), part.start);
         let pinned = self.log.pin(start).ok_or_else(|| self.log.invalid_record(start, Invalid::Beyond))?;
-        for _ in 0..PART_RECORDS {
-            if at >= end {
+        for _ in 0..most {
+            if at >= part.end {
                 return Ok(Reading::Whole);
             }
             let address = Address::new(slot, at);
             let record = Record::at(&pinned, at).map_err(|why| self.log.invalid_record(address, why))?;
             at += record.header.total();
-            if !record.header.expires() {
+            if !record.header.expires() || !wanted(&record) {
                 continue;
             }
             let hash = self.hasher.hash(record.key());
             let edit = self.table.edit(hash)?;
             if edit.find_address(hash, Some(address)).slot().is_some() {
-                self.log.found_deadline(slot, at, record.deadline(), record.header.total());
+                each(&record, address);
             }
         }
         Ok(Reading::Part(at))

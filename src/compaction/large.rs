@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
 use crate::error::Result;
+use crate::log::large::Linked;
 use crate::log::record::{Kind, Record};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 
@@ -69,29 +70,13 @@ impl Engine {
     /// Reads a segment of an opened store for links that expire. One that cannot be read tells no more; its evacuation meets the
     /// error.
     fn find_expiring_large(&self, sequence: u32) {
-        let Some(segment) = self.log.segments().into_iter().find(|segment| segment.sequence == sequence) else {
-            return;
+        let Some(segment) = self.log.segment(sequence) else { return };
+        let records = SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + self.log.record_bytes(&segment);
+        let found = |record: &Record<'_>, address: Address| {
+            let linked = |link| Linked { link, deadline: record.deadline(), address };
+            record.blob_link().map(linked).into_iter().for_each(|linked| self.log.found_large(linked));
         };
-        let start = Address::new(segment.slot, 0);
-        let Some(pinned) = self.log.pin(start) else { return };
-        let end = self.log.record_bytes(&segment) + SEGMENT_HEADER_BYTES;
-        let mut at = SEGMENT_HEADER_BYTES;
-        while at < end {
-            let Ok(record) = Record::at(&pinned, at) else { return };
-            let next = at + record.header.total();
-            if record.header.kind == Kind::PutBlob && record.header.expires() {
-                let address = Address::new(segment.slot, at);
-                self.note_expiring_large(&record, address);
-            }
-            at = next;
-        }
-    }
-
-    /// Notes a link, if a slot names it. A writer can supersede it meanwhile: then the note is found to be an old one.
-    fn note_expiring_large(&self, record: &Record<'_>, address: Address) {
-        let is_live = self.is_live(self.hasher.hash(record.key()), address);
-        if let Some(link) = record.blob_link().filter(|_| is_live.unwrap_or(false)) {
-            self.log.set_large_deadline(link, record.deadline(), address);
-        }
+        let is_link = |record: &Record<'_>| record.header.kind == Kind::PutBlob;
+        let _ = self.each_expiring(segment.slot, records, usize::MAX, is_link, found);
     }
 }

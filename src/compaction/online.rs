@@ -128,7 +128,8 @@ impl Engine {
         if stop() || self.health.check_writable().is_err() {
             return Turn::Finished;
         }
-        // Of a quiet store all of them go at once, and their files.
+        // Of a quiet store all of them go at once, and their files. An error is one of a later write too, or passes: they are
+        // tried again at the next look.
         let freed = self.free_expired_large(if quiet { 0 } else { LARGE_BYTES });
         if quiet && freed.is_ok_and(|freed| freed) && self.log.freed_blobs().0 > 0 {
             self.upkeep_checkpoint();

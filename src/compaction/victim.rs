@@ -21,7 +21,6 @@ use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
 use crate::table::Table;
-use crate::table::lookup::{Probe, SeenSlot};
 
 /// A segment is not worth evacuating for less than so many thousandths of its bytes.
 const GAIN: u64 = 30;
@@ -90,10 +89,8 @@ fn must_wait(log: &Log, segment: &Segment, is_oldest: bool) -> bool {
 /// Ends the waiting of segments for which the index does not name any more what could not be read.
 fn look_at_waiting(log: &Log, table: &Table) {
     for segment in log.segments() {
-        let Some(wait) = segment.waiting().filter(|wait| wait.record.is_some()) else { continue };
-        let probe =
-            |seen: SeenSlot<'_>| Ok(if Some(seen.slot.address()) == wait.record { Probe::Hit } else { Probe::Other });
-        if table.lookup(wait.hash, probe).is_ok_and(|named| !named) {
+        let Some(Wait { hash, record: Some(record) }) = segment.waiting() else { continue };
+        if table.names(hash, record).is_ok_and(|named| !named) {
             segment.end_waiting();
         }
     }

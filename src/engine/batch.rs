@@ -18,9 +18,11 @@ use crate::batch::Batch;
 use crate::engine::read::Hit;
 use crate::engine::{Engine, Until};
 use crate::error::{Error, Result};
+use crate::expiry::Deadline;
 use crate::log::appender::Appended;
 use crate::log::encode::{Encoded, Entry};
 use crate::log::frame::{FRAME_BYTES_MAX, OwnSegment};
+use crate::log::large::Linked;
 use crate::log::record::{BlobLink, FRAME_BYTES, Kind};
 use crate::need::{Again, Need, Shortage, Step};
 use crate::observe::Timed;
@@ -177,25 +179,16 @@ impl Engine {
             return Err(Error::BatchTooLarge { bytes: frame.len(), limit: FRAME_BYTES_MAX });
         }
         let _expected = self.make_room(&changes)?;
-        let (mut tries, mut lift) = (0, None);
         let mut own = OwnSegment::default();
-        let applied = self.retry(|| {
+        // One checkpoint makes room for a batch that fits.
+        let applied = self.retry_within(2, || {
             if self.log.wants_own_segment(frame, &own) {
                 self.with_space(|| {
                     self.checkpointer.provide_meta_room(self.table.index(), &self.log)?;
                     self.log.provide_own_segment(frame, &mut own)
                 })?;
             }
-            let step = self.apply_locked(&changes, frame, &own);
-            if matches!(step, Err(Shortage::Need(Need::Checkpoint))) {
-                // One checkpoint makes room. If that is not enough, the batch touches more pages than the
-                // memory limit allows: one operation alone may exceed it.
-                tries += 1;
-                if tries > 1 && lift.is_none() {
-                    lift = Some(self.table.index().lift_limit());
-                }
-            }
-            step
+            self.apply_locked(&changes, frame, &own)
         });
         applied.inspect_err(|_| self.log.give_up_own_segment(&own))
     }
@@ -293,13 +286,9 @@ impl Engine {
                         self.log.add_deadline(address, record.deadline(), record.header.total());
                     }
                 }
-                let link = changes.link(change);
-                self.supersede(hit.as_ref(), link);
-                if let Some(link) = link
-                    && let Some(record) = changes.records.record(change.start())
-                {
-                    self.log.set_large_deadline(link, record.deadline(), address);
-                }
+                let deadline = || changes.records.record(change.start()).map_or(Deadline::NEVER, |r| r.deadline());
+                let linked = changes.link(change).map(|link| Linked { link, deadline: deadline(), address });
+                self.supersede(hit.as_ref(), linked);
             }
             edit.trim();
         }

@@ -42,11 +42,20 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the step and of finding what it needs; `Stuck` if it never comes to an end.
-    pub(crate) fn retry<T>(&self, mut step: impl FnMut() -> Step<T>) -> Result<T> {
+    pub(crate) fn retry<T>(&self, step: impl FnMut() -> Step<T>) -> Result<T> {
+        /// Of the pages that one step needs, others can take some meanwhile.
+        const CHECKPOINTS: u32 = 16;
+        self.retry_within(CHECKPOINTS, step)
+    }
+
+    /// The same. If the last one of so many checkpoints is asked for, the step needs more pages at once than the memory limit
+    /// allows: one operation alone may exceed it.
+    ///
+    /// # Errors
+    /// As for [`retry`](Self::retry).
+    pub(crate) fn retry_within<T>(&self, most: u32, mut step: impl FnMut() -> Step<T>) -> Result<T> {
         /// Far more than any step ever needed.
         const TRIES_MAX: u64 = 1_000_000;
-        /// Checkpoints that make room for a step, which may need more pages at once than the memory limit allows.
-        const CHECKPOINTS_MAX: u32 = 16;
         let (mut tries, mut checkpoints) = (0, 0);
         let mut _lift = None;
         loop {
@@ -63,7 +72,7 @@ impl Engine {
                         return Err(Error::Stuck { path: self.path.clone(), tries, reason });
                     }
                     checkpoints += u32::from(need == Need::Checkpoint);
-                    if checkpoints == CHECKPOINTS_MAX {
+                    if checkpoints == most {
                         _lift = Some(self.table.index().lift_limit());
                     }
                     self.satisfy(need)?;

@@ -29,6 +29,7 @@ use crate::expiry::Deadline;
 use crate::log::appender::Appended;
 use crate::log::blob::BlobMap;
 use crate::log::encode::Encoded;
+use crate::log::large::Linked;
 use crate::log::record::{BlobLink, Invalid, Kind, Record, check_key, check_value};
 use crate::need::{Again, Need, Step};
 use crate::observe::Timed;
@@ -295,10 +296,8 @@ impl Engine {
             self.log.add_dead(appended.address, encoded.len());
         }
         self.log.add_deadline(appended.address, encoded.deadline(), encoded.len());
-        self.supersede(previous.as_ref(), link);
-        if let Some(link) = link {
-            self.log.set_large_deadline(link, encoded.deadline(), appended.address);
-        }
+        let linked = |link| Linked { link, deadline: encoded.deadline(), address: appended.address };
+        self.supersede(previous.as_ref(), link.map(linked));
         let frees_blob = previous.as_ref().is_some_and(Hit::is_blob);
         let previous = previous.filter(|_| !is_expired);
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
@@ -352,13 +351,13 @@ impl Engine {
         Ok(is_key)
     }
 
-    /// What a published change leaves behind: the space of the record before it, and its blob. `link` is the blob of its
+    /// What a published change leaves behind: the space of the record before it, and its blob. `linked` is the blob of its
     /// own record.
-    pub(crate) fn supersede(&self, old: Option<&Hit<'_>>, link: Option<BlobLink>) {
+    pub(crate) fn supersede(&self, old: Option<&Hit<'_>>, linked: Option<Linked>) {
         if let Some(old) = old {
             self.log.bury(old.address(), old.deadline(), old.header.total());
         }
-        self.log.relink(old.and_then(Hit::blob), link);
+        self.log.relink(old.and_then(Hit::blob), linked);
     }
 
     /// True if an insert that would make a chain longer does something about growth before. The longer the chain, the

@@ -12,6 +12,15 @@ use crate::address::{Address, Lsn};
 use crate::error::Result;
 use crate::expiry::Deadline;
 
+/// A large value as a published record links it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Linked {
+    pub(crate) link: BlobLink,
+    /// That of the record, and where it is.
+    pub(crate) deadline: Deadline,
+    pub(crate) address: Address,
+}
+
 impl Log {
     /// Writes a value into a blob and makes it durable. To be linked or given up.
     ///
@@ -28,15 +37,17 @@ impl Log {
 
     /// Notes which blob a published change links, and which one the record before it linked. The caller holds the key's
     /// stripe.
-    pub(crate) fn relink(&self, old: Option<BlobLink>, new: Option<BlobLink>) {
-        // A record that compaction has moved links the blob that the record before it did.
-        if old.map(|link| link.id) != new.map(|link| link.id) {
+    pub(crate) fn relink(&self, old: Option<BlobLink>, new: Option<Linked>) {
+        // A record that compaction has moved links the blob that the record before it did, and so does one with another
+        // deadline.
+        if old.map(|link| link.id) != new.map(|new| new.link.id) {
             if let Some(link) = old {
                 self.blobs.freed(link);
                 self.large_deadlines.lock().forget(link.id);
             }
-            new.into_iter().for_each(|link| self.blobs.linked(link));
+            new.into_iter().for_each(|new| self.blobs.linked(new.link));
         }
+        new.into_iter().for_each(|new| self.found_large(new));
     }
 
     /// Maps a blob. `None` if there is no such file.
@@ -113,9 +124,8 @@ impl Log {
 
 /// When large values expire.
 impl Log {
-    /// A published record links a large value and has this deadline. The caller holds the key's stripe, or has no other way to
-    /// know.
-    pub(crate) fn set_large_deadline(&self, link: BlobLink, deadline: Deadline, address: Address) {
+    /// A slot names a record that links a large value. The caller holds the key's stripe.
+    pub(crate) fn found_large(&self, Linked { link, deadline, address }: Linked) {
         self.large_deadlines.lock().set(link.id, deadline.millis(), address, link.len);
     }
 

@@ -31,7 +31,7 @@ pub(crate) mod deadlines;
 pub(crate) mod encode;
 mod expiring;
 pub(crate) mod frame;
-mod large;
+pub(crate) mod large;
 mod large_deadlines;
 pub(crate) mod mapped;
 mod pieces;

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::engine::bulk::Clear;
 use crate::engine::read::Hit;
 use crate::error::{Error, Location, Result};
+use crate::log::large::Linked;
 use crate::log::record::{CLEAR_BYTES, Kind, Record};
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
@@ -217,11 +218,8 @@ impl Engine {
             edit.publish(reserved, op.address);
         }
         self.log.add_deadline(op.address, record.deadline(), record.header.total());
-        let linked = record.blob_link();
-        self.supersede(previous.as_ref(), linked);
-        if let Some(link) = linked {
-            self.log.set_large_deadline(link, record.deadline(), op.address);
-        }
+        let linked = |link| Linked { link, deadline: record.deadline(), address: op.address };
+        self.supersede(previous.as_ref(), record.blob_link().map(linked));
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::Store;
+use crate::checksum::{SPLIT_MIX_STEP, split_mix};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::stats::{CompactionReport, Stats};
@@ -188,11 +189,8 @@ impl Store {
     pub fn survey(&self, samples: u32, seed: u64) -> Result<(f64, f64)> {
         let (mut lines, mut tombstones, mut state) = (0u64, 0u64, seed);
         for _ in 0..samples {
-            // SplitMix64.
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let (more, dead) = self.engine.table.survey(mixed ^ mixed >> 31)?;
+            state = state.wrapping_add(SPLIT_MIX_STEP);
+            let (more, dead) = self.engine.table.survey(split_mix(state))?;
             lines += u64::from(more);
             tombstones += u64::from(dead);
         }

@@ -14,6 +14,7 @@ use super::Table;
 use super::chain::{Found, OVERFLOW_MAX};
 use super::page::{Bucket, BucketScan};
 use super::slot::{Slot, Tag};
+use crate::address::Address;
 use crate::error::Fault;
 use crate::mutant::{Mutant, broken, pause_if};
 use crate::sync::{Ordering, fence};
@@ -116,6 +117,14 @@ impl Table {
         let bucket = page.page.bucket(tag.home(self.geometry.homes));
         let matches = bucket.scan(tag).matches;
         (matches != 0).then(|| bucket.slot(matches.trailing_zeros() as usize)).filter(|slot| slot.is_live())
+    }
+
+    /// True if a slot of the hash names the record at this address. Once false, always false.
+    ///
+    /// # Errors
+    /// `Corrupt` if a page is damaged.
+    pub(crate) fn names(&self, hash: u64, address: Address) -> Result<bool> {
+        self.lookup(hash, |seen| Ok(if seen.slot.address() == address { Probe::Hit } else { Probe::Other }))
     }
 
     /// Looks a hash up. `probe` decides whether a slot is the key's. Returns true if one is.
