@@ -652,12 +652,7 @@ fn a_rotten_record_gets_no_new_checksum() {
     let path = dir.path().join("s");
     let store = open(&common::tiny_options().verify_reads(false), &path);
     store.set("key", common::bytes(100, 1)).unwrap();
-    let file = path.join("log-1").join("00000001.log");
-    let mut content = std::fs::read(&file).unwrap();
-    let at = content.windows(100).position(|window| window == common::bytes(100, 1)).unwrap();
-    content[at] ^= 1;
-    let file = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &content[at..=at], at as u64).unwrap();
+    common::rot(&path, &common::bytes(100, 1));
     let expired = store.expire("key", std::time::Duration::from_secs(1000));
     assert!(expired.unwrap_err().is_corruption());
     store.close().unwrap();

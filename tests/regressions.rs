@@ -304,9 +304,7 @@ fn what_has_superseded_a_rotten_record_is_replayed() {
         store.set("key", common::bytes(100, 7)).unwrap();
         store.set("other", "value").unwrap();
         store.checkpoint().unwrap();
-        let at = |file: &std::path::PathBuf| common::find_bytes(file, &common::bytes(100, 7));
-        let (file, at) = common::segments(&path).into_iter().find_map(|file| at(&file).map(|at| (file, at))).unwrap();
-        common::flip_bit(&file, at, 0);
+        common::rot(&path, &common::bytes(100, 7));
         assert!(store.get("key").unwrap_err().is_corruption());
         if delete {
             assert!(store.delete("key").unwrap());

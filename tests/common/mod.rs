@@ -332,3 +332,15 @@ pub fn find_bytes(path: &Path, needle: &[u8]) -> Option<u64> {
     let bytes = fs::read(path).expect("read a file");
     bytes.windows(needle.len()).position(|window| window == needle).map(|at| at as u64)
 }
+
+/// Flips a bit of a value in the log, in place: the store has it mapped.
+pub fn rot(store: &Path, value: &[u8]) {
+    let flipped = segments(store).iter().any(|file| match find_bytes(file, value) {
+        Some(at) => {
+            flip_bit(file, at, 0);
+            true
+        }
+        None => false,
+    });
+    assert!(flipped, "no such value in the log");
+}
