@@ -1,14 +1,21 @@
 //! A list of changes that is applied as one.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::expiry::{Deadline, Expiry, system_now};
 use crate::log::encode::Encoded;
 use crate::log::frame::FRAME_BYTES_MAX;
-use crate::log::record::{Kind, check_lengths};
+use crate::log::record::{Kind, Label, Record, check_lengths};
+use crate::store::Table;
+use crate::table as map;
+use crate::table_id::TableId;
 
-/// Changes that [`Store::apply`](crate::Store::apply) carries out as one: after any crash all of them are
+/// Of a change that names no table.
+const MAIN: Label = Label::of(TableId::MAIN);
+
+/// Changes that [`Store::apply`](crate::Table::apply) carries out as one: after any crash all of them are
 /// there or none is.
 ///
 /// Where a key occurs more than once, the last change counts. For readers a batch is atomic per key, not
@@ -33,6 +40,89 @@ pub struct Batch {
     longest_value: usize,
     /// Lengths of key and value of the first change that can never be applied.
     refused: Option<(usize, usize)>,
+    /// The tables that some changes name.
+    tables: Vec<Arc<map::Table>>,
+    /// Changes that name a table.
+    of_tables: usize,
+    /// Where the records of changes start that name the main table, in ascending order.
+    of_main: Vec<u64>,
+}
+
+/// Adds changes of one table to a batch. Made by [`Batch::table`].
+#[derive(Debug)]
+#[must_use = "it only adds what its calls say"]
+pub struct TableChanges<'b> {
+    batch: &'b mut Batch,
+    /// What records of the table say.
+    label: Label,
+}
+
+impl TableChanges<'_> {
+    /// Adds "set `key` to `value`" for the table; see [`Batch::insert`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// let users = store.table("users")?;
+    /// let mut batch = tophash::Batch::new();
+    /// batch.table(&users).insert("1", "Ada").insert("2", "Grace");
+    /// store.apply(&batch)?;
+    /// assert_eq!((users.len(), store.len()), (2, 0));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+        self.push(Deadline::NEVER, Kind::Put, key.as_ref(), value.as_ref())
+    }
+
+    /// Adds "set `key` to `value`, which expires" for the table; see [`Batch::insert_expiring`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// use std::time::Duration;
+    /// let sessions = store.table("sessions")?;
+    /// let mut batch = tophash::Batch::new();
+    /// batch.table(&sessions).insert_expiring("7", "Ada", Duration::from_secs(1800));
+    /// store.apply(&batch)?;
+    /// assert!(sessions.expires_at("7")?.is_some());
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    pub fn insert_expiring(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        expiry: impl Into<Expiry>,
+    ) -> &mut Self {
+        self.push(expiry.into().deadline(system_now), Kind::Put, key.as_ref(), value.as_ref())
+    }
+
+    /// Adds "remove `key`" for the table; see [`Batch::remove`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// let (todo, done) = (store.table("todo")?, store.table("done")?);
+    /// todo.insert("write tests", "")?;
+    /// // From one table to the other, and no crash loses it or has it twice.
+    /// let mut batch = tophash::Batch::new();
+    /// batch.table(&todo).remove("write tests");
+    /// batch.table(&done).insert("write tests", "");
+    /// store.apply(&batch)?;
+    /// assert_eq!((todo.len(), done.len()), (0, 1));
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.push(Deadline::NEVER, Kind::Remove, key.as_ref(), &[])
+    }
+
+    fn push(&mut self, deadline: Deadline, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
+        self.batch.of_tables += 1;
+        if self.label.table == TableId::MAIN {
+            self.batch.of_main.push(self.batch.records.len());
+        }
+        self.batch.push(self.label.until(deadline), kind, key, value);
+        self
+    }
 }
 
 impl Batch {
@@ -55,11 +145,11 @@ impl Batch {
     /// batch.insert("name", "Ada").insert(key, &value);
     /// ```
     pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
-        self.push(Deadline::NEVER, Kind::Put, key.as_ref(), value.as_ref())
+        self.push(MAIN, Kind::Put, key.as_ref(), value.as_ref())
     }
 
     /// Adds "set `key` to `value`, which expires". A length of time counts from this call, not from that of
-    /// [`Store::apply`](crate::Store::apply). What is said of [`insert`](Batch::insert) holds.
+    /// [`Store::apply`](crate::Table::apply). What is said of [`insert`](Batch::insert) holds.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -78,7 +168,34 @@ impl Batch {
         value: impl AsRef<[u8]>,
         expiry: impl Into<Expiry>,
     ) -> &mut Self {
-        self.push(expiry.into().deadline(system_now), Kind::Put, key.as_ref(), value.as_ref())
+        self.push(MAIN.until(expiry.into().deadline(system_now)), Kind::Put, key.as_ref(), value.as_ref())
+    }
+
+    /// For changes of a table, whichever the batch is applied to. Those of the batch itself are changes of the table that it is
+    /// applied to, which for [`Store::apply`](crate::Table::apply) is the main one.
+    ///
+    /// The batch keeps a handle to the table, and with it the memory of its pages. If the table is dropped, applying the batch
+    /// fails with [`Error::TableDropped`](crate::Error::TableDropped).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// let (users, by_name) = (store.table("users")?, store.table("users by name")?);
+    /// let mut batch = tophash::Batch::new();
+    /// batch.table(&users).insert("7", "Ada");
+    /// batch.table(&by_name).insert("Ada", "7");
+    /// batch.insert("users", "1");
+    /// // After any crash all three are there or none.
+    /// store.apply(&batch)?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    pub fn table(&mut self, table: &Table) -> TableChanges<'_> {
+        let table = table.map();
+        let id = table.id();
+        if id != TableId::MAIN && !self.tables.iter().any(|known| Arc::ptr_eq(known, table)) {
+            self.tables.push(Arc::clone(table));
+        }
+        TableChanges { batch: self, label: Label::of(id).aligned(table.is_aligned()) }
     }
 
     /// Adds "remove `key`". Removing a key that is not there is no error.
@@ -96,16 +213,16 @@ impl Batch {
     /// # Ok::<(), tophash::Error>(())
     /// ```
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.push(Deadline::NEVER, Kind::Remove, key.as_ref(), &[])
+        self.push(MAIN, Kind::Remove, key.as_ref(), &[])
     }
 
-    fn push(&mut self, deadline: Deadline, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
+    fn push(&mut self, label: Label, kind: Kind, key: &[u8], value: &[u8]) -> &mut Self {
         self.changes += 1;
         if check_lengths(key.len(), value.len()).is_err() {
             self.refused.get_or_insert((key.len(), value.len()));
         } else {
             self.longest_value = self.longest_value.max(value.len());
-            self.records.push_until(deadline, kind, key, value);
+            self.records.push(label, kind, key, value);
         }
         self
     }
@@ -134,7 +251,7 @@ impl Batch {
         self.changes == 0
     }
 
-    /// Bytes of log that a batch can take: beyond it [`Store::apply`](crate::Store::apply) fails with
+    /// Bytes of log that a batch can take: beyond it [`Store::apply`](crate::Table::apply) fails with
     /// [`Error::BatchTooLarge`](crate::Error::BatchTooLarge). Close to 1 GiB.
     pub const BYTES_MAX: u64 = FRAME_BYTES_MAX;
 
@@ -174,7 +291,25 @@ impl Batch {
     /// ```
     pub fn clear(&mut self) {
         self.records.clear();
-        (self.changes, self.longest_value, self.refused) = (0, 0, None);
+        (self.changes, self.of_tables, self.longest_value, self.refused) = (0, 0, 0, None);
+        self.tables.clear();
+        self.of_main.clear();
+    }
+
+    /// The tables that some changes name, but for the main one.
+    pub(crate) fn tables(&self) -> &[Arc<map::Table>] {
+        &self.tables
+    }
+
+    /// The table of a change whose record starts there, in a batch that is applied to `table`.
+    pub(crate) fn table_of(&self, start: u64, record: &Record<'_>, table: TableId) -> TableId {
+        let names_none = record.table() == TableId::MAIN && self.of_main.binary_search(&start).is_err();
+        if names_none { table } else { record.table() }
+    }
+
+    /// True if each change names a table.
+    pub(crate) fn names_all_tables(&self) -> bool {
+        self.of_tables == self.changes
     }
 
     /// The changes, as records.

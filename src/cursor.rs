@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// Where a scan goes on: a place in the order in which [`Store::scan`](crate::Store::scan) goes through a store.
+/// Where a scan goes on: a place in the order in which [`Store::scan`](crate::Table::scan) goes through a store.
 ///
 /// A cursor is one number, the hash of a key with its bits reversed, and means the same as long as the store exists:
 /// while the table grows and shrinks, after a close, an offline compaction and a crash. (A repair makes a new store with

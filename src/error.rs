@@ -17,6 +17,9 @@ use crate::sys::{LockHolder, Removed};
 /// The result of every fallible call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Why a codec could not write an item as bytes, or read bytes: any error that threads may share.
+pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
+
 /// An error on the way through the hot paths: one word, so that results stay small enough to be returned in
 /// registers or built in place. Becomes an [`Error`] where it leaves the crate.
 #[derive(Debug)]
@@ -120,6 +123,96 @@ pub enum Error {
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
+    },
+
+    /// The table was dropped, by this process, since the handle to it was made. A table that is made anew under the same name is
+    /// another one.
+    #[error("{}: the table {name:?} was dropped", path.display())]
+    #[non_exhaustive]
+    TableDropped {
+        /// The store.
+        path: PathBuf,
+        /// The table's name.
+        name: String,
+    },
+
+    /// A batch names a table of another store, or of an earlier open of this one.
+    #[error("{}: the batch has changes of the table {name:?}, which is one of another store, or of an earlier open", path.display())]
+    #[non_exhaustive]
+    ForeignTable {
+        /// The store that the batch was to be applied to.
+        path: PathBuf,
+        /// The table's name.
+        name: String,
+    },
+
+    /// There is no table of that name in the store.
+    #[error("{}: there is no table {name:?}; `tophash tables` lists those that are there", path.display())]
+    #[non_exhaustive]
+    NoSuchTable {
+        /// The store.
+        path: PathBuf,
+        /// The name that was asked for.
+        name: String,
+    },
+
+    /// No table can have that name.
+    #[error("a table cannot have the name {name:?}: {reason}")]
+    #[non_exhaustive]
+    InvalidTableName {
+        /// The name, or its beginning.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+
+    /// A table holds other types than the program asks for. Nothing was changed.
+    #[error(
+        "{}: the {what} are {stored}, and the program asks for {wanted}; ask for those that it has, or give it new ones with Store::retype_table",
+        path.display()
+    )]
+    #[non_exhaustive]
+    WrongCodec {
+        /// The store.
+        path: PathBuf,
+        /// What differs, as in `values of table "users"`.
+        what: String,
+        /// Name and version of the table's codec, or that it has none.
+        stored: String,
+        /// Name and version of the program's codec.
+        wanted: String,
+    },
+
+    /// The codec of a typed table could not write a key or a value as bytes. Nothing was changed.
+    #[error("{}: a {what} cannot be written as {codec}: {source}", path.display())]
+    #[non_exhaustive]
+    Encode {
+        /// The store.
+        path: PathBuf,
+        /// What could not be written, as in `value of table "users"`.
+        what: String,
+        /// Name and version of the codec.
+        codec: String,
+        /// What the codec said.
+        source: CodecError,
+    },
+
+    /// The codec of a typed table could not read the bytes of a key or a value, which are whole. They were written by other means
+    /// than a typed table, or with another layout under the same name and version.
+    #[error(
+        "{}: the {what} is no {codec}: {source}; its bytes are whole, and a handle without types (Store::existing_table) reads and removes them",
+        path.display()
+    )]
+    #[non_exhaustive]
+    Decode {
+        /// The store.
+        path: PathBuf,
+        /// What could not be read, as in `value of key "7" of table "users"`. The key's bytes are shown as text, or their beginning.
+        what: String,
+        /// Name and version of the codec.
+        codec: String,
+        /// What the codec said.
+        source: CodecError,
     },
 
     /// There is nothing at the path, and the options do not allow to create a store.
@@ -349,15 +442,23 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Io { source, .. } | Error::DiskFull { source, .. } => source.kind(),
             Error::Locked { .. } => Kind::ResourceBusy,
-            Error::NotFound { .. } | Error::Removed { .. } => Kind::NotFound,
-            Error::AlreadyExists { .. } => Kind::AlreadyExists,
-            Error::NotAStore { .. } | Error::WrongStore { .. } | Error::Corrupt { .. } | Error::LostData { .. } => {
-                Kind::InvalidData
+            Error::NotFound { .. } | Error::Removed { .. } | Error::TableDropped { .. } | Error::NoSuchTable { .. } => {
+                Kind::NotFound
             }
+            Error::AlreadyExists { .. } => Kind::AlreadyExists,
+            Error::NotAStore { .. }
+            | Error::WrongStore { .. }
+            | Error::Corrupt { .. }
+            | Error::LostData { .. }
+            | Error::Decode { .. } => Kind::InvalidData,
             Error::NewerFormat { .. } => Kind::Unsupported,
             Error::KeyTooLong { .. }
             | Error::ValueTooLong { .. }
             | Error::BatchTooLarge { .. }
+            | Error::InvalidTableName { .. }
+            | Error::ForeignTable { .. }
+            | Error::WrongCodec { .. }
+            | Error::Encode { .. }
             | Error::InvalidOption { .. } => Kind::InvalidInput,
             Error::LimitReached { .. } => Kind::QuotaExceeded,
             Error::ReadOnly { .. } | Error::Forked { .. } => Kind::PermissionDenied,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// When what is written from now on expires: see [`Store::expiring`](crate::Store::expiring).
+/// When what is written from now on expires: see [`Store::expiring`](crate::Table::expiring).
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -35,7 +35,7 @@ impl From<SystemTime> for Expiry {
     }
 }
 
-/// As what [`Store::expires_at`](crate::Store::expires_at) returns.
+/// As what [`Store::expires_at`](crate::Table::expires_at) returns.
 impl From<Option<SystemTime>> for Expiry {
     fn from(at: Option<SystemTime>) -> Self {
         at.map_or(Expiry::Never, Expiry::At)

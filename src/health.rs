@@ -46,10 +46,17 @@ impl Drop for Unfinished<'_> {
     #[inline]
     fn drop(&mut self) {
         if std::thread::panicking() && !self.was_panicking {
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or("without a name");
-            self.health.poison_because(format!("the thread {name} has panicked in {}", self.what));
+            self.poison();
         }
+    }
+}
+
+impl Unfinished<'_> {
+    #[cold]
+    fn poison(&self) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        self.health.poison_because(format!("the thread {name} has panicked in {}", self.what));
     }
 }
 

@@ -6,18 +6,19 @@ use std::iter::FusedIterator;
 use crate::engine::Engine;
 use crate::engine::scan::Scan;
 use crate::error::Result;
-use crate::store::Store;
+use crate::store::{Store, Table};
+use crate::table as map;
 use crate::value::{Entry, Value};
 
-/// The entries of a store. Made by [`Store::iter`], which documents the order and what damage does.
+/// The entries of a store. Made by [`Table::iter`], which documents the order and what damage does.
 #[must_use = "iterators do nothing unless they are consumed"]
 pub struct Iter<'s>(Scan<'s>);
 
-/// The keys of a store. Made by [`Store::keys`].
+/// The keys of a store. Made by [`Table::keys`].
 #[must_use = "iterators do nothing unless they are consumed"]
 pub struct Keys<'s>(Scan<'s>);
 
-/// The values of a store. Made by [`Store::values`].
+/// The values of a store. Made by [`Table::values`].
 #[must_use = "iterators do nothing unless they are consumed"]
 pub struct Values<'s>(Scan<'s>);
 
@@ -26,11 +27,11 @@ pub struct Values<'s>(Scan<'s>);
 macro_rules! iterators {
     ($($name:ident $call:literal),*) => {$(
         impl<'s> $name<'s> {
-            pub(crate) fn new(engine: &'s Engine) -> Self {
-                $name(Scan::new(engine))
+            pub(crate) fn new(engine: &'s Engine, table: &'s map::Table) -> Self {
+                $name(Scan::new(engine, table))
             }
 
-            /// Expired entries that the iterator has passed over so far, and that [`Store::len`] counts until the
+            /// Expired entries that the iterator has passed over so far, and that [`Table::len`] counts until the
             /// compaction removes them. Behind the last item of a store that nobody changes, these and the items are as
             /// many as `len` says.
             ///
@@ -90,7 +91,17 @@ impl<'s> IntoIterator for &'s Store {
     type Item = Result<Entry<'s>>;
     type IntoIter = Iter<'s>;
 
-    /// As [`Store::iter`].
+    /// As [`Table::iter`], over the main table.
+    fn into_iter(self) -> Iter<'s> {
+        self.iter()
+    }
+}
+
+impl<'s> IntoIterator for &'s Table {
+    type Item = Result<Entry<'s>>;
+    type IntoIter = Iter<'s>;
+
+    /// As [`Table::iter`].
     fn into_iter(self) -> Iter<'s> {
         self.iter()
     }

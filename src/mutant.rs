@@ -127,6 +127,20 @@ mutants! {
     AwaitedTooShort,
     /// Without background threads, a change that is awaited is synced in its call.
     AwaitedUnsynced,
+    /// That the pages of a dropped table are holes is durable before another extent lies there.
+    GapsNotSynced,
+    /// The pages of a dropped table stay until a checkpoint that does not name them is durable.
+    PagesGoneTooEarly,
+    /// An expired record is removed only if a slot names that very record.
+    ExpiredBlindly,
+    /// A deadline is counted only if a slot names its record.
+    DeadlinesBlindly,
+    /// A large value whose link is removed because it has expired is freed.
+    ExpiredUnfreed,
+    /// An open unlinks the large values that a full list had no room for.
+    LeftoversKept,
+    /// It does so only if it could read every record, and found as many links as are counted.
+    LeftoversBlindly,
 }
 
 #[cfg(tophash_mutants)]

@@ -6,6 +6,7 @@ use crate::checksum::{SPLIT_MIX_STEP, split_mix};
 use crate::error::{Error, Fault};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::region::PageId;
+use crate::table_id::TableId;
 
 /// Something that must be found before an operation can go on. Nobody waits for it with a lock held: the
 /// operation lets go of everything, finds it (or waits), and starts again.
@@ -26,11 +27,15 @@ pub(crate) enum Need {
     IndexBlocks(PageId),
     /// This many free overflow pages.
     Overflow {
+        /// Of which table.
+        table: TableId,
         /// How many.
         pages: u64,
     },
     /// Disk blocks for this many free overflow pages, all at once: a batch begins again for each need.
     OverflowBlocks {
+        /// Of which table.
+        table: TableId,
         /// How many.
         pages: u64,
     },
@@ -39,6 +44,8 @@ pub(crate) enum Need {
         /// How many.
         bytes: u64,
     },
+    /// Room in the meta pages for another table or extent.
+    MetaRoom,
     /// Room in the list of blobs that wait for a checkpoint to be unlinked.
     BlobList,
     /// Nothing: start again.

@@ -154,7 +154,7 @@ impl Options {
 
     /// Sizes the table of a *new* store for this many entries, so that it does not grow while it is filled.
     /// Costs no journal and hardly any disk before use: the pages are holes in the file. No effect on an
-    /// existing store (see [`Store::reserve`](crate::Store::reserve)).
+    /// existing store (see [`Store::reserve`](crate::Table::reserve)).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

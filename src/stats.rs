@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Stats {
-    /// Records in the store.
+    /// Records in all tables.
     pub records: u64,
-    /// What callers asked for.
+    /// Tables that have a name.
+    pub tables: u64,
+    /// What callers asked for, in all tables.
     pub operations: OperationStats,
-    /// The table: pages, growth, slots.
+    /// Pages, growth and slots, of all tables together. `level`, `growing`, `shrinking` and `evacuated_pages` are the main
+    /// table's.
     pub index: IndexStats,
     /// The log: segments, live and dead bytes.
     pub log: LogStats,
@@ -34,14 +37,14 @@ pub struct Stats {
 }
 
 /// How often callers asked for what since the store was opened. A key of a batch or of
-/// [`remove_many`](crate::Store::remove_many) counts as one that was changed alone. `clear` counts as nothing. So do records that
+/// [`remove_many`](crate::Table::remove_many) counts as one that was changed alone. `clear` counts as nothing. So do records that
 /// are moved by compaction or replayed after a crash.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct OperationStats {
-    /// Keys that [`get`](crate::Store::get), [`get_many`](crate::Store::get_many) and
-    /// [`contains_key`](crate::Store::contains_key) found. Counted with the feature `metrics` alone, because a read pays for
+    /// Keys that [`get`](crate::Table::get), [`get_many`](crate::Table::get_many) and
+    /// [`contains_key`](crate::Table::contains_key) found. Counted with the feature `metrics` alone, because a read pays for
     /// it; else 0.
     pub hits: u64,
     /// Keys that they did not find. Counted with the feature `metrics` alone; else 0.
@@ -101,6 +104,19 @@ pub struct IndexStats {
     pub inserts_into_empty_one: u64,
     /// Inserts that took a new overflow page.
     pub inserts_into_new_overflow: u64,
+}
+
+/// Figures of one table, taken by [`Table::stats`](crate::Table::stats). What is said of [`Stats`] holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct TableStats {
+    /// Records in the table.
+    pub records: u64,
+    /// What callers asked for. Reads and batches are counted for the store as a whole, and are 0 here.
+    pub operations: OperationStats,
+    /// Pages, growth and slots. `file_bytes` is 0, because the tables share a file.
+    pub index: IndexStats,
 }
 
 /// Figures of the log.

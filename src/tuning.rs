@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::sync::PartPlan;
+use crate::log::blob::FREED_MAX;
+use crate::sync::{Hold, Moment, PartPlan};
 
 /// When writes are made safe against power loss. (Against the death of the process every write is safe as
 /// soon as the call returns, whatever the policy.)
@@ -56,6 +57,10 @@ pub struct Tuning {
     pub rewrite_permille: u32,
     /// Values larger than this go to a blob file of their own.
     pub blob_bytes_min: u64,
+    /// Freed blobs that a checkpoint lists at the most, as if the meta pages had no room for more.
+    pub listed_blobs_max: usize,
+    /// Bytes of expired large values that are worth the work while others write.
+    pub expired_large_bytes: u64,
     /// Frames of that many bytes and more are written to the file of the active segment, not through its mapping.
     pub written_bytes_min: u64,
     /// False: no background threads; whatever they would do happens in the calls that need it.
@@ -73,6 +78,18 @@ pub struct Tuning {
     pub shortages: u32,
     /// Parts in which a recovery replays the log's tail, and when each begins.
     pub parts: PartPlan,
+    /// Where a thread of the background is held.
+    pub hold: Option<&'static Hold>,
+}
+
+impl Tuning {
+    /// A thread has come to a moment at which a test can hold it. It holds no lock.
+    #[inline]
+    pub(crate) fn pass(&self, moment: Moment) {
+        if let Some(hold) = self.hold {
+            hold.pass(moment);
+        }
+    }
 }
 
 impl Default for Tuning {
@@ -89,6 +106,8 @@ impl Default for Tuning {
             large_part_permille: 125,
             rewrite_permille: 0,
             blob_bytes_min: 256 << 10,
+            listed_blobs_max: FREED_MAX,
+            expired_large_bytes: 1 << 20,
             written_bytes_min: 32 << 10,
             background: true,
             stripes_log2_max: 10,
@@ -97,6 +116,7 @@ impl Default for Tuning {
             hash_key: None,
             shortages: 0,
             parts: PartPlan::default(),
+            hold: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::words::some;
 /// Bytes of a key or a value that `Debug` prints.
 const SHOWN_BYTES: usize = 64;
 
-/// The bytes of a value (or of a key, from [`Store::keys`](crate::Store::keys)), in place in the log.
+/// The bytes of a value (or of a key, from [`Store::keys`](crate::Table::keys)), in place in the log.
 ///
 /// Dereferences to `[u8]`. Costs no copy, never changes, and may be kept for long, sent to other threads or
 /// held across an `await`: it pins only the log segment that it lies in, which cannot be freed meanwhile. A value in a
@@ -311,7 +311,7 @@ impl fmt::Debug for OwnedValue {
     }
 }
 
-/// A key and its value, from [`Store::iter`](crate::Store::iter) or [`Store::scan`](crate::Store::scan).
+/// A key and its value, from [`Store::iter`](crate::Table::iter) or [`Store::scan`](crate::Table::scan).
 /// Pins its log segment, as a [`Value`] does.
 ///
 /// ```
@@ -362,7 +362,7 @@ impl<'s> Entry<'s> {
         &self.value
     }
 
-    /// When the entry expires, if it does ([`Store::expiring`](crate::Store::expiring)).
+    /// When the entry expires, if it does ([`Store::expiring`](crate::Table::expiring)).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

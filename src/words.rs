@@ -1,4 +1,4 @@
-//! Numbers of things in messages: one of a thing is no plural.
+//! Words of messages: numbers of things, where one of a thing is no plural, and keys.
 
 /// The noun for a number of things: `record` for one, `records` for none and for several.
 pub(crate) fn noun(number: u64, one: &str) -> String {
@@ -11,9 +11,21 @@ pub(crate) fn some(number: u64, one: &str) -> String {
     format!("{number} {}", noun(number, one))
 }
 
+/// The front of a key, up to `most` bytes, between quotes: `"user:7"`, `"a long k..."`.
+pub(crate) fn quoted(key: &[u8], most: usize) -> String {
+    let front = key.get(..most).unwrap_or(key);
+    let more = if front.len() < key.len() { "..." } else { "" };
+    format!("\"{}{more}\"", front.escape_ascii())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_front_of_a_key_is_shown() {
+        assert_eq!([quoted(b"a\xff", 2), quoted(b"abc", 2), quoted(b"", 0)], ["\"a\\xff\"", "\"ab...\"", "\"\""]);
+    }
 
     #[test]
     fn one_of_a_thing_is_no_plural() {

@@ -37,9 +37,9 @@ fn littering() -> Options {
 /// As many records as 32 pages hold just before they grow: most buckets are full.
 const FULL: u64 = 13_200;
 
-fn fill(store: &Store, records: u64) {
+fn fill(table: &tophash::Table, records: u64) {
     for n in 0..records {
-        store.insert(key(n), bytes(100, n)).unwrap();
+        table.insert(key(n), bytes(100, n)).unwrap();
     }
 }
 
@@ -319,13 +319,14 @@ fn an_unclean_end_and_damage_are_said() {
     let index = path.join("index");
     let mut file = std::fs::read(&index).unwrap();
     let whole = tophash::doctor::diagnose(&path).unwrap();
-    // A primary page of the first extent.
-    let at = 4096 * 131 + 2000;
-    file[at] ^= 1;
+    // A primary page of the first extent, which the main table's entry in the meta data names, behind its bitmap page.
+    let first = 2 * 4096 + 64 + 104 + 40;
+    let page = u64::from_le_bytes(file[first..first + 8].try_into().unwrap()) + 1;
+    file[4096 * page as usize + 2000] ^= 1;
     std::fs::write(&index, file).unwrap();
     let d = tophash::doctor::diagnose(&path).unwrap();
     assert_eq!(severity(&d, "damage"), Some(Severity::Critical));
-    assert_eq!((d.damage.len(), d.damage[0].kind.as_str(), d.damage[0].page), (1, "page-checksum", Some(131)));
+    assert_eq!((d.damage.len(), d.damage[0].kind.as_str(), d.damage[0].page), (1, "page-checksum", Some(page)));
     assert_eq!(d.table.pages_in_use, whole.table.pages_in_use - 1);
     assert!(d.slots.live < whole.slots.live);
 }
@@ -398,4 +399,51 @@ fn a_diagnosis_changes_nothing_and_can_be_ended() {
     });
     assert!(matches!(ended, Err(Error::Aborted { operation: "doctor", .. })), "{ended:?}");
     assert!(matches!(tophash::doctor::diagnose(dir.path().join("none")), Err(Error::NotFound { .. })));
+}
+
+/// Sums over all tables, each table in a list, and the worst one named by the rules that judge each.
+#[test]
+fn each_table_is_diagnosed() {
+    let dir = scratch();
+    let path = dir.path().join("s");
+    let store = littering().open(&path).unwrap();
+    fill(&store, 50);
+    let large = store.table("large").unwrap();
+    fill(&large, FULL);
+    (20..FULL).for_each(|n| assert!(large.delete(key(n)).unwrap()));
+    fill(&store.table("other").unwrap(), 30);
+    store.checkpoint().unwrap();
+    let killed = dir.path().join("killed");
+    fill(&store.table("of the tail").unwrap(), 7);
+    assert!(store.drop_table("other").unwrap());
+    copy_store(&path, &killed);
+    store.close().unwrap();
+
+    let d = tophash::doctor::diagnose(&path).unwrap();
+    let names: Vec<_> = d.tables.iter().map(|table| (table.name.as_deref(), table.records)).collect();
+    assert_eq!(names, [(None, 50), (Some("large"), 20), (Some("of the tail"), 7)]);
+    assert_eq!((d.records, d.damage.len(), d.table.records), (77, 0, 77));
+    let sum = |figure: fn(&tophash::doctor::TableFigures) -> u64| d.tables.iter().map(figure).sum::<u64>();
+    // The names of the tables are records of a table that is not listed.
+    assert_eq!(d.slots.live, 77 + 2);
+    assert!(d.table.pages > sum(|table| table.pages) && d.table.slots > sum(|table| table.slots), "{d:?}");
+    assert_eq!(d.heat.cells.iter().map(|cell| cell.live).sum::<u64>(), d.slots.live);
+    let finding = |rule: &str| d.advice.iter().find(|advice| advice.rule == rule).map(|advice| &advice.finding[..]);
+    let told = finding("table-too-large").expect("a table that did not shrink");
+    assert!(told.starts_with("table \"large\": ") && told.contains("20 records"), "{told}");
+
+    // Records are those of now, and tables that the tail made are there.
+    let d = tophash::doctor::diagnose(&killed).unwrap();
+    let names: Vec<_> = d.tables.iter().map(|table| (table.name.as_deref(), table.records)).collect();
+    assert_eq!(names, [(None, 50), (Some("large"), 20), (Some("of the tail"), 7)]);
+    assert!(!d.index_is_current() && d.records == 77);
+
+    // Damage names its table.
+    let mut index = std::fs::read(path.join("index")).unwrap();
+    let last = (0..index.len() / 4096).rfind(|page| index[page * 4096 + 4..][..4] == *b"BKT1").unwrap();
+    index[last * 4096 + 2000] ^= 1;
+    std::fs::write(path.join("index"), index).unwrap();
+    let d = tophash::doctor::diagnose(&path).unwrap();
+    assert_eq!(severity(&d, "damage"), Some(Severity::Critical));
+    assert!(d.damage.iter().all(|finding| finding.table.is_some()), "{:?}", d.damage);
 }

@@ -1,8 +1,8 @@
 //! Format version 1 stays what it is.
 //!
 //! `tests/golden/v1.txt` is a store that was written once and has been kept since: its index with an overflow
-//! page and a growth that is not finished, its log with a batch, a removal, a value in a blob file, records with a
-//! deadline in the far future and in the past, and a tail
+//! page and a growth that is not finished, tables beside the main one, of which some were cleared and some dropped, its
+//! log with batches, removals, values in blob files, records with a deadline in the far future and in the past, and a tail
 //! after the last checkpoint that ends in a torn record. Every later version must read it, go on writing to it,
 //! and find the same contents.
 //!
@@ -23,10 +23,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use common::aligned::Aligned;
 use common::{bytes, contents, hash, open};
 use tophash::{Batch, Options, Store};
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Contents of tables by their names.
+type Tables = BTreeMap<String, Content>;
 
 /// Keys in order; every other one belongs to the same page until the third doubling, so that it overflows.
 fn key(number: usize) -> Vec<u8> {
@@ -70,7 +74,7 @@ fn deadlines(store: &Store) -> BTreeMap<Vec<u8>, u64> {
 }
 
 /// Records in the golden store's tail, and bytes of its torn last record.
-const TAIL_RECORDS: u64 = 22;
+const TAIL_RECORDS: u64 = 35;
 const TORN_BYTES: u64 = 20;
 
 /// Expired records that slots name, or would if the tail was applied.
@@ -102,6 +106,69 @@ fn before_the_checkpoint(store: &Store, model: &mut Content) {
         put(store, model, &key(model.len() + 40), b"grow".to_vec());
         assert!(model.len() < 400);
     }
+}
+
+/// Puts a value into a table, here and there.
+fn put_in(store: &Store, tables: &mut Tables, name: &str, key: &[u8], value: Vec<u8>) {
+    store.table(name).unwrap().insert(key, &value).unwrap();
+    tables.entry(name.into()).or_default().insert(key.to_vec(), value);
+}
+
+/// What a store's tables hold.
+fn tables_of(store: &Store) -> Tables {
+    let of = |name: String| {
+        let table = store.existing_table(&name).unwrap();
+        let entries = table.iter().map(Result::unwrap).map(|entry| (entry.key().to_vec(), entry.value().to_vec()));
+        (name, entries.collect())
+    };
+    store.tables().unwrap().into_iter().map(of).collect()
+}
+
+/// The tables of the golden store up to its checkpoint.
+fn tables_before_the_checkpoint(store: &Store, tables: &mut Tables) {
+    // It has types, and aligned values.
+    store.table_of::<[u8], Aligned>("users").unwrap();
+    for number in 0..70 {
+        put_in(store, tables, "users", &key(number), bytes(number % 11, 500 + number as u64));
+        put_in(store, tables, "cleared", &key(number), bytes(9, 600 + number as u64));
+        put_in(store, tables, "dropped", &key(number), bytes(9, 700 + number as u64));
+    }
+    put_in(store, tables, "users", b"a blob", bytes(700, 5));
+    put_in(store, tables, "users", &[b'u'; 300], b"the key of a large header".to_vec());
+    store.existing_table("users").unwrap().expiring(at(FAR)).insert("far", "of users").unwrap();
+    tables.get_mut("users").unwrap().insert(b"far".to_vec(), b"of users".to_vec());
+    store.existing_table("users").unwrap().expiring(at(PAST)).insert("past", "not there").unwrap();
+    store.existing_table("users").unwrap().remove(key(5)).unwrap();
+    tables.get_mut("users").unwrap().remove(&key(5));
+    store.existing_table("cleared").unwrap().clear().unwrap();
+    tables.get_mut("cleared").unwrap().clear();
+    put_in(store, tables, "cleared", b"since then", b"a value".to_vec());
+    store.drop_table("dropped").unwrap();
+    tables.remove("dropped");
+    put_in(store, tables, "cleared in the tail", b"before", b"not there".to_vec());
+    put_in(store, tables, "dropped in the tail", b"before", b"not there".to_vec());
+}
+
+/// What became of them.
+fn tables_after_the_checkpoint(store: &Store, model: &mut Content, tables: &mut Tables) {
+    store.table_of::<[u8], Aligned>("made in the tail").unwrap();
+    put_in(store, tables, "users", &key(6), b"a new value".to_vec());
+    store.existing_table("users").unwrap().remove(key(7)).unwrap();
+    tables.get_mut("users").unwrap().remove(&key(7));
+    put_in(store, tables, "dropped", b"a new one", b"of the name".to_vec());
+    let mut batch = Batch::new();
+    batch.insert("across", "main").table(&store.existing_table("users").unwrap()).insert("across", "users");
+    batch.table(&store.existing_table("cleared").unwrap()).insert("across", "cleared").remove("since then");
+    store.apply(&batch).unwrap();
+    model.insert(b"across".to_vec(), b"main".to_vec());
+    tables.get_mut("users").unwrap().insert(b"across".to_vec(), b"users".to_vec());
+    tables.insert("cleared".into(), [(b"across".to_vec(), b"cleared".to_vec())].into());
+    store.existing_table("cleared in the tail").unwrap().clear().unwrap();
+    tables.insert("cleared in the tail".into(), Content::new());
+    put_in(store, tables, "cleared in the tail", b"after", b"a value".to_vec());
+    store.drop_table("dropped in the tail").unwrap();
+    tables.remove("dropped in the tail");
+    put_in(store, tables, "made in the tail", b"", b"of the empty key".to_vec());
 }
 
 /// What followed the checkpoint.
@@ -136,14 +203,16 @@ fn expected_deadlines() -> BTreeMap<Vec<u8>, u64> {
     keys.into_iter().zip(FAR + 1..).map(|(key, deadline)| (key.to_vec(), deadline)).collect()
 }
 
-/// The golden store's contents.
-fn expected() -> Content {
+/// The golden store's contents: the main table's, and those of the others.
+fn expected() -> (Content, Tables) {
     let dir = common::scratch();
     let store = open(&common::tiny_options(), &dir.path().join("store"));
-    let mut model = Content::new();
+    let (mut model, mut tables) = (Content::new(), Tables::new());
+    tables_before_the_checkpoint(&store, &mut tables);
     before_the_checkpoint(&store, &mut model);
+    tables_after_the_checkpoint(&store, &mut model, &mut tables);
     after_the_checkpoint(&store, &mut model);
-    model
+    (model, tables)
 }
 
 fn torn_record() -> [u8; TORN_BYTES as usize] {
@@ -159,9 +228,11 @@ fn write_the_golden_store() {
     let dir = common::scratch();
     let path = dir.path().join("store");
     let store = open(&common::tiny_options().checkpoint_bytes(1 << 30), &path);
-    let mut model = Content::new();
+    let (mut model, mut tables) = (Content::new(), Tables::new());
+    tables_before_the_checkpoint(&store, &mut tables);
     before_the_checkpoint(&store, &mut model);
     store.checkpoint().unwrap();
+    tables_after_the_checkpoint(&store, &mut model, &mut tables);
     after_the_checkpoint(&store, &mut model);
     let end = store.stats().log.end_lsn & 0xffff_ffff;
     let copy = dir.path().join("copy");
@@ -216,12 +287,12 @@ fn golden(dir: &Path) -> std::path::PathBuf {
 fn the_golden_store_is_read_and_written() {
     let dir = common::scratch();
     let path = golden(dir.path());
-    let mut expected = expected();
+    let (mut expected, tables) = expected();
     let before = common::snapshot(&path);
     // Whatever options a later user has.
     for options in [Options::new().read_only(true), common::tiny_options().read_only(true)] {
         let store = open(&options, &path);
-        assert_eq!(contents(&store), expected);
+        assert_eq!((contents(&store), tables_of(&store)), (expected.clone(), tables.clone()));
         expected.iter().for_each(|(key, value)| assert_eq!(store.get(key).unwrap().unwrap(), &value[..]));
         assert_eq!(deadlines(&store), expected_deadlines());
         assert_eq!(store.len(), expected.len() as u64 + EXPIRED);
@@ -239,6 +310,11 @@ fn the_golden_store_is_read_and_written() {
     let store = open(&common::tiny_options(), &path);
     assert_eq!(contents(&store), expected);
     assert_eq!(store.stats().recovery.replayed_records, TAIL_RECORDS);
+    for typed in ["users", "made in the tail"] {
+        let table = store.table_of::<[u8], Aligned>(typed).unwrap();
+        assert!(table.table().iter().all(|entry| (entry.unwrap().value().as_ptr() as usize).is_multiple_of(16)));
+    }
+    assert_eq!(store.existing_table("cleared").unwrap().codecs().unwrap(), None);
     for number in 100..400 {
         put(&store, &mut expected, &key(number), bytes(30, number as u64));
     }
@@ -248,7 +324,7 @@ fn the_golden_store_is_read_and_written() {
     assert!(report.is_clean(), "{report:#?}");
     let store = open(&Options::new(), &path);
     assert!(!store.stats().recovery.was_unclean);
-    assert_eq!(contents(&store), expected);
+    assert_eq!((contents(&store), tables_of(&store)), (expected, tables));
     assert_eq!(deadlines(&store), expected_deadlines());
 }
 
@@ -256,12 +332,12 @@ fn the_golden_store_is_read_and_written() {
 fn the_golden_store_is_what_its_description_says() {
     let dir = common::scratch();
     let (found, seen) = reader::read(&golden(dir.path()));
-    assert_eq!(found, expected());
-    assert!(seen.overflow_pages > 0 && seen.evacuated_pages == 2 && seen.blobs == 4, "{seen:?}");
-    assert!(seen.frames == 1 && seen.removals == 2 && seen.marks > 0, "{seen:?}");
+    assert_eq!((found, seen.tables.clone()), expected());
+    assert!(seen.overflow_pages > 0 && seen.evacuated_pages == 2 && seen.blobs == 5, "{seen:?}");
+    assert!(seen.frames == 2 && seen.removals == 5 && seen.marks > 0, "{seen:?}");
     assert_eq!((seen.tail_records, seen.torn_bytes), (TAIL_RECORDS, TORN_BYTES), "{seen:?}");
     assert_eq!((seen.expired, &seen.deadlines), (EXPIRED, &expected_deadlines()), "{seen:?}");
-    assert!(seen.expiring_segments > 0 && seen.swept == 0, "{seen:?}");
+    assert!(seen.expiring_segments > 0 && seen.swept == 0 && seen.dead == 2, "{seen:?}");
 }
 
 #[test]
@@ -275,7 +351,7 @@ fn what_is_written_today_is_what_the_description_says() {
         let dir = common::scratch();
         let path = dir.path().join("store");
         let mut random = common::Random(seed + round as u64);
-        let mut model = Content::new();
+        let (mut model, mut tables) = (Content::new(), Tables::new());
         let store = open(&options, &path);
         let mut total = reader::Seen::default();
         for step in 0..6 {
@@ -298,6 +374,10 @@ fn what_is_written_today_is_what_the_description_says() {
                         }
                         store.apply(&batch).unwrap();
                     }
+                    6 => {
+                        let name = format!("table {}", random.below(4));
+                        put_in(&store, &mut tables, &name, &key, bytes(30, random.next()));
+                    }
                     4 => put_until(&store, &mut model, &key, bytes(20, random.next()), PAST),
                     5 => put_until(&store, &mut model, &key, bytes(50, random.next()), FAR + u64::from(key[0])),
                     3 => put(&store, &mut model, &bytes(260, key[0].into()), bytes(700, random.next())),
@@ -314,6 +394,12 @@ fn what_is_written_today_is_what_the_description_says() {
                     put(&store, &mut model, b"after", b"the clearing".to_vec());
                 }
                 3 => store.checkpoint().unwrap(),
+                1 | 4 => {
+                    store.existing_table("table 1").unwrap().clear().unwrap();
+                    tables.get_mut("table 1").unwrap().clear();
+                    assert!(store.drop_table("table 2").unwrap());
+                    tables.remove("table 2");
+                }
                 _ => store.sync().unwrap(),
             }
             // With background threads something may go on in an open store.
@@ -321,7 +407,7 @@ fn what_is_written_today_is_what_the_description_says() {
                 let copy = dir.path().join("copy");
                 common::copy_store(&path, &copy);
                 let (found, seen) = reader::read(&copy);
-                assert!(found == model, "step {step}");
+                assert!(found == model && seen.tables == tables, "step {step}");
                 assert!(seen.deadlines == deadlines(&store), "step {step}");
                 assert_eq!(seen.expired + model.len() as u64, store.len(), "step {step}");
                 assert_eq!(seen.torn_bytes, 0);
@@ -336,7 +422,7 @@ fn what_is_written_today_is_what_the_description_says() {
         }
         store.close().unwrap();
         let (found, seen) = reader::read(&path);
-        assert!(found == model);
+        assert!(found == model && seen.tables == tables);
         let records = model.len() as u64 + seen.expired;
         assert_eq!((seen.tail_records, seen.records_in_index), (0, records), "a clean store has no tail");
         assert!(round == 2 || seen.deadlines.len() > 10, "{seen:?}");

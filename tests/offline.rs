@@ -7,10 +7,11 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use common::{Random, bytes, scratch, seed, tiny_options};
-use tophash::compact::{self, compact, compact_with};
-use tophash::{Error, Options, Progress, Store, SyncPolicy};
+use tophash::compact::{self, Shape, compact, compact_with};
+use tophash::{Error, Options, Progress, Store, SyncPolicy, Table};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10).sync(SyncPolicy::Manual).log_ratio(f64::INFINITY)
@@ -229,5 +230,136 @@ fn a_dry_run_tells_what_comes() {
         println!("{name}: {told} told, {came} came, of {}", would.before.disk_bytes);
         assert_eq!(would.after.segments, report.after.segments, "{name}");
         assert!(report.switched && told.abs_diff(came) <= PAGES * 4096, "{name}: {told} told, {came} came");
+    }
+}
+
+/// A value and its deadline.
+type Stored = (Vec<u8>, Option<SystemTime>);
+
+/// Everything in a store: the main table under the empty name.
+fn all(store: &Store) -> BTreeMap<String, BTreeMap<Vec<u8>, Stored>> {
+    let content = |table: &Table| {
+        let entries = table.iter().map(|entry| {
+            let entry = entry.unwrap();
+            (entry.key().to_vec(), (entry.value().to_vec(), entry.expires_at()))
+        });
+        let content: BTreeMap<_, _> = entries.collect();
+        assert_eq!(content.len() as u64, table.len());
+        content
+    };
+    let names = store.tables().unwrap();
+    let others = names.into_iter().map(|name| {
+        let table = store.existing_table(&name).unwrap();
+        (name, content(&table))
+    });
+    std::iter::once((String::new(), content(store))).chain(others).collect()
+}
+
+/// Several tables, much of them dead, with deadlines and large values; one empty, one cleared, one dropped.
+fn churned_tables(options: &Options, path: &Path) {
+    let store = options.open(path).unwrap();
+    let soon = SystemTime::now() + Duration::from_secs(1 << 20);
+    for name in ["dropped", "empty", "cleared", "few", "many", "large"] {
+        let table = store.table(name).unwrap();
+        let (records, len) = match name {
+            "empty" => (0, 0),
+            "many" => (6_000, 40),
+            "large" => (6, 300_000),
+            _ => (700, 100),
+        };
+        for n in 0..2 * records {
+            let deadline = (n % 3 == 0).then_some(soon);
+            table.expiring(deadline).insert(key(n % records), bytes(len + n as usize % 7, n)).unwrap();
+        }
+        (0..records / 3).for_each(|n| _ = table.remove(key(n)).unwrap());
+        // The names of other tables take room in the catalog, and overflow pages with tiny ones.
+        for n in 0..if name == "few" { 40 } else { 0 } {
+            store.table(&format!("{n}")).unwrap().insert("k", "v").unwrap();
+        }
+    }
+    (0..5_000).for_each(|n| _ = store.insert(key(n % 50), bytes(100, n)).unwrap());
+    assert!(store.drop_table("dropped").unwrap());
+    store.table("cleared").unwrap().clear().unwrap();
+    store.close().unwrap();
+}
+
+#[test]
+fn each_table_is_copied_under_its_name() {
+    let dir = scratch();
+    for (name, options) in [("tiny", tiny_options()), ("usual", options())] {
+        let path = dir.path().join(name);
+        churned_tables(&options, &path);
+        let store = options.open(&path).unwrap();
+        let expected = all(&store);
+        assert_eq!(expected.len(), 46, "the main one, five that were filled, and forty");
+        store.close().unwrap();
+        let dry = compact::Options::new().dry_run(true);
+        let would = compact::compact_disk(&options, &path, &dry, Progress::ignore).unwrap();
+        let mut told = Vec::new();
+        let report = compact::compact_disk(&options, &path, &compact::Options::new(), |progress| {
+            told.push((progress.done, progress.total));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(report.switched && told.iter().all(|&(done, all)| done <= all) && told.is_sorted(), "{told:?}");
+        let (before, after) = (&report.before, &report.after);
+        let records = expected.values().map(|table| table.len() as u64).sum::<u64>();
+        assert_eq!((before.tables, before.records), (45, records));
+        assert_eq!((after.tables, after.records), (45, records));
+        assert_eq!((after.empty_one_slots, after.overflow_pages), (0, 0), "{report:#?}");
+        assert_eq!(after.live_slots, records + 45, "the catalog has a slot for each name");
+        // Marks of the log, which count as dead.
+        let live = |shape: &Shape| shape.log_bytes - shape.dead_bytes;
+        assert!(live(after) == live(before) && after.dead_bytes < before.dead_bytes / 100, "{report:#?}");
+        let found = tophash::verify::verify(&path).unwrap();
+        assert!(found.is_clean(), "{found:#?}");
+        let store = options.open(&path).unwrap();
+        assert!(all(&store) == expected, "{name}");
+        // Each is as large as its content, and none shrinks or grows now.
+        for (table, content) in &expected {
+            let stats = store.table(if table.is_empty() { "few" } else { table }).unwrap().stats();
+            assert!(!stats.index.growing && !stats.index.shrinking && stats.index.overflow_pages == 0, "{table}");
+            assert!(stats.index.slots < 3 * content.len() as u64 + 1100, "{table}: {stats:?}");
+        }
+        // The copy goes on as a store of its own.
+        store.table("new").unwrap().insert("k", "v").unwrap();
+        assert!(store.drop_table("many").unwrap());
+        store.close().unwrap();
+        let store = options.open(&path).unwrap();
+        assert_eq!((store.stats().tables, store.table("new").unwrap().len()), (45, 1));
+        if name == "usual" {
+            // Tables of the usual size are not overfull, so the run is what the dry run told.
+            let without_disk = |shape: &Shape| {
+                let mut shape = shape.clone();
+                shape.disk_bytes = 0;
+                shape
+            };
+            assert_eq!(without_disk(&would.after), without_disk(after));
+            let (told, came) = (would.after.disk_bytes, after.disk_bytes);
+            assert!(told.abs_diff(came) <= 2 * 4096, "{told} told, {came} came");
+        }
+    }
+}
+
+#[test]
+fn an_abort_leaves_all_tables() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    churned_tables(&options(), &path);
+    let store = options().open(&path).unwrap();
+    let expected = all(&store);
+    store.close().unwrap();
+    // When the first record is to be copied, and when all are.
+    for stop in [1, 2] {
+        let mut calls = 0;
+        let result = compact_with(&path, &compact::Options::new(), |Progress { done, total, .. }| {
+            calls += u32::from(2 * done >= total);
+            if calls < stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(matches!(result, Err(Error::Aborted { .. })), "{stop}: {result:?}");
+        assert!(!path.join("compact.tmp").exists());
+        let store = options().open(&path).unwrap();
+        assert!(all(&store) == expected, "{stop}");
+        store.close().unwrap();
     }
 }

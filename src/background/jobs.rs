@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::retry::{Retry, after};
 use super::wake::bit;
-use crate::compaction::large::LARGE_BYTES;
 use crate::compaction::online::Turn;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::log::space::Space;
 use crate::sync::{Instant, Sleeper};
+use crate::table::Table;
+use crate::table_id::TableId;
 
 /// A log is looked at again this long after it was written to: by then it may be quiet.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ pub(super) enum Next {
 pub(super) enum Job {
     /// Prepares segments.
     Prepare(Retry),
-    /// Grows and shrinks the table.
+    /// Grows and shrinks the tables.
     Resize(Resize),
     /// Runs checkpoints.
     Checkpoint(Retry),
@@ -48,7 +49,7 @@ pub(super) enum Job {
 
 /// The jobs of the worker that does what writers would wait for.
 pub(super) fn ahead() -> [Job; 2] {
-    [Job::Prepare(Retry::new()), Job::Resize(Resize { begun: false, retry: Retry::new() })]
+    [Job::Prepare(Retry::new()), Job::Resize(Resize::default())]
 }
 
 /// The jobs of the worker that gives space back.
@@ -101,7 +102,7 @@ fn prepare(engine: &Engine, retry: &mut Retry) -> Next {
 
 fn prepare_ahead(engine: &Engine) -> Result<()> {
     while engine.health.check_writable().is_ok() {
-        engine.checkpointer.provide_meta_room(engine.table.index(), &engine.log)?;
+        engine.checkpointer.provide_meta_room(engine.tables.index(), &engine.log)?;
         if !engine.log.prepare_ahead()? {
             break;
         }
@@ -110,32 +111,77 @@ fn prepare_ahead(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// The table's size.
-#[derive(Debug)]
+/// The sizes of the tables.
+#[derive(Debug, Default)]
 pub(super) struct Resize {
+    /// Of tables that are being resized, and of those that could not be at this moment.
+    under_way: Vec<Sizing>,
+}
+
+/// What the job remembers of a table.
+#[derive(Debug)]
+struct Sizing {
+    table: TableId,
     /// The resize under way has its blocks.
     begun: bool,
     retry: Retry,
+    /// The last attempt has failed: the next one comes at this time.
+    pause: Option<Instant>,
 }
 
 impl Resize {
-    /// Does a part of what the table's size asks for.
+    /// Does a part of what each table's size asks for.
     fn turn(&mut self, engine: &Engine) -> Next {
         if engine.health.check_writable().is_err() {
             return Next::Rung(None);
         }
-        let step = if self.begun { self.evacuate(engine) } else { self.begin(engine) };
-        match step {
-            Ok(next @ (Next::Now | Next::At(_))) => next,
-            ended => {
-                self.begun = false;
-                after_attempt(&ended, &mut self.retry)
+        let all = engine.tables.all();
+        let (mut unfinished, mut at) = (false, None::<Instant>);
+        // Those of tables that were dropped meanwhile are forgotten.
+        let mut before = std::mem::take(&mut self.under_way);
+        let mut put_off = |time: Option<Instant>| at = at.into_iter().chain(time).min();
+        for table in &all {
+            let mut sizing = take(&mut before, table.id());
+            if let Some(pause) = sizing.pause.filter(|&pause| Instant::now() < pause) {
+                put_off(Some(pause));
+                self.under_way.push(sizing);
+                continue;
             }
+            sizing.pause = None;
+            match sizing.turn(engine, table) {
+                Ok(Next::Now) => unfinished = true,
+                Ok(Next::At(time)) => put_off(time),
+                Ok(Next::Rung(_)) => continue,
+                Err(_) => {
+                    (sizing.begun, sizing.pause) = (false, sizing.retry.later());
+                    put_off(sizing.pause);
+                }
+            }
+            self.under_way.push(sizing);
+        }
+        match at {
+            _ if unfinished => Next::Now,
+            // A table that fails again and again must not be woken for by each of its writers.
+            Some(_) if all.len() == 1 => Next::At(at),
+            at => Next::Rung(at),
         }
     }
+}
 
-    fn begin(&mut self, engine: &Engine) -> Result<Next> {
-        let table = &engine.table;
+/// What was remembered of a table, if anything was.
+fn take(under_way: &mut Vec<Sizing>, table: TableId) -> Sizing {
+    match under_way.iter().position(|sizing| sizing.table == table) {
+        Some(at) => under_way.swap_remove(at),
+        None => Sizing { table, begun: false, retry: Retry::new(), pause: None },
+    }
+}
+
+impl Sizing {
+    fn turn(&mut self, engine: &Engine, table: &Table) -> Result<Next> {
+        if self.begun { self.evacuate(engine, table) } else { self.begin(engine, table) }
+    }
+
+    fn begin(&mut self, engine: &Engine, table: &Table) -> Result<Next> {
         // First: growth may want space that the disk does not have, and entries have gone because of that.
         if table.wants_shrink() {
             table.start_shrink(false)?;
@@ -144,9 +190,9 @@ impl Resize {
         if table.wants_growth() && !table.is_tiny() {
             engine.retry(|| table.prepare_growth())?;
             engine.retry(|| table.start_growth())?;
-            engine.checkpointer.prepare_journal(&engine.table);
+            engine.checkpointer.prepare_journal(table);
         }
-        prepare_overflow(engine)?;
+        prepare_overflow(engine, table)?;
         if !table.growth().is_resizing() {
             return Ok(Next::Rung(None));
         }
@@ -155,10 +201,9 @@ impl Resize {
         Ok(Next::Now)
     }
 
-    fn evacuate(&mut self, engine: &Engine) -> Result<Next> {
-        let table = &engine.table;
+    fn evacuate(&mut self, engine: &Engine, table: &Table) -> Result<Next> {
         if table.growth().is_resizing() {
-            prepare_overflow(engine)?;
+            prepare_overflow(engine, table)?;
             if engine.retry(|| table.help_growth(EVACUATE_PAGES, engine))? == 0 {
                 // Somebody else is at it, or holds the structure for something longer.
                 return Ok(Next::At(after(ASIDE)));
@@ -174,9 +219,9 @@ impl Resize {
 }
 
 /// Adds overflow pages ahead. A table that shrinks may well do without.
-fn prepare_overflow(engine: &Engine) -> Result<()> {
-    match engine.retry(|| engine.table.prepare_overflow()) {
-        Err(error) if engine.table.growth().is_shrinking() && error.can_wait() => Ok(()),
+fn prepare_overflow(engine: &Engine, table: &Table) -> Result<()> {
+    match engine.retry(|| table.prepare_overflow()) {
+        Err(error) if table.growth().is_shrinking() && error.can_wait() => Ok(()),
         other => other,
     }
 }
@@ -209,7 +254,7 @@ fn after_checkpoint(attempt: &Result<bool>, due: bool, retry: &mut Retry) -> Nex
 fn is_checkpoint_due(engine: &Engine) -> bool {
     engine.health.check_writable().is_ok()
         && (engine.checkpointer.is_due(engine.log.total())
-            || engine.table.index().is_half_dirty()
+            || engine.tables.index().is_half_dirty()
             || engine.log.is_crowded_with_blobs()
             || engine.compactor.frees_space(&engine.log))
 }
@@ -238,7 +283,7 @@ impl Watch {
             return Next::Now;
         }
         if quiet {
-            engine.checkpointer.trim_journal(engine.table.index(), &engine.health, false);
+            engine.checkpointer.trim_journal(engine.tables.index(), &engine.health, false);
         }
         engine.publish_figures();
         let mut look = self.next_look(engine, quiet);
@@ -296,7 +341,7 @@ fn next_expiry(engine: &Engine) -> Option<Instant> {
     /// When to look again for what should have gone by now.
     const MISSED: Duration = Duration::from_secs(1);
     let records = engine.compactor.next_expiry(&engine.log);
-    let moment = records.into_iter().chain(engine.log.next_large_expiry(LARGE_BYTES)).min()?;
+    let moment = records.into_iter().chain(engine.log.next_large_expiry(engine.tuning.expired_large_bytes)).min()?;
     match moment.saturating_sub(engine.log.now()) {
         // This look could not do it.
         0 => after(MISSED),

@@ -11,7 +11,7 @@ use super::state::State;
 use crate::checkpoint::header::FIRST_META_PAGE;
 use crate::error::{Location, Result};
 use crate::layout::blob_path;
-use crate::log::blob::{BLOB_HEADER_BYTES, header_matches};
+use crate::log::blob_header::{BLOB_HEADER_BYTES, header_matches};
 use crate::log::record::BlobLink;
 use crate::sys::Disk;
 use crate::words::some;
@@ -32,6 +32,7 @@ pub(super) fn check_live(
     for pair in links.windows(2) {
         let [first, second] = pair else { continue };
         if first.link.id == second.link.id {
+            sink.table = second.table;
             let location = second.spot.location(&state.pages.index.path);
             let found =
                 format!("blob {:#x}, as in page {} slot {}", first.link.id, first.spot.page(), first.spot.slot());
@@ -39,9 +40,11 @@ pub(super) fn check_live(
         }
     }
     for live in links.chunk_by(|a, b| a.link.id == b.link.id).filter_map(|same| same.first()) {
+        sink.table = live.table;
         let referrer = Location { path: Default::default(), ..live.spot.location(&state.pages.index.path) };
         check_blob(disk, dir, state, live.link, &referrer, sink)?;
     }
+    sink.table = 0;
     Ok(())
 }
 

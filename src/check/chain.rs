@@ -11,6 +11,7 @@ use super::kind;
 use super::sink::Sink;
 use super::slots::{Entry, LiveSlot, Spot};
 use super::state::{PAGE, State};
+use super::tables::CheckedTable;
 use crate::address::Address;
 use crate::error::Location;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
@@ -41,6 +42,7 @@ pub(super) type PageMemory = Rc<[AtomicU64; PAGE_WORDS]>;
 /// A chain that is being checked.
 pub(super) struct ChainCheck<'c> {
     state: &'c State,
+    table: &'c CheckedTable<'c>,
     path: &'c Path,
     ends: &'c [u64],
     owner: u64,
@@ -61,9 +63,16 @@ pub(super) struct ChainCheck<'c> {
 }
 
 impl<'c> ChainCheck<'c> {
-    pub(super) fn new(state: &'c State, ends: &'c [u64], memory: PageMemory, owner: u64) -> Self {
+    pub(super) fn new(
+        state: &'c State,
+        table: &'c CheckedTable<'c>,
+        ends: &'c [u64],
+        memory: PageMemory,
+        owner: u64,
+    ) -> Self {
         ChainCheck {
             state,
+            table,
             path: &state.pages.index.path,
             ends,
             owner,
@@ -121,7 +130,7 @@ impl<'c> ChainCheck<'c> {
         if !page.reserved_is_zero() {
             sink.damage(kind::PAGE_RESERVED, at(28), "zeroes in flags and word 7", "other bits");
         }
-        let growth = self.state.meta.table.growth;
+        let growth = self.table.state.growth;
         let (level, split_base) = (page.level(), page.split_base());
         let expected = growth.level_of(self.owner);
         // Made ready to be the destination of the next split, which then ran short of something.
@@ -230,7 +239,7 @@ impl<'c> ChainCheck<'c> {
             sink.damage(kind::SLOT_ADDRESS, spot.location(self.path), expected, format!("{address:?}"));
             return;
         }
-        each(LiveSlot::new(slot, spot, self.owner, self.split_base));
+        each(LiveSlot::new(slot, spot, self.table.number, self.owner, self.split_base));
         if !sink.muted && self.entries.len() < ENTRIES_MAX {
             self.entries.push(Entry { slot, spot });
         }
@@ -251,8 +260,8 @@ impl<'c> ChainCheck<'c> {
         if u64::from(page.tombstones()) != tombstones {
             sink.damage(kind::PAGE_TOMBSTONE_COUNT, at(34), some(tombstones, "tombstone"), page.tombstones());
         }
-        if live > 0 && self.owner >= self.state.meta.table.growth.pages() {
-            let expected = format!("no entries: {:?}", self.state.meta.table.growth);
+        if live > 0 && self.owner >= self.table.state.growth.pages() {
+            let expected = format!("no entries: {:?}", self.table.state.growth);
             sink.damage(
                 kind::PAGE_BEYOND_CURSOR,
                 at(0),

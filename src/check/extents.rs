@@ -9,7 +9,8 @@ use crate::checkpoint::meta::check_page;
 use crate::error::{Location, Result};
 use crate::sys::PAGE_BYTES;
 use crate::table::page::{PageImage, PageKind};
-use crate::table::region::{BITMAP_BITS, BITMAP_WORDS, ExtentShape, Region, RegionKind};
+use crate::table::region::{BITMAP_BITS, BITMAP_WORDS, ExtentShape, locate};
+use crate::table::state::TableState;
 use crate::words::some;
 
 /// Where the words of a bitmap page begin that hold bits.
@@ -80,7 +81,8 @@ fn is_set(page: &PageImage, bit: usize) -> bool {
 /// The extents of a region.
 #[derive(Debug)]
 pub(super) struct Extents {
-    region: Region,
+    /// log2 of the pages in the first extent.
+    base_log2: u8,
     /// By number. `None` if the extent cannot be where the meta data says.
     by_number: Vec<Option<Extent>>,
     /// Everything that describes the region was whole.
@@ -98,8 +100,13 @@ impl Extents {
 
     /// The extent of a page of the region, and the page's number there.
     pub(super) fn locate(&self, page: u64) -> Option<(&Extent, u64)> {
-        let (number, offset) = self.region.locate(page);
+        let (number, offset) = locate(self.base_log2, page);
         Some((self.by_number.get(number)?.as_ref()?, offset))
+    }
+
+    /// The pages of each extent that exists, bitmap pages included: the first, and the one behind the last.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.by_number.iter().flatten().map(|extent| (extent.first, extent.first + extent.shape.total()))
     }
 
     /// Pages of the region, up to the first extent that cannot be.
@@ -108,13 +115,12 @@ impl Extents {
     }
 }
 
-/// Finds the extents of both regions: primary, overflow.
-pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Extents)> {
-    let (meta, header) = (&state.meta, &state.header);
-    let primary = extents(state, RegionKind::Primary, header.primary_log2, &meta.table.primary_extents, sink)?;
-    let overflow = extents(state, RegionKind::Overflow, header.overflow_log2, &meta.table.overflow_extents, sink)?;
-    check_overlaps(state, [&primary, &overflow], sink);
-    let growth = meta.table.growth;
+/// Finds the extents of both regions of a table: primary, overflow.
+pub(super) fn find(state: &State, table: &TableState, sink: &mut Sink<'_>) -> Result<(Extents, Extents)> {
+    let [of_primary, of_overflow] = table.extents();
+    let primary = extents(state, table.primary_log2, of_primary, sink)?;
+    let overflow = extents(state, table.overflow_log2, of_overflow, sink)?;
+    let growth = table.growth;
     let wanted = if growth.is_resizing() { 2 << growth.level() } else { 1 << growth.level() };
     if primary.pages() < wanted {
         let location = Location::page(&state.pages.index.path, crate::checkpoint::header::FIRST_META_PAGE);
@@ -128,11 +134,15 @@ pub(super) fn find(state: &State, sink: &mut Sink<'_>) -> Result<(Extents, Exten
     Ok((primary, overflow))
 }
 
-fn extents(state: &State, kind: RegionKind, log2: u8, firsts: &[u64], sink: &mut Sink<'_>) -> Result<Extents> {
+fn extents(
+    state: &State,
+    base_log2: u8,
+    listed: impl Iterator<Item = (u64, ExtentShape)>,
+    sink: &mut Sink<'_>,
+) -> Result<Extents> {
     let path = &state.pages.index.path;
-    let mut extents = Extents { region: Region::new(kind, log2), by_number: Vec::new(), whole: true };
-    for (number, &first) in firsts.iter().enumerate() {
-        let shape = extents.region.shape(number);
+    let mut extents = Extents { base_log2, by_number: Vec::new(), whole: true };
+    for (first, shape) in listed {
         let end = first.checked_add(shape.total()).filter(|&end| end <= state.meta.end_page);
         let Some(end) = end else {
             let expected = format!("an end at or below page {}", state.meta.end_page);
@@ -188,26 +198,4 @@ fn read_bitmaps(state: &State, extent: &mut Extent, sink: &mut Sink<'_>) -> Resu
         extent.bitmaps.insert(i, page);
     }
     Ok(whole)
-}
-
-fn check_overlaps(state: &State, regions: [&Extents; 2], sink: &mut Sink<'_>) {
-    let mut ranges: Vec<(u64, u64)> = regions
-        .into_iter()
-        .flat_map(|extents| extents.by_number.iter().flatten())
-        .map(|extent| (extent.first, extent.first + extent.shape.total()))
-        .collect();
-    ranges.sort_unstable();
-    let mut end = 0;
-    for (first, next) in ranges {
-        if first < end {
-            let location = Location::page(&state.pages.index.path, first);
-            sink.damage(
-                kind::EXTENT_OVERLAP,
-                location,
-                format!("an extent from page {end} on"),
-                format!("page {first}"),
-            );
-        }
-        end = end.max(next);
-    }
 }

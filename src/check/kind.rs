@@ -74,6 +74,8 @@ pub(super) const SHARED_ADDRESS: &str = "shared-address";
 pub(super) const SLOT_RECORD: &str = "slot-record";
 /// A slot points to a record that is no value.
 pub(super) const RECORD_KIND: &str = "record-kind";
+/// A slot's record belongs to another table than the slot's page.
+pub(super) const RECORD_TABLE: &str = "record-table";
 /// The key of a slot's record belongs to another page.
 pub(super) const WRONG_PAGE: &str = "wrong-page";
 /// A slot's fingerprint is not that of its key.
@@ -86,8 +88,13 @@ pub(super) const RECORD_UNNAMED: &str = "record-unnamed";
 pub(super) const RECORD_REMOVED: &str = "record-removed";
 /// A key is in two slots.
 pub(super) const DUPLICATE_KEY: &str = "duplicate-key";
-/// The meta data counts other records than there are live slots.
+/// The meta data counts other records of a table than it has live slots.
 pub(super) const RECORD_COUNT: &str = "record-count";
+
+/// A record of the catalog is no entry of a table, or one that contradicts another.
+pub(super) const CATALOG: &str = "catalog";
+/// The log's tail changes a table that is not there.
+pub(super) const TABLE_UNKNOWN: &str = "table-unknown";
 
 /// A segment's file does not exist.
 pub(super) const SEGMENT_MISSING: &str = "segment-missing";
@@ -126,5 +133,5 @@ pub(super) const BLOB_CHECKSUM: &str = "blob-checksum";
 pub(super) const BLOB_SHARED: &str = "blob-shared";
 /// Harmless: the checkpoint counts other blobs or bytes than are linked.
 pub(super) const BLOB_ACCOUNTING: &str = "blob-accounting";
-/// Harmless: a blob that nobody links and no recovery will unlink.
+/// Harmless: a blob that nobody links and no list names. An open for writing unlinks it, if it can read all records.
 pub(super) const BLOB_ORPHAN: &str = "blob-orphan";

@@ -17,6 +17,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod blobs;
+mod catalog;
 mod chain;
 pub(crate) mod doctor;
 mod extents;
@@ -30,11 +31,13 @@ mod segments;
 mod sink;
 mod slots;
 mod state;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod unnamed;
 mod walk;
 
+use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::rc::Rc;
@@ -42,6 +45,7 @@ use std::sync::Arc;
 
 pub use report::{Finding, Report};
 
+use self::catalog::Catalog;
 use self::chain::PageMemory;
 use self::keys::KeyReader;
 use self::records::{LiveLink, RecordCheck};
@@ -50,6 +54,7 @@ use self::segments::Segments;
 use self::sink::{Input, Sink};
 use self::slots::{Collector, LiveSlot, SLOTS_MAX};
 use self::state::State;
+use self::tables::CheckedTable;
 use self::unnamed::Unnamed;
 use self::walk::{Walk, Walked};
 use crate::address::Address;
@@ -63,6 +68,7 @@ use crate::recovery::create::check_vacant;
 use crate::recovery::tail::{Tail, TailAccess, TailSource};
 use crate::sync::AtomicU64;
 use crate::sys::{Disk, LockGuard, LockMode, LockOutcome, PathKind, RealDisk};
+use crate::table_id::TableId;
 use crate::words::some;
 
 /// Checks the files of the store at a path. See [`verify_with`].
@@ -205,43 +211,47 @@ struct Check<'c> {
 
 impl Check<'_> {
     fn run(&self, sink: &mut Sink<'_>, slots_max: usize) -> Result<()> {
-        let (primary, overflow) = extents::find(self.state, sink)?;
         let mut segments = Segments::find(self.disk, self.dir, self.state, sink)?;
         let (ends, sequences) = (segments.ends.clone(), segments.sequences.clone());
-        let memory: PageMemory = Rc::new([const { AtomicU64::new(0) }; 512]);
-        let keys = KeyReader::new(self.disk, self.dir, &self.hasher, &sequences);
-        let mut walk = Walk { state: self.state, primary: &primary, overflow: &overflow, ends: &ends, keys, memory };
+        let mut catalog = self.read_catalog(&ends, &sequences, sink)?;
+        let tables = CheckedTable::find_all(self.state, sink)?;
+        let mut walk = self.walk(&tables, &ends, &sequences);
 
         let mut collector = Collector::new(slots_max);
         let walked = walk.run(sink, &mut |slot| collector.add(slot))?;
-        let whole = primary.whole && overflow.whole && walked.broken.is_empty();
+        let tables_whole = tables.iter().all(CheckedTable::is_whole);
+        let whole = tables_whole && walked.broken.is_empty();
         self.note_walk(&walked, whole, sink);
 
         let mut links = Vec::new();
-        let mut unnamed = Unnamed::new(slots_max);
+        let mut unnamed = Unnamed::new(slots_max, &catalog);
         match collector.finish() {
             Ok(slots) => {
                 let all = Address::from_raw(0)..Address::from_raw(1 << 39);
-                self.scan(&mut segments, &slots, all, &mut links, &mut unnamed, sink)?;
+                self.scan(&tables, &mut segments, &slots, all, &mut links, &mut unnamed, sink)?;
             }
             Err(ranges) => {
                 sink.expect((ranges.len() as u64).saturating_mul(self.state.pages.index.len));
                 for range in ranges {
                     let slots = self.collect(&mut walk, &range, slots_max, sink)?;
-                    self.scan(&mut segments, &slots, range, &mut links, &mut unnamed, sink)?;
+                    self.scan(&tables, &mut segments, &slots, range, &mut links, &mut unnamed, sink)?;
                 }
             }
         }
         // Where pages are that cannot be told which ones, nobody knows what their slots named.
-        if primary.whole && overflow.whole && !walked.cut_short {
+        if tables_whole && !walked.cut_short {
             unnamed.resolve(self.disk, &self.hasher, &segments.known, sink)?;
             unnamed.check_removed(self.disk, &self.hasher, &segments.known, &mut walk, sink)?;
-            unnamed.report(self.disk, &segments, self.state.meta.table.growth, &walked, sink)?;
+            unnamed.report(self.disk, &segments, &tables, &walked, sink)?;
         }
         if whole && walked.marked == 0 {
             segments.check_accounting(sink);
         }
         let tail = self.check_tail(&segments, sink)?;
+        if let Some(tail) = &tail {
+            catalog.follow(self.disk, self.state, tail, sink)?;
+        }
+        sink.report.tables = catalog.len() as u64;
         blobs::check_live(self.disk, self.dir, self.state, &mut links, sink)?;
         let log_whole = segments.known.iter().all(|known| !known.damaged);
         if whole && log_whole && walked.marked == 0 {
@@ -250,19 +260,54 @@ impl Check<'_> {
         self.check_leftovers(tail.as_ref().filter(|_| whole && log_whole), &links, sink)
     }
 
+    /// A walk over some tables.
+    fn walk<'w>(
+        &'w self,
+        tables: &'w [CheckedTable<'w>],
+        ends: &'w [u64],
+        sequences: &'w HashMap<u32, u32>,
+    ) -> Walk<'w> {
+        let memory: PageMemory = Rc::new([const { AtomicU64::new(0) }; 512]);
+        let keys = KeyReader::new(self.disk, self.dir, &self.hasher, sequences);
+        Walk { state: self.state, tables, ends, keys, memory }
+    }
+
+    /// What the catalog says; findings name the tables by it from here on.
+    fn read_catalog(&self, ends: &[u64], sequences: &HashMap<u32, u32>, sink: &mut Sink<'_>) -> Result<Catalog> {
+        let found = (0..).zip(&self.state.meta.tables).find(|(_, table)| table.id == TableId::CATALOG);
+        let catalog = match found {
+            None => Catalog::empty(),
+            Some((number, table)) => {
+                // Its pages are looked at again with those of all others.
+                sink.muted = true;
+                let own = CheckedTable::find(self.state, number, table, sink);
+                sink.muted = false;
+                let own = [own?];
+                sink.labels = tables::labels(self.state, |_| None);
+                Catalog::read(self.disk, self.dir, &mut self.walk(&own, ends, sequences), sink)?
+            }
+        };
+        sink.labels = tables::labels(self.state, |id| catalog.name(id));
+        Ok(catalog)
+    }
+
     fn note_walk(&self, walked: &Walked, whole: bool, sink: &mut Sink<'_>) {
         let report = &mut sink.report;
         report.pages = walked.primary_pages;
         report.overflow_pages = walked.overflow_pages.len() as u64;
-        (report.live_slots, report.marked_slots) = (walked.live, walked.marked);
+        report.marked_slots = walked.marked;
         report.tombstones = walked.tombstones;
-        let records = self.state.meta.table.records;
-        // Pages that could not be read hold slots that were not counted.
-        if whole && records != walked.live {
-            let location = Location::page(&self.state.pages.index.path, FIRST_META_PAGE);
-            let (expected, found) = (some(walked.live, "live slot"), some(records, "record"));
-            sink.damage(kind::RECORD_COUNT, location, expected, found);
+        for (number, (table, &live)) in (0..).zip(self.state.meta.tables.iter().zip(&walked.live)) {
+            sink.report.live_slots += if table.id == TableId::CATALOG { 0 } else { live };
+            // Pages that could not be read hold slots that were not counted.
+            if whole && table.records != live {
+                sink.table = number;
+                let location = Location::page(&self.state.pages.index.path, FIRST_META_PAGE);
+                let (expected, found) = (some(live, "live slot"), some(table.records, "record"));
+                sink.damage(kind::RECORD_COUNT, location, expected, found);
+            }
         }
+        sink.table = 0;
     }
 
     /// Collects the slots that point into a range of addresses, in a further walk.
@@ -292,18 +337,19 @@ impl Check<'_> {
     }
 
     /// Reads the part of the log that a range of addresses covers.
+    #[allow(clippy::too_many_arguments, reason = "what is read, and where what is found goes")]
     fn scan(
         &self,
+        tables: &[CheckedTable<'_>],
         segments: &mut Segments,
         slots: &[LiveSlot],
         range: Range<Address>,
         links: &mut Vec<LiveLink>,
-        unnamed: &mut Unnamed,
+        unnamed: &mut Unnamed<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let index = &self.state.pages.index.path;
-        let growth = self.state.meta.table.growth;
-        let mut check = RecordCheck { index, hasher: &self.hasher, growth, links: std::mem::take(links) };
+        let mut check = RecordCheck { index, hasher: &self.hasher, tables, links: std::mem::take(links) };
         for i in 0..segments.known.len() {
             let Some(slot) = segments.known.get(i).map(|known| known.entry.slot) else { break };
             let of_segment = |address: Address| address.segment() as u64;

@@ -18,6 +18,9 @@ pub struct Finding {
     pub page: Option<u64>,
     /// Slot number in the page.
     pub slot: Option<u32>,
+    /// The name of the table that it concerns. `None` for the main one, and for what belongs to no table. In parentheses where
+    /// there is no name: `(catalog)` for the names of the tables themselves, `(table 7)` for one whose name is not known.
+    pub table: Option<String>,
     /// What should be there.
     pub expected: String,
     /// What is there.
@@ -48,17 +51,19 @@ pub struct Report {
     /// The journal holds a checkpoint that was not carried to its end; its pages were checked in the place of
     /// the index file's.
     pub journal_pending: bool,
-    /// Primary pages.
+    /// Tables with a name, those included that were made since the checkpoint.
+    pub tables: u64,
+    /// Primary pages of all tables.
     pub pages: u64,
     /// Overflow pages in use.
     pub overflow_pages: u64,
-    /// Live slots.
+    /// Live slots of all tables. The names of the tables are not counted.
     pub live_slots: u64,
     /// `emptyOne` slots.
     pub tombstones: u64,
     /// Slots whose record could not be read when their page was split.
     pub marked_slots: u64,
-    /// Records that live slots point to, checked.
+    /// Records of all tables that live slots point to, checked. The names of the tables are not counted.
     pub records: u64,
     /// Their bytes.
     pub record_bytes: u64,

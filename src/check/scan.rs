@@ -18,15 +18,16 @@ use crate::error::{Location, Result};
 use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::record::{Invalid, Kind, Record};
 use crate::sys::{Disk, PAGE_BYTES};
+use crate::table_id::TableId;
 
 /// Bytes that are read between two looks at the progress.
 const STEP_BYTES: u64 = 1 << 20;
 
 /// The scan of one segment.
-pub(super) struct Scan<'s, 'c, 'p, 'q> {
+pub(super) struct Scan<'s, 'c, 'u, 'p, 'q> {
     pub(super) known: &'s mut Known,
     pub(super) check: &'s mut RecordCheck<'c>,
-    pub(super) unnamed: &'s mut Unnamed,
+    pub(super) unnamed: &'s mut Unnamed<'u>,
     /// Expired records were removed from the index up to this moment.
     pub(super) swept: u64,
     pub(super) sink: &'s mut Sink<'p>,
@@ -34,7 +35,7 @@ pub(super) struct Scan<'s, 'c, 'p, 'q> {
     pub(super) slots: &'s mut Peekable<Iter<'q, LiveSlot>>,
 }
 
-impl Scan<'_, '_, '_, '_> {
+impl Scan<'_, '_, '_, '_, '_> {
     /// Reads records from where the last scan ended up to `upto`, at most to the segment's end. False if it is to be
     /// called again, once what it collected is dealt with.
     pub(super) fn run(&mut self, disk: &dyn Disk, upto: u64) -> Result<bool> {
@@ -104,6 +105,7 @@ impl Scan<'_, '_, '_, '_> {
         let lost = self.known.lost;
         while let Some(slot) = self.slots.next_if(|slot| slot.address().offset() < at) {
             if !lost {
+                self.sink.table = slot.table();
                 let location = slot.spot.location(self.check.index);
                 self.sink.damage(
                     kind::SLOT_RECORD,
@@ -113,6 +115,7 @@ impl Scan<'_, '_, '_, '_> {
                 );
             }
         }
+        self.sink.table = 0;
     }
 
     /// The offset that the next slot at or behind an offset names.
@@ -126,13 +129,18 @@ impl Scan<'_, '_, '_, '_> {
         let mut first: Option<&LiveSlot> = None;
         while let Some(slot) = self.slots.next_if(|slot| slot.address().offset() == at) {
             if let Some(first) = first {
+                if !self.check.is_own(slot, record, self.sink) {
+                    continue;
+                }
                 let found = format!("the address of page {} slot {}, too", first.spot.page(), first.spot.slot());
+                self.sink.table = slot.table();
                 self.sink.damage(
                     kind::SHARED_ADDRESS,
                     slot.spot.location(self.check.index),
                     "an address of its own",
                     found,
                 );
+                self.sink.table = 0;
                 continue;
             }
             if self.check.check(slot, record, self.sink) {
@@ -141,13 +149,14 @@ impl Scan<'_, '_, '_, '_> {
             first = Some(slot);
         }
         let lsn = Lsn::new(self.known.entry.sequence, at);
+        let table = record.table();
         match record.header.kind {
             // Expired, and removed from the index without a record.
             Kind::Put | Kind::PutBlob if first.is_none() && !record.deadline().is_over(self.swept) => {
-                self.unnamed.add(self.check.hasher.hash(record.key()), lsn);
+                self.unnamed.add(table, self.check.hasher.hash(record.key()), lsn);
             }
-            Kind::Remove => self.unnamed.remove(self.check.hasher.hash(record.key()), lsn),
-            Kind::Clear => self.unnamed.clear(lsn),
+            Kind::Remove => self.unnamed.remove(table, self.check.hasher.hash(record.key()), lsn),
+            Kind::Clear if table == TableId::MAIN => self.unnamed.clear(lsn),
             _ => {}
         }
         self.sink.report.log_records += 1;
@@ -190,13 +199,15 @@ impl Scan<'_, '_, '_, '_> {
     fn resume(&mut self, source: &mut PreadSource, at: u64, upto: u64, why: Invalid) {
         let len = source.len();
         self.known.frame = None;
-        let slot = self.slots.peek().filter(|slot| slot.address().offset() == at).map(|slot| slot.spot);
+        let slot = self.slots.peek().filter(|slot| slot.address().offset() == at);
         let (expected, found) = why.texts();
         let mut location = Location::at(&self.known.path, at);
-        if let Some(spot) = slot {
-            location = Location { page: Some(spot.page()), ..location }.with_slot(spot.slot());
+        if let Some(slot) = slot {
+            self.sink.table = slot.table();
+            location = Location { page: Some(slot.spot.page()), ..location }.with_slot(slot.spot.slot());
         }
         self.sink.damage(kind::LOG_RECORD, location, expected, found);
+        self.sink.table = 0;
 
         let behind = source.header_at(at).map(|header| at + header.total()).filter(|&behind| behind <= len);
         if let (Some(behind), Invalid::Checksum(..)) = (behind, why) {

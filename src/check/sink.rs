@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::kind;
@@ -25,13 +26,26 @@ pub(super) struct Sink<'p> {
     all: u64,
     /// Nothing is added: the same was looked at before.
     pub(super) muted: bool,
+    /// The number of the table that findings are about. 0 for the main one, and for what belongs to none.
+    pub(super) table: u16,
+    /// What findings call the tables, by their numbers.
+    pub(super) labels: Vec<Option<Rc<str>>>,
     /// The system ran short of something: nothing can be said of the store.
     moment: Option<Error>,
 }
 
 impl<'p> Sink<'p> {
     pub(super) fn new(operation: &'static str, progress: &'p mut OnProgress<'p>) -> Self {
-        Sink { report: Report::default(), operation, progress, all: 0, muted: false, moment: None }
+        Sink {
+            report: Report::default(),
+            operation,
+            progress,
+            all: 0,
+            muted: false,
+            table: 0,
+            labels: Vec::new(),
+            moment: None,
+        }
     }
 
     /// Adds something that is not as it must be.
@@ -72,7 +86,8 @@ impl<'p> Sink<'p> {
         self.report.harmless_total += u64::from(harmless);
         if self.report.findings.len() < FINDINGS_MAX {
             let kind = kind.to_string();
-            self.report.findings.push(Finding { kind, path, offset, page, slot, expected, found, harmless });
+            let table = self.labels.get(usize::from(self.table)).and_then(Option::as_deref).map(str::to_string);
+            self.report.findings.push(Finding { kind, path, offset, page, slot, table, expected, found, harmless });
         }
     }
 

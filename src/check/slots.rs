@@ -10,8 +10,10 @@ use std::path::Path;
 use super::state::PAGE;
 use crate::address::Address;
 use crate::error::Location;
+use crate::table::growth::Growth;
 use crate::table::page::BUCKET_SLOTS;
 use crate::table::slot::Slot;
+use crate::table_id::TABLES_MAX;
 
 /// Slots in memory at a time: 24 bytes each.
 pub(super) const SLOTS_MAX: usize = 4 << 20;
@@ -56,23 +58,34 @@ pub(super) struct Entry {
 pub(super) struct LiveSlot {
     pub(super) slot: Slot,
     pub(super) spot: Spot,
-    /// Primary page 56 bits, split base 8 bits.
+    /// Number of the table 16 bits, split base 8 bits, primary page 40 bits.
     owner: u64,
 }
 
+/// The bits of a primary page in [`LiveSlot::owner`].
+const PAGE_BITS: u32 = 40;
+
+const _: () = assert!(Growth::LEVEL_MAX as u32 + 1 < PAGE_BITS && TABLES_MAX + 1 < 1 << 16);
+
 impl LiveSlot {
-    pub(super) fn new(slot: Slot, spot: Spot, owner: u64, split_base: u8) -> Self {
-        LiveSlot { slot, spot, owner: owner << 8 | u64::from(split_base) }
+    pub(super) fn new(slot: Slot, spot: Spot, table: u16, owner: u64, split_base: u8) -> Self {
+        let high = u64::from(table) << 8 | u64::from(split_base);
+        LiveSlot { slot, spot, owner: high << PAGE_BITS | owner & ((1 << PAGE_BITS) - 1) }
+    }
+
+    /// The number of the table whose page has the slot.
+    pub(super) fn table(&self) -> u16 {
+        (self.owner >> (PAGE_BITS + 8)) as u16
     }
 
     /// The primary page whose chain has the slot.
     pub(super) fn owner(&self) -> u64 {
-        self.owner >> 8
+        self.owner & ((1 << PAGE_BITS) - 1)
     }
 
     /// The split base of the slot's page.
     pub(super) fn split_base(&self) -> u8 {
-        self.owner as u8
+        (self.owner >> PAGE_BITS) as u8
     }
 
     pub(super) fn address(&self) -> Address {
@@ -155,7 +168,7 @@ mod tests {
     use crate::table::slot::Tag;
 
     fn slot(i: u64, segment: u32, offset: u64) -> LiveSlot {
-        LiveSlot::new(Slot::new(Tag::of(i, 0), Address::new(segment, offset)), Spot::new(i, 7), 9, 3)
+        LiveSlot::new(Slot::new(Tag::of(i, 0), Address::new(segment, offset)), Spot::new(i, 7), 4096, (1 << 39) - 1, 39)
     }
 
     #[test]
@@ -181,7 +194,8 @@ mod tests {
     #[test]
     fn a_live_slot_keeps_its_parts() {
         let slot = slot(5, 3, 1024);
-        assert_eq!((slot.owner(), slot.split_base(), slot.spot.page(), slot.spot.slot()), (9, 3, 5, 7));
+        assert_eq!((slot.table(), slot.owner(), slot.split_base()), (4096, (1 << 39) - 1, 39));
+        assert_eq!((slot.spot.page(), slot.spot.slot()), (5, 7));
         assert_eq!(slot.spot.location(Path::new("index")).offset, Some(5 * 4096 + 64 + 56));
     }
 }

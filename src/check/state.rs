@@ -234,8 +234,8 @@ fn check_content(journal: &Journal, head: JournalHead, pages: &Pages, meta: &Met
         let expected = format!("pages from {} up to {}", possible.start, possible.end);
         sink.damage(kind::JOURNAL_CONTENT, Location::at(&journal.path, offset), expected, format!("page {number}"));
     }
-    if head.growth != meta.table.growth.word() {
-        let (expected, found) = (format!("{:#x}", meta.table.growth.word()), format!("{:#x}", head.growth));
+    if head.growth != meta.main().growth.word() {
+        let (expected, found) = (format!("{:#x}", meta.main().growth.word()), format!("{:#x}", head.growth));
         sink.damage(kind::JOURNAL_CONTENT, Location::at(&journal.path, 56), format!("growth word {expected}"), found);
     }
 }

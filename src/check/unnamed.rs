@@ -10,15 +10,20 @@
 //! And the other way round: a removal (or a clear-record) that was not carried out leaves a slot that names a put
 //! before it. The removals are collected too, and one walk over the index looks for slots of the same tag.
 //!
+//! Each table is judged for itself. Records of a table that the catalog does not name are dead, and so are those below the position
+//! at which their table was cleared. A clear-record speaks of the main table alone.
+//!
 //! Damage can hide the later record. So nothing is said of puts before a part of the log that could not be read, nor
 //! of keys whose page could not be read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::catalog::Catalog;
 use super::kind;
 use super::segments::{Known, Segments, by_slot};
 use super::sink::{Input, Sink};
 use super::slots::LiveSlot;
+use super::tables::CheckedTable;
 use super::walk::{Walk, Walked};
 use crate::address::Address;
 use crate::address::Lsn;
@@ -28,8 +33,9 @@ use crate::log::reader::{PreadSource, RecordSource, key_at};
 use crate::log::record::{ALIGN, Kind};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::{Disk, PAGE_BYTES};
-use crate::table::growth::Growth;
 use crate::table::slot::Tag;
+use crate::table_id::TableId;
+use crate::words::quoted;
 
 /// Puts that nothing explains and that are kept; the rest is counted.
 const LEFT_MAX: usize = 1 << 20;
@@ -42,15 +48,17 @@ const KEY_SHOWN: usize = 40;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Put {
     hash: u64,
+    table: TableId,
     lsn: Lsn,
 }
 
 /// Collects puts that no slot names.
 #[derive(Debug)]
-pub(super) struct Unnamed {
+pub(super) struct Unnamed<'c> {
     limit: usize,
+    catalog: &'c Catalog,
     puts: Vec<Put>,
-    /// The last clear-record that was seen.
+    /// The last clear-record that was seen: it hides records of the main table.
     cleared: Lsn,
     /// The end of the last block that could not be read when the log was read again: it can hold a later record.
     unread: Lsn,
@@ -63,11 +71,12 @@ pub(super) struct Unnamed {
     removals_total: u64,
 }
 
-impl Unnamed {
-    /// Holds `limit` puts in memory: 16 bytes each.
-    pub(super) fn new(limit: usize) -> Self {
+impl<'c> Unnamed<'c> {
+    /// Holds `limit` puts in memory: 24 bytes each.
+    pub(super) fn new(limit: usize, catalog: &'c Catalog) -> Self {
         Unnamed {
             limit: limit.max(16),
+            catalog,
             puts: Vec::new(),
             cleared: Lsn::default(),
             unread: Lsn::default(),
@@ -79,22 +88,28 @@ impl Unnamed {
     }
 
     /// A put that no slot names.
-    pub(super) fn add(&mut self, hash: u64, lsn: Lsn) {
-        if lsn > self.cleared {
-            self.puts.push(Put { hash, lsn });
+    pub(super) fn add(&mut self, table: TableId, hash: u64, lsn: Lsn) {
+        let put = Put { hash, table, lsn };
+        if self.catalog.counts(table, lsn) && !self.is_cleared(&put) {
+            self.puts.push(put);
         }
     }
 
-    /// A clear-record.
+    /// True if the last clear-record hides a put.
+    fn is_cleared(&self, put: &Put) -> bool {
+        put.table == TableId::MAIN && put.lsn <= self.cleared
+    }
+
+    /// A clear-record of the main table.
     pub(super) fn clear(&mut self, lsn: Lsn) {
         self.cleared = self.cleared.max(lsn);
     }
 
     /// A removal.
-    pub(super) fn remove(&mut self, hash: u64, lsn: Lsn) {
+    pub(super) fn remove(&mut self, table: TableId, hash: u64, lsn: Lsn) {
         self.removals_total += 1;
         if self.removals.len() < self.limit {
-            self.removals.push(Put { hash, lsn });
+            self.removals.push(Put { hash, table, lsn });
         }
     }
 
@@ -109,10 +124,11 @@ impl Unnamed {
 
     /// Drops what was put again later, or cleared.
     fn keep_last(&mut self) {
-        let cleared = self.cleared;
-        self.puts.retain(|put| put.lsn > cleared);
-        self.puts.sort_unstable_by_key(|put| (put.hash, std::cmp::Reverse(put.lsn)));
-        self.puts.dedup_by_key(|put| put.hash);
+        let mut puts = std::mem::take(&mut self.puts);
+        puts.retain(|put| !self.is_cleared(put));
+        puts.sort_unstable_by_key(|put| (put.hash, put.table, std::cmp::Reverse(put.lsn)));
+        puts.dedup_by_key(|put| (put.hash, put.table));
+        self.puts = puts;
     }
 
     /// Reads the log, and drops what a later record explains.
@@ -130,17 +146,17 @@ impl Unnamed {
         sink.expect(segments.iter().map(|known| known.entry.end).sum());
         let mut wanted = Wanted::new(std::mem::take(&mut self.puts));
         for known in segments {
-            each_record(disk, known, sink, &mut self.unread, &mut |at, kind, key| {
+            each_record(disk, known, sink, &mut self.unread, &mut |at, kind, table, key| {
                 let lsn = Lsn::new(known.entry.sequence, at);
                 match kind {
-                    Kind::Put | Kind::PutBlob | Kind::Remove => wanted.explain(hasher.hash(key), lsn),
-                    Kind::Clear => self.cleared = self.cleared.max(lsn),
-                    Kind::Frame | Kind::Mark => {}
+                    Kind::Put | Kind::PutBlob | Kind::Remove => wanted.explain(hasher.hash(key), table, lsn),
+                    Kind::Clear if table == TableId::MAIN => self.cleared = self.cleared.max(lsn),
+                    Kind::Clear | Kind::Frame | Kind::Mark => {}
                 }
             })?;
         }
         for put in wanted.left() {
-            if put.lsn <= self.cleared {
+            if self.is_cleared(&put) {
                 continue;
             }
             if self.left.len() < LEFT_MAX { self.left.push(put) } else { self.left_uncounted += 1 }
@@ -158,7 +174,7 @@ impl Unnamed {
         walk: &mut Walk<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
-        if self.removals_total == 0 && self.cleared == Lsn::default() {
+        if self.removals_total == 0 && self.cleared == Lsn::default() && !self.catalog.has_cleared() {
             return Ok(());
         }
         let passes = self.removals_total.div_ceil(self.limit as u64).max(1);
@@ -168,16 +184,18 @@ impl Unnamed {
                 removals.clear();
                 sink.expect(segments.iter().map(|known| known.entry.end).sum());
                 for known in segments {
-                    each_record(disk, known, sink, &mut self.unread, &mut |at, kind, key| {
+                    each_record(disk, known, sink, &mut self.unread, &mut |at, kind, table, key| {
                         let hash = if kind == Kind::Remove { hasher.hash(key) } else { return };
                         if hash % passes == pass {
-                            removals.push(Put { hash, lsn: Lsn::new(known.entry.sequence, at) });
+                            removals.push(Put { hash, table, lsn: Lsn::new(known.entry.sequence, at) });
                         }
                     })?;
                 }
             }
-            let cleared = if pass == 0 { self.cleared } else { Lsn::default() };
-            removed_in(&removals, cleared, hasher, walk, sink)?;
+            let cleared = |id| if id == TableId::MAIN { self.cleared } else { self.catalog.cleared(id) };
+            let cleared = |table: &CheckedTable<'_>| if pass == 0 { cleared(table.id()) } else { Lsn::default() };
+            let cleared: Vec<Lsn> = walk.tables.iter().map(cleared).collect();
+            removed_in(&removals, &cleared, hasher, walk, sink)?;
         }
         Ok(())
     }
@@ -187,7 +205,7 @@ impl Unnamed {
         mut self,
         disk: &dyn Disk,
         segments: &Segments,
-        growth: Growth,
+        tables: &[CheckedTable<'_>],
         walked: &Walked,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
@@ -202,19 +220,22 @@ impl Unnamed {
         for put in self.left {
             let (sequence, at) = (put.lsn.sequence(), put.lsn.offset());
             let Some(known) = segments.known.iter().find(|known| known.entry.sequence == sequence) else { continue };
+            let Some(table) = tables.iter().find(|table| table.id() == put.table) else { continue };
+            let page = table.state.growth.page_of(put.hash);
             let is_hidden = put.lsn <= hidden
-                || put.lsn <= self.cleared
-                || walked.broken.contains(&growth.page_of(put.hash))
+                || put.table == TableId::MAIN && put.lsn <= self.cleared
+                || walked.broken.contains(&(table.number, page))
                 || marked.contains(&Address::new(known.entry.slot, at));
             if is_hidden {
                 continue;
             }
             let key = Input::open(disk, &known.path)?.ok().and_then(|input| key_at(&*input.file, at));
-            let page = growth.page_of(put.hash);
+            sink.table = table.number;
             let expected = format!("a slot of page {page} that names the last record of key {}", shown(key));
             let found = "no slot: no reader finds the key (`tophash repair` saves it into a new store)";
             sink.damage(kind::RECORD_UNNAMED, Location::at(&known.path, at), expected, found);
         }
+        sink.table = 0;
         if self.left_uncounted > 0 {
             let found = format!("{} more last records of keys that no slot names", self.left_uncounted);
             sink.damage(kind::RECORD_UNNAMED, Location::default(), "a slot for each", found);
@@ -224,19 +245,22 @@ impl Unnamed {
 }
 
 /// One pass of [`Unnamed::check_removed`].
+///
+/// `cleared` says for each table below which position none of its records counts.
 fn removed_in(
     removals: &[Put],
-    cleared: Lsn,
+    cleared: &[Lsn],
     hasher: &KeyHasher,
     walk: &mut Walk<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<()> {
-    let growth = walk.state.meta.table.growth;
-    let mut by_page: Vec<(u64, Put)> = removals.iter().map(|&put| (growth.page_of(put.hash), put)).collect();
+    let tables: HashMap<TableId, &CheckedTable<'_>> = walk.tables.iter().map(|table| (table.id(), table)).collect();
+    let of_page = |&put: &Put| tables.get(&put.table).map(|t| (t.number, t.state.growth.page_of(put.hash), put));
+    let mut by_page: Vec<(u16, u64, Put)> = removals.iter().filter_map(of_page).collect();
     by_page.sort_unstable();
     let sequences = by_slot(walk.state, |entry| entry.sequence);
     // Slots, and the change after which they should be gone.
-    let mut suspects: Vec<(LiveSlot, Put)> = Vec::new();
+    let mut suspects: Vec<(LiveSlot, Change)> = Vec::new();
     sink.muted = true;
     let walked = walk.run(sink, &mut |slot| {
         let address = slot.address();
@@ -245,15 +269,17 @@ fn removed_in(
         if suspects.len() >= LEFT_MAX {
             return;
         }
+        let cleared = cleared.get(usize::from(slot.table())).copied().unwrap_or_default();
         if lsn < cleared {
-            suspects.push((slot, Put { hash: 0, lsn: cleared }));
+            suspects.push((slot, Change::Cleared(cleared)));
             return;
         }
-        let from = by_page.partition_point(|&(page, _)| page < slot.owner());
-        let of_page = by_page.iter().skip(from).take_while(|&&(page, _)| page == slot.owner());
-        for &(_, removal) in of_page {
+        let own = (slot.table(), slot.owner());
+        let from = by_page.partition_point(|&(table, page, _)| (table, page) < own);
+        let of_page = by_page.iter().skip(from).take_while(|&&(table, page, _)| (table, page) == own);
+        for &(.., removal) in of_page {
             if lsn < removal.lsn && Tag::of(removal.hash, slot.split_base()) == slot.slot.tag() {
-                suspects.push((slot, removal));
+                suspects.push((slot, Change::Removed(removal)));
             }
         }
     });
@@ -262,29 +288,37 @@ fn removed_in(
     let index = walk.state.pages.index.path.clone();
     for (slot, change) in suspects {
         let key = walk.keys.key(slot.address())?;
-        let is_clear = change.lsn == cleared;
-        if !is_clear && key.as_ref().is_none_or(|key| hasher.hash(key) != change.hash) {
-            continue;
-        }
-        let what = if is_clear { "all keys were removed" } else { "it was removed" };
-        let at = format!("byte {} of segment {}", change.lsn.offset(), change.lsn.sequence());
+        let (what, lsn) = match change {
+            Change::Cleared(lsn) => ("all keys were removed", lsn),
+            Change::Removed(put) if key.as_ref().is_none_or(|key| hasher.hash(key) != put.hash) => continue,
+            Change::Removed(put) => ("it was removed", put.lsn),
+        };
+        let at = format!("byte {} of segment {}", lsn.offset(), lsn.sequence());
+        sink.table = slot.table();
         let found = format!("key {}, though {what} later (at {at}): `tophash repair` leaves it out", shown(key));
         sink.damage(kind::RECORD_REMOVED, slot.spot.location(&index), "a key that was not removed", found);
     }
+    sink.table = 0;
     Ok(())
+}
+
+/// After what a slot should be gone.
+#[derive(Clone, Copy)]
+enum Change {
+    /// Its table was cleared: position below which nothing counts.
+    Cleared(Lsn),
+    /// A key with this hash was removed.
+    Removed(Put),
 }
 
 /// The front of a key, as a finding shows it.
 fn shown(key: Option<Vec<u8>>) -> String {
-    let Some(key) = key else { return "(unreadable)".into() };
-    let front = key.get(..KEY_SHOWN).unwrap_or(&key);
-    let more = if front.len() < key.len() { "..." } else { "" };
-    format!("\"{}{more}\"", front.escape_ascii())
+    key.map_or("(unreadable)".into(), |key| quoted(&key, KEY_SHOWN))
 }
 
 /// Puts by the hash of their key.
 struct Wanted {
-    /// Sorted by hash, one for each.
+    /// Sorted by hash, one for each hash and table.
     puts: Vec<Put>,
     /// Where the hashes of each range begin; the upper bits of a hash choose the range.
     starts: Vec<u32>,
@@ -312,14 +346,14 @@ impl Wanted {
         Wanted { puts, starts, shift, explained }
     }
 
-    fn explain(&mut self, hash: u64, lsn: Lsn) {
+    fn explain(&mut self, hash: u64, table: TableId, lsn: Lsn) {
         let range = (hash >> self.shift) as usize;
         let (Some(&from), Some(&to)) = (self.starts.get(range), self.starts.get(range + 1)) else { return };
         let same_range = from as usize..to as usize;
         let puts = self.puts.get(same_range.clone()).into_iter().flatten();
         let explained = self.explained.get_mut(same_range).into_iter().flatten();
         for (put, explained) in puts.zip(explained) {
-            *explained |= put.hash == hash && put.lsn < lsn;
+            *explained |= put.hash == hash && put.table == table && put.lsn < lsn;
         }
     }
 
@@ -329,14 +363,17 @@ impl Wanted {
     }
 }
 
-/// Hands on the offset, kind and key of each record of a segment that validates. What is damaged was reported when the
+/// Takes the offset, kind, table and key of a record.
+type EachRecord<'e> = dyn FnMut(u64, Kind, TableId, &[u8]) + 'e;
+
+/// Hands on the offset, kind, table and key of each record of a segment that validates. What is damaged was reported when the
 /// segment was checked; a block that cannot be read now is reported, and `unread` moves to its end.
 fn each_record(
     disk: &dyn Disk,
     known: &Known,
     sink: &mut Sink<'_>,
     unread: &mut Lsn,
-    each: &mut dyn FnMut(u64, Kind, &[u8]),
+    each: &mut EachRecord<'_>,
 ) -> Result<()> {
     if !known.exists {
         // Reported when the segment was checked.
@@ -351,7 +388,7 @@ fn each_record(
     let mut budget = 16 * limit + (64 << 20);
     while at < limit {
         if let Ok(record) = source.record(at, limit, salt) {
-            each(at, record.header.kind, record.key());
+            each(at, record.header.kind, record.table(), record.key());
             at += record.header.total();
         } else {
             let cost = source.header_at(at).map_or(ALIGN, |header| header.total().min(limit));

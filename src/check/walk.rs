@@ -1,4 +1,4 @@
-//! The walk over all pages of the index: primary pages in the order of the file, each with its chain.
+//! The walk over all pages of some tables: primary pages in the order of the file, each with its chain.
 //!
 //! Nothing is kept of a page once its slots were handed on, so memory does not grow with the index: only the
 //! numbers of the overflow pages that chains have are remembered, and those of chains that are damaged, so that
@@ -9,12 +9,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::chain::{ChainCheck, Next, PageMemory};
-use super::extents::{Extent, Extents};
+use super::extents::Extent;
 use super::keys::KeyReader;
 use super::kind;
 use super::sink::Sink;
 use super::slots::LiveSlot;
 use super::state::{PAGE, State};
+use super::tables::CheckedTable;
 use crate::address::Address;
 use crate::error::{Location, Result};
 use crate::sys::PAGE_BYTES;
@@ -29,8 +30,7 @@ const MARKED_MAX: usize = 1 << 20;
 /// What the walk needs to know.
 pub(super) struct Walk<'w> {
     pub(super) state: &'w State,
-    pub(super) primary: &'w Extents,
-    pub(super) overflow: &'w Extents,
+    pub(super) tables: &'w [CheckedTable<'w>],
     /// Where the records of each segment slot end; 0 if there is no such segment.
     pub(super) ends: &'w [u64],
     pub(super) keys: KeyReader<'w>,
@@ -40,21 +40,22 @@ pub(super) struct Walk<'w> {
 /// What the walk found.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
-    pub(super) live: u64,
+    /// Live slots of each table, in the order of the tables.
+    pub(super) live: Vec<u64>,
     pub(super) marked: u64,
     pub(super) tombstones: u64,
     /// Where marked slots point, up to a bound.
     pub(super) marked_addresses: Vec<Address>,
     pub(super) primary_pages: u64,
-    /// Overflow pages that a chain has.
-    pub(super) overflow_pages: HashSet<u64>,
-    /// Primary pages whose chain could not be followed to its end.
-    pub(super) broken: HashSet<u64>,
+    /// Overflow pages that a chain has: number of the table, page.
+    pub(super) overflow_pages: HashSet<(u16, u64)>,
+    /// Primary pages whose chain could not be followed to its end: number of the table, page.
+    pub(super) broken: HashSet<(u16, u64)>,
     /// The file ends before its last page.
     pub(super) cut_short: bool,
 }
 
-impl Walk<'_> {
+impl<'w> Walk<'w> {
     pub(super) fn index_path(&self) -> &Path {
         &self.state.pages.index.path
     }
@@ -62,16 +63,21 @@ impl Walk<'_> {
     /// Walks over all pages. Live slots whose address can be one are handed to `each`.
     pub(super) fn run(&mut self, sink: &mut Sink<'_>, each: &mut dyn FnMut(LiveSlot)) -> Result<Walked> {
         let mut walked = Walked::default();
-        let primary = self.primary;
-        for (before, extent) in primary.iter() {
-            self.extent(before, extent, &mut walked, sink, each)?;
+        for table in self.tables {
+            sink.table = table.number;
+            walked.live.push(0);
+            for (before, extent) in table.primary.iter() {
+                self.extent(table, before, extent, &mut walked, sink, each)?;
+            }
+            self.check_orphans(table, &walked, sink)?;
         }
-        self.check_orphans(&walked, sink)?;
+        sink.table = 0;
         Ok(walked)
     }
 
     fn extent(
         &mut self,
+        table: &'w CheckedTable<'w>,
         before: u64,
         extent: &Extent,
         walked: &mut Walked,
@@ -90,7 +96,7 @@ impl Walk<'_> {
                 let found = format!("the file ends at page {}", pages.end());
                 let expected = format!("page {} is in use", extent.number(next));
                 sink.damage(kind::INDEX_LENGTH, Location::file(self.index_path()), expected, found);
-                walked.broken.insert(before + next);
+                walked.broken.insert((table.number, before + next));
                 walked.cut_short = true;
                 break;
             }
@@ -99,7 +105,7 @@ impl Walk<'_> {
             pages.read_run(extent.number(next), &mut images, sink)?;
             for (page, image) in (next..).zip(&images) {
                 if extent.is_used(page) {
-                    self.chain(before + page, extent.number(page), image, walked, sink, each)?;
+                    self.chain(table, before + page, extent.number(page), image, walked, sink, each)?;
                 } else if extent.is_known(page) && !self.is_unused(extent.number(page), image) {
                     let location = Location::page(self.index_path(), extent.number(page));
                     sink.damage(kind::PAGE_NOT_ZERO, location, "zeroes, or a page without entries", "other bytes");
@@ -115,12 +121,14 @@ impl Walk<'_> {
         let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
         let (found, expected) = image::checksums(page, self.state.header.uuid, number);
         let (_, content) = page.split_at(PAGE_HEADER_BYTES);
-        is_zero(page) || (is_zero(content) && found == expected)
+        is_zero(page) || (is_zero(content) && !image::has_next(page) && found == expected)
     }
 
     /// Checks a primary page and its overflow pages.
+    #[allow(clippy::too_many_arguments, reason = "a page, of which table, and where things go")]
     fn chain(
         &mut self,
+        table: &'w CheckedTable<'w>,
         owner: u64,
         number: u64,
         page: &[u8; PAGE_BYTES],
@@ -130,23 +138,25 @@ impl Walk<'_> {
     ) -> Result<()> {
         walked.primary_pages += 1;
         if !self.is_valid(number, page, sink) {
-            walked.broken.insert(owner);
+            walked.broken.insert((table.number, owner));
             return Ok(());
         }
-        let mut chain = ChainCheck::new(self.state, self.ends, Rc::clone(&self.memory), owner);
+        let mut chain = ChainCheck::new(self.state, table, self.ends, Rc::clone(&self.memory), owner);
         let mut next = chain.page(number, page, sink, each);
         while let Next::Overflow { from, link } = next {
-            let Some(image) = self.overflow_page(from, link, walked, sink)? else {
-                walked.broken.insert(owner);
+            let Some(image) = self.overflow_page(table, from, link, walked, sink)? else {
+                walked.broken.insert((table.number, owner));
                 break;
             };
-            let Some((extent, offset)) = self.overflow.locate(link) else { break };
+            let Some((extent, offset)) = table.overflow.locate(link) else { break };
             next = chain.page(extent.number(offset), &image, sink, each);
         }
         if matches!(next, Next::Broken) {
-            walked.broken.insert(owner);
+            walked.broken.insert((table.number, owner));
         }
-        walked.live += chain.live;
+        if let Some(live) = walked.live.last_mut() {
+            *live += chain.live;
+        }
         walked.marked += chain.marked;
         walked.tombstones += chain.tombstones;
         if walked.marked_addresses.len() < MARKED_MAX {
@@ -161,13 +171,14 @@ impl Walk<'_> {
     /// Follows a link; `None` if it leads to no page that the chain can have.
     fn overflow_page(
         &self,
+        table: &CheckedTable<'_>,
         from: u64,
         link: u64,
         walked: &mut Walked,
         sink: &mut Sink<'_>,
     ) -> Result<Option<crate::table::page::PageImage>> {
         let location = Location { offset: Some(from * PAGE + 40), ..Location::page(self.index_path(), from) };
-        let Some((extent, offset)) = self.overflow.locate(link) else {
+        let Some((extent, offset)) = table.overflow.locate(link) else {
             sink.damage(kind::CHAIN_LINK, location, "an overflow page that exists", format!("overflow page {link}"));
             return Ok(None);
         };
@@ -176,7 +187,7 @@ impl Walk<'_> {
             sink.damage(kind::CHAIN_LINK, location, "an overflow page in use", found);
             return Ok(None);
         }
-        if !walked.overflow_pages.insert(link) {
+        if !walked.overflow_pages.insert((table.number, link)) {
             let found = format!("overflow page {link}, which a chain has already");
             sink.damage(kind::CHAIN_CROSS_LINK, location, "an overflow page of its own", found);
             return Ok(None);
@@ -192,12 +203,12 @@ impl Walk<'_> {
     }
 
     /// Every overflow page in use belongs to a chain.
-    fn check_orphans(&self, walked: &Walked, sink: &mut Sink<'_>) -> Result<()> {
-        for (before, extent) in self.overflow.iter() {
+    fn check_orphans(&self, table: &CheckedTable<'_>, walked: &Walked, sink: &mut Sink<'_>) -> Result<()> {
+        for (before, extent) in table.overflow.iter() {
             let mut next = extent.next_used(0);
             while let Some(page) = next {
                 next = extent.next_used(page + 1);
-                if walked.overflow_pages.contains(&(before + page)) {
+                if walked.overflow_pages.contains(&(table.number, before + page)) {
                     continue;
                 }
                 let number = extent.number(page);
@@ -209,7 +220,7 @@ impl Walk<'_> {
                 }
                 let image = self.state.pages.read(number, sink)?;
                 let owner = image::owner(&image);
-                let lost = walked.broken.contains(&owner) || !self.primary.whole;
+                let lost = walked.broken.contains(&(table.number, owner)) || !table.primary.whole;
                 if self.is_valid(number, &image, sink) && !lost {
                     let location = Location::page(self.index_path(), number);
                     let found = format!("overflow page {} of page {owner}, which does not have it", before + page);

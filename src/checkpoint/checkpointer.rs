@@ -15,9 +15,10 @@ use crate::stats::CheckpointStats;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES};
 use crate::table::Table;
-use crate::table::cut::TableState;
 use crate::table::index::Index;
 use crate::table::page::PageImage;
+use crate::table::state::TableState;
+use crate::table::tables::Tables;
 
 /// The page size as files count.
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -80,8 +81,8 @@ pub(super) struct Written {
     pub(super) header: IndexHeader,
     /// The meta pages as they were last written.
     pub(super) meta_pages: Vec<PageImage>,
-    /// The table as they say that it is.
-    pub(super) table: TableState,
+    /// The tables as they say that these are.
+    pub(super) tables: Vec<TableState>,
     /// The meta data that the store was opened with.
     opened: Meta,
 }
@@ -107,7 +108,7 @@ impl Checkpointer {
         Checkpointer {
             path: path.to_path_buf(),
             files,
-            state: Mutex::new(Written { header, meta_pages: meta.pages(), table: meta.table.clone(), opened: meta }),
+            state: Mutex::new(Written { header, meta_pages: meta.pages(), tables: meta.tables.clone(), opened: meta }),
             due: AtomicU64::new(u64::MAX),
             interval_bytes,
             limit_pages,
@@ -126,20 +127,20 @@ impl Checkpointer {
 
     /// Sets when the first checkpoint after an open is due: at once, if the open replayed so much that the next one should
     /// not.
-    pub(crate) fn begin(&self, table: &Table, replayed_bytes: u64) {
-        let interval = self.interval(table);
+    pub(crate) fn begin(&self, tables: &Tables, replayed_bytes: u64) {
+        let interval = self.interval(tables);
         let due = if replayed_bytes > interval / 2 { 0 } else { interval };
         self.due.store(due, Ordering::Relaxed);
     }
 
     /// Log bytes from one checkpoint to the next.
-    fn interval(&self, table: &Table) -> u64 {
-        self.interval_bytes.unwrap_or_else(|| (table.growth().pages() * PAGE * 2).clamp(128 << 20, 1 << 30))
+    fn interval(&self, tables: &Tables) -> u64 {
+        self.interval_bytes.unwrap_or_else(|| (tables.pages() * PAGE * 2).clamp(128 << 20, 1 << 30))
     }
 
     /// A cut was made at so many bytes of the log.
-    pub(super) fn cut_at(&self, table: &Table, total: u64) {
-        self.due.store(total.saturating_add(self.interval(table)), Ordering::Relaxed);
+    pub(super) fn cut_at(&self, tables: &Tables, total: u64) {
+        self.due.store(total.saturating_add(self.interval(tables)), Ordering::Relaxed);
     }
 
     /// The checkpoint with the cut at so many bytes is done.
@@ -221,14 +222,18 @@ impl Checkpointer {
     /// `DiskFull`, `Io`.
     pub(crate) fn provide_meta_room(&self, index: &Index, log: &Log) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
-        let pages = Meta::pages_for(log.slots_used(), log.freed_blobs().0 as usize);
-        if pages <= files.meta_room.load(Ordering::Acquire) {
-            return Ok(());
+        let room = index.listed().with_slack();
+        let pages = Meta::pages_for(log.slots_used(), room, log.freed_blobs().0 as usize);
+        if pages > files.meta_room.load(Ordering::Acquire) {
+            let _one = files.extending.lock();
+            files
+                .index
+                .allocate(0, (FIRST_META_PAGE + pages) * PAGE)
+                .context("allocate blocks of", &files.index_path)?;
+            files.journal.allocate(index.journal_pages() + pages)?;
+            files.meta_room.fetch_max(pages, Ordering::AcqRel);
         }
-        let _one = files.extending.lock();
-        files.index.allocate(0, (FIRST_META_PAGE + pages) * PAGE).context("allocate blocks of", &files.index_path)?;
-        files.journal.allocate(index.journal_pages() + pages)?;
-        files.meta_room.store(pages, Ordering::Release);
+        index.set_room(room);
         Ok(())
     }
 
@@ -281,13 +286,15 @@ impl Checkpointer {
     pub(crate) fn allocate_reserve(&self, index: &Index, log: &Log) -> Result<()> {
         let Some(files) = &self.files else { return Ok(()) };
         let _one = files.extending.lock();
-        let meta_room = Meta::pages_for(log.slots_used() + 1, log.freed_blobs().0 as usize)
+        let room = index.listed().with_slack();
+        let meta_room = Meta::pages_for(log.slots_used() + 1, room, log.freed_blobs().0 as usize)
             .max(files.meta_room.load(Ordering::Acquire));
         let capacity = files.journal.capacity()?.max(meta_room + JOURNAL_PAGES_NEW);
         files.journal.allocate(capacity)?;
         let meta_end = (FIRST_META_PAGE + meta_room) * PAGE;
         files.index.allocate(0, meta_end).context("allocate blocks of", &files.index_path)?;
         files.meta_room.store(meta_room, Ordering::Release);
+        index.set_room(room);
         index.set_journal_pages(capacity - meta_room);
         Ok(())
     }

@@ -12,8 +12,7 @@
 //!  80  log directory id 64
 //!  88  flags 64: bit 0 = closed cleanly
 //!  96  home buckets 32 | stash buckets 32
-//! 104  log2 of the primary pages in extent 0, 32 | the same for overflow pages, 32
-//! 112  zero
+//! 104  zero
 //! ```
 //!
 //! A build reads a file whose *read version* it knows, and writes to one whose *write version* it knows.
@@ -55,12 +54,10 @@ struct Raw {
     flags: u64,
     homes: u32,
     stash: u32,
-    primary_log2: u32,
-    overflow_log2: u32,
 }
 
 /// Bytes of the fields.
-const RAW_BYTES: usize = 112;
+const RAW_BYTES: usize = 104;
 
 const _: () = assert!(size_of::<Raw>() == RAW_BYTES);
 
@@ -75,8 +72,6 @@ pub(crate) struct IndexHeader {
     pub(crate) log_dir: u64,
     pub(crate) clean: bool,
     pub(crate) geometry: Geometry,
-    pub(crate) primary_log2: u8,
-    pub(crate) overflow_log2: u8,
 }
 
 /// What the two slots of a file say together.
@@ -105,8 +100,6 @@ impl IndexHeader {
             flags: u64::from(self.clean),
             homes: self.geometry.homes as u32,
             stash: self.geometry.stash as u32,
-            primary_log2: u32::from(self.primary_log2),
-            overflow_log2: u32::from(self.overflow_log2),
         };
         let mut page = [0; PAGE_BYTES];
         page[..RAW_BYTES].copy_from_slice(bytemuck::bytes_of(&raw));
@@ -145,8 +138,6 @@ impl IndexHeader {
         }
         let geometry = Geometry { homes: raw.homes as usize, stash: raw.stash as usize };
         if !geometry.is_valid()
-            || raw.primary_log2 > 36
-            || raw.overflow_log2 > 36
             || raw.serial % 2 != slot
             || raw.serial.max(raw.generation) > COUNTER_MAX
             || !raw.cut.is_multiple_of(8)
@@ -165,8 +156,6 @@ impl IndexHeader {
             log_dir: raw.log_dir,
             clean: raw.flags & 1 != 0,
             geometry,
-            primary_log2: raw.primary_log2 as u8,
-            overflow_log2: raw.overflow_log2 as u8,
         })
     }
 
@@ -248,8 +237,6 @@ mod tests {
             log_dir: 1,
             clean: true,
             geometry: Geometry { homes: 60, stash: 3 },
-            primary_log2: 4,
-            overflow_log2: 4,
         }
     }
 

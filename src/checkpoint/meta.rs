@@ -5,10 +5,12 @@
 //! mean nothing.
 //!
 //! ```text
-//! length of the stream 64 | growth word | records | end page | floor | next sequence | blob: next id, count, bytes
-//! counts 64 each: primary extents, overflow extents, segments, blobs in flight, blobs dying, segments with records that expire
+//! length of the stream 64 | end page | next sequence | next table id | blob: next id, count, bytes
 //! moment up to which expired records were removed from the index (64)
-//! first page of each primary extent, of each overflow extent (64 each)
+//! counts 64 each: tables, segments, blobs in flight, blobs dying, segments with records that expire
+//! tables, the main one first, then by ascending id:
+//!     id 32, log2 of the pages in the first extents 8 8, zero 16, growth word, records, floor 64, counts of extents 32 32
+//!     first page of each primary extent, of each overflow extent (64 each)
 //! segments: sequence 32, slot 32, salt, capacity, end, dead bytes, removals (64 each)
 //! ids of blobs in flight, of blobs dying (64 each)
 //! segments with records that expire: sequence, first and last moment, bytes (64 each)
@@ -29,14 +31,16 @@ use crate::log::blob::{BlobSnapshot, FREED_MAX};
 use crate::log::deadlines::Expiring;
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::PAGE_BYTES;
-use crate::table::cut::TableState;
 use crate::table::growth::Growth;
+use crate::table::index::Listed;
 use crate::table::page::{BUCKET_SLOTS, PageImage, PageKind, image};
-use crate::table::region::{EXTENTS_MAX, Region, RegionKind};
+use crate::table::region::{BASE_LOG2_MAX, EXTENTS_MAX, Gap, INDEX_EXTENTS_MAX};
+use crate::table::state::TableState;
+use crate::table_id::{TABLES_MAX, TableId};
 use crate::words::some;
 
-/// Pages kept for meta data: enough for all segments and as many blob ids as can wait.
-pub(crate) const META_PAGES: u64 = 128;
+/// Pages kept for meta data: enough for all segments, as many blob ids as can wait, and all tables.
+pub(crate) const META_PAGES: u64 = 512;
 /// Bytes of a page's header.
 const PAGE_HEADER: usize = 64;
 /// Bytes of the stream in a page.
@@ -77,29 +81,43 @@ impl ExpiringEntry {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct RawMeta {
     len: u64,
-    growth: u64,
-    records: u64,
     end_page: u64,
-    floor: u64,
     next_sequence: u64,
+    next_table: u64,
     blob_next_id: u64,
     blob_count: u64,
     blob_bytes: u64,
-    primary_extents: u64,
-    overflow_extents: u64,
+    swept: u64,
+    tables: u64,
     segments: u64,
     in_flight: u64,
     dying: u64,
     expiring: u64,
-    swept: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct RawTable {
+    id: u32,
+    primary_log2: u8,
+    overflow_log2: u8,
+    zero: u16,
+    growth: u64,
+    records: u64,
+    floor: u64,
+    primary_extents: u32,
+    overflow_extents: u32,
 }
 
 /// The meta data of a checkpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Meta {
-    pub(crate) table: TableState,
+    /// The main one first, then by ascending id.
+    pub(crate) tables: Vec<TableState>,
     pub(crate) end_page: u64,
     pub(crate) next_sequence: u32,
+    /// Above the id of every table that there ever was.
+    pub(crate) next_table: u32,
     pub(crate) segments: Vec<SegmentEntry>,
     /// By ascending sequence.
     pub(crate) expiring: Vec<ExpiringEntry>,
@@ -111,10 +129,18 @@ pub(crate) struct Meta {
 /// Bytes of the stream for a segment with records that expire.
 const SEGMENT_BYTES: usize = size_of::<SegmentEntry>() + size_of::<ExpiringEntry>();
 
+/// Bytes of the stream for so many tables with so many extents.
+const fn table_bytes(tables: usize, extents: usize) -> usize {
+    size_of::<RawTable>() * tables + 8 * extents
+}
+
 // The longest stream fits into the meta pages. In-flight blobs are as many as writing threads; the rest of the
 // room is theirs.
 const _: () = assert!(
-    size_of::<RawMeta>() + 16 * EXTENTS_MAX + SEGMENT_BYTES * Address::SEGMENTS + 8 * 2 * FREED_MAX
+    size_of::<RawMeta>()
+        + table_bytes(TABLES_MAX + 1, INDEX_EXTENTS_MAX)
+        + SEGMENT_BYTES * Address::SEGMENTS
+        + 8 * 2 * FREED_MAX
         < META_PAGES as usize * PAYLOAD
 );
 
@@ -125,58 +151,106 @@ impl Meta {
         self.expiring.get(found).map(|entry| entry.deadlines())
     }
 
-    /// Meta pages that so many segments can need, and so many blobs that wait to be unlinked.
-    pub(crate) fn pages_for(segments: usize, freed: usize) -> u64 {
-        let lists = Self::bytes_without_freed(segments) + 8 * freed.min(FREED_MAX);
+    /// The main table as the checkpoint knows it.
+    pub(crate) fn main(&self) -> &TableState {
+        static NONE: TableState = TableState::none();
+        self.tables.first().unwrap_or(&NONE)
+    }
+
+    /// The pages of each extent, from the first one on up to the one behind the last, in their order in the file.
+    fn ranges(&self) -> Vec<(u64, u64)> {
+        let extents = self.tables.iter().flat_map(TableState::extents).flatten();
+        let mut ranges: Vec<_> = extents.map(|(first, shape)| (first, first.saturating_add(shape.total()))).collect();
+        ranges.sort_unstable();
+        ranges
+    }
+
+    /// Pages that no extent has, between extents.
+    pub(crate) fn gaps(&self) -> Vec<Gap> {
+        let mut first = FIRST_META_PAGE + META_PAGES;
+        let mut gaps = Vec::new();
+        for (start, end) in self.ranges() {
+            if start > first {
+                gaps.push(Gap { first, pages: start - first });
+            }
+            first = first.max(end);
+        }
+        gaps
+    }
+
+    /// What is listed of the index.
+    pub(crate) fn listed(&self) -> Listed {
+        let extents = |table: &TableState| (table.primary_extents.len() + table.overflow_extents.len()) as u64;
+        Listed { tables: self.tables.len() as u64, extents: self.tables.iter().map(extents).sum() }
+    }
+
+    /// Meta pages that so many segments can need, with what the index lists and so many blobs that wait to be unlinked.
+    pub(crate) fn pages_for(segments: usize, listed: Listed, freed: usize) -> u64 {
+        let lists = Self::bytes_without_freed(segments, listed) + 8 * freed.min(FREED_MAX);
         (lists.div_ceil(PAYLOAD) as u64).min(META_PAGES)
     }
 
-    /// Blobs waiting to be unlinked that so many pages have room for, beside so many segments.
-    pub(crate) fn freed_for(pages: u64, segments: usize) -> usize {
-        let bytes = (pages as usize * PAYLOAD).saturating_sub(Self::bytes_without_freed(segments));
+    /// Blobs waiting to be unlinked that so many pages have room for, beside all else.
+    pub(crate) fn freed_for(pages: u64, segments: usize, listed: Listed) -> usize {
+        let bytes = (pages as usize * PAYLOAD).saturating_sub(Self::bytes_without_freed(segments, listed));
         (bytes / 8).min(FREED_MAX)
     }
 
     /// Bytes of all but the blobs that wait to be unlinked.
-    fn bytes_without_freed(segments: usize) -> usize {
+    fn bytes_without_freed(segments: usize, listed: Listed) -> usize {
         /// Blobs that many threads write at one moment.
         const IN_FLIGHT: usize = 256;
         // Some segments more than there are, because several threads can each prepare one after this was asked.
         let segments = (segments + segments.clamp(16, 64)).min(Address::SEGMENTS);
-        size_of::<RawMeta>() + SEGMENT_BYTES * segments + 16 * EXTENTS_MAX + 8 * IN_FLIGHT
+        size_of::<RawMeta>()
+            + table_bytes(listed.tables as usize, listed.extents as usize)
+            + SEGMENT_BYTES * segments
+            + 8 * IN_FLIGHT
     }
 
     fn encode(&self) -> Vec<u8> {
-        let (table, blobs) = (&self.table, &self.blobs);
-        let mut raw = RawMeta {
+        let blobs = &self.blobs;
+        let raw = RawMeta {
             len: 0,
-            growth: table.growth.word(),
-            records: table.records,
             end_page: self.end_page,
-            floor: table.floor,
             next_sequence: u64::from(self.next_sequence),
+            next_table: u64::from(self.next_table),
             blob_next_id: blobs.next_id,
             blob_count: blobs.count,
             blob_bytes: blobs.bytes,
-            primary_extents: table.primary_extents.len() as u64,
-            overflow_extents: table.overflow_extents.len() as u64,
+            swept: self.swept,
+            tables: self.tables.len() as u64,
             segments: self.segments.len() as u64,
             in_flight: blobs.in_flight.len() as u64,
             dying: blobs.dying.len() as u64,
             expiring: self.expiring.len() as u64,
-            swept: self.swept,
         };
+        let mut bytes = bytemuck::bytes_of(&raw).to_vec();
+        for table in &self.tables {
+            let raw = RawTable {
+                id: table.id.raw(),
+                primary_log2: table.primary_log2,
+                overflow_log2: table.overflow_log2,
+                zero: 0,
+                growth: table.growth.word(),
+                records: table.records,
+                floor: table.floor,
+                primary_extents: table.primary_extents.len() as u32,
+                overflow_extents: table.overflow_extents.len() as u32,
+            };
+            bytes.extend_from_slice(bytemuck::bytes_of(&raw));
+            bytes.extend_from_slice(bytemuck::cast_slice(&table.primary_extents));
+            bytes.extend_from_slice(bytemuck::cast_slice(&table.overflow_extents));
+        }
         let lists = [
-            bytemuck::cast_slice::<u64, u8>(&table.primary_extents),
-            bytemuck::cast_slice(&table.overflow_extents),
-            bytemuck::cast_slice(&self.segments),
+            bytemuck::cast_slice::<SegmentEntry, u8>(&self.segments),
             bytemuck::cast_slice(&blobs.in_flight),
             bytemuck::cast_slice(&blobs.dying),
             bytemuck::cast_slice(&self.expiring),
         ];
-        raw.len = (size_of::<RawMeta>() + lists.iter().map(|list| list.len()).sum::<usize>()) as u64;
-        let mut bytes = bytemuck::bytes_of(&raw).to_vec();
         lists.iter().for_each(|list| bytes.extend_from_slice(list));
+        let len = (bytes.len() as u64).to_le_bytes();
+        bytes.iter_mut().zip(len).for_each(|(to, from)| *to = from);
         bytes
     }
 
@@ -221,25 +295,16 @@ impl Meta {
     }
 
     fn parse(stream: &[u8]) -> Option<Meta> {
-        let (head, mut rest) = stream.split_at_checked(size_of::<RawMeta>())?;
-        let raw: RawMeta = bytemuck::pod_read_unaligned(head);
-        fn list<T: Pod>(rest: &mut &[u8], count: u64, most: usize) -> Option<Vec<T>> {
-            let count = usize::try_from(count).ok().filter(|&count| count <= most)?;
-            let (bytes, after) = rest.split_at_checked(count * size_of::<T>())?;
-            *rest = after;
-            Some(bytemuck::allocation::pod_collect_to_vec(bytes))
-        }
+        let mut rest = stream;
+        let raw: RawMeta = read(&mut rest)?;
         let ids_max = META_PAGES as usize * PAYLOAD / 8;
+        let tables = usize::try_from(raw.tables).ok().filter(|tables| (1..=TABLES_MAX + 1).contains(tables))?;
+        let tables: Option<Vec<TableState>> = (0..tables).map(|_| Self::parse_table(&mut rest)).collect();
         let mut meta = Meta {
-            table: TableState {
-                growth: Growth::from_word(raw.growth),
-                records: raw.records,
-                floor: raw.floor,
-                primary_extents: list(&mut rest, raw.primary_extents, EXTENTS_MAX)?,
-                overflow_extents: list(&mut rest, raw.overflow_extents, EXTENTS_MAX)?,
-            },
+            tables: tables?,
             end_page: raw.end_page,
             next_sequence: u32::try_from(raw.next_sequence).ok()?,
+            next_table: u32::try_from(raw.next_table).ok()?,
             segments: list(&mut rest, raw.segments, Address::SEGMENTS)?,
             expiring: Vec::new(),
             swept: raw.swept,
@@ -255,6 +320,21 @@ impl Meta {
         (rest.is_empty() && meta.is_sane()).then_some(meta)
     }
 
+    fn parse_table(rest: &mut &[u8]) -> Option<TableState> {
+        let raw: RawTable = read(rest)?;
+        let state = TableState {
+            id: TableId::from_raw(raw.id),
+            primary_log2: raw.primary_log2,
+            overflow_log2: raw.overflow_log2,
+            growth: Growth::from_word(raw.growth),
+            records: raw.records,
+            floor: raw.floor,
+            primary_extents: list(rest, raw.primary_extents.into(), EXTENTS_MAX)?,
+            overflow_extents: list(rest, raw.overflow_extents.into(), EXTENTS_MAX)?,
+        };
+        (raw.zero == 0).then_some(state)
+    }
+
     /// Checks what later code relies on: slots and sequences are unique, sizes are possible.
     fn is_sane(&self) -> bool {
         let mut slots = vec![false; Address::SEGMENTS];
@@ -266,15 +346,38 @@ impl Meta {
                 && (SEGMENT_HEADER_BYTES..=segment.capacity).contains(&segment.end)
         });
         let ascending = self.segments.is_sorted_by(|a, b| a.sequence < b.sequence);
-        let first = FIRST_META_PAGE + META_PAGES;
-        let extents = self.table.primary_extents.iter().chain(&self.table.overflow_extents);
-        let extents_fit = extents.into_iter().all(|&page| (first..self.end_page).contains(&page));
-        let ends = self.end_page < 1 << 48 && self.table.records < 1 << 48;
+        let ids = self.tables.is_sorted_by(|a, b| a.id < b.id) && self.main().id == TableId::MAIN;
+        let tables_fit = ids && self.tables.iter().all(|table| self.is_sane_table(table));
         let expiring = self.expiring.is_sorted_by(|a, b| a.sequence < b.sequence);
         let blobs = &self.blobs;
         let blobs_fit = blobs.next_id <= BLOB_IDS && blobs.count < 1 << 48 && blobs.bytes <= 1 << 62;
-        segments_fit && ascending && expiring && extents_fit && ends && blobs_fit && self.table.growth.is_valid()
+        segments_fit && ascending && expiring && tables_fit && self.end_page < 1 << 48 && blobs_fit
     }
+
+    fn is_sane_table(&self, table: &TableState) -> bool {
+        let first = FIRST_META_PAGE + META_PAGES;
+        let mut extents = table.primary_extents.iter().chain(&table.overflow_extents);
+        extents.all(|&page| (first..self.end_page).contains(&page))
+            && table.id.raw() < self.next_table
+            && table.primary_log2.max(table.overflow_log2) <= BASE_LOG2_MAX
+            && table.records < 1 << 48
+            && table.growth.is_valid()
+    }
+}
+
+/// A value at the front of some bytes, which it is taken from.
+fn read<T: Pod>(rest: &mut &[u8]) -> Option<T> {
+    let (bytes, after) = rest.split_at_checked(size_of::<T>())?;
+    *rest = after;
+    Some(bytemuck::pod_read_unaligned(bytes))
+}
+
+/// The same for a list of at most `most` values.
+fn list<T: Pod>(rest: &mut &[u8], count: u64, most: usize) -> Option<Vec<T>> {
+    let count = usize::try_from(count).ok().filter(|&count| count <= most)?;
+    let (bytes, after) = rest.split_at_checked(count * size_of::<T>())?;
+    *rest = after;
+    Some(bytemuck::allocation::pod_collect_to_vec(bytes))
 }
 
 impl Meta {
@@ -295,20 +398,13 @@ impl Meta {
                 format!("at {last:?}"),
             ));
         }
-        let (mut ranges, mut pages) = (Vec::new(), [0u64; 2]);
-        let regions = [
-            Region::new(RegionKind::Primary, header.primary_log2),
-            Region::new(RegionKind::Overflow, header.overflow_log2),
-        ];
-        let extents = [&self.table.primary_extents, &self.table.overflow_extents];
-        for ((region, extents), pages) in regions.iter().zip(extents).zip(&mut pages) {
-            for (number, &first) in extents.iter().enumerate() {
-                let shape = region.shape(number);
-                ranges.push((first, first.saturating_add(shape.total())));
-                *pages = pages.saturating_add(shape.pages);
-            }
+        for table in &self.tables {
+            let pages =
+                table.extents().map(|extents| extents.map(|(_, shape)| shape.pages).fold(0, u64::saturating_add));
+            Self::check_table(table, header, pages)
+                .map_err(|(expected, found)| corrupt(format!("{expected} of {}", table.id), found))?;
         }
-        ranges.sort_unstable();
+        let ranges = self.ranges();
         if let Some(two) = ranges.iter().zip(ranges.iter().skip(1)).find(|(one, next)| one.1 > next.0) {
             return Err(corrupt("extents with pages of their own".into(), format!("{two:?}")));
         }
@@ -316,16 +412,23 @@ impl Meta {
         if end != self.end_page {
             return Err(corrupt(format!("an end at page {}", self.end_page), format!("extents up to page {end}")));
         }
-        if pages[0] < self.table.growth.pages() {
-            return Err(corrupt(
-                format!("extents for {}", some(self.table.growth.pages(), "page")),
-                format!("for {}", pages[0]),
-            ));
+        Ok(())
+    }
+
+    /// The pages of a table, primary and overflow, against what its state says. Else what was expected, and what is there.
+    fn check_table(
+        table: &TableState,
+        header: &IndexHeader,
+        [primary, overflow]: [u64; 2],
+    ) -> std::result::Result<(), (String, String)> {
+        let in_use = table.growth.pages();
+        if primary < in_use {
+            return Err((format!("extents for {}", some(in_use, "page")), format!("for {primary}")));
         }
         let slots = (header.geometry.homes + header.geometry.stash) as u64 * BUCKET_SLOTS as u64;
-        let most = self.table.growth.pages().saturating_add(pages[1]).saturating_mul(slots);
-        if self.table.records > most {
-            return Err(corrupt(format!("at most {}", some(most, "record")), self.table.records.to_string()));
+        let most = in_use.saturating_add(overflow).saturating_mul(slots);
+        if table.records > most {
+            return Err((format!("at most {}", some(most, "record")), table.records.to_string()));
         }
         Ok(())
     }
@@ -360,16 +463,24 @@ pub(crate) fn check_page(
 mod tests {
     use super::*;
 
+    fn table(id: u32) -> TableState {
+        TableState {
+            id: TableId::from_raw(id),
+            primary_log2: 4,
+            overflow_log2: 1,
+            growth: Growth::resting(5, 5).started().advanced(),
+            records: 1000,
+            floor: 0,
+            primary_extents: vec![530, 547],
+            overflow_extents: vec![600],
+        }
+    }
+
     fn meta(segments: u32) -> Meta {
         Meta {
-            table: TableState {
-                growth: Growth::resting(5, 5).started().advanced(),
-                records: 1000,
-                floor: 0,
-                primary_extents: vec![130, 147],
-                overflow_extents: vec![200],
-            },
+            tables: [0, 1, 7].map(table).to_vec(),
             end_page: 5000,
+            next_table: 8,
             next_sequence: segments + 1,
             segments: (0..segments)
                 .map(|i| SegmentEntry {
@@ -417,8 +528,14 @@ mod tests {
         let mut long = meta(3);
         long.segments[2].end = 5000;
         let mut outside = meta(1);
-        outside.table.primary_extents[0] = 1;
-        for meta in [twice, long, outside] {
+        outside.tables[2].primary_extents[0] = 1;
+        let mut unsorted = meta(1);
+        unsorted.tables.swap(1, 2);
+        let mut without_main = meta(1);
+        without_main.tables.remove(0);
+        let mut late = meta(1);
+        late.next_table = 7;
+        for meta in [twice, long, outside, unsorted, without_main, late] {
             assert!(decode(&sealed(&meta)).is_err_and(|error| error.is_corruption()));
         }
         let pages = sealed(&meta(1));

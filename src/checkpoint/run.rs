@@ -12,7 +12,7 @@
 //! 4. The same images are written in place, in ascending order; fsync. *Crash:* recovery does it again.
 //! 5. The other header slot gets generation and cut; fsync. *Crash:* the new generation stands.
 //! 6. What the old generation needed is let go: blobs are unlinked, evacuated segments that the new one does
-//!    not name are freed (log/space.rs), clean private pages are dropped if memory is short. *Crash:* the
+//!    not name are freed (log/space.rs), so are the pages of dropped tables, clean private pages are dropped if memory is short. *Crash:* the
 //!    checkpoint names the blobs that are still to be unlinked; segments that it does not name are unlinked.
 //!
 //! An I/O error in steps 2 to 5 poisons the store: what is on disk is unknown, recovery sorts it out. Step 6 comes after
@@ -20,6 +20,7 @@
 //! later checkpoint tries again (`Stats` counts such errors).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::address::Lsn;
 use crate::checkpoint::checkpointer::{Checkpointer, Files, Written};
@@ -37,8 +38,9 @@ use crate::observe::{self, Observer, Timed};
 use crate::sync::{Instant, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, Paced, PageBuffer, write_all_at};
 use crate::table::Table;
-use crate::table::cut::{Frozen, TableCut};
+use crate::table::cut::{Frozen, HeldTables, IndexCut};
 use crate::table::page::{PageImage, image};
+use crate::table::tables::Tables;
 
 /// Images written in place by one system call. Larger pieces would be kept as larger pieces by the page
 /// cache, and changing one page of them later would cost more.
@@ -61,7 +63,7 @@ struct Cut<'t> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope<'s> {
     pub(crate) path: &'s Path,
-    pub(crate) table: &'s Table,
+    pub(crate) tables: &'s Tables,
     pub(crate) log: &'s Log,
     pub(crate) health: &'s Health,
     pub(crate) observer: &'s Observer,
@@ -98,8 +100,8 @@ impl Checkpointer {
         let run = Run { scope, own: self, files };
         run.sync_early()?;
         // On a full disk fewer freed blobs are unlinked at a time.
-        let _ = self.provide_meta_room(scope.table.index(), scope.log);
-        let images = scope.table.index().memory_for_images()?;
+        let _ = self.provide_meta_room(scope.tables.index(), scope.log);
+        let images = scope.tables.index().memory_for_images()?;
         let mut buffer = Buffer::new().context("reserve memory for a part of", &files.journal.path)?;
         // Its drop comes before that of `state`: no other checkpoint begins on what a panic has left.
         let unfinished = scope.health.begin("a checkpoint");
@@ -112,7 +114,7 @@ impl Checkpointer {
         };
         // Still as the one checkpoint: a page that another one has captured and not yet written in place is
         // clean by its flags, and the file does not hold its bytes.
-        let let_go = run.let_go(&state.header, &done);
+        let let_go = run.let_go(&state.header, done);
         timer.done();
         observe::checkpointed(scope.path, state.header.generation, let_go.segments, clean);
         Ok(Some(let_go))
@@ -123,6 +125,8 @@ impl Checkpointer {
 struct Done {
     /// Sequences of the segments that it does not name any more.
     excluded: Vec<u32>,
+    /// Dropped tables that it does not name any more.
+    retired: Vec<Arc<Table>>,
     /// Pages that it wrote.
     images: u64,
 }
@@ -151,14 +155,15 @@ impl<'r> Run<'r> {
     }
 
     /// Step 6.
-    fn let_go(&self, header: &IndexHeader, done: &Done) -> LetGo {
+    fn let_go(&self, header: &IndexHeader, done: Done) -> LetGo {
         let Scope { log, health, .. } = self.scope;
         let blobs = log.unlink_dying_blobs();
         let (freed, segments) = log.free(&done.excluded);
-        self.scope.table.drop_clean_pages();
+        let tables = self.scope.tables.give_back_retired(done.retired, done.images > 0);
+        self.scope.tables.drop_clean_pages();
         // The next checkpoint will write about as much as this one, unless the store is closed now.
         let pages = self.give_back_space(if header.clean { 0 } else { done.images });
-        let errors = [blobs, segments, pages].into_iter().filter_map(Result::err);
+        let errors = [blobs, segments, tables, pages].into_iter().filter_map(Result::err);
         let note = |error: &Error| {
             self.own.put_off(error);
             if broken(Mutant::FreeingPoisons) {
@@ -172,21 +177,29 @@ impl<'r> Run<'r> {
     /// Gives back the space of index pages that are no longer in use, and of a journal that is longer than `images` and the
     /// dirty pages need.
     fn give_back_space(&self, images: u64) -> Result<()> {
-        let (Scope { table, .. }, files) = (self.scope, self.files);
-        table.give_back_unused()?;
-        self.own.shorten_journal(files, table.index(), images.max(table.index().dirty_pages()))
+        let (Scope { tables, .. }, files) = (self.scope, self.files);
+        tables.all().iter().try_for_each(|table| table.give_back_unused().map(|_| ()))?;
+        let index = tables.index();
+        self.own.shorten_journal(files, index, images.max(index.dirty_pages()))
     }
 
     /// Steps 1 to 5. Returns `None` if there was nothing to write.
     fn steps(&self, state: &mut Written, images: PageBuffer, buffer: &mut Buffer, clean: bool) -> Result<Option<Done>> {
-        let (Scope { table, log, .. }, own, files) = (self.scope, self.own, self.files);
-        let mut cut = self.cut(images);
-        own.cut_at(table, cut.total);
+        let (Scope { tables, log, .. }, own, files) = (self.scope, self.own, self.files);
+        let cuts = tables.put_off_cuts();
+        let mut list = tables.hold_list();
+        let (all, retired) = (list.all(), list.take_retired());
+        let mut cut = self.cut(&all, images, || {
+            drop(list);
+            drop(cuts);
+        });
+        own.cut_at(tables, cut.total);
         let nothing_new = cut.frozen.is_empty()
             && cut.lsn == state.header.cut
-            && cut.meta.table == state.table
+            && cut.meta.tables == state.tables
             && cut.meta.blobs.dying.is_empty()
-            && cut.excluded.is_empty();
+            && cut.excluded.is_empty()
+            && retired.is_empty();
         if nothing_new && !clean {
             return Ok(None);
         }
@@ -211,19 +224,19 @@ impl<'r> Run<'r> {
         }
         header.write(&*files.index, &files.index_path)?;
         state.header = header;
-        state.table = cut.meta.table;
+        state.tables = cut.meta.tables;
         own.done(header.generation, cut.total);
-        Ok(Some(Done { excluded: cut.excluded, images: written }))
+        Ok(Some(Done { excluded: cut.excluded, retired, images: written }))
     }
 
-    /// Step 1.
-    fn cut(&self, images: PageBuffer) -> Cut<'r> {
-        let Scope { path, table, log, observer, .. } = self.scope;
+    /// Step 1. The caller holds the list of tables until it is called.
+    fn cut<'t>(&'t self, all: &'t [Arc<Table>], images: PageBuffer, done: impl FnOnce()) -> Cut<'t> {
+        let Scope { path, tables, log, observer, .. } = self.scope;
         let meta_room = self.files.meta_room.load(Ordering::Acquire);
-        let held = table.hold_structure();
+        let held = HeldTables::hold(tables.index(), all);
         let started = Instant::now();
         let timer = observer.time(Timed::Cut);
-        let (table_cut, (lsn, total, excluded, (segments, expiring, swept), next_sequence, blobs)) = held.cut(|| {
+        let (index_cut, (lsn, total, excluded, (segments, expiring, swept), next_sequence, blobs)) = held.cut(|| {
             let (lsn, total) = log.end();
             let excluded = log.excluded(lsn);
             let (mut segments, mut expiring) = (Vec::new(), Vec::new());
@@ -239,15 +252,25 @@ impl<'r> Run<'r> {
                 excluded,
                 (segments, expiring, log.swept()),
                 next_sequence,
-                log.freeze_blobs(Meta::freed_for(meta_room, log.slots_used())),
+                log.freeze_blobs(Meta::freed_for(meta_room, log.slots_used(), tables.index().listed().with_slack())),
             )
         });
+        done();
         timer.done();
-        let TableCut { state, end_page, pages } = table_cut;
+        let IndexCut { tables: states, end_page, pages } = index_cut;
         let nanos = started.elapsed().as_nanos() as u64;
         observe::cut(path, pages.len(), nanos);
         self.own.counters.cut_nanos_max.fetch_max(nanos, Ordering::Relaxed);
-        let meta = Meta { table: state, end_page, next_sequence, segments, expiring, swept, blobs };
+        let meta = Meta {
+            tables: states,
+            next_table: tables.next_id(),
+            end_page,
+            next_sequence,
+            segments,
+            expiring,
+            swept,
+            blobs,
+        };
         Cut { lsn, total, frozen: pages.capture(images), meta, excluded }
     }
 
@@ -283,7 +306,7 @@ impl<'r> Run<'r> {
             }
             writer.push(bytes)?;
         }
-        let (images, growth) = (writer.images(), cut.meta.table.growth.word());
+        let (images, growth) = (writer.images(), cut.meta.main().growth.word());
         writer.finish(cut.lsn, growth)?;
         Ok(JournalHead { generation, cut: cut.lsn, images, growth })
     }

@@ -19,7 +19,8 @@ use crate::observe;
 use crate::stats::CompactionStats;
 use crate::sync::{AtomicU32, AtomicU64, Instant, Mutex, Ordering};
 use crate::sys::pins::Pinned;
-use crate::table::Table;
+use crate::table::tables::Tables;
+use crate::table_id::TableId;
 
 /// Bytes of records that a thread claims at a time: bounds how long others wait for their turn.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -121,6 +122,7 @@ pub(super) struct Piece<'l> {
 /// A record to deal with.
 #[derive(Clone, Copy)]
 pub(super) struct Item {
+    pub(super) table: TableId,
     pub(super) hash: u64,
     pub(super) offset: u64,
     pub(super) kind: Kind,
@@ -135,14 +137,19 @@ pub(super) struct Stopped {
 
 impl Stopped {
     /// `unread`: the record elsewhere that could not be read.
-    pub(super) fn new(error: Error, segment: &Segment, hash: u64, unread: Option<Address>) -> Self {
+    pub(super) fn new(error: Error, segment: &Segment, item: &Item, unread: Option<Address>) -> Self {
         let elsewhere = match &error {
             Error::Corrupt { location, .. } => location.path != segment.path,
             _ => false,
         };
-        let wait = Wait { hash, record: unread };
+        let wait = Wait { table: item.table, hash: item.hash, record: unread };
         let wait = (elsewhere && error.nature() == Nature::Damage).then_some(wait);
         Stopped { error: Box::new(error), wait }
+    }
+
+    /// True if the record's table is being dropped. When that is done, the record is dead.
+    pub(super) fn is_of_dropped_table(&self) -> bool {
+        matches!(*self.error, Error::TableDropped { .. })
     }
 
     /// The error for whoever compacts. A segment that waits for another record is none: who reads that record meets it.
@@ -188,14 +195,14 @@ impl Compactor {
     pub(super) fn next_task<'l>(
         &self,
         log: &'l Log,
-        table: &Table,
+        tables: &Tables,
         hasher: &KeyHasher,
         records: usize,
         choice: Choice,
     ) -> Result<Task<'l>> {
         let mut victim = self.victim.lock();
         if victim.is_none() {
-            *victim = self.choose_victim(log, table, choice);
+            *victim = self.choose_victim(log, tables, choice);
         }
         let Some(current) = victim.as_mut() else { return Ok(Task::Nothing) };
         if current.at >= current.end {
@@ -210,7 +217,7 @@ impl Compactor {
             *victim = None;
             return Ok(Task::Finished);
         }
-        match claim(current, log, table, hasher, records) {
+        match claim(current, log, tables, hasher, records) {
             Ok(Some(piece)) => Ok(Task::Piece(piece)),
             Ok(None) => {
                 *victim = None;
@@ -303,7 +310,7 @@ impl Compactor {
 fn claim<'l>(
     victim: &mut Victim,
     log: &'l Log,
-    table: &Table,
+    tables: &Tables,
     hasher: &KeyHasher,
     records: usize,
 ) -> Result<Option<Piece<'l>>> {
@@ -319,7 +326,8 @@ fn claim<'l>(
         let record = log.record(&pinned, Address::new(segment.slot, victim.at))?;
         let kind = record.header.kind;
         let lsn = Lsn::new(segment.sequence, victim.at);
-        let hides = victim.keep_removals && lsn >= victim.cleared;
+        // A clear-record speaks of the main table.
+        let hides = victim.keep_removals && (lsn >= victim.cleared || record.table() != TableId::MAIN);
         let wanted = match kind {
             Kind::Put | Kind::PutBlob => true,
             Kind::Remove => hides,
@@ -330,9 +338,11 @@ fn claim<'l>(
             Kind::Clear | Kind::Frame | Kind::Mark => false,
         };
         if wanted {
-            let hash = hasher.hash(record.key());
-            table.prefetch(hash);
-            items.push(Item { hash, offset: victim.at, kind });
+            let (hash, table) = (hasher.hash(record.key()), record.table());
+            if let Some(table) = tables.get(table) {
+                table.prefetch(hash);
+            }
+            items.push(Item { table, hash, offset: victim.at, kind });
         }
         victim.at += record.header.total();
     }

@@ -15,9 +15,11 @@ use crate::engine::write::with_encoded;
 use crate::error::Result;
 use crate::log::encode::Encoded;
 use crate::log::large::Linked;
-use crate::log::record::{Invalid, Kind, Record};
+use crate::log::record::{Invalid, Kind, Label, Record};
 use crate::mutant::{Mutant, broken};
 use crate::need::Step;
+use crate::sync::Moment;
+use crate::table::Table;
 
 impl Engine {
     /// Deals with the records of a piece.
@@ -26,7 +28,7 @@ impl Engine {
         for item in &piece.items {
             let mut unread = None;
             let low = self.evacuate_record(piece, item, &mut unread);
-            running_low |= low.map_err(|error| Stopped::new(error, &piece.segment, item.hash, unread))?;
+            running_low |= low.map_err(|error| Stopped::new(error, &piece.segment, item, unread))?;
         }
         if running_low && self.tuning.background {
             self.wake.segment.ring();
@@ -37,36 +39,47 @@ impl Engine {
     /// Returns true if the log is running low.
     fn evacuate_record(&self, piece: &Piece<'_>, item: &Item, unread: &mut Option<Address>) -> Result<bool> {
         let address = Address::new(piece.segment.slot, item.offset);
-        if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !self.table.names(item.hash, address)? {
+        // Nothing names the records of a table that was dropped.
+        let Some(table) = self.tables.get(item.table) else { return Ok(false) };
+        let (table, label) = (&*table, Label::of(item.table));
+        if item.kind != Kind::Remove && !broken(Mutant::MovedBlindly) && !table.names(item.hash, address)? {
             return Ok(false);
         }
         let record = self.log.record(&piece.pinned, address)?;
+        self.tuning.pass(Moment::RecordRead);
         with_encoded(|encoded| match item.kind {
             Kind::Remove => {
-                encoded.push(Kind::Remove, record.key(), &[]);
-                self.retry(|| self.keep_removal(&record, item.hash, encoded, unread))
+                encoded.push(label, Kind::Remove, record.key(), &[]);
+                self.retry(|| self.keep_removal(table, &record, item.hash, encoded, unread))
             }
             _ if record.deadline().is_over(piece.now) => {
-                encoded.push(Kind::Remove, record.key(), &[]);
+                encoded.push(label, Kind::Remove, record.key(), &[]);
                 // Before the first of them: a store in which nothing expires keeps no time.
                 self.log.sweep(piece.now);
-                self.retry(|| self.expire_record(&record, item.hash, address, piece.keep_removals, encoded))
+                self.retry(|| self.expire_record(table, &record, item.hash, address, piece.keep_removals, encoded))
             }
             kind => {
-                encoded.push_until(record.deadline(), kind, record.key(), record.value());
-                self.retry(|| self.move_record(&record, item.hash, address, encoded))
+                encoded.push(record.label(), kind, record.key(), record.value());
+                self.retry(|| self.move_record(table, &record, item.hash, address, encoded))
             }
         })
     }
 
     /// Appends a live record again. Returns true if the log is running low.
-    fn move_record(&self, record: &Record<'_>, hash: u64, address: Address, encoded: &mut Encoded) -> Step<bool> {
-        let mut edit = self.table.edit(hash)?;
+    fn move_record(
+        &self,
+        table: &Table,
+        record: &Record<'_>,
+        hash: u64,
+        address: Address,
+        encoded: &mut Encoded,
+    ) -> Step<bool> {
+        let mut edit = table.edit(hash)?;
         // Under the stripe: once poisoned, the index does not say any more what the log says.
         self.health.check_writable()?;
         let sought = if broken(Mutant::MovedBlindly) {
             let mut hit = None;
-            edit.find(hash, |slot| self.is_key(record.key(), slot, &mut hit))?
+            edit.find(hash, |slot| self.is_key(table, record.key(), slot, &mut hit))?
         } else {
             edit.find_address(hash, Some(address))
         };
@@ -90,15 +103,21 @@ impl Engine {
     /// Removes an expired record from the index. `encoded` is a removal of its key. Returns true if the log is running low.
     pub(super) fn expire_record(
         &self,
+        table: &Table,
         record: &Record<'_>,
         hash: u64,
         address: Address,
         keep_removals: bool,
         encoded: &mut Encoded,
     ) -> Step<bool> {
-        let mut edit = self.table.edit(hash)?;
+        let mut edit = table.edit(hash)?;
         self.health.check_writable()?;
-        let sought = edit.find_address(hash, Some(address));
+        let sought = if broken(Mutant::ExpiredBlindly) {
+            let mut hit = None;
+            edit.find(hash, |slot| self.is_key(table, record.key(), slot, &mut hit))?
+        } else {
+            edit.find_address(hash, Some(address))
+        };
         let Some(slot) = sought.slot() else { return Ok(false) };
         if slot.is_marked() {
             return Err(self.log.invalid_record(address, Invalid::Header).into());
@@ -108,7 +127,9 @@ impl Engine {
         let running_low = recorded && self.append_removal(encoded)?;
         edit.publish(reserved, address);
         self.log.bury(address, record.deadline(), record.header.total());
-        self.log.relink(record.blob_link(), None);
+        if !broken(Mutant::ExpiredUnfreed) {
+            self.log.relink(record.blob_link(), None);
+        }
         self.compactor.count_expired();
         Ok(running_low)
     }
@@ -117,17 +138,18 @@ impl Engine {
     /// known if a record that could be the key's cannot be read, which `unread` says then.
     fn keep_removal(
         &self,
+        table: &Table,
         record: &Record<'_>,
         hash: u64,
         encoded: &mut Encoded,
         unread: &mut Option<Address>,
     ) -> Step<bool> {
         *unread = None;
-        let edit = self.table.edit(hash)?;
+        let edit = table.edit(hash)?;
         self.health.check_writable()?;
         let mut hit = None;
         edit.find(hash, |slot| {
-            let is_key = self.is_key(record.key(), slot, &mut hit);
+            let is_key = self.is_key(table, record.key(), slot, &mut hit);
             is_key.inspect_err(|_| *unread = Some(slot.address()))
         })?;
         if hit.is_some() {

@@ -14,10 +14,12 @@ use super::compactor::Compactor;
 use super::online::Outcome;
 use crate::address::Address;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Nature, Result};
 use crate::log::deadlines::Reading;
 use crate::log::record::{Invalid, Record};
 use crate::log::segments::Log;
+use crate::mutant::{Mutant, broken};
+use crate::sync::Moment;
 
 /// Records that are read at a time.
 const PART_RECORDS: usize = 4096;
@@ -48,10 +50,11 @@ impl Engine {
     }
 
     /// Reads up to `most` records of a part of a segment. Calls `each` with those that have a deadline, are `wanted`, and that a
-    /// slot names, under the stripe of the key: what is superseded meanwhile is superseded before or after the call.
+    /// slot names, under the stripe of the key: what is superseded meanwhile is superseded before or after the call. A record
+    /// whose page of the index is damaged is passed over.
     ///
     /// # Errors
-    /// `Corrupt` if something cannot be read.
+    /// `Corrupt` if a record cannot be read; errors of the moment.
     pub(super) fn each_expiring(
         &self,
         slot: u32,
@@ -72,9 +75,16 @@ impl Engine {
             if !record.header.expires() || !wanted(&record) {
                 continue;
             }
+            let Some(table) = self.tables.get(record.table()) else { continue };
             let hash = self.hasher.hash(record.key());
-            let edit = self.table.edit(hash)?;
-            if edit.find_address(hash, Some(address)).slot().is_some() {
+            self.tuning.pass(Moment::DeadlineRead);
+            let edit = match table.edit(hash) {
+                Err(_) if table.is_dropped() => continue,
+                // No change mends a page: its records are counted no more.
+                Err(error) if error.nature() == Nature::Damage => continue,
+                other => other?,
+            };
+            if edit.find_address(hash, Some(address)).slot().is_some() || broken(Mutant::DeadlinesBlindly) {
                 each(&record, address);
             }
         }

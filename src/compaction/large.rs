@@ -9,13 +9,12 @@
 use crate::address::Address;
 use crate::engine::Engine;
 use crate::engine::write::with_encoded;
-use crate::error::Result;
+use crate::error::{Error, Nature, Result};
 use crate::log::large::Linked;
-use crate::log::record::{Kind, Record};
+use crate::log::record::{Kind, Label, Record};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
+use crate::sync::Moment;
 
-/// Bytes of expired large values that are worth the work while others write.
-pub(crate) const LARGE_BYTES: u64 = 1 << 20;
 /// Values that are freed between two looks at the list.
 const MANY: usize = 256;
 
@@ -43,7 +42,11 @@ impl Engine {
                 break;
             }
             for (id, address) in links {
-                self.free_large(address, now)?;
+                match self.free_large(address, now) {
+                    // It concerns this value alone. The evacuation of its segment meets it.
+                    Err(error) if error.nature() == Nature::Damage => {}
+                    other => other?,
+                }
                 // Also if it was another record's by now, or cannot be read.
                 self.log.forget_large(id, address);
             }
@@ -59,11 +62,17 @@ impl Engine {
         if record.blob_link().is_none() || !record.deadline().is_over(now) {
             return Ok(());
         }
+        let Some(table) = self.tables.get(record.table()) else { return Ok(()) };
         let hash = self.hasher.hash(record.key());
+        self.tuning.pass(Moment::LargeRead);
         with_encoded(|encoded| {
-            encoded.push(Kind::Remove, record.key(), &[]);
+            encoded.push(Label::of(record.table()), Kind::Remove, record.key(), &[]);
             // The removal is kept whatever the segment: which one is the oldest changes meanwhile.
-            self.retry(|| self.expire_record(&record, hash, address, true, encoded)).map(|_| ())
+            match self.retry(|| self.expire_record(&table, &record, hash, address, true, encoded)) {
+                // Whoever drops it frees the value.
+                Err(Error::TableDropped { .. }) => Ok(()),
+                freed => freed.map(|_| ()),
+            }
         })
     }
 

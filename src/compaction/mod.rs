@@ -10,6 +10,7 @@
 //! ├── large       expired large values, which are freed one by one
 //! offline         a closed store written anew
 //! ├── options     what a caller may ask of that
+//! ├── shape       how large the store is before it, and would be after it
 //! ```
 
 pub(crate) mod compactor;
@@ -20,5 +21,6 @@ pub(crate) mod offline;
 pub(crate) mod online;
 pub(crate) mod options;
 mod pressure;
+pub(crate) mod shape;
 mod space;
 mod victim;

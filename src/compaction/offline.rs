@@ -2,8 +2,9 @@
 //!
 //! 1. The store is checked by pread, as [`verify`](crate::verify::verify) does, so that neither rot nor a bad sector is met
 //!    half-way. It is locked, opened (recovered, if need be) and checkpointed. *Crash:* as at any open.
-//! 2. A new log directory, and a new index and journal under `compact.tmp/`, are filled with the live records in
-//!    the order of the pages: a table sized for its content, no tombstones, no overflow pages, no dead bytes.
+//! 2. A new log directory, and a new index and journal under `compact.tmp/`, are filled with the live records of one table after
+//!    the other in the order of the pages: tables sized for their content, no tombstones, no overflow pages, no dead bytes. The
+//!    tables keep their names, and get new ids.
 //!    The new index has the old one's identity and a generation at least two higher, so that the old journal
 //!    explains nothing in it. *Crash:* what the old header does not name is garbage, which the next writable open
 //!    removes.
@@ -22,65 +23,28 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::options::Options;
+pub(crate) use super::shape::FILL_PERMILLE;
+use super::shape::{JOURNAL_PAGES_LEFT, Shape, capacity_for, estimate, shape};
 use crate::check::verify_disk;
-use crate::checkpoint::header::{FIRST_META_PAGE, IndexHeader};
+use crate::checkpoint::header::IndexHeader;
 use crate::checkpoint::journal::Journal;
-use crate::checkpoint::meta::Meta;
 use crate::engine::scan::Scan;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{COMPACTING, index_path, journal_path, log_path};
-use crate::log::blob::BLOB_HEADER_BYTES;
-use crate::log::sizes::Planned;
 use crate::mutant::{Mutant, broken};
 use crate::options::{Options as StoreOptions, Origin};
 use crate::progress::{OnProgress, Progress, tell};
 use crate::recovery::create::remove_garbage;
-use crate::store::Store;
+use crate::store::{Store, Table};
 use crate::sync::Instant;
 use crate::sys::{Access, Disk, OpenMode, PAGE_BYTES, RealDisk};
-use crate::table::region::ExtentBlocks;
-use crate::table::slot::Slot;
 use crate::tuning::{SyncPolicy, Tuning};
 use crate::words::some;
 
-/// A table is filled to this many thousandths at most: beyond it, one page in some thousands would overflow. (A
-/// table between two levels would not do: the pages that are not yet divided hold twice as much as the others.)
-pub(crate) const FILL_PERMILLE: u64 = 740;
 /// Damaged records that are listed.
 const SKIPPED_MAX: usize = 1000;
-/// Pages of a journal without images: its head and its trailer.
-const JOURNAL_PAGES_LEFT: u64 = 2;
 /// Records between two calls of the progress function.
 const TELL: u64 = 1 << 14;
-
-/// A store's shape: what its slots and files hold.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
-#[non_exhaustive]
-pub struct Shape {
-    /// Records in the store.
-    pub records: u64,
-    /// Primary pages of the table.
-    pub pages: u64,
-    /// Overflow pages in use.
-    pub overflow_pages: u64,
-    /// Slots that hold an entry.
-    pub live_slots: u64,
-    /// Tombstones: empty slots whose path goes on.
-    pub empty_one_slots: u64,
-    /// Empty slots whose path ends there.
-    pub empty_rest_slots: u64,
-    /// Segments of the log.
-    pub segments: u64,
-    /// Bytes of records in them, dead ones included.
-    pub log_bytes: u64,
-    /// Bytes of dead records, removals and log overhead.
-    pub dead_bytes: u64,
-    /// Bytes of values in files of their own.
-    pub blob_bytes: u64,
-    /// Disk blocks of all files, in bytes.
-    pub disk_bytes: u64,
-}
 
 /// What [`compact`] did, or would do.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -129,8 +93,8 @@ pub fn compact(path: impl AsRef<Path>) -> Result<Report> {
     compact_with(path, &Options::new(), Progress::ignore)
 }
 
-/// Writes the store at a path anew: a table sized for its content without tombstones and overflow pages, a log
-/// without dead records, in the order of the table. Nobody may have the store open meanwhile. (A store in use
+/// Writes the store at a path anew: each table sized for its content without tombstones and overflow pages, a log
+/// without dead records, in the order of the tables. Nobody may have the store open meanwhile. (A store in use
 /// keeps its size within bounds by itself; [`Store::compact`] forces that. This gets the last few percent, and
 /// the fastest scans.)
 ///
@@ -195,9 +159,10 @@ pub fn compact_disk(
     let before = shape(&old)?;
     let mut report = Report { before, dry_run: asked.dry_run, ..Report::default() };
     if asked.dry_run {
-        report.after = estimate(&old, &report.before, &mut work)?;
+        let mut part = work.part(report.before.records);
+        report.after = estimate(&old, &report.before, &mut || part.record())?;
         if asked.skip_damaged {
-            old.iter().filter_map(Result::err).for_each(|error| report.skip(&error));
+            report_damage(&old, &mut report);
         }
     } else {
         let header = old.engine().checkpointer.header();
@@ -224,6 +189,16 @@ pub fn compact_disk(
     Ok(report)
 }
 
+/// Lists what a compaction would leave out.
+fn report_damage(store: &Store, report: &mut Report) {
+    for table in store.engine().tables.all() {
+        let mut scan = Scan::new(store.engine(), &table);
+        while let Some(entry) = scan.next_entry() {
+            entry.err().iter().for_each(|error| report.skip(error));
+        }
+    }
+}
+
 /// Tells how far the work has come.
 struct Work<'w> {
     progress: &'w mut OnProgress<'w>,
@@ -231,12 +206,17 @@ struct Work<'w> {
     all: u64,
 }
 
-impl Work<'_> {
+impl<'w> Work<'w> {
     fn tell(&mut self) -> Result<()> {
         match tell(self.progress, self.done, self.all) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Aborted { operation: "compact" }),
         }
+    }
+
+    /// The second half of the work, which is as much as there are records.
+    fn part<'p>(&'p mut self, records: u64) -> Part<'p, 'w> {
+        Part { start: self.done, records: records.max(1), n: 0, work: self }
     }
 
     /// Step 1: the check counts as the first half of the work.
@@ -256,6 +236,26 @@ impl Work<'_> {
             return Err(Error::corrupt("store", location, &finding.expected, &finding.found));
         }
         (self.done, self.all) = (all, 2 * all.max(1));
+        Ok(())
+    }
+}
+
+/// Tells how many records the work has come by.
+struct Part<'p, 'w> {
+    work: &'p mut Work<'w>,
+    start: u64,
+    records: u64,
+    n: u64,
+}
+
+impl Part<'_, '_> {
+    /// Another one.
+    fn record(&mut self) -> Result<()> {
+        if self.n.is_multiple_of(TELL) {
+            self.work.done = self.start + (self.work.all - self.start) * self.n.min(self.records) / self.records;
+            self.work.tell()?;
+        }
+        self.n += 1;
         Ok(())
     }
 }
@@ -283,37 +283,28 @@ impl Build<'_> {
         remove_garbage(self.disk, self.path, self.header.log_dir)?;
         // Fails if something of that name is left that is not ours.
         self.disk.create_dir(&self.directory()).context("create", &self.directory())?;
-        let records = old.len();
-        let new = self.open_new(records)?;
-        let (start, all) = (work.done, work.all);
-        let mut scan = Scan::new(old.engine());
-        let mut n = 0;
-        while let Some(entry) = scan.next_entry() {
-            match entry {
-                Ok(entry) => new.expiring(entry.expires_at()).set(entry.key(), entry.value())?,
-                Err(error) if asked.skip_damaged && error.is_corruption() => report.skip(&error),
-                Err(error) => return Err(error),
-            }
-            if n % TELL == 0 {
-                work.done = start + (all - start) * n / records.max(1);
-                work.tell()?;
-            }
-            n += 1;
+        let new = self.open_new(old.len())?;
+        let mut part = work.part(report.before.records);
+        self.copy(old, &new, asked, report, &mut part)?;
+        let names = old.tables()?;
+        if !names.is_empty() {
+            new.engine().make_catalog(self.capacity_for(names.len() as u64))?;
         }
-        // An entry whose record was unreadable when its page was split is in two pages, and not counted.
-        let found = new.len() + scan.expired();
-        if found > records || found + report.skipped_total < records {
-            let location = Location::file(&index_path(self.path));
-            return Err(Error::corrupt("store", location, some(records, "record"), found));
+        for name in names {
+            let table = old.existing_table(&name)?;
+            let capacity = self.capacity_for(table.len());
+            let copied = new.add_copied(&name, &old.catalog_entry(&name)?, capacity)?;
+            self.copy(&table, &copied, asked, report, &mut part)?;
+        }
+        for table in new.engine().tables.all() {
+            while table.stats(0).overflow_pages > 0 {
+                // Too full after all: the next size.
+                new.engine().double(&table)?;
+            }
+            new.engine().give_up_reserve(&table);
         }
         let mut after = shape(&new)?;
-        while after.overflow_pages > 0 {
-            // Too full after all: the next size.
-            new.engine().double()?;
-            after = shape(&new)?;
-        }
         work.tell()?;
-        new.engine().give_up_reserve();
         let tail = new.engine().log.active_end();
         new.close()?;
         self.shorten_files(tail)?;
@@ -323,9 +314,42 @@ impl Build<'_> {
         Ok(after)
     }
 
-    /// The new store, which continues the old one and has room for so many records.
+    /// Copies the records of a table.
+    fn copy(
+        &self,
+        from: &Table,
+        to: &Table,
+        asked: &Options,
+        report: &mut Report,
+        part: &mut Part<'_, '_>,
+    ) -> Result<()> {
+        let (records, skipped) = (from.len(), report.skipped_total);
+        let mut scan = Scan::new(from.engine(), from.map());
+        while let Some(entry) = scan.next_entry() {
+            match entry {
+                Ok(entry) => to.expiring(entry.expires_at()).set(entry.key(), entry.value())?,
+                Err(error) if asked.skip_damaged && error.is_corruption() => report.skip(&error),
+                Err(error) => return Err(error),
+            }
+            part.record()?;
+        }
+        // An entry whose record was unreadable when its page was split is in two pages, and not counted.
+        let found = to.len() + scan.expired();
+        if found > records || found + (report.skipped_total - skipped) < records {
+            let location = Location::file(&index_path(self.path));
+            return Err(Error::corrupt("store", location, some(records, "record"), found));
+        }
+        Ok(())
+    }
+
+    /// The capacity of a new table that will hold a number of records.
+    fn capacity_for(&self, records: u64) -> u64 {
+        capacity_for(records, &self.options.tuning)
+    }
+
+    /// The new store, which continues the old one. Its main table has room for this number of records.
     fn open_new(&self, records: u64) -> Result<Store> {
-        let IndexHeader { uuid, hash_key, generation, geometry, overflow_log2, .. } = self.header;
+        let IndexHeader { uuid, hash_key, generation, geometry, .. } = self.header;
         let origin = Origin {
             uuid,
             hash_key,
@@ -333,13 +357,9 @@ impl Build<'_> {
             log_dir: self.log_dir(),
             home: self.path.to_path_buf(),
         };
-        let tuning = Tuning {
-            home_buckets: geometry.homes as u8,
-            stash_buckets: geometry.stash as u8,
-            overflow_log2_min: overflow_log2,
-            ..self.options.tuning
-        };
-        let capacity = capacity_for(records, &tuning);
+        let tuning =
+            Tuning { home_buckets: geometry.homes as u8, stash_buckets: geometry.stash as u8, ..self.options.tuning };
+        let capacity = self.capacity_for(records);
         let new = self.options.clone().create(true).create_new(true).tuning(tuning).capacity(capacity).origin(origin);
         new.open(self.directory())
     }
@@ -404,88 +424,4 @@ impl Build<'_> {
         drop(old);
         Ok(())
     }
-}
-
-/// The shape of an open store that nobody changes.
-fn shape(store: &Store) -> Result<Shape> {
-    let engine = store.engine();
-    let stats = store.stats();
-    let mut shape = Shape {
-        records: stats.records,
-        pages: stats.index.pages,
-        overflow_pages: stats.index.overflow_pages,
-        segments: stats.log.segments,
-        log_bytes: stats.log.bytes,
-        dead_bytes: stats.log.dead_bytes,
-        blob_bytes: stats.log.blob_bytes,
-        disk_bytes: store.disk_bytes()?,
-        ..Shape::default()
-    };
-    engine.table.each_slot(&mut |slot: Slot| {
-        let count = if slot.is_live() {
-            &mut shape.live_slots
-        } else if slot.is_empty_one() {
-            &mut shape.empty_one_slots
-        } else {
-            &mut shape.empty_rest_slots
-        };
-        *count += 1;
-    })?;
-    Ok(shape)
-}
-
-/// The capacity that a new store is given for so many records.
-fn capacity_for(records: u64, tuning: &Tuning) -> u64 {
-    let grow = u64::from(tuning.grow_permille.clamp(1, 1000));
-    if grow > FILL_PERMILLE { records * grow / FILL_PERMILLE } else { records }
-}
-
-/// What a compaction would leave. Goes through the keys, as it would: the sizes of the records decide where segments end, and the
-/// hashes which pages of the table are used.
-fn estimate(store: &Store, before: &Shape, work: &mut Work<'_>) -> Result<Shape> {
-    let engine = store.engine();
-    let table = &engine.table;
-    let pages = 1u64 << table.level_for(capacity_for(before.records, &engine.tuning));
-    let page = PAGE_BYTES as u64;
-    let (start, all) = (work.done, work.all);
-    let mut log = Planned::new(engine.log.fixed_segment_bytes());
-    let mut table_blocks = ExtentBlocks::new(pages);
-    let (mut live, mut blob_bytes) = (0, 0);
-    let mut scan = Scan::new(engine);
-    let mut n = 0;
-    while let Some(scanned) = scan.next_scanned() {
-        if n % TELL == 0 {
-            work.done = start + (all - start) * n / before.records.max(1);
-            work.tell()?;
-        }
-        n += 1;
-        // What is damaged is left out, or would have ended the check.
-        let Ok(scanned) = scanned else { continue };
-        let (hash, bytes, link) = scanned.shape();
-        log.append(bytes);
-        live += bytes;
-        table_blocks.use_page(hash & (pages - 1));
-        if let Some(link) = link {
-            blob_bytes += (BLOB_HEADER_BYTES as u64 + link.len).next_multiple_of(page);
-        }
-    }
-    // What has expired is not copied, and the table is made for all that there was.
-    let (records, live_slots) =
-        [before.records, before.live_slots].map(|all| all.saturating_sub(scan.expired())).into();
-    // Header slots and meta pages, the table, a journal without images, LOCK.
-    let index = FIRST_META_PAGE + Meta::pages_for(log.segments as usize, 0) + table_blocks.pages();
-    let files = (index + JOURNAL_PAGES_LEFT + 1) * page;
-    Ok(Shape {
-        records,
-        pages,
-        overflow_pages: 0,
-        live_slots,
-        empty_one_slots: 0,
-        empty_rest_slots: table.slots_of(pages).saturating_sub(live_slots),
-        segments: log.segments,
-        log_bytes: live,
-        dead_bytes: 0,
-        blob_bytes: before.blob_bytes,
-        disk_bytes: (files + log.disk_bytes() + blob_bytes).min(before.disk_bytes),
-    })
 }

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compactor::{Choice, Stopped, Task};
-use super::large::LARGE_BYTES;
 use super::pressure::Pressure;
 use super::space::SpaceReport;
 use super::victim::{SMALL_AT_OPEN, is_worth_sealing, small_max, small_segments};
@@ -123,14 +122,14 @@ impl Engine {
         self.log.reclaim();
         if self.log.is_ill_fitting() && self.health.check_writable().is_ok() {
             // If it fails, the segment goes on being used.
-            let _ = self.log.replace_active(|| self.table.lock(0));
+            let _ = self.log.replace_active(|| self.tables.main().lock(0));
         }
         if stop() || self.health.check_writable().is_err() {
             return Turn::Finished;
         }
         // Of a quiet store all of them go at once, and their files. An error is one of a later write too, or passes: they are
         // tried again at the next look.
-        let freed = self.free_expired_large(if quiet { 0 } else { LARGE_BYTES });
+        let freed = self.free_expired_large(if quiet { 0 } else { self.tuning.expired_large_bytes });
         if quiet && freed.is_ok_and(|freed| freed) && self.log.freed_blobs().0 > 0 {
             self.upkeep_checkpoint();
         }
@@ -196,7 +195,7 @@ impl Engine {
             return;
         }
         // The change that led here is made: an error of this is none of its own.
-        let _ = self.free_expired_large(LARGE_BYTES);
+        let _ = self.free_expired_large(self.tuning.expired_large_bytes);
         let mut look = look;
         loop {
             if look.checkpoint && !self.upkeep_checkpoint() {
@@ -270,7 +269,7 @@ impl Engine {
     /// Those of a write (`DiskFull`), and `Corrupt` if a page or record cannot be read. The victim is let go
     /// then; what was moved stays moved.
     pub(crate) fn compact_step(&self, records: usize, choice: Choice) -> Result<Outcome> {
-        let piece = match self.compactor.next_task(&self.log, &self.table, &self.hasher, records, choice)? {
+        let piece = match self.compactor.next_task(&self.log, &self.tables, &self.hasher, records, choice)? {
             Task::Piece(piece) => piece,
             Task::Finished => return Ok(Outcome::Made),
             Task::Others => return Ok(Outcome::Others),
@@ -278,7 +277,10 @@ impl Engine {
         };
         let result = self.evacuate_piece(&piece);
         self.compactor.finish(&piece, result.as_ref().err());
-        result.or_else(Stopped::told).map(|()| Outcome::Made)
+        match result {
+            Err(stopped) if stopped.is_of_dropped_table() => Ok(Outcome::Others),
+            other => other.or_else(Stopped::told).map(|()| Outcome::Made),
+        }
     }
 
     /// Puts segments with few records together, if there are many. Each process that ends without a close leaves one, and
@@ -320,11 +322,11 @@ impl Engine {
         if !is_worth_sealing(&self.log) {
             return Ok(());
         }
-        self.checkpointer.provide_meta_room(self.table.index(), &self.log)?;
+        self.checkpointer.provide_meta_room(self.tables.index(), &self.log)?;
         self.log.provide_segment(0)?;
         // As at each append, a stripe is held: a checkpoint's cut holds all of them, and must find the log as it was
         // when it noted its LSN.
-        let _held = self.table.lock(0);
+        let _held = self.tables.main().lock(0);
         self.log.seal_active();
         Ok(())
     }
@@ -350,7 +352,7 @@ impl Engine {
         }
         self.run_checkpoint(false)?;
         self.log.cut_ends();
-        self.checkpointer.trim_journal(self.table.index(), &self.health, true);
+        self.checkpointer.trim_journal(self.tables.index(), &self.health, true);
         let now = self.compactor.done();
         Ok(CompactionReport {
             finished,

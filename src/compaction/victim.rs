@@ -20,7 +20,7 @@ use crate::log::segments::Log;
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::Ordering;
-use crate::table::Table;
+use crate::table::tables::Tables;
 
 /// A segment is not worth evacuating for less than so many thousandths of its bytes.
 const GAIN: u64 = 30;
@@ -87,10 +87,10 @@ fn must_wait(log: &Log, segment: &Segment, is_oldest: bool) -> bool {
 }
 
 /// Ends the waiting of segments for which the index does not name any more what could not be read.
-fn look_at_waiting(log: &Log, table: &Table) {
+fn look_at_waiting(log: &Log, tables: &Tables) {
     for segment in log.segments() {
-        let Some(Wait { hash, record: Some(record) }) = segment.waiting() else { continue };
-        if table.names(hash, record).is_ok_and(|named| !named) {
+        let Some(Wait { table, hash, record: Some(record) }) = segment.waiting() else { continue };
+        if tables.names(table, hash, record).is_ok_and(|named| !named) {
             segment.end_waiting();
         }
     }
@@ -98,8 +98,8 @@ fn look_at_waiting(log: &Log, table: &Table) {
 
 impl Compactor {
     /// Chooses a segment.
-    pub(super) fn choose_victim(&self, log: &Log, table: &Table, choice: Choice) -> Option<Victim> {
-        look_at_waiting(log, table);
+    pub(super) fn choose_victim(&self, log: &Log, tables: &Tables, choice: Choice) -> Option<Victim> {
+        look_at_waiting(log, tables);
         let (segment, oldest) = match choice {
             Choice::Only(sequence) => {
                 let (segment, oldest) = (log.segment(sequence)?, log.oldest()?);
@@ -108,7 +108,7 @@ impl Compactor {
             Choice::Best => self.choose_worthwhile(log, None)?,
             Choice::UpTo(last) => self.choose_worthwhile(log, Some(last))?,
         };
-        table.pass_all_stripes();
+        tables.pass_all_stripes();
         let end = segment.end()?;
         let keep_removals = segment.sequence != oldest && !broken(Mutant::RemovalsDropped);
         let cleared = if keep_removals { log.readable_clear() } else { Lsn::default() };

@@ -12,18 +12,19 @@ use crate::engine::{Engine, Until};
 use crate::error::Result;
 use crate::log::appender::Appended;
 use crate::log::encode::Encoded;
-use crate::log::record::{Kind, check_key};
+use crate::log::record::{Kind, Label, check_key};
 use crate::need::{Shortage, Step};
 use crate::observe::Timed;
+use crate::table::Table;
 use crate::table::edit::Sought;
 use crate::table::stripes::Tally;
 
 impl Engine {
     /// Removes keys, page by page: one lock, one append and at most one rewrite for all keys of a page.
-    pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
+    pub(crate) fn remove_many<K: AsRef<[u8]>>(&self, table: &Table, keys: &[K]) -> Result<u64> {
         drop(self.health.enter()?);
         let _timer = self.observer.time(Timed::Batch);
-        let growth = self.table.growth();
+        let growth = table.growth();
         let mut hashed = Vec::with_capacity(keys.len());
         for key in keys {
             check_key(key.as_ref())?;
@@ -36,8 +37,8 @@ impl Engine {
         let (mut removed, mut dead) = (0, 0);
         let mut rest = &hashed[..];
         while let Some(&(first, _)) = rest.first() {
-            self.help_growth(first)?;
-            let run = with_encoded(|encoded| self.retry(|| self.remove_run(first, rest, encoded)))?;
+            self.help_growth(table, first)?;
+            let run = with_encoded(|encoded| self.retry(|| self.remove_run(table, first, rest, encoded)))?;
             removed += run.removed;
             dead += run.dead;
             rest = &rest[run.keys..];
@@ -47,10 +48,10 @@ impl Engine {
     }
 
     /// Removes the keys at the front of `keys` that belong to the page of `first`.
-    fn remove_run(&self, first: u64, keys: &[(u64, &[u8])], encoded: &mut Encoded) -> Step<Run> {
+    fn remove_run(&self, table: &Table, first: u64, keys: &[(u64, &[u8])], encoded: &mut Encoded) -> Step<Run> {
         /// Bytes of one append: bounds the time under the stripe.
         const RUN_BYTES_MAX: u64 = 16 << 10;
-        let mut edit = self.table.edit(first)?;
+        let mut edit = table.edit(first)?;
         let mut found: Vec<(Sought, Hit<'_>)> = Vec::new();
         let mut done = 0;
         encoded.clear();
@@ -60,9 +61,9 @@ impl Engine {
             }
             done += 1;
             let mut hit = None;
-            let sought = edit.find(hash, |slot| self.is_key(key, slot, &mut hit))?;
+            let sought = edit.find(hash, |slot| self.is_key(table, key, slot, &mut hit))?;
             if let Some(hit) = hit {
-                encoded.push(Kind::Remove, key, &[]);
+                encoded.push(Label::of(table.id()), Kind::Remove, key, &[]);
                 found.push((sought, hit));
             }
         }
@@ -84,12 +85,17 @@ impl Engine {
     }
 
     /// Removes everything.
-    pub(crate) fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self, table: &Table) -> Result<()> {
         let _pass = self.health.enter()?;
-        let appended = with_encoded(|encoded| {
-            encoded.push(Kind::Clear, &[], &[]);
-            self.retry(|| self.clear_locked(Clear::Record(encoded)))
-        })?;
+        let _one = self.tables.begin_change();
+        let appended = if self.tables.is_alone() {
+            with_encoded(|encoded| {
+                encoded.push(Label::of(table.id()), Kind::Clear, &[], &[]);
+                self.retry(|| self.clear_locked(table, Clear::Record(encoded)))
+            })?
+        } else {
+            Some(self.clear_beside_others(table)?)
+        };
         if let Some(appended) = appended {
             self.after_append(appended, Until::Policy)?;
         }
@@ -98,9 +104,9 @@ impl Engine {
     }
 
     /// Empties every page, under all stripes.
-    pub(crate) fn clear_locked(&self, cause: Clear<'_>) -> Step<Option<Appended>> {
+    pub(crate) fn clear_locked(&self, table: &Table, cause: Clear<'_>) -> Step<Option<Appended>> {
         let mut is_appended = false;
-        let cleared = self.table.clear(|| {
+        let cleared = table.clear(None, || {
             // Under the stripes, so that no link is missed; a store without blobs lists no directory.
             let mut blobs = self.log.blob_ids()?;
             Ok(match cause {

@@ -55,13 +55,18 @@ impl Counts {
 
     pub(super) fn stats(&self, table: &Table) -> OperationStats {
         let [hits, misses] = self.reads();
-        OperationStats {
-            hits,
-            misses,
-            inserts: table.tally(Tally::Inserted),
-            replaced: table.tally(Tally::Replaced),
-            removes: table.tally(Tally::Removed),
-            batches: self.batches.load(Ordering::Relaxed),
-        }
+        let mut stats =
+            OperationStats { hits, misses, batches: self.batches.load(Ordering::Relaxed), ..OperationStats::default() };
+        stats.add(table);
+        stats
+    }
+}
+
+impl OperationStats {
+    /// Adds the changes of a table's keys.
+    pub(super) fn add(&mut self, table: &Table) {
+        self.inserts += table.tally(Tally::Inserted);
+        self.replaced += table.tally(Tally::Replaced);
+        self.removes += table.tally(Tally::Removed);
     }
 }

@@ -4,11 +4,13 @@
 //! ├── read    key → pinned record        ├── bulk     bulk removal, clear
 //! ├── write   changing one key           ├── scan     iteration
 //! ├── batch   all of it or nothing       ├── resize   the table's size
-//! └── stats, counts                      └── resources   what a step runs short of
+//! ├── catalog tables made, dropped       └── resources   what a step runs short of
+//! └── stats, counts
 //! ```
 
 mod batch;
 pub(crate) mod bulk;
+pub(crate) mod catalog;
 pub(crate) mod counts;
 pub(crate) mod read;
 mod resize;
@@ -39,9 +41,9 @@ use crate::observe::{Observer, Timed};
 use crate::stats::RecoveryStats;
 use crate::sync::{Mutex, OnceLock};
 use crate::sys::LockGuard;
-use crate::table::Table;
 use crate::table::slot::Slot;
 use crate::table::split::ReadHash;
+use crate::table::tables::Tables;
 use crate::tuning::{SyncPolicy, Tuning};
 
 /// The store behind the handle, shared with its background threads.
@@ -49,7 +51,7 @@ use crate::tuning::{SyncPolicy, Tuning};
 pub(crate) struct Engine {
     pub(crate) path: PathBuf,
     // The five owners. Each keeps its state to itself, and is lent the others for a call.
-    pub(crate) table: Table,
+    pub(crate) tables: Tables,
     pub(crate) log: Log,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) compactor: Compactor,
@@ -169,8 +171,8 @@ impl Engine {
 
     /// The same. Returns false if the checkpoint could not let go of something that it does not need.
     pub(crate) fn checkpoint(&self, clean: bool) -> Result<bool> {
-        let Engine { path, table, log, health, observer, .. } = self;
-        let scope = Scope { path, table, log, health, observer };
+        let Engine { path, tables, log, health, observer, .. } = self;
+        let scope = Scope { path, tables, log, health, observer };
         let Some(let_go) = self.checkpointer.run(scope, clean)? else { return Ok(true) };
         self.compactor.note_freeing(let_go);
         // When nobody writes any more, it makes the journal shorter.

@@ -10,6 +10,7 @@ use crate::log::blob::BlobMap;
 use crate::log::record::{BlobLink, Header, Invalid, Kind, Record};
 use crate::mutant::{Mutant, broken};
 use crate::sys::pins::Pinned;
+use crate::table::Table;
 use crate::table::lookup::{Probe, SeenSlot};
 use crate::table::slot::Slot;
 use crate::value::{Bytes, Value};
@@ -54,15 +55,19 @@ impl<'s> Hit<'s> {
     }
 
     /// True if the value is in a blob file.
+    #[inline]
     pub(crate) fn is_blob(&self) -> bool {
         self.header.kind == Kind::PutBlob
     }
 
     /// The link, if the value is in a blob file.
+    #[inline]
     pub(crate) fn blob(&self) -> Option<BlobLink> {
-        if !self.is_blob() {
-            return None;
-        }
+        if self.is_blob() { self.read_link() } else { None }
+    }
+
+    #[cold]
+    fn read_link(&self) -> Option<BlobLink> {
         let record = Record::at(&self.pinned, self.address().offset()).ok()?;
         BlobLink::decode(record.value())
     }
@@ -82,6 +87,7 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn probe<'s>(
         &'s self,
+        table: &Table,
         key: &[u8],
         seen: SeenSlot<'_>,
         verify: bool,
@@ -109,9 +115,19 @@ impl Engine {
         if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
             return Err(invalid(Invalid::Header));
         }
+        if record.table() != table.id() {
+            return Err(self.of_another_table(table, &record, address));
+        }
         let header = record.header;
         *hit = Some(Hit { slot, header, pinned });
         Ok(Probe::Hit)
+    }
+
+    /// The error for a record that a slot of a table names, and that is one of another table.
+    #[cold]
+    fn of_another_table(&self, table: &Table, record: &Record<'_>, address: Address) -> Fault {
+        let location = Location::at(&self.log.path_of_slot(address.segment()), address.offset());
+        Error::corrupt("record", location, table.id().to_string(), record.table().to_string()).into()
     }
 
     /// True if the record is expired. The clock is looked at only if it has a deadline.
@@ -136,11 +152,13 @@ impl Engine {
 
     /// The record of a key. One that is expired is none.
     #[inline(always)]
-    pub(crate) fn find(&self, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
+    pub(crate) fn find(&self, table: &Table, key: &[u8], hash: u64) -> Result<Option<Hit<'_>>> {
         self.health.check_readable()?;
         let mut hit = None;
-        let looked_up = self.table.lookup(hash, |seen| self.probe(key, seen, self.verify_reads, &mut hit));
+        let looked_up = table.lookup(hash, |seen| self.probe(table, key, seen, self.verify_reads, &mut hit));
         self.health.check_open()?;
+        // First: whatever the pages of a dropped table show, it may be another table's by now.
+        table.check_there()?;
         looked_up?;
         Ok(hit.filter(|hit| !self.is_expired(hit)))
     }
@@ -193,10 +211,15 @@ impl Engine {
 
     /// The value of a key, with its record's address.
     #[inline]
-    pub(crate) fn get_with_address(&self, key: &[u8], hash: u64) -> Result<Option<(Address, Value<'_>)>> {
+    pub(crate) fn get_with_address(
+        &self,
+        table: &Table,
+        key: &[u8],
+        hash: u64,
+    ) -> Result<Option<(Address, Value<'_>)>> {
         let mut previous: Option<Hit<'_>> = None;
         loop {
-            let Some(hit) = self.find(key, hash)? else { return Ok(None) };
+            let Some(hit) = self.find(table, key, hash)? else { return Ok(None) };
             let address = hit.address();
             match self.fetch(hit)? {
                 Fetched::Bytes(bytes) => return Ok(Some((address, Value(bytes)))),
@@ -209,7 +232,7 @@ impl Engine {
     }
 
     /// The values of many keys. Each stage touches memory that the stage before has asked for.
-    pub(crate) fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
+    pub(crate) fn get_many<K: AsRef<[u8]>>(&self, table: &Table, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
         /// Keys in flight: enough to keep the memory busy, few enough to stay in the cache.
         const GROUP: usize = 32;
         let mut values = Vec::with_capacity(keys.len());
@@ -217,15 +240,15 @@ impl Engine {
         for group in keys.chunks(GROUP) {
             for (hash, key) in hashes.iter_mut().zip(group) {
                 *hash = self.hasher.hash(key.as_ref());
-                self.table.prefetch(*hash);
+                table.prefetch(*hash);
             }
             for &hash in &hashes[..group.len()] {
-                if let Some(slot) = self.table.guess(hash) {
+                if let Some(slot) = table.guess(hash) {
                     self.log.prefetch(slot.address());
                 }
             }
             for (&hash, key) in hashes.iter().zip(group) {
-                values.push(self.get_with_address(key.as_ref(), hash)?.map(|(_, value)| value));
+                values.push(self.get_with_address(table, key.as_ref(), hash)?.map(|(_, value)| value));
             }
         }
         let hits = values.iter().flatten().count();

@@ -20,12 +20,14 @@ use std::ops::Deref;
 use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::engine::read::Hit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Location, Result};
 use crate::log::record::{BlobLink, Invalid, Kind, Record};
 use crate::sys::pins::{Pinned, PinnedBytes};
+use crate::table::Table;
 use crate::table::chain::Chain;
 use crate::table::slot::{Slot, Tag};
 use crate::value::{Bytes, Entry};
+use crate::words::quoted;
 
 /// One entry of a page, with its rank in the order.
 pub(crate) struct Scanned<'s> {
@@ -35,6 +37,11 @@ pub(crate) struct Scanned<'s> {
 }
 
 impl Scanned<'_> {
+    /// The key.
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// The key's hash, the bytes of the record, and the link if the value is in a file of its own.
     pub(crate) fn shape(&self) -> (u64, u64, Option<BlobLink>) {
         (self.cursor.reverse_bits(), self.hit.header.total(), self.hit.blob())
@@ -52,7 +59,7 @@ pub(crate) struct PageScan<'s> {
     pub(crate) next: Option<u64>,
 }
 
-/// What one step of [`Store::scan`](crate::Store::scan) found: a slice of entries, and the damage beside them.
+/// What one step of [`Store::scan`](crate::Table::scan) found: a slice of entries, and the damage beside them.
 #[non_exhaustive]
 pub struct Entries<'s> {
     /// The entries, in the order of the scan.
@@ -110,23 +117,23 @@ fn with_key(error: Error, key: &[u8]) -> Error {
     /// Bytes of a key that are shown.
     const SHOWN: usize = 64;
     let Error::Corrupt { what, location, expected, found } = error else { return error };
-    let more = if key.len() > SHOWN { "..." } else { "" };
-    let found = format!("{found} (key \"{}{more}\")", key[..key.len().min(SHOWN)].escape_ascii());
+    let found = format!("{found} (key {})", quoted(key, SHOWN));
     Error::Corrupt { what, location, expected, found }
 }
 
 impl Engine {
     /// The page that a cursor points into. An error that is no damage concerns every page.
-    pub(crate) fn scan_page(&self, cursor: u64) -> Result<PageScan<'_>> {
+    pub(crate) fn scan_page(&self, table: &Table, cursor: u64) -> Result<PageScan<'_>> {
         self.health.check_readable()?;
         let hash = cursor.reverse_bits();
         let mut damaged = Vec::new();
         let (slots, number, growth, split_base) = {
-            let guard = self.table.lock(hash);
+            let guard = table.lock(hash);
+            table.check_there()?;
             let number = guard.growth.page_of(hash);
             let range = Range::of(number, guard.growth.level_of(hash));
             let of = |chain: &Chain<'_>| (chain.live_slots(), chain.primary.page.split_base());
-            let (slots, split_base) = match self.table.readable_chain(number) {
+            let (slots, split_base) = match table.readable_chain(number) {
                 Ok((chain, None)) => of(&chain),
                 // The pages before the damaged one hold entries that a lookup finds.
                 Ok((chain, Some(error))) if is_lasting(&error) => {
@@ -155,7 +162,7 @@ impl Engine {
                 pinned.prefetch(ahead.address().offset());
             }
             let (slot, pinned) = &slots[i];
-            match self.scanned(*slot, pinned.clone()) {
+            match self.scanned(table, *slot, pinned.clone()) {
                 // A marked slot is in both pages of a split; its key belongs to one.
                 Ok(entry) if slot.is_marked() && growth.page_of(entry.cursor.reverse_bits()) != number => {}
                 Ok(entry) if entry.cursor < cursor => {}
@@ -178,18 +185,22 @@ impl Engine {
 
     /// The record of a slot, in the mapping that was pinned under the slot's stripe: by now the segment slot can
     /// stand for another segment.
-    fn scanned<'s>(&'s self, slot: Slot, pinned: Option<Pinned<'s>>) -> Result<Scanned<'s>> {
+    fn scanned<'s>(&'s self, table: &Table, slot: Slot, pinned: Option<Pinned<'s>>) -> Result<Scanned<'s>> {
         let address = slot.address();
         let pinned = pinned.ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))?;
         let record: Record<'_> = self.log.record(&pinned, address)?;
         if !matches!(record.header.kind, Kind::Put | Kind::PutBlob) {
             return Err(self.log.invalid_record(address, Invalid::Header).into());
         }
+        if record.table() != table.id() {
+            let location = Location::at(&self.log.path_of_slot(address.segment()), address.offset());
+            let (expected, found) = (format!("one of {}", table.id()), format!("one of {}", record.table()));
+            return Err(Error::corrupt("record", location, expected, found));
+        }
         let cursor = self.hasher.hash(record.key()).reverse_bits();
         let header = record.header;
-        let key_len = record.key().len() as u64;
-        let key_start = address.offset() + header.value_start() as u64 - key_len;
-        let key = pinned.clone().into_bytes(key_start, key_len);
+        let key = header.key_range();
+        let key = pinned.clone().into_bytes(address.offset() + key.start as u64, key.len() as u64);
         let key = key.ok_or_else(|| self.log.invalid_record(address, Invalid::Beyond))?;
         Ok(Scanned { cursor, key, hit: Hit::new(slot, header, pinned) })
     }
@@ -200,14 +211,14 @@ impl Engine {
     }
 
     /// Fetches the value of a scanned entry. `None` if the record was superseded and its blob is gone.
-    pub(crate) fn entry<'s>(&'s self, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
+    pub(crate) fn entry<'s>(&'s self, table: &Table, scanned: Scanned<'s>) -> Result<Option<Entry<'s>>> {
         let Scanned { key, hit, .. } = scanned;
         let deadline = hit.deadline();
         match self.fetch(hit).map_err(|error| with_key(error.into(), &key))? {
             crate::engine::read::Fetched::Bytes(value) => Ok(Some(Entry { key, value, deadline })),
             // The key has another value now, or none.
             crate::engine::read::Fetched::Gone(_) => {
-                let value = self.get_with_address(&key, self.hasher.hash(&key));
+                let value = self.get_with_address(table, &key, self.hasher.hash(&key));
                 let value = value.map_err(|error| with_key(error.into(), &key))?;
                 Ok(value.map(|(address, value)| Entry { key, value: value.0, deadline: self.deadline_at(address) }))
             }
@@ -217,19 +228,19 @@ impl Engine {
     /// Entries at or after a cursor, `limit` of them or a few more where hashes are equal, and the cursor to
     /// go on from. Damage counts like an entry, so that a step ends. A damaged record's rank in the order is not
     /// known: the step that reaches the end of its page tells it.
-    pub(crate) fn scan(&self, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
+    pub(crate) fn scan(&self, table: &Table, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
         let limit = limit.max(1);
         let mut found = Entries { entries: Vec::new(), damaged: Vec::new() };
         let mut at = cursor.get();
         loop {
-            let mut page = self.scan_page(at)?;
+            let mut page = self.scan_page(table, at)?;
             let mut last = None;
             while let Some(entry) = page.entries.pop_front() {
                 if found.entries.len() + found.damaged.len() >= limit && last != Some(entry.cursor) {
                     return Ok((found, Some(entry.cursor.into())));
                 }
                 last = Some(entry.cursor);
-                match self.entry(entry) {
+                match self.entry(table, entry) {
                     Ok(entry) => found.entries.extend(entry),
                     Err(error) if is_lasting(&error) => found.damaged.push(error),
                     Err(error) => return Err(error),
@@ -270,14 +281,15 @@ impl Range {
 /// Goes through the whole store.
 pub(crate) struct Scan<'s> {
     engine: &'s Engine,
+    table: &'s Table,
     page: Option<PageScan<'s>>,
     next: Option<u64>,
     expired: u64,
 }
 
 impl<'s> Scan<'s> {
-    pub(crate) fn new(engine: &'s Engine) -> Self {
-        Scan { engine, page: None, next: Some(0), expired: 0 }
+    pub(crate) fn new(engine: &'s Engine, table: &'s Table) -> Self {
+        Scan { engine, table, page: None, next: Some(0), expired: 0 }
     }
 
     /// Where the next page begins; `None` if there is no further one.
@@ -301,7 +313,7 @@ impl<'s> Scan<'s> {
                     return Some(Ok(entry));
                 }
             }
-            match self.engine.scan_page(self.next?) {
+            match self.engine.scan_page(self.table, self.next?) {
                 Ok(page) => {
                     self.next = page.next;
                     self.expired += page.expired;
@@ -325,7 +337,7 @@ impl<'s> Scan<'s> {
     /// The next entry.
     pub(crate) fn next_entry(&mut self) -> Option<Result<Entry<'s>>> {
         loop {
-            match self.next_scanned()?.and_then(|scanned| self.engine.entry(scanned)) {
+            match self.next_scanned()?.and_then(|scanned| self.engine.entry(self.table, scanned)) {
                 Ok(Some(entry)) => return Some(Ok(entry)),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),

@@ -30,15 +30,24 @@ use crate::log::appender::Appended;
 use crate::log::blob::BlobMap;
 use crate::log::encode::Encoded;
 use crate::log::large::Linked;
-use crate::log::record::{BlobLink, Invalid, Kind, Record, check_key, check_value};
+use crate::log::record::{BlobLink, Invalid, Kind, Label, Record, check_key, check_value};
 use crate::need::{Again, Need, Step};
 use crate::observe::Timed;
 use crate::sync::thread_local;
+use crate::table::Table;
 use crate::table::chain::OVERFLOW_MAX;
 use crate::table::lookup::{Probe, SeenSlot};
 use crate::table::slot::{Slot, Tag};
 use crate::table::stripes::Tally;
 use crate::value::Value;
+
+/// A key of a table.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyOf<'k> {
+    pub(crate) table: &'k Table,
+    pub(crate) key: &'k [u8],
+    pub(crate) hash: u64,
+}
 
 /// What a key is to become.
 #[derive(Clone, Copy)]
@@ -98,8 +107,8 @@ struct Attempt<'s> {
     unchecked: Option<Hit<'s>>,
     /// A blob that was checked, and the record that links it: pinned, so its address cannot have been recycled.
     checked: Option<(Hit<'s>, Arc<BlobMap>)>,
-    /// The new value, if it is a blob and the caller wants it back.
-    stored_blob: Option<Arc<BlobMap>>,
+    /// What the last attempt has done. It is filled in here because it is large.
+    changed: Changed<'s>,
 }
 
 impl<'s> Attempt<'s> {
@@ -144,15 +153,8 @@ const EVACUATED: usize = 4;
 impl Engine {
     /// Changes a key if it is as expected; returns when the policy says.
     #[inline]
-    pub(crate) fn change<'s>(
-        &'s self,
-        key: &[u8],
-        hash: u64,
-        new: New<'_>,
-        expect: Expect,
-        want: Want,
-    ) -> Result<Changed<'s>> {
-        self.change_until(Until::Policy, key, hash, new, expect, want)
+    pub(crate) fn change<'s>(&'s self, of: KeyOf<'_>, new: New<'_>, expect: Expect, want: Want) -> Result<Changed<'s>> {
+        self.change_until(Until::Policy, of, new, expect, want)
     }
 
     /// Changes a key if it is as expected.
@@ -160,54 +162,57 @@ impl Engine {
     pub(crate) fn change_until<'s>(
         &'s self,
         until: Until,
-        key: &[u8],
-        hash: u64,
+        of: KeyOf<'_>,
         new: New<'_>,
         expect: Expect,
         want: Want,
     ) -> Result<Changed<'s>> {
+        let KeyOf { table, key, hash } = of;
         let _pass = self.health.enter()?;
         check_key(key)?;
         let _timer = self.observer.sample(Timed::Change);
         // On its way while the record is encoded.
-        self.table.prefetch_for_change(hash);
-        let mut link = None;
+        table.prefetch_for_change(hash);
+        let (mut link, label) = (None, Label::of(table.id()).aligned(table.is_aligned()));
+        let changed = Changed::default();
+        let mut attempt = Attempt { expect, want, helped: 0, unchecked: None, checked: None, changed };
         let result = with_encoded(|encoded| {
             match new {
                 New::Put(value, deadline) => {
                     check_value(value)?;
                     if value.len() as u64 > self.blob_threshold() {
                         let blob = self.new_blob(value)?;
-                        encoded.push_until(deadline, Kind::PutBlob, key, &blob.encode());
+                        encoded.push(label.until(deadline), Kind::PutBlob, key, &blob.encode());
                         link = Some(blob);
                     } else {
-                        encoded.push_until(deadline, Kind::Put, key, value);
+                        encoded.push(label.until(deadline), Kind::Put, key, value);
                     }
                 }
                 New::Relinked(blob, deadline) => {
-                    encoded.push_until(deadline, Kind::PutBlob, key, &blob.encode());
+                    encoded.push(label.until(deadline), Kind::PutBlob, key, &blob.encode());
                     link = Some(blob);
                 }
-                New::Remove => _ = encoded.push(Kind::Remove, key, &[]),
+                New::Remove => _ = encoded.push(label, Kind::Remove, key, &[]),
             }
-            let stored_blob = match link.filter(|_| want == Want::Stored) {
-                Some(link) => self.log.map_blob(link)?,
-                None => None,
-            };
-            let mut attempt = Attempt { expect, want, helped: 0, unchecked: None, checked: None, stored_blob };
-            self.help_growth(hash)?;
+            if let Some(link) = link.filter(|_| want == Want::Stored) {
+                attempt.changed.stored_blob = self.log.map_blob(link)?;
+            }
+            self.help_growth(table, hash)?;
             self.retry(|| {
-                self.check_previous_blob(&mut attempt)?;
-                self.change_locked(key, hash, encoded, link, &mut attempt)
+                if let Some(hit) = attempt.unchecked.take() {
+                    self.check_previous_blob(table, hit, &mut attempt)?;
+                }
+                self.change_locked(of, encoded, link, &mut attempt)
             })
         });
         if let Some(blob) = link
             && !matches!(new, New::Relinked(..))
-            && !matches!(&result, Ok((Changed { done: true, .. }, _)))
+            && (result.is_err() || !attempt.changed.done)
         {
             self.give_up_blobs([blob]);
         }
-        let (mut changed, appended) = result?;
+        let appended = result?;
+        let mut changed = attempt.changed;
         if let Some(appended) = appended {
             changed.wait = self.after_append(appended, until)?;
         }
@@ -244,17 +249,17 @@ impl Engine {
     /// Steps 2 to 5.
     fn change_locked<'s>(
         &'s self,
-        key: &[u8],
-        hash: u64,
-        encoded: &mut Encoded,
+        of: KeyOf<'_>,
+        encoded: &Encoded,
         link: Option<BlobLink>,
         attempt: &mut Attempt<'s>,
-    ) -> Step<(Changed<'s>, Option<Appended>)> {
-        let mut edit = self.table.edit(hash)?;
+    ) -> Step<Option<Appended>> {
+        let KeyOf { table, key, hash } = of;
+        let mut edit = table.edit(hash)?;
         let mut previous: Option<Hit<'s>> = None;
         // A value that nobody wants is not read.
         let verify = self.verify_reads && attempt.want == Want::Previous;
-        let sought = edit.find(hash, |slot| self.is_key_with(key, slot, verify, &mut previous))?;
+        let sought = edit.find(hash, |slot| self.is_key_with(table, key, slot, verify, &mut previous))?;
 
         // An expired record is superseded like any other, and to the caller it is none.
         let is_expired = previous.as_ref().is_some_and(|hit| self.is_expired(hit));
@@ -267,7 +272,8 @@ impl Engine {
         // An expired record is removed like any other: the clock may be put back.
         if !as_expected || (removing && previous.is_none()) {
             let previous = previous.filter(|_| !is_expired);
-            return Ok((Changed { previous, done: as_expected, ..Changed::default() }, None));
+            attempt.changed = Changed { previous, done: as_expected, ..Changed::default() };
+            return Ok(None);
         }
         let is_wanted = attempt.want == Want::Previous && !is_expired;
         let previous_blob = if is_wanted { attempt.take_checked(&mut previous)? } else { None };
@@ -275,7 +281,7 @@ impl Engine {
         if sought.is_full() && self.is_to_help_first(edit.overflow_pages(), attempt) {
             let length = edit.overflow_pages();
             drop(edit);
-            self.help_with_long_chain(length, attempt)?;
+            self.help_with_long_chain(table, length, attempt)?;
             return Err(Need::Again(Again::LongChain).into());
         }
 
@@ -298,13 +304,16 @@ impl Engine {
         self.log.add_deadline(appended.address, encoded.deadline(), encoded.len());
         let linked = |link| Linked { link, deadline: encoded.deadline(), address: appended.address };
         self.supersede(previous.as_ref(), link.map(linked));
-        let frees_blob = previous.as_ref().is_some_and(Hit::is_blob);
-        let previous = previous.filter(|_| !is_expired);
+        let changed = &mut attempt.changed;
+        changed.frees_blob = previous.as_ref().is_some_and(Hit::is_blob);
+        changed.previous = previous.filter(|_| !is_expired);
+        changed.previous_blob = previous_blob;
         // Pinned under the stripe: from here on the record cannot go away, whatever becomes of the key.
-        let stored = if attempt.want == Want::Stored && !removing { self.stored_hit(appended.address) } else { None };
-        let stored_blob = attempt.stored_blob.take();
-        let changed = Changed { previous, previous_blob, stored, stored_blob, done: true, frees_blob, wait: None };
-        Ok((changed, Some(appended)))
+        if attempt.want == Want::Stored && !removing {
+            changed.stored = self.stored_hit(appended.address);
+        }
+        changed.done = true;
+        Ok(Some(appended))
     }
 
     fn stored_hit(&self, address: Address) -> Option<Hit<'_>> {
@@ -315,14 +324,16 @@ impl Engine {
 
     /// Maps and checks the blob that the last attempt found as the previous value, with no lock held: it is
     /// returned to the caller, and a damaged one must be reported before anything changes.
-    fn check_previous_blob<'s>(&'s self, attempt: &mut Attempt<'s>) -> Result<()> {
-        let Some(hit) = attempt.unchecked.take() else { return Ok(()) };
+    #[cold]
+    fn check_previous_blob<'s>(&'s self, table: &Table, hit: Hit<'s>, attempt: &mut Attempt<'s>) -> Result<()> {
         let link = hit.blob().ok_or_else(|| self.log.invalid_record(hit.address(), Invalid::Header))?;
         // No such file: superseded and unlinked meanwhile, or missing. The next attempt tells.
         if let Some(map) = self.log.map_blob(link)? {
             self.check_blob(link, &map)?;
             attempt.checked = Some((hit, map));
-        } else if self.find(&hit.key(), self.hasher.hash(&hit.key()))?.is_some_and(|now| now.address() == hit.address())
+        } else if self
+            .find(table, &hit.key(), self.hasher.hash(&hit.key()))?
+            .is_some_and(|now| now.address() == hit.address())
         {
             return Err(self.missing_blob(hit.address()).into());
         }
@@ -330,19 +341,26 @@ impl Engine {
     }
 
     /// Asks about a slot under the stripe; keeps the hit.
-    pub(crate) fn is_key<'s>(&'s self, key: &[u8], slot: Slot, hit: &mut Option<Hit<'s>>) -> Result<bool> {
-        self.is_key_with(key, slot, self.verify_reads, hit)
+    pub(crate) fn is_key<'s>(
+        &'s self,
+        table: &Table,
+        key: &[u8],
+        slot: Slot,
+        hit: &mut Option<Hit<'s>>,
+    ) -> Result<bool> {
+        self.is_key_with(table, key, slot, self.verify_reads, hit)
     }
 
     /// The same. `verify` says whether the key's own record is checked as a whole.
     pub(crate) fn is_key_with<'s>(
         &'s self,
+        table: &Table,
         key: &[u8],
         slot: Slot,
         verify: bool,
         hit: &mut Option<Hit<'s>>,
     ) -> Result<bool> {
-        let is_key = self.probe(key, SeenSlot::held(slot), verify, hit)? == Probe::Hit;
+        let is_key = self.probe(table, key, SeenSlot::held(slot), verify, hit)? == Probe::Hit;
         if let Some(found) = hit.as_ref().filter(|_| is_key && slot.is_marked()) {
             // Its twin in the other half of an earlier split cannot be told from it.
             let location = Location::at(&self.log.path_of_slot(found.address().segment()), found.address().offset());
@@ -353,6 +371,7 @@ impl Engine {
 
     /// What a published change leaves behind: the space of the record before it, and its blob. `linked` is the blob of its
     /// own record.
+    #[inline]
     pub(crate) fn supersede(&self, old: Option<&Hit<'_>>, linked: Option<Linked>) {
         if let Some(old) = old {
             self.log.bury(old.address(), old.deadline(), old.header.total());
@@ -368,9 +387,9 @@ impl Engine {
 
     /// Growth that stands still keeps no change from being made, up to a point.
     #[cold]
-    fn help_with_long_chain(&self, length: usize, attempt: &mut Attempt<'_>) -> Result<()> {
+    fn help_with_long_chain(&self, table: &Table, length: usize, attempt: &mut Attempt<'_>) -> Result<()> {
         attempt.helped += 1;
-        match self.retry(|| self.table.shorten_chains(EVACUATED << attempt.helped.min(6), self)) {
+        match self.retry(|| table.shorten_chains(EVACUATED << attempt.helped.min(6), self)) {
             Err(error) if length >= OVERFLOW_MAX || !error.can_wait() => Err(error),
             _ => Ok(()),
         }

@@ -1,15 +1,6 @@
 //! Values too large for a segment: each has a file of its own, outside the chain of segments.
 //!
-//! ```text
-//!  0  magic "tophBLB1"
-//!  8  format version 32 | crc32 of the header with this field zero
-//! 16  store uuid
-//! 32  blob id 64
-//! 40  length 64
-//! 48  crc32 of the value 32
-//! 52  zero
-//! 64  the value
-//! ```
+//! The file begins with a header (blob_header.rs); the value follows.
 //!
 //! **Writing** takes no lock: 1. the file is written and fsynced; 2. its directory is fsynced; 3. an ordinary
 //! record {key, id, length, crc} links it. *Crash before 3 is durable:* the file is an orphan. **Freeing**:
@@ -18,7 +9,8 @@
 //! Orphans are known without looking at the index: an id that was being written at the last cut, or is above
 //! any given out before it, and that no replayed record links. Freed ones are listed in the checkpoint until
 //! they are unlinked. So are those that could not be written: the store unlinks them at once, and the checkpoint's fsync of
-//! the directory makes that durable.
+//! the directory makes that durable. Of those that a full list has no room for, an open finds what a dead process has left
+//! (recovery/leftovers.rs).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -26,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::blob_header::{BLOB_HEADER_BYTES, encode_header, header_matches, is_own};
 use super::record::BlobLink;
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, IoContext, Location, Result};
@@ -33,13 +26,9 @@ use crate::layout::{BLOB_IDS, blob_path, parse_blob_name};
 use crate::mutant::{Mutant, broken};
 use crate::observe;
 use crate::sync::{AtomicI64, Mutex, Ordering};
-use crate::sys::{Disk, DiskFile, LogMap, OpenMode, write_all_at};
+use crate::sys::{Disk, DiskFile, LogMap, OpenMode, read_up_to, write_all_at};
 use crate::words::some;
 
-/// Bytes before the value.
-pub(crate) const BLOB_HEADER_BYTES: usize = 64;
-const MAGIC: [u8; 8] = *b"tophBLB1";
-const VERSION: u32 = 1;
 /// Freed blobs that a checkpoint may list; with so many waiting, writers wait for one.
 pub(crate) const FREED_MAX: usize = 8192;
 /// Ids that are this far above the checkpoint's counter are not ours.
@@ -52,6 +41,8 @@ pub(super) struct Blobs {
     /// The log's directory, and the store that it belongs to.
     dir: PathBuf,
     uuid: Uuid,
+    /// Freed blobs that a checkpoint lists at the most.
+    listed_max: usize,
     state: Mutex<BlobState>,
     mapped: Mapped,
     count: AtomicI64,
@@ -147,11 +138,18 @@ pub(crate) struct BlobSnapshot {
 }
 
 impl Blobs {
-    pub(super) fn restore(disk: Arc<dyn Disk>, dir: PathBuf, uuid: Uuid, snapshot: &BlobSnapshot) -> Self {
+    pub(super) fn restore(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        uuid: Uuid,
+        listed_max: usize,
+        snapshot: &BlobSnapshot,
+    ) -> Self {
         Blobs {
             disk,
             dir,
             uuid,
+            listed_max,
             state: Mutex::new(BlobState { next_id: snapshot.next_id.max(1), ..BlobState::default() }),
             mapped: Mapped::default(),
             count: AtomicI64::new(snapshot.count as i64),
@@ -163,7 +161,7 @@ impl Blobs {
     /// later checkpoint. The caller holds all stripes.
     pub(super) fn freeze(&self, room: usize) -> BlobSnapshot {
         let mut state = self.state.lock();
-        let take = state.freed.len().min(room.saturating_sub(state.dying.len()));
+        let take = state.freed.len().min(room.min(self.listed_max).saturating_sub(state.dying.len()));
         let freed: Vec<Freed> = state.freed.drain(..take).collect();
         state.dying.extend(freed);
         BlobSnapshot {
@@ -235,31 +233,6 @@ impl Blobs {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed).max(0) as u64
     }
-}
-
-fn encode_header(uuid: Uuid, link: BlobLink) -> [u8; BLOB_HEADER_BYTES] {
-    let mut bytes = [0; BLOB_HEADER_BYTES];
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[16..32].copy_from_slice(&uuid.0);
-    bytes[32..40].copy_from_slice(&link.id.to_le_bytes());
-    bytes[40..48].copy_from_slice(&link.len.to_le_bytes());
-    bytes[48..52].copy_from_slice(&link.crc.to_le_bytes());
-    let crc = crc32(&bytes);
-    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// True if `header` is the header of the blob that the link names.
-pub(crate) fn header_matches(header: &[u8], uuid: Uuid, link: BlobLink) -> bool {
-    header == encode_header(uuid, link)
-}
-
-/// True if `header` is the valid header of a blob of another store.
-pub(crate) fn is_foreign(header: &[u8; BLOB_HEADER_BYTES], uuid: Uuid) -> bool {
-    let mut without_crc = *header;
-    without_crc[12..16].fill(0);
-    header[..8] == MAGIC && header[12..16] == crc32(&without_crc).to_le_bytes() && header[16..32] != uuid.0
 }
 
 /// The files.
@@ -389,23 +362,41 @@ impl Blobs {
 
     /// Unlinks blobs that no record links: written when the process died, or listed as dying. `linked`: those that records of
     /// the tail link. What the last process unlinked is gone for good, because the fresh segment's name was synced in the
-    /// same directory.
-    pub(super) fn recover(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) {
-        let mut orphans = Vec::new();
+    /// same directory. Returns the ids of the files that records should link.
+    pub(super) fn recover(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) -> Vec<u64> {
+        let (mut orphans, mut kept) = (Vec::new(), Vec::new());
         // No store makes this number of large values between two checkpoints: a file beyond is none of ours.
         let foreign = snapshot.next_id.saturating_add(FOREIGN_IDS);
         for &id in files.iter().filter(|&&id| id < foreign) {
             let unlinked = id >= snapshot.next_id || snapshot.in_flight.contains(&id);
             if snapshot.dying.contains(&id) || (unlinked && !linked.contains(&id)) {
                 orphans.push(id);
+            } else {
+                kept.push(id);
             }
             self.seen(id);
         }
         self.unlink_orphans(&orphans);
+        // Superseded by the tail.
+        let waiting: HashSet<u64> = self.state.lock().waiting().map(|blob| blob.id).collect();
+        kept.retain(|id| !waiting.contains(id));
+        kept
+    }
+
+    /// True if the file of this id begins as a blob of this store does.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn is_own(&self, id: u64) -> Result<bool> {
+        let path = blob_path(&self.dir, id);
+        let file = self.disk.open(&path, OpenMode::Read).context("open", &path)?;
+        let mut header = [0; BLOB_HEADER_BYTES];
+        read_up_to(&*file, &mut header, 0).context("read", &path)?;
+        Ok(is_own(&header, self.uuid, id))
     }
 
     /// Unlinks blobs that no record links. What cannot be unlinked now is unlinked with a later checkpoint.
-    fn unlink_orphans(&self, ids: &[u64]) {
+    pub(super) fn unlink_orphans(&self, ids: &[u64]) {
         if let Err(error) = self.unlink(ids) {
             observe::put_off(&self.dir, &error.to_string());
             self.state.lock().freed.extend(ids.iter().map(|&id| Freed { id, len: 0 }));
@@ -429,22 +420,13 @@ impl Blobs {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_header_belongs_to_one_link() {
-        let link = BlobLink { id: 3, len: 10, crc: 4 };
-        let header = encode_header(Uuid([1; 16]), link);
-        assert!(header_matches(&header, Uuid([1; 16]), link));
-        assert!(!header_matches(&header, Uuid([2; 16]), link));
-        assert!(!header_matches(&header, Uuid([1; 16]), BlobLink { id: 4, ..link }));
-    }
-
     /// No id was too large for a new file. A file of such a name is none of ours: the next open would not have known it.
     #[test]
     fn ids_end_before_names_do() {
         let dir = tempfile::tempdir().unwrap();
         let snapshot = BlobSnapshot { next_id: BLOB_IDS - 1, ..BlobSnapshot::default() };
         let disk = Arc::new(crate::sys::RealDisk);
-        let blobs = Blobs::restore(disk, dir.path().to_path_buf(), Uuid([0; 16]), &snapshot);
+        let blobs = Blobs::restore(disk, dir.path().to_path_buf(), Uuid([0; 16]), FREED_MAX, &snapshot);
         let last = blobs.write(b"value").unwrap();
         let name = blob_path(dir.path(), last.id).file_name().unwrap().to_str().unwrap().to_string();
         assert_eq!(crate::layout::parse_blob_name(&name), Some(last.id));
@@ -459,8 +441,8 @@ mod tests {
 
     #[test]
     fn freed_blobs_die_only_after_a_cut() {
-        let blobs =
-            Blobs::restore(Arc::new(crate::sys::RealDisk), PathBuf::new(), Uuid([0; 16]), &BlobSnapshot::default());
+        let disk = Arc::new(crate::sys::RealDisk);
+        let blobs = Blobs::restore(disk, PathBuf::new(), Uuid([0; 16]), FREED_MAX, &BlobSnapshot::default());
         let link = BlobLink { id: 9, len: 100, crc: 0 };
         blobs.linked(link);
         assert_eq!((blobs.count(), blobs.bytes()), (1, 100));

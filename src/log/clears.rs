@@ -31,7 +31,7 @@ impl Log {
     }
 
     /// A clear-record that ends there was appended or replayed.
-    pub(super) fn note_clear_before(&self, end: Lsn) {
+    pub(crate) fn note_clear_before(&self, end: Lsn) {
         self.note_clear(Lsn::new(end.sequence(), end.offset().saturating_sub(CLEAR_BYTES)));
     }
 
@@ -41,9 +41,14 @@ impl Log {
         segment.sequence == self.last_clear().sequence() && !broken(Mutant::ClearsDropped)
     }
 
-    /// True if the last clear-record hides all that the segment's records could bring back.
+    /// True if the last clear-record hides all that the segment's records could bring back. It speaks of the main table alone.
     pub(crate) fn is_hidden(&self, segment: &Segment) -> bool {
-        segment.sequence < self.last_clear().sequence()
+        segment.sequence < self.last_clear().sequence() && !self.has_tables.load(Ordering::Relaxed)
+    }
+
+    /// There can be records of other tables than the main one.
+    pub(crate) fn note_tables(&self) {
+        self.has_tables.store(true, Ordering::Relaxed);
     }
 
     /// The same as [`last_clear`](Self::last_clear), after a look at it. One that is rotten hides nothing: the log forgets it,

@@ -17,8 +17,13 @@ impl Log {
     #[inline]
     pub(crate) fn add_deadline(&self, address: Address, deadline: Deadline, bytes: u64) {
         if let Some(millis) = deadline.millis() {
-            self.deadlines.lock().add(address.segment(), millis, bytes);
+            self.count_deadline(address, millis, bytes);
         }
+    }
+
+    #[cold]
+    fn count_deadline(&self, address: Address, millis: u64, bytes: u64) {
+        self.deadlines.lock().add(address.segment(), millis, bytes);
     }
 
     /// A record is dead: its bytes are no longer counted by its deadline.
@@ -26,8 +31,13 @@ impl Log {
     pub(crate) fn bury(&self, address: Address, deadline: Deadline, bytes: u64) {
         self.add_dead(address, bytes);
         if let Some(millis) = deadline.millis() {
-            self.deadlines.lock().take(address.segment(), address.offset(), millis, bytes);
+            self.discount_deadline(address, millis, bytes);
         }
+    }
+
+    #[cold]
+    fn discount_deadline(&self, address: Address, millis: u64, bytes: u64) {
+        self.deadlines.lock().take(address.segment(), address.offset(), millis, bytes);
     }
 
     /// Forgets those of a segment, whose records are all dead.

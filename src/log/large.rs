@@ -37,7 +37,15 @@ impl Log {
 
     /// Notes which blob a published change links, and which one the record before it linked. The caller holds the key's
     /// stripe.
+    #[inline]
     pub(crate) fn relink(&self, old: Option<BlobLink>, new: Option<Linked>) {
+        if old.is_some() || new.is_some() {
+            self.relink_large(old, new);
+        }
+    }
+
+    #[cold]
+    fn relink_large(&self, old: Option<BlobLink>, new: Option<Linked>) {
         // A record that compaction has moved links the blob that the record before it did, and so does one with another
         // deadline.
         if old.map(|link| link.id) != new.map(|new| new.link.id) {
@@ -64,6 +72,11 @@ impl Log {
     /// `Corrupt` if they differ.
     pub(crate) fn check_blob(&self, link: BlobLink, map: &BlobMap) -> Result<()> {
         self.blobs.check(link, map)
+    }
+
+    /// The number of large values that records link.
+    pub(crate) fn linked_blobs(&self) -> u64 {
+        self.blobs.count()
     }
 
     /// Bytes of the large values that records link.
@@ -116,9 +129,24 @@ impl Log {
     }
 
     /// Unlinks what a recovery found that no record links. `files`: the ids of all blob files. `linked`: those that records
-    /// of the tail link.
-    pub(crate) fn recover_blobs(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) {
-        self.blobs.recover(snapshot, files, linked);
+    /// of the tail link. Returns the ids of the files that records should link.
+    pub(crate) fn recover_blobs(&self, snapshot: &BlobSnapshot, files: &[u64], linked: &HashSet<u64>) -> Vec<u64> {
+        self.blobs.recover(snapshot, files, linked)
+    }
+
+    /// Unlinks files that no record links, those of other stores excepted. A later checkpoint unlinks those
+    /// for which it cannot be done now. Returns how many there were.
+    ///
+    /// # Errors
+    /// `Io`, if one of them cannot be looked at; none is unlinked then.
+    pub(crate) fn unlink_leftovers(&self, mut ids: Vec<u64>) -> Result<usize> {
+        let mut failed = None;
+        ids.retain(|&id| self.blobs.is_own(id).unwrap_or_else(|error| failed.replace(error).is_some()));
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.blobs.unlink_orphans(&ids);
+        Ok(ids.len())
     }
 }
 

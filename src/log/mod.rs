@@ -25,6 +25,7 @@
 mod append;
 pub(crate) mod appender;
 pub(crate) mod blob;
+pub(crate) mod blob_header;
 mod clears;
 mod commit;
 pub(crate) mod deadlines;

@@ -11,6 +11,7 @@ use super::record::{CRC_BYTES, HEADER_BYTES_MAX, Header, Invalid, KEY_BYTES_MAX,
 use super::segment::SEGMENT_HEADER_BYTES;
 use crate::address::Lsn;
 use crate::sys::{DiskFile, LogMap, PAGE_BYTES, read_around, read_up_to};
+use crate::table_id::TableId;
 
 /// Bytes that are read at a time.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -88,7 +89,7 @@ impl PreadSource {
 
     /// The record header at an offset, if it can be one. Nothing is checked.
     pub(crate) fn header_at(&mut self, at: u64) -> Option<Header> {
-        Header::decode(self.bytes(at, HEADER_BYTES_MAX))
+        Header::decode(self.bytes(at, HEADER_BYTES_MAX), at)
     }
 
     /// True if the records of a segment whose header says nothing speak of themselves as durable: a sync mark
@@ -98,7 +99,7 @@ impl PreadSource {
     pub(crate) fn tells_own_durable_lsn(&mut self, sequence: u32) -> bool {
         let mut at = SEGMENT_HEADER_BYTES;
         while at < self.len {
-            let Ok(record) = Record::decode(self.bytes(at, MARK_BYTES)) else {
+            let Ok(record) = Record::decode(self.bytes(at, MARK_BYTES), at) else {
                 match self.header_at(at) {
                     Some(header) => at += header.total(),
                     None => return false,
@@ -164,13 +165,13 @@ impl RecordSource for PreadSource {
         if at >= limit {
             return Err(Invalid::Beyond);
         }
-        let header = Header::decode(self.bytes(at, HEADER_BYTES_MAX)).ok_or(Invalid::Header)?;
+        let header = Header::decode(self.bytes(at, HEADER_BYTES_MAX), at).ok_or(Invalid::Header)?;
         if header.total() > limit - at {
             return Err(Invalid::Beyond);
         }
         let len = header.len();
         if len <= WINDOW_BYTES - PAGE_BYTES {
-            let record = Record::decode(self.bytes(at, len))?;
+            let record = Record::decode(self.bytes(at, len), at)?;
             record.check(salt, at)?;
             return Ok(record);
         }
@@ -209,19 +210,25 @@ fn written(bytes: &[u8]) -> u64 {
 
 /// The key of the record at an offset, without a check of the record. `None` if there is nothing like one.
 pub(crate) fn key_at(file: &dyn DiskFile, at: u64) -> Option<Vec<u8>> {
+    owner_at(file, at).map(|(_, key)| key)
+}
+
+/// The table and the key of the record at an offset, without a check of the record. `None` if there is nothing like one.
+pub(crate) fn owner_at(file: &dyn DiskFile, at: u64) -> Option<(TableId, Vec<u8>)> {
     let mut front = [0; HEADER_BYTES_MAX];
     let read = read_up_to(file, &mut front, at).ok()?;
-    let keys = Header::decode(&front[..read])?.key_range();
-    let mut key = vec![0; keys.len()];
-    let read = read_up_to(file, &mut key, at + keys.start as u64).ok()?;
-    (read == key.len()).then_some(key)
+    let header = Header::decode(&front[..read], at)?;
+    let keys = header.key_range();
+    let mut bytes = vec![0; keys.end];
+    let read = read_up_to(file, &mut bytes, at).ok()?;
+    (read == bytes.len()).then(|| (header.table(&bytes), bytes.split_off(keys.start)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::encode::{Encoded, encode_mark};
-    use crate::log::record::Kind;
+    use crate::log::record::{Kind, Label};
     use crate::sys::{Disk, OpenMode, RealDisk, write_all_at};
 
     fn file(dir: &tempfile::TempDir, bytes: &[u8]) -> Arc<dyn DiskFile> {
@@ -236,7 +243,7 @@ mod tests {
         let mut starts = Vec::new();
         for (i, len) in [10, 100_000, WINDOW_BYTES - 5000, 3 << 20, 0, 70_000].into_iter().enumerate() {
             let mut encoded = Encoded::default();
-            encoded.push(Kind::Put, &vec![i as u8; i * 13_000], &vec![7; len]);
+            encoded.push(Label::of(TableId::MAIN), Kind::Put, &vec![i as u8; i * 13_000], &vec![7; len]);
             starts.push(bytes.len() as u64);
             let at = bytes.len() as u64;
             encoded.singles().put_at(5, at, |piece| bytes.extend_from_slice(piece));

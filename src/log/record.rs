@@ -8,13 +8,16 @@
 //!  6  value length 16                     6  key length 16
 //!                                         8  value length 32
 //!                                        12  zero 32
-//! then the deadline (64), if bit 3 of the kind is set, key, value, and zero bytes up to a multiple of 8
+//! then the table id (32), if bit 4 of the kind is set, the deadline (64), if bit 3 is set, key, value, and zero bytes up to a
+//! multiple of 8; of an aligned value (bit 5) zero bytes before it, up to a multiple of 16 of the file, and behind it
 //! ```
 //!
 //! The crc covers everything after itself up to the end of the value, XORed with a mask of the segment's salt
 //! and the record's offset. Bit 7 of the kind says "large header", bit 3 of a put
-//! "has a deadline": milliseconds since 1970, from which on the record is expired. Bits 4 to 6 are kept for compression and
-//! table ids; a record that has one of them set is not valid in this version.
+//! "has a deadline": milliseconds since 1970, from which on the record is expired. Bit 4 of a put or a removal says
+//! "of another table than the main one". Bit 5 of a put says "the value begins at a multiple of 16 bytes of the file". Where that is
+//! depends on where the record begins, and how long the record is does not: what is not needed before the value lies behind it.
+//! Bit 6 is kept for compression; a record that has it set is not valid in this version.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::ops::Range;
@@ -25,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::expiry::Deadline;
 use crate::layout::BLOB_IDS;
 use crate::sys::LogMap;
+use crate::table_id::TableId;
 
 /// The longest key in bytes.
 pub(super) const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -34,11 +38,18 @@ pub(super) const VALUE_BYTES_MAX: usize = u32::MAX as usize;
 pub(crate) const ALIGN: u64 = 8;
 pub(super) const SMALL: usize = 8;
 const LARGE: usize = 16;
-/// The longest header in bytes, without a deadline.
+/// The longest header in bytes, without table id and deadline.
 pub(super) const HEADER_BYTES_MAX: usize = LARGE;
-/// Bytes of a deadline, which follows the header.
+/// Bytes of a table id, which follows the header.
+pub(super) const TABLE_BYTES: usize = 4;
+pub(super) const TABLE_BIT: u8 = 0x10;
+/// Bytes of a deadline, which follows header and table id.
 pub(super) const DEADLINE_BYTES: usize = 8;
 pub(super) const DEADLINE_BIT: u8 = 0x08;
+/// The value begins at a multiple of [`VALUE_ALIGN`].
+pub(super) const ALIGNED_BIT: u8 = 0x20;
+/// Where aligned values begin.
+pub(super) const VALUE_ALIGN: usize = 16;
 /// Bytes of the checksum at the front of a record.
 pub(super) const CRC_BYTES: usize = 4;
 pub(super) const LARGE_BIT: u8 = 0x80;
@@ -46,7 +57,7 @@ pub(super) const LARGE_BIT: u8 = 0x80;
 pub(super) const MARK_MAGIC: u64 = u64::from_le_bytes(*b"tophMARK");
 /// Bytes of a sync mark.
 pub(super) const MARK_BYTES: usize = SMALL + 16;
-/// Bytes of a clear-record.
+/// Bytes of a clear-record of the main table.
 pub(crate) const CLEAR_BYTES: u64 = SMALL as u64;
 /// Bytes of a frame's header.
 pub(crate) const FRAME_BYTES: usize = SMALL + 16;
@@ -83,55 +94,135 @@ impl Kind {
     }
 }
 
-/// In [`Header::header_len`].
+impl Kind {
+    /// Reads the kind byte. `None` if it is that of no record.
+    #[inline]
+    pub(super) fn read(byte: u8) -> Option<Kind> {
+        let kind = Kind::from_byte(byte & !(LARGE_BIT | DEADLINE_BIT | TABLE_BIT | ALIGNED_BIT))?;
+        let puts = matches!(kind, Kind::Put | Kind::PutBlob);
+        // A clear-record speaks of the main table. The catalog says when another one was cleared.
+        let of_a_table = puts || kind == Kind::Remove;
+        let fits = (puts || byte & DEADLINE_BIT == 0) && (of_a_table || byte & TABLE_BIT == 0);
+        // A link to a large value needs no place of its own.
+        (fits && (kind == Kind::Put || byte & ALIGNED_BIT == 0)).then_some(kind)
+    }
+}
+
+/// What a record says besides kind, key and value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Label {
+    /// The table whose key it is.
+    pub(crate) table: TableId,
+    /// From when on it is expired. Only a put can be.
+    pub(crate) deadline: Deadline,
+    /// Its value begins at a multiple of 16 bytes of the file. Only that of a put can.
+    pub(crate) aligned: bool,
+}
+
+impl Label {
+    /// Of a record without a deadline, whose value can begin anywhere.
+    pub(crate) const fn of(table: TableId) -> Self {
+        Label { table, deadline: Deadline::NEVER, aligned: false }
+    }
+
+    /// The same for a value that begins at a multiple of 16 bytes of the file, or anywhere.
+    pub(crate) fn aligned(self, aligned: bool) -> Self {
+        Label { aligned, ..self }
+    }
+
+    /// The same with a deadline.
+    pub(crate) fn until(self, deadline: Deadline) -> Self {
+        Label { deadline, ..self }
+    }
+}
+
+/// In [`Header::front`].
 const EXPIRES: u8 = 0x80;
+const TABLED: u8 = 0x40;
+const ALIGNED: u8 = 0x20;
+/// The record begins eight bytes behind a multiple of 16. Only noted of aligned ones.
+const AT_EIGHT: u8 = 0x10;
+const WORDS: u8 = 0x0f;
+
+/// [`AT_EIGHT`] for a record at that offset, a multiple of [`ALIGN`].
+#[inline]
+fn place(offset: u64) -> u8 {
+    if offset.is_multiple_of(VALUE_ALIGN as u64) { 0 } else { AT_EIGHT }
+}
 
 /// A decoded header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    // Small, because a lookup carries it along. The deadline counts as a part of the header; bit 7 says that there is one.
-    header_len: u8,
+    // Small, because a lookup carries it along: four flags, and the bytes before the key, which count table id and deadline, in words
+    // of four bytes.
+    front: u8,
     key_len: u16,
     pub(super) crc: u32,
     value_len: u32,
 }
 
 impl Header {
-    /// Decodes the header at the front of `bytes`; `None` if there is no valid one.
+    /// Decodes the header at the front of `bytes`, which stand at an offset of the file; `None` if there is no valid one.
     #[inline]
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Header> {
+    pub(crate) fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
         let small: &[u8; SMALL] = bytes.first_chunk()?;
         let word = u64::from_le_bytes(*small);
         let crc = word as u32;
         let kind = (word >> 32) as u8;
-        let kind_of = Kind::from_byte(kind & !(LARGE_BIT | DEADLINE_BIT))?;
-        let expires = kind & DEADLINE_BIT != 0;
-        if expires && !matches!(kind_of, Kind::Put | Kind::PutBlob) {
-            return None;
-        }
-        let header_len = |bytes: usize| bytes as u8 + if expires { EXPIRES | DEADLINE_BYTES as u8 } else { 0 };
+        let kind_of = Kind::read(kind)?;
+        let deadline = if kind & DEADLINE_BIT != 0 { EXPIRES | (DEADLINE_BYTES as u8 / 4) } else { 0 };
+        let table = if kind & TABLE_BIT != 0 { TABLED | (TABLE_BYTES as u8 / 4) } else { 0 };
+        let aligned = if kind & ALIGNED_BIT != 0 { ALIGNED | place(offset) } else { 0 };
+        let front = |bytes: usize| (bytes as u8 / 4 + deadline + table) | aligned;
         if kind & LARGE_BIT == 0 {
             let (key_len, value_len) = ((word >> 40 & 0xff) as u16, (word >> 48) as u32);
-            return Some(Header { kind: kind_of, crc, header_len: header_len(SMALL), key_len, value_len });
+            return Some(Header { kind: kind_of, crc, front: front(SMALL), key_len, value_len });
         }
         let large: &[u8; LARGE] = bytes.first_chunk()?;
         let lengths = u64::from_le_bytes(*large.last_chunk()?);
         let zero = word >> 40 & 0xff == 0 && lengths >> 32 == 0;
         let (key_len, value_len) = ((word >> 48) as u16, lengths as u32);
-        zero.then_some(Header { kind: kind_of, crc, header_len: header_len(LARGE), key_len, value_len })
+        zero.then_some(Header { kind: kind_of, crc, front: front(LARGE), key_len, value_len })
+    }
+
+    /// That of the same record at another offset.
+    #[inline]
+    pub(super) fn moved_to(self, offset: u64) -> Header {
+        if self.is_aligned() { Header { front: self.front & !AT_EIGHT | place(offset), ..self } } else { self }
     }
 
     /// True if the record has a deadline.
     #[inline]
     pub(crate) fn expires(&self) -> bool {
-        self.header_len & EXPIRES != 0
+        self.front & EXPIRES != 0
+    }
+
+    /// True if the value begins at a multiple of [`VALUE_ALIGN`] of the file.
+    #[inline]
+    pub(super) fn is_aligned(&self) -> bool {
+        self.front & ALIGNED != 0
     }
 
     /// Bytes before the key.
     #[inline]
     fn key_start(&self) -> usize {
-        usize::from(self.header_len & !EXPIRES)
+        usize::from(self.front & WORDS) * 4
+    }
+
+    /// Bytes before the deadline, or before the key if there is none.
+    fn deadline_start(&self) -> usize {
+        self.key_start() - if self.expires() { DEADLINE_BYTES } else { 0 }
+    }
+
+    /// The table that the bytes of the record name.
+    pub(super) fn table(&self, bytes: &[u8]) -> TableId {
+        if self.front & TABLED == 0 {
+            return TableId::MAIN;
+        }
+        let end = self.deadline_start();
+        let id = bytes.get(end - TABLE_BYTES..end).and_then(|id| id.first_chunk());
+        TableId::from_raw(u32::from_le_bytes(id.copied().unwrap_or_default()))
     }
 
     /// Bytes up to the end of the value.
@@ -140,22 +231,32 @@ impl Header {
         self.value_start() + self.value_len as usize
     }
 
-    /// Bytes up to the next record.
+    /// Bytes up to the next record. Those of an aligned value do not depend on where it lies.
     #[inline]
     pub(crate) fn total(&self) -> u64 {
-        (self.len() as u64).next_multiple_of(ALIGN)
+        let before = if self.is_aligned() { self.key_end().next_multiple_of(8) + 8 } else { self.key_end() };
+        ((before + self.value_len as usize) as u64).next_multiple_of(ALIGN)
+    }
+
+    #[inline]
+    fn key_end(&self) -> usize {
+        self.key_start() + usize::from(self.key_len)
     }
 
     /// Bytes before the value.
     #[inline]
     pub(crate) fn value_start(&self) -> usize {
-        self.key_start() + usize::from(self.key_len)
+        if !self.is_aligned() {
+            return self.key_end();
+        }
+        let before = if self.front & AT_EIGHT != 0 { VALUE_ALIGN / 2 } else { 0 };
+        (before + self.key_end()).next_multiple_of(VALUE_ALIGN) - before
     }
 
     /// Where the key lies in the record.
     #[inline]
-    pub(super) fn key_range(&self) -> Range<usize> {
-        self.key_start()..self.value_start()
+    pub(crate) fn key_range(&self) -> Range<usize> {
+        self.key_start()..self.key_end()
     }
 
     /// Compares the crc with that of the record's bytes (all but the first [`CRC_BYTES`]).
@@ -201,14 +302,14 @@ impl<'a> Record<'a> {
     pub(crate) fn at(map: &'a LogMap, offset: u64) -> std::result::Result<Record<'a>, Invalid> {
         // A large header can lie at the very end only if its record is there too.
         let front = map.read(offset, LARGE as u64).or_else(|| map.read(offset, SMALL as u64)).ok_or(Invalid::Beyond)?;
-        let header = Header::decode(front).ok_or(Invalid::Header)?;
+        let header = Header::decode(front, offset).ok_or(Invalid::Header)?;
         let bytes = map.read(offset, header.len() as u64).ok_or(Invalid::Beyond)?;
         Ok(Record { header, bytes })
     }
 
-    /// The record at the front of `bytes`, which may hold more. Does not compare the checksum.
-    pub(crate) fn decode(bytes: &'a [u8]) -> std::result::Result<Record<'a>, Invalid> {
-        let header = Header::decode(bytes).ok_or(Invalid::Header)?;
+    /// The record at the front of `bytes`, which may hold more, and stand at an offset of the file. Does not compare the checksum.
+    pub(crate) fn decode(bytes: &'a [u8], offset: u64) -> std::result::Result<Record<'a>, Invalid> {
+        let header = Header::decode(bytes, offset).ok_or(Invalid::Header)?;
         Ok(Record { header, bytes: bytes.get(..header.len()).ok_or(Invalid::Beyond)? })
     }
 
@@ -250,9 +351,18 @@ impl<'a> Record<'a> {
         if !self.header.expires() {
             return Deadline::NEVER;
         }
-        let end = self.header.key_start();
-        let bytes = self.part(end - DEADLINE_BYTES..end).first_chunk().copied().unwrap_or_default();
-        Deadline::from_record(u64::from_le_bytes(bytes))
+        let bytes = self.part(self.header.deadline_start()..self.header.key_start());
+        Deadline::from_record(u64::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default()))
+    }
+
+    /// The table whose key it is.
+    pub(crate) fn table(&self) -> TableId {
+        self.header.table(self.bytes)
+    }
+
+    /// What it says besides kind, key and value.
+    pub(crate) fn label(&self) -> Label {
+        Label { table: self.table(), deadline: self.deadline(), aligned: self.header.is_aligned() }
     }
 
     /// A part of the record. Header and key are there, because each constructor has compared their lengths with the bytes.
@@ -337,8 +447,9 @@ pub(super) fn highest_mark(bytes: &[u8], salt: u64, offset: u64) -> Option<Lsn> 
     candidates
         .filter_map(|(i, _)| {
             let start = (i * 8).checked_sub(SMALL)?;
-            let record = Record::decode(bytes.get(start..)?).ok()?;
-            record.check(salt, offset + start as u64).ok()?;
+            let at = offset + start as u64;
+            let record = Record::decode(bytes.get(start..)?, at).ok()?;
+            record.check(salt, at).ok()?;
             record.mark()
         })
         .max()
@@ -350,9 +461,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const MAIN: Label = Label::of(TableId::MAIN);
+
     fn one(kind: Kind, key: &[u8], value: &[u8], salt: u64, offset: u64) -> Vec<u8> {
+        labelled(MAIN, kind, key, value, salt, offset)
+    }
+
+    fn labelled(label: Label, kind: Kind, key: &[u8], value: &[u8], salt: u64, offset: u64) -> Vec<u8> {
         let mut encoded = Encoded::default();
-        encoded.push(kind, key, value);
+        encoded.push(label, kind, key, value);
         bytes_at(encoded.singles(), salt, offset)
     }
 
@@ -378,12 +495,20 @@ mod tests {
             wide in any::<bool>(),
             salt in any::<u64>(),
             offset in 0u64..1 << 30,
+            table in prop_oneof![Just(0), any::<u32>()],
+            deadline in prop_oneof![Just(Deadline::NEVER), (0u64..1 << 62).prop_map(Deadline::from_record)],
+            aligned in any::<bool>(),
         ) {
             let value = if wide { value.repeat(300) } else { value };
             let offset = offset & !7;
-            let bytes = one(Kind::Put, &key, &value, salt, offset);
-            let record = Record::decode(&bytes).unwrap();
-            prop_assert_eq!(record.header.kind, Kind::Put);
+            let label = Label { table: TableId::from_raw(table), deadline, aligned };
+            let bytes = labelled(label, Kind::Put, &key, &value, salt, offset);
+            let record = Record::decode(&bytes, offset).unwrap();
+            let value_at = offset + record.header.value_start() as u64;
+            prop_assert!(!aligned || value_at.is_multiple_of(16), "a value at {value_at}");
+            let elsewhere = labelled(label, Kind::Put, &key, &value, salt, offset + 8);
+            prop_assert_eq!(elsewhere.len(), bytes.len());
+            prop_assert_eq!((record.header.kind, record.label()), (Kind::Put, label));
             prop_assert_eq!((record.key(), record.value()), (&key[..], &value[..]));
             prop_assert_eq!(record.header.total(), bytes.len() as u64);
             prop_assert_eq!(record.check(salt, offset), Ok(()));
@@ -395,13 +520,13 @@ mod tests {
         fn a_flipped_bit_is_noticed(bit in 0usize..(8 + 16 + 40) * 8) {
             let mut bytes = one(Kind::Put, &[7; 16], &[9; 40], 5, 256);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let valid = Record::decode(&bytes).is_ok_and(|record| record.check(5, 256).is_ok());
+            let valid = Record::decode(&bytes, 256).is_ok_and(|record| record.check(5, 256).is_ok());
             prop_assert!(!valid);
         }
 
         #[test]
         fn any_bytes_decode_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(record) = Record::decode(&bytes) {
+            if let Ok(record) = Record::decode(&bytes, 8) {
                 let _ = (record.check(1, 8), record.key(), record.value(), record.frame(), record.mark());
                 let _ = BlobLink::decode(record.value());
             }
@@ -409,16 +534,40 @@ mod tests {
         }
     }
 
+    /// The main table's records are as short as if there were no other table.
+    #[test]
+    fn a_table_id_takes_four_bytes() {
+        let other = Label::of(TableId::from_raw(7));
+        assert_eq!(labelled(other, Kind::Put, &[1; 8], &[2; 8], 1, 128).len(), 32);
+        assert_eq!(labelled(other, Kind::Put, &[1; 8], &[2; 4], 1, 128).len(), 24);
+        let bytes = labelled(other, Kind::Remove, b"key", b"", 1, 128);
+        let record = Record::decode(&bytes, 128).unwrap();
+        assert_eq!((record.table(), record.key(), record.value()), (other.table, &b"key"[..], &b""[..]));
+    }
+
+    #[test]
+    fn a_bit_that_does_not_go_with_the_kind_makes_no_record() {
+        for kind in 0..=u8::MAX {
+            let expected = match kind & !(LARGE_BIT | TABLE_BIT | DEADLINE_BIT) {
+                1 | 6 | 0x21 => true,
+                2 => kind & DEADLINE_BIT == 0,
+                3..=5 => kind & (TABLE_BIT | DEADLINE_BIT) == 0,
+                _ => false,
+            };
+            assert_eq!(Kind::read(kind).is_some(), expected, "{kind:#x}");
+        }
+    }
+
     #[test]
     fn frames_count_their_records() {
         let mut encoded = Encoded::default();
-        encoded.push(Kind::Put, b"a", b"1");
-        encoded.push(Kind::Remove, b"b", b"");
+        encoded.push(MAIN, Kind::Put, b"a", b"1");
+        encoded.push(MAIN, Kind::Remove, b"b", b"");
         let bytes = bytes_at(encoded.framed(), 9, 128);
-        let frame = Record::decode(&bytes).unwrap();
+        let frame = Record::decode(&bytes, 128).unwrap();
         assert_eq!(frame.check(9, 128), Ok(()));
         assert_eq!(frame.frame(), Some((2, 32)));
-        let first = Record::decode(&bytes[FRAME_BYTES..]).unwrap();
+        let first = Record::decode(&bytes[FRAME_BYTES..], 152).unwrap();
         assert_eq!((first.key(), first.check(9, 128 + FRAME_BYTES as u64)), (&b"a"[..], Ok(())));
     }
 

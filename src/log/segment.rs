@@ -28,6 +28,7 @@ use crate::address::Lsn;
 use crate::checksum::{Uuid, crc32};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::{DiskFile, PAGE_BYTES, read_up_to};
+use crate::table_id::TableId;
 
 /// Bytes of the header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 128;
@@ -186,7 +187,8 @@ fn whole_pages(end: u64) -> u64 {
 /// What a segment waits for that cannot be emptied now, although its own records can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
-    /// The hash of the key of the record that could not be dealt with.
+    /// The table of the record that could not be dealt with, and the hash of its key.
+    pub(crate) table: TableId,
     pub(crate) hash: u64,
     /// The record elsewhere that cannot be read, and that could be a later put of a removal's key. `None`: a page of the index
     /// cannot be read, which no change mends.

@@ -22,7 +22,7 @@ use crate::address::Lsn;
 use crate::checksum::Uuid;
 use crate::error::{Error, Fault, IoContext, Location, Result};
 use crate::mutant::{Mutant, broken};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::pins::{PinTable, Pinned, Retired};
 use crate::sys::{Disk, LogMap, LogWriter};
 use crate::tuning::{SyncPolicy, Tuning};
@@ -69,6 +69,8 @@ pub(crate) struct Log {
     dead: Box<[AtomicU64]>,
     /// The LSN of the last clear-record that is known; 0 for none.
     pub(super) clear: AtomicU64,
+    /// There can be records of other tables than the main one.
+    pub(super) has_tables: AtomicBool,
     /// When records expire.
     pub(super) deadlines: Mutex<AllDeadlines>,
     /// When large values do.
@@ -92,6 +94,7 @@ impl Log {
             pins: PinTable::new(Address::SEGMENTS),
             dead: bytemuck::zeroed_slice_box(Address::SEGMENTS),
             clear: AtomicU64::new(0),
+            has_tables: AtomicBool::new(false),
             deadlines: Mutex::default(),
             large_deadlines: Mutex::default(),
             registry: Mutex::new(Registry { segments: BTreeMap::new(), slots: SegmentSlots::new(), next_sequence }),
@@ -102,7 +105,13 @@ impl Log {
             pieces: Pieces::new(config.sync),
             ends_kept: AtomicU64::new(0),
             commit: Commit::new(),
-            blobs: Blobs::restore(Arc::clone(&config.disk), config.dir.clone(), config.uuid, blobs),
+            blobs: Blobs::restore(
+                Arc::clone(&config.disk),
+                config.dir.clone(),
+                config.uuid,
+                config.tuning.listed_blobs_max,
+                blobs,
+            ),
             config,
         }
     }

@@ -71,6 +71,7 @@ const COUNTERS: &[Figure<u64>] = figures! {
 
 const GAUGES: &[Figure<f64>] = figures! {
     "tophash_records" Count |s| s.records as f64, "Records in the store";
+    "tophash_tables" Count |s| s.tables as f64, "Tables that have a name";
     "tophash_index_level" Count |s| f64::from(s.index.level), "log2 of the table's primary pages";
     "tophash_index_slots" Count |s| s.index.slots as f64, "Slots in all primary pages";
     "tophash_index_resizing" Count |s| f64::from(s.index.growing) - f64::from(s.index.shrinking),

@@ -27,11 +27,12 @@ use crate::layout::{
 use crate::log::blob::BlobSnapshot;
 use crate::options::Options;
 use crate::sys::{Disk, OpenMode, PAGE_BYTES, PathKind, read_up_to, write_all_at};
-use crate::table::cut::TableState;
 use crate::table::growth::Growth;
 use crate::table::load::level_for;
 use crate::table::page::{Geometry, PageKind, image};
-use crate::table::region::{Region, RegionKind};
+use crate::table::region::ExtentShape;
+use crate::table::state::TableState;
+use crate::table_id::TableId;
 
 /// The first generation: what creation writes.
 const FIRST_GENERATION: u64 = 1;
@@ -129,11 +130,20 @@ pub(crate) fn create(path: &Path, options: &Options) -> Result<()> {
         log_dir: origin.map_or(1, |origin| origin.log_dir),
         clean: true,
         geometry,
+    };
+    let first = FIRST_META_PAGE + META_PAGES;
+    let main = TableState {
+        id: TableId::MAIN,
         primary_log2: level,
         overflow_log2: tuning.overflow_log2_min,
+        growth,
+        records: 0,
+        floor: options.capacity,
+        primary_extents: vec![first],
+        overflow_extents: Vec::new(),
     };
     write_journal(disk, path, &header, growth)?;
-    write_index(disk, path, &header, growth, options.capacity)?;
+    write_index(disk, path, &header, main)?;
     let index = index_path(path);
     disk.sync_dir(path).context("sync", path)?;
     disk.rename(&path.join(TEMPORARY), &index).context("rename to", &index)?;
@@ -175,13 +185,13 @@ fn write_journal(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Gr
     journal.reset(header.generation, header.cut, growth.word())
 }
 
-fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, growth: Growth, floor: u64) -> Result<()> {
+fn write_index(disk: &dyn Disk, store: &Path, header: &IndexHeader, main: TableState) -> Result<()> {
     let path = store.join(TEMPORARY);
     let file = fresh(disk, &path, header::MAGIC)?;
-    let shape = Region::new(RegionKind::Primary, header.primary_log2).shape(0);
-    let first = FIRST_META_PAGE + META_PAGES;
+    let (first, shape) = (FIRST_META_PAGE + META_PAGES, ExtentShape::of(main.primary_log2, 0));
     let meta = Meta {
-        table: TableState { growth, records: 0, floor, primary_extents: vec![first], overflow_extents: Vec::new() },
+        tables: vec![main],
+        next_table: TableId::FIRST.raw(),
         end_page: first + shape.total(),
         next_sequence: 1,
         expiring: Vec::new(),

@@ -47,7 +47,7 @@ use crate::sys::{
 };
 use crate::table::index::{Index, IndexParts};
 use crate::table::page::{PageImage, image};
-use crate::table::{Table, TableParts};
+use crate::table::tables::Tables;
 
 /// The page size as files count.
 pub(super) const PAGE: u64 = PAGE_BYTES as u64;
@@ -238,7 +238,7 @@ impl<'o> Opening<'o> {
                 let meta = self.read_meta(&header)?;
                 // The next checkpoint was being written, so this header is on the disk. Before it is written again, the
                 // journal must lead to it from the other slot, because this write could tear the one that counts.
-                self.journal.reset(header.generation, header.cut, meta.table.growth.word())?;
+                self.journal.reset(header.generation, header.cut, meta.main().growth.word())?;
             }
             return Ok((header, false));
         };
@@ -319,8 +319,8 @@ impl<'o> Opening<'o> {
         Ok(page)
     }
 
-    /// The table as the checkpoint knows it, mapped.
-    fn build_table(&self, header: &IndexHeader, meta: &Meta, limit_pages: u64, wake: &Wake) -> Result<Table> {
+    /// The tables as the checkpoint knows them, mapped.
+    fn build_tables(&self, header: &IndexHeader, meta: &Meta, limit_pages: u64, wake: &Wake) -> Result<Tables> {
         let options = self.options;
         let writable = !options.read_only;
         let index = Index::new(IndexParts {
@@ -330,6 +330,8 @@ impl<'o> Opening<'o> {
             disk: Arc::clone(&options.disk),
             file: writable.then(|| Arc::clone(&self.index)),
             end_page: meta.end_page,
+            gaps: meta.gaps(),
+            listed: meta.listed(),
             limit_pages: if writable { limit_pages } else { u64::MAX },
             generation: header.generation,
             checkpoint_bell: wake.checkpoint.clone(),
@@ -337,16 +339,11 @@ impl<'o> Opening<'o> {
         });
         // A writable open allocates blocks before it sets this, once nothing can refuse the open any more.
         index.set_journal_pages(if writable { 0 } else { u64::MAX });
-        let table = Table::new(TableParts {
-            index: Arc::new(index),
-            tuning: options.tuning,
-            state: meta.table.clone(),
-            primary_base_log2: header.primary_log2,
-            overflow_base_log2: header.overflow_log2,
-            growth_bell: wake.growth.clone(),
-        });
-        self.map_table(&table, header, meta)?;
-        Ok(table)
+        let index = Arc::new(index);
+        let growth_bell = wake.growth.clone();
+        let tables = Tables::new(index, &meta.tables, meta.next_table, options.tuning, growth_bell);
+        self.map_tables(&tables, header, meta)?;
+        Ok(tables)
     }
 
     /// The log as the checkpoint knows it.
@@ -371,7 +368,7 @@ impl<'o> Opening<'o> {
         let limit_pages = (memory_bytes / PAGE).max(1);
         let writable = !options.read_only;
         let wake = Wake::new();
-        let table = self.build_table(&header, &meta, limit_pages, &wake)?;
+        let tables = self.build_tables(&header, &meta, limit_pages, &wake)?;
         let log = self.build_log(&header, &meta);
         let Some(lock) = self.lock.take() else {
             return Err(Error::locked(self.path, LockHolder::default()));
@@ -382,7 +379,7 @@ impl<'o> Opening<'o> {
         Ok(Engine {
             path: self.path.to_path_buf(),
             awaited: Arc::new(Awaited::new(self.path)),
-            table,
+            tables,
             log,
             health: Health::new(self.path, options.read_only),
             hasher: KeyHasher::new(header.hash_key),

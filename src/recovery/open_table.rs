@@ -1,4 +1,4 @@
-//! Opening a store: the table (open.rs, step 3).
+//! Opening a store: the tables (open.rs, step 3).
 //!
 //! What shows the file is one mapping, of which each extent is a part, and so is the memory that notes what the pages are
 //! like: a mapping for each extent would take longer than all the rest of an open. Nothing but the bitmaps is read.
@@ -14,11 +14,14 @@ use crate::sys::IndexMap;
 use crate::table::Table;
 use crate::table::page::{PageImage, PageKind};
 use crate::table::region::{BITMAP_START, Extent, ExtentShape, PageState, RegionKind};
+use crate::table::state::TableState;
+use crate::table::tables::Tables;
 use crate::words::some;
 
 /// An extent as the meta data list it.
 #[derive(Clone, Copy)]
-struct Listed {
+struct Listed<'t> {
+    table: &'t Table,
     kind: RegionKind,
     /// Its number in the region.
     number: usize,
@@ -46,9 +49,9 @@ impl Opening<'_> {
         (first..first + shape.bitmap_pages).map(bitmap).collect()
     }
 
-    /// The extents of the table, each of which can be where the meta data say that it is.
-    fn extents(&self, table: &Table, meta: &Meta, len: u64) -> Result<Vec<Listed>> {
-        let of = |kind, firsts: &[u64]| -> Result<Vec<Listed>> {
+    /// The extents of a table, each of which can be where the meta data say that it is.
+    fn extents<'t>(&self, table: &'t Table, state: &TableState, len: u64) -> Result<Vec<Listed<'t>>> {
+        let of = |kind, firsts: &[u64]| -> Result<Vec<Listed<'t>>> {
             let extent = |(number, &first): (usize, &u64)| {
                 let shape = table.region(kind).shape(number);
                 let bytes = shape.total().checked_mul(PAGE);
@@ -59,20 +62,24 @@ impl Opening<'_> {
                     let expected = format!("{} from page {first} on", some(shape.total(), "page"));
                     return Err(Error::corrupt("index file", location, expected, some(len, "byte")));
                 }
-                Ok(Listed { kind, number, first, shape, in_file })
+                Ok(Listed { table, kind, number, first, shape, in_file })
             };
             firsts.iter().enumerate().map(extent).collect()
         };
-        let mut extents = of(RegionKind::Primary, &meta.table.primary_extents)?;
-        extents.extend(of(RegionKind::Overflow, &meta.table.overflow_extents)?);
+        let mut extents = of(RegionKind::Primary, &state.primary_extents)?;
+        extents.extend(of(RegionKind::Overflow, &state.overflow_extents)?);
         Ok(extents)
     }
 
-    /// Step 3, the table. What shows the file is one mapping, and so is the memory that notes what the pages are like: a
+    /// Step 3, the tables. What shows the file is one mapping, and so is the memory that notes what the pages are like: a
     /// mapping for each extent would take longer than all the rest.
-    pub(super) fn map_table(&self, table: &Table, header: &IndexHeader, meta: &Meta) -> Result<()> {
+    pub(super) fn map_tables(&self, tables: &Tables, header: &IndexHeader, meta: &Meta) -> Result<()> {
         let len = self.index.len().context("look at", &self.index_path)?;
-        let extents = self.extents(table, meta, len)?;
+        let all = tables.all();
+        let mut extents = Vec::new();
+        for (table, state) in all.iter().zip(&meta.tables) {
+            extents.extend(self.extents(table, state, len)?);
+        }
         let states = self.options.disk.map_anonymous(extents.iter().map(|listed| listed.shape.state_bytes()).sum());
         let states = Arc::new(states.context("reserve memory for the pages of", &self.index_path)?);
         let mut states_used = 0;
@@ -81,7 +88,7 @@ impl Opening<'_> {
             let bytes = listed.shape.state_bytes();
             let states = IndexMap::part(&states, states_used, bytes);
             states_used += bytes;
-            self.map_extent(table, header, &listed, states, &mut file, len)?;
+            self.map_extent(header, &listed, states, &mut file, len)?;
         }
         Ok(())
     }
@@ -89,14 +96,13 @@ impl Opening<'_> {
     /// `file` is the mapping of the whole file, once there is one.
     fn map_extent(
         &self,
-        table: &Table,
         header: &IndexHeader,
-        listed: &Listed,
+        listed: &Listed<'_>,
         states: IndexMap,
         file: &mut Option<Arc<IndexMap>>,
         len: u64,
     ) -> Result<()> {
-        let Listed { kind, number, first, shape, in_file } = *listed;
+        let Listed { table, kind, number, first, shape, in_file } = *listed;
         let region = table.region(kind);
         let bytes = (shape.total() * PAGE) as usize;
         let bitmaps = self.bitmaps(header, first, shape)?;

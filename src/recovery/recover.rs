@@ -8,7 +8,8 @@
 //! 6. The header is written again, "not clean", and synced, the slot that was read first, before anything can be
 //!    appended. After an unclean end a fresh segment names its predecessor and X: once it holds a record, bytes past X
 //!    are never valid again.
-//! 7. The tail is replayed into the index (replay.rs). What nothing names any more is unlinked.
+//! 7. The tail is replayed into the index (replay.rs). Files that nothing names any more are unlinked
+//!    (leftovers.rs: also those that no list of a checkpoint had room for).
 //! 8. Segments with few records are put together when there are many, because each unclean end leaves one.
 //!
 //! A crash in any step: the next open does the same again, from the same header. The directory entries are durable
@@ -73,7 +74,7 @@ impl Engine {
             segment_len(disk, &found.path, found.end)?;
         }
         if writable {
-            self.checkpointer.allocate_reserve(self.table.index(), &self.log)?;
+            self.checkpointer.allocate_reserve(self.tables.index(), &self.log)?;
             self.discard(&tail.discard)?;
             if !clean && !broken(Mutant::TailNotRewritten) && !broken(Mutant::NoFreshSegment) {
                 self.rewrite_tail(disk, &tail, header.cut)?;
@@ -89,13 +90,22 @@ impl Engine {
                 self.fresh_segment(&tail, header.cut)?;
             }
         }
+        if !self.tables.is_alone() {
+            self.log.note_tables();
+        }
+        // Before the replay, which may need pages: none may lie where something was left.
+        if writable && let Err(error) = self.tables.index().give_back_leftovers() {
+            observe::put_off(&self.path, &error.to_string());
+        }
         stats.replayed_bytes = self.replay(&tail, header.cut)?;
+        self.name_tables()?;
         if writable {
             remove_garbage(disk, &self.path, header.log_dir)?;
             let linked = tail.linked.iter().map(|(_, link)| link.id).collect();
-            self.log.recover_blobs(&meta.blobs, &tail.blobs, &linked);
-            self.checkpointer.begin(&self.table, stats.replayed_bytes);
-            self.table.mind_size();
+            let kept = self.log.recover_blobs(&meta.blobs, &tail.blobs, &linked);
+            self.unlink_leftovers(&kept, meta.blobs.next_id);
+            self.checkpointer.begin(&self.tables, stats.replayed_bytes);
+            self.tables.all().iter().for_each(|table| table.mind_size());
             match self.bound_segments() {
                 // The store can be read, and an offline compaction mends it. The next open tries again.
                 Err(error) if error.nature() != Nature::Unknown => observe::put_off(&self.path, &error.to_string()),

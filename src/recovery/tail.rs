@@ -24,7 +24,9 @@ use crate::log::reader::{MappedSource, PreadSource, RecordSource};
 use crate::log::record::{BlobLink, Kind, Record};
 use crate::log::segment::{HeaderState, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader};
 use crate::mutant::{Mutant, broken};
+use crate::recovery::mentions::Mentions;
 use crate::sys::{Disk, DiskFile, OpenMode, PAGE_BYTES, read_up_to};
+use crate::table_id::TableId;
 use crate::words::some;
 
 /// Where to look.
@@ -95,6 +97,8 @@ pub(crate) struct Tail {
     pub(crate) discarded_bytes: u64,
     /// Blobs that records of the tail link: number of the change, link.
     pub(crate) linked: Vec<(usize, BlobLink)>,
+    /// Where tables are changed.
+    pub(crate) mentions: Mentions,
     /// The highest sequence of any segment file.
     pub(crate) sequence_max: u32,
     /// The ids of all blob files.
@@ -123,6 +127,7 @@ impl TailSource<'_> {
             discard: Vec::new(),
             discarded_bytes: 0,
             linked: Vec::new(),
+            mentions: Mentions::default(),
             sequence_max: later.sequence_max,
             blobs: std::mem::take(&mut later.blobs),
         };
@@ -320,7 +325,7 @@ impl TailSource<'_> {
             if record.header.kind == Kind::Frame {
                 return None;
             }
-            Self::collect(segment, &Self::member(&record), tail);
+            Self::collect(segment, &Self::member(&record, at), tail);
             return Some(next);
         };
         if broken(Mutant::FrameInParts) {
@@ -331,7 +336,7 @@ impl TailSource<'_> {
         let mut members = Vec::new();
         for _ in 0..records {
             let record = source.record(inner, end, segment.salt).ok()?;
-            members.push(Self::member(&record));
+            members.push(Self::member(&record, inner));
             inner += record.header.total();
         }
         if inner != end {
@@ -344,13 +349,13 @@ impl TailSource<'_> {
         Some(end)
     }
 
-    fn member(record: &Record<'_>) -> Member {
-        let kind = record.header.kind;
-        Member { kind, bytes: record.header.total(), mark: record.mark(), link: record.blob_link() }
+    fn member(record: &Record<'_>, at: u64) -> Member {
+        let (kind, table) = (record.header.kind, record.table());
+        Member { kind, table, at, bytes: record.header.total(), mark: record.mark(), link: record.blob_link() }
     }
 
     fn collect(segment: &mut TailSegment, member: &Member, tail: &mut Tail) {
-        let Member { kind, bytes, mark, link } = *member;
+        let Member { kind, table, at, bytes, mark, link } = *member;
         match kind {
             Kind::Mark => {
                 if let Some(lsn) = mark {
@@ -361,6 +366,7 @@ impl TailSource<'_> {
             Kind::Frame => {}
             Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {
                 tail.linked.extend(link.map(|link| (tail.changes, link)));
+                tail.mentions.add(table, Lsn::new(segment.sequence, at));
                 if matches!(kind, Kind::Remove | Kind::Clear) {
                     segment.removals += 1;
                     segment.add_overhead(bytes);
@@ -440,6 +446,9 @@ struct Front {
 /// A record of the tail, read and checked.
 struct Member {
     kind: Kind,
+    table: TableId,
+    /// Where it begins in its segment.
+    at: u64,
     bytes: u64,
     /// The durable LSN of a sync mark.
     mark: Option<Lsn>,

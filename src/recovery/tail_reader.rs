@@ -8,10 +8,12 @@ use crate::error::Result;
 use crate::log::record::{Invalid, Kind, Record};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::log::segments::Log;
+use crate::table_id::TableId;
 
 /// One change to replay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TailOp {
+    pub(crate) table: TableId,
     pub(crate) hash: u64,
     pub(crate) address: Address,
     pub(crate) kind: Kind,
@@ -33,7 +35,7 @@ impl<'t> TailReader<'t> {
         TailReader { log, hasher, segments: tail.segments.iter(), cut, at: None }
     }
 
-    /// Reads up to `most` changes into `piece`. A clear-record ends a piece. False at the end of the tail.
+    /// Reads up to `most` changes into `piece`. A clear-record ends a piece, and so does a record of the catalog. False at the end of the tail.
     ///
     /// # Errors
     /// `Corrupt` if the mapping does not show the records that were validated.
@@ -54,8 +56,8 @@ impl<'t> TailReader<'t> {
                     Kind::Mark | Kind::Frame => continue,
                     Kind::Put | Kind::PutBlob | Kind::Remove | Kind::Clear => {}
                 }
-                piece.push(TailOp { hash: self.hasher.hash(record.key()), address, kind });
-                if kind == Kind::Clear {
+                piece.push(TailOp { table: record.table(), hash: self.hasher.hash(record.key()), address, kind });
+                if kind == Kind::Clear || record.table() == TableId::CATALOG {
                     self.at = Some((segment, next));
                     return Ok(true);
                 }

@@ -3,7 +3,7 @@
 //! Each call is the one without `_async`, except that it returns before the sync, whatever the policy. The syncing thread is
 //! started by the first of them, unless the policy is `Every`, which has it from the start.
 
-use super::{CompareExchangeError, Store};
+use super::{CompareExchangeError, Store, Table};
 use crate::awaited::Wait;
 use crate::batch::Batch;
 use crate::durable::Durable;
@@ -12,8 +12,8 @@ use crate::engine::{Engine, Until};
 use crate::error::{Error, Result};
 use crate::value::{OwnedValue, Value};
 
-impl Store {
-    /// Sets a key to a value, as [`insert`](Store::insert), and returns at once: the future is ready when the change is durable,
+impl Table {
+    /// Sets a key to a value, as [`insert`](Table::insert), and returns at once: the future is ready when the change is durable,
     /// under each [`SyncPolicy`](crate::SyncPolicy). Its output is the value that the key had before.
     ///
     /// Readers see the change before this call returns. The future only waits for the sync, which this call has asked for. See
@@ -38,17 +38,17 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Of the future: those of [`insert`](Store::insert), and those of [`Durable`]. [`Error::Io`](crate::Error::Io) also where
+    /// Of the future: those of [`insert`](Table::insert), and those of [`Durable`]. [`Error::Io`](crate::Error::Io) also where
     /// the syncing thread cannot be started; nothing has changed then.
     pub fn insert_async(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Durable<Option<OwnedValue>> {
         self.change_async(key.as_ref(), New::Put(value.as_ref(), self.deadline()), Want::Previous, previous)
     }
 
-    /// Removes a key, as [`remove`](Store::remove), and returns at once: the future is ready when the removal is durable. Its
+    /// Removes a key, as [`remove`](Table::remove), and returns at once: the future is ready when the removal is durable. Its
     /// output is the value that the key had. If there was none, nothing is written, and the future is ready when all earlier
     /// writes are durable.
     ///
-    /// About the call and the future: [`insert_async`](Store::insert_async).
+    /// About the call and the future: [`insert_async`](Table::insert_async).
     ///
     /// ```
     #[doc = include_str!("block_on.txt")]
@@ -62,14 +62,14 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert_async`](Store::insert_async).
+    /// As [`insert_async`](Table::insert_async).
     pub fn remove_async(&self, key: impl AsRef<[u8]>) -> Durable<Option<OwnedValue>> {
         self.change_async(key.as_ref(), New::Remove, Want::Previous, previous)
     }
 
-    /// Sets a key to a value, as [`set`](Store::set), and returns at once: the future is ready when the change is durable.
+    /// Sets a key to a value, as [`set`](Table::set), and returns at once: the future is ready when the change is durable.
     ///
-    /// About the call and the future: [`insert_async`](Store::insert_async).
+    /// About the call and the future: [`insert_async`](Table::insert_async).
     ///
     /// ```
     #[doc = include_str!("block_on.txt")]
@@ -84,16 +84,16 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert_async`](Store::insert_async).
+    /// As [`insert_async`](Table::insert_async).
     pub fn set_async(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Durable {
         self.change_async(key.as_ref(), New::Put(value.as_ref(), self.deadline()), Want::Nothing, |_, _| Ok(()))
     }
 
-    /// Removes a key, as [`delete`](Store::delete), and returns at once: the future is ready when the removal is durable. Its
+    /// Removes a key, as [`delete`](Table::delete), and returns at once: the future is ready when the removal is durable. Its
     /// output is whether the key was there. If it was not, nothing is written, and the future is ready when all earlier writes
     /// are durable.
     ///
-    /// About the call and the future: [`insert_async`](Store::insert_async).
+    /// About the call and the future: [`insert_async`](Table::insert_async).
     ///
     /// ```
     #[doc = include_str!("block_on.txt")]
@@ -106,16 +106,16 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert_async`](Store::insert_async).
+    /// As [`insert_async`](Table::insert_async).
     pub fn delete_async(&self, key: impl AsRef<[u8]>) -> Durable<bool> {
         self.change_async(key.as_ref(), New::Remove, Want::Nothing, |_, changed| Ok(changed.previous.is_some()))
     }
 
-    /// Changes a key only if it has the expected value, as [`compare_exchange`](Store::compare_exchange), and returns at once:
+    /// Changes a key only if it has the expected value, as [`compare_exchange`](Table::compare_exchange), and returns at once:
     /// the future is ready when the change is durable. A refusal changes nothing, and is ready when all earlier writes are
     /// durable: the value that refused may be one of them.
     ///
-    /// About the call and the future: [`insert_async`](Store::insert_async).
+    /// About the call and the future: [`insert_async`](Table::insert_async).
     ///
     /// ```
     #[doc = include_str!("block_on.txt")]
@@ -128,7 +128,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert_async`](Store::insert_async).
+    /// As [`insert_async`](Table::insert_async).
     pub fn compare_exchange_async(
         &self,
         key: impl AsRef<[u8]>,
@@ -138,10 +138,10 @@ impl Store {
         self.durable(|_| self.compare_exchange_until(Until::Asked, key.as_ref(), expected, new))
     }
 
-    /// Replaces a key's value by a function of it, as [`update`](Store::update), and returns at once: `change` runs in the
+    /// Replaces a key's value by a function of it, as [`update`](Table::update), and returns at once: `change` runs in the
     /// call, and the future is ready when the change is durable. Its output is the new value.
     ///
-    /// About the call and the future: [`insert_async`](Store::insert_async).
+    /// About the call and the future: [`insert_async`](Table::insert_async).
     ///
     /// ```
     #[doc = include_str!("block_on.txt")]
@@ -154,7 +154,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert_async`](Store::insert_async).
+    /// As [`insert_async`](Table::insert_async).
     pub fn update_async(
         &self,
         key: impl AsRef<[u8]>,
@@ -166,10 +166,10 @@ impl Store {
         })
     }
 
-    /// Applies a batch, as [`apply`](Store::apply), and returns at once: the future is ready when the batch is durable, all of
+    /// Applies a batch, as [`apply`](Table::apply), and returns at once: the future is ready when the batch is durable, all of
     /// it. An empty batch is one that waits for all earlier writes.
     ///
-    /// About the future: [`insert_async`](Store::insert_async). The call takes time in proportion to the batch: about half a
+    /// About the future: [`insert_async`](Table::insert_async). The call takes time in proportion to the batch: about half a
     /// microsecond for each small record. A batch that gets a segment of its own is written to a file in the call; one of many
     /// megabytes belongs where blocking is allowed.
     ///
@@ -185,34 +185,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Of the future: those of [`apply`](Store::apply), and those of [`Durable`].
+    /// Of the future: those of [`apply`](Table::apply), and those of [`Durable`].
     pub fn apply_async(&self, batch: &Batch) -> Durable {
-        self.durable(|engine| Ok(((), engine.apply(batch, Until::Asked)?)))
-    }
-
-    /// Makes everything durable that was written before this call, as [`sync`](Store::sync), and returns at once. The call
-    /// takes a few atomic operations, and some microseconds where it wakes the syncing thread.
-    ///
-    /// With it each call can be awaited that has no `_async` form, under a policy other than `Always`, with which that call
-    /// itself would wait:
-    ///
-    /// ```
-    #[doc = include_str!("block_on.txt")]
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let store = tophash::Store::open(dir.path().join("s"))?;
-    /// async fn forget(store: &tophash::Store, keys: &[&str]) -> tophash::Result<u64> {
-    ///     let removed = store.remove_many(keys)?;
-    ///     store.sync_async().await?;
-    ///     Ok(removed)
-    /// }
-    /// assert_eq!(block_on(forget(&store, &["a", "b"]))?, 0);
-    /// # Ok::<(), tophash::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Of the future: those of [`sync`](Store::sync), and those of [`Durable`].
-    pub fn sync_async(&self) -> Durable {
-        self.durable(|_| Ok(((), None)))
+        self.durable(|engine| Ok(((), engine.apply(&self.table, batch, Until::Asked)?)))
     }
 
     fn change_async<T>(
@@ -224,7 +199,7 @@ impl Store {
     ) -> Durable<T> {
         self.durable(|engine| {
             let hash = engine.hasher.hash(key);
-            let mut changed = engine.change_until(Until::Asked, key, hash, new, Expect::Anything, want)?;
+            let mut changed = engine.change_until(Until::Asked, self.of(key, hash), new, Expect::Anything, want)?;
             let wait = changed.wait.take();
             Ok((result(engine, changed)?, wait))
         })
@@ -258,6 +233,33 @@ impl Store {
         // Closed meanwhile: the closer has joined all threads.
         engine.health.check_readable()?;
         crate::background::start_syncing(engine, &mut threads)
+    }
+}
+
+impl Store {
+    /// Makes everything durable that was written before this call, as [`sync`](Store::sync), and returns at once. The call
+    /// takes a few atomic operations, and some microseconds where it wakes the syncing thread.
+    ///
+    /// With it each call can be awaited that has no `_async` form, under a policy other than `Always`, with which that call
+    /// itself would wait:
+    ///
+    /// ```
+    #[doc = include_str!("block_on.txt")]
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = tophash::Store::open(dir.path().join("s"))?;
+    /// async fn forget(store: &tophash::Store, keys: &[&str]) -> tophash::Result<u64> {
+    ///     let removed = store.remove_many(keys)?;
+    ///     store.sync_async().await?;
+    ///     Ok(removed)
+    /// }
+    /// assert_eq!(block_on(forget(&store, &["a", "b"]))?, 0);
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of the future: those of [`sync`](Store::sync), and those of [`Durable`].
+    pub fn sync_async(&self) -> Durable {
+        self.durable(|_| Ok(((), None)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::value::OwnedValue;
 use crate::words::some;
 
-/// What [`Store::compare_exchange`](crate::Store::compare_exchange) found instead of the expected value.
+/// What [`Store::compare_exchange`](crate::Table::compare_exchange) found instead of the expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompareExchangeError {

@@ -1,9 +1,8 @@
 //! Expiry: handles whose writes expire, and the deadlines of keys.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Store;
+use super::{Store, Table};
 use crate::awaited::Wait;
 use crate::durable::Durable;
 use crate::engine::Until;
@@ -11,15 +10,15 @@ use crate::engine::write::{Expect, New, Want};
 use crate::error::Result;
 use crate::expiry::{Deadline, Expiry};
 
-impl Store {
-    /// A handle to the same store whose writes expire: [`insert`](Store::insert), [`set`](Store::set),
-    /// [`compare_exchange`](Store::compare_exchange), [`get_or_insert_with`](Store::get_or_insert_with),
-    /// [`update`](Store::update), and those that are like them. A batch has its own deadlines
+impl Table {
+    /// A handle to the same store whose writes expire: [`insert`](Table::insert), [`set`](Table::set),
+    /// [`compare_exchange`](Table::compare_exchange), [`get_or_insert_with`](Table::get_or_insert_with),
+    /// [`update`](Table::update), and those that are like them. A batch has its own deadlines
     /// ([`Batch::insert_expiring`](crate::Batch::insert_expiring)).
     ///
     /// An expired key is absent for every call at once, whether or not its space has come back. Space comes back by itself, also
     /// if nobody calls: the compaction counts expired records as dead from their deadline on, as far as the log's bound lets
-    /// it ([`Options::log_ratio`](crate::Options::log_ratio)). Until then [`len`](Store::len) counts them.
+    /// it ([`Options::log_ratio`](crate::Options::log_ratio)). Until then [`len`](Table::len) counts them.
     ///
     /// A record with a deadline takes 8 bytes more. One without takes nothing more, in the log, in memory, and in time.
     ///
@@ -43,8 +42,8 @@ impl Store {
     /// # Ok::<(), tophash::Error>(())
     /// ```
     #[must_use]
-    pub fn expiring(&self, expiry: impl Into<Expiry>) -> Store {
-        Store { engine: Arc::clone(&self.engine), owner: Arc::clone(&self.owner), expiry: expiry.into() }
+    pub fn expiring(&self, expiry: impl Into<Expiry>) -> Table {
+        Table { expiry: expiry.into(), ..self.clone() }
     }
 
     /// When what this handle writes expires.
@@ -75,12 +74,12 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As for [`insert`](Store::insert).
+    /// As for [`insert`](Table::insert).
     pub fn expire(&self, key: impl AsRef<[u8]>, expiry: impl Into<Expiry>) -> Result<bool> {
         Ok(self.expire_until(Until::Policy, key.as_ref(), expiry.into())?.0)
     }
 
-    /// Gives a key another deadline, or none, as [`expire`](Store::expire), and returns at once: the future is ready when that
+    /// Gives a key another deadline, or none, as [`expire`](Table::expire), and returns at once: the future is ready when that
     /// is durable. Its output is false if the key is absent; then nothing is written, and the future is ready when all earlier
     /// writes are durable.
     ///
@@ -94,7 +93,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Of the future: those of [`expire`](Store::expire), and those of [`Durable`].
+    /// Of the future: those of [`expire`](Table::expire), and those of [`Durable`].
     pub fn expire_async(&self, key: impl AsRef<[u8]>, expiry: impl Into<Expiry>) -> Durable<bool> {
         self.durable(|_| self.expire_until(Until::Asked, key.as_ref(), expiry.into()))
     }
@@ -112,7 +111,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As for [`insert`](Store::insert).
+    /// As for [`insert`](Table::insert).
     pub fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.expire(key, Expiry::Never)
     }
@@ -130,10 +129,10 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As for [`get`](Store::get).
+    /// As for [`get`](Table::get).
     pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
         let key = key.as_ref();
-        let found = self.engine.find(key, self.engine.hasher.hash(key))?;
+        let found = self.engine.find(&self.table, key, self.engine.hasher.hash(key))?;
         Ok(found.and_then(|hit| hit.deadline().time()))
     }
 
@@ -142,11 +141,11 @@ impl Store {
         let hash = engine.hasher.hash(key);
         let deadline = expiry.deadline(|| engine.log.now());
         loop {
-            let Some(hit) = engine.find(key, hash)? else { return Ok((false, None)) };
+            let Some(hit) = engine.find(&self.table, key, hash)? else { return Ok((false, None)) };
             engine.check_whole(&hit)?;
             // Pinned by the hit or by the value, the address stands for the record.
             let expect = Expect::At(hit.address());
-            let change = |new| engine.change_until(until, key, hash, new, expect, Want::Nothing);
+            let change = |new| engine.change_until(until, self.of(key, hash), new, expect, Want::Nothing);
             let changed = match hit.blob() {
                 Some(link) => change(New::Relinked(link, deadline))?,
                 None => change(New::Put(&hit.value(), deadline))?,
@@ -162,5 +161,25 @@ impl Store {
     #[inline]
     pub(super) fn deadline(&self) -> Deadline {
         self.expiry.deadline(|| self.engine.log.now())
+    }
+}
+
+impl Store {
+    /// A handle to the same store whose writes to the main table expire: [`Table::expiring`] tells what that means.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use std::time::Duration;
+    /// let store = tophash::Store::open(dir.path().join("s"))?;
+    /// let cache = store.expiring(Duration::from_secs(60));
+    /// cache.set("page:1", "<html>")?;
+    /// assert!(store.expires_at("page:1")?.is_some());
+    /// // It is the whole store.
+    /// cache.checkpoint()?;
+    /// # Ok::<(), tophash::Error>(())
+    /// ```
+    #[must_use]
+    pub fn expiring(&self, expiry: impl Into<Expiry>) -> Store {
+        Store { main: self.main.expiring(expiry) }
     }
 }

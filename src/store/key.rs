@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CompareExchangeError, Store};
+use super::{CompareExchangeError, Store, Table};
 use crate::awaited::Wait;
 use crate::engine::Until;
 use crate::engine::write::{Expect, New, Want};
@@ -28,7 +28,9 @@ impl Store {
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Options::new().open(path)
     }
+}
 
+impl Table {
     /// The path of the store's directory, made absolute when the store was opened. It is a name for messages: the directory may
     /// have been moved since.
     ///
@@ -63,7 +65,7 @@ impl Store {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
         let _timer = self.engine.observer.sample(Timed::Get);
-        let found = self.engine.get_with_address(key, self.engine.hasher.hash(key))?;
+        let found = self.engine.get_with_address(&self.table, key, self.engine.hasher.hash(key))?;
         self.engine.counts.count_read(found.is_some());
         Ok(found.map(|(_, value)| value))
     }
@@ -80,11 +82,11 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`get`](Store::get).
+    /// As [`get`](Table::get).
     #[inline]
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        let found = self.engine.find(key, self.engine.hasher.hash(key))?.is_some();
+        let found = self.engine.find(&self.table, key, self.engine.hasher.hash(key))?.is_some();
         self.engine.counts.count_read(found);
         Ok(found)
     }
@@ -110,7 +112,7 @@ impl Store {
     /// [`Error::DiskFull`](crate::Error::DiskFull), [`Error::ReadOnly`](crate::Error::ReadOnly),
     /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Forked`](crate::Error::Forked),
     /// [`Error::Removed`](crate::Error::Removed), [`Error::LimitReached`](crate::Error::LimitReached),
-    /// [`Error::Io`](crate::Error::Io), [`Error::Stuck`](crate::Error::Stuck), and those of [`get`](Store::get): a
+    /// [`Error::Io`](crate::Error::Io), [`Error::Stuck`](crate::Error::Stuck), and those of [`get`](Table::get): a
     /// damaged record is not overwritten. After an error nothing has changed, except that a failed sync leaves open
     /// whether the change is durable.
     #[inline]
@@ -118,8 +120,7 @@ impl Store {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
         let changed = self.engine.change(
-            key,
-            hash,
+            self.of(key, hash),
             New::Put(value.as_ref(), self.deadline()),
             Expect::Anything,
             Want::Previous,
@@ -139,16 +140,20 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert). On a full disk removals go on from a reserve, for a while.
+    /// As [`insert`](Table::insert). On a full disk removals go on from a reserve, for a while.
     #[inline]
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let key = key.as_ref();
-        let changed =
-            self.engine.change(key, self.engine.hasher.hash(key), New::Remove, Expect::Anything, Want::Previous)?;
+        let changed = self.engine.change(
+            self.of(key, self.engine.hasher.hash(key)),
+            New::Remove,
+            Expect::Anything,
+            Want::Previous,
+        )?;
         self.engine.previous_value(changed)
     }
 
-    /// Sets a key to a value, as [`insert`](Store::insert), and does not read the value that it had. Damage of that value is not
+    /// Sets a key to a value, as [`insert`](Table::insert), and does not read the value that it had. Damage of that value is not
     /// noticed: it is replaced.
     ///
     /// ```
@@ -160,17 +165,17 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert).
+    /// As [`insert`](Table::insert).
     #[inline]
     pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
         self.engine
-            .change(key, hash, New::Put(value.as_ref(), self.deadline()), Expect::Anything, Want::Nothing)
+            .change(self.of(key, hash), New::Put(value.as_ref(), self.deadline()), Expect::Anything, Want::Nothing)
             .map(drop)
     }
 
-    /// Removes a key, as [`remove`](Store::remove), and does not read the value that it had. Returns whether the key was there.
+    /// Removes a key, as [`remove`](Table::remove), and does not read the value that it had. Returns whether the key was there.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -182,12 +187,12 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`remove`](Store::remove).
+    /// As [`remove`](Table::remove).
     #[inline]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        let changed = self.engine.change(key, hash, New::Remove, Expect::Anything, Want::Nothing)?;
+        let changed = self.engine.change(self.of(key, hash), New::Remove, Expect::Anything, Want::Nothing)?;
         Ok(changed.previous.is_some())
     }
 
@@ -223,7 +228,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert).
+    /// As [`insert`](Table::insert).
     pub fn compare_exchange(
         &self,
         key: impl AsRef<[u8]>,
@@ -245,7 +250,7 @@ impl Store {
         loop {
             // The comparison happens outside all locks; the address stands for the value that was compared,
             // and cannot be recycled while `current` is held.
-            let current = self.engine.get_with_address(key, hash)?;
+            let current = self.engine.get_with_address(&self.table, key, hash)?;
             let expect = match (&current, expected) {
                 (Some((address, value)), Some(expected)) if **value == *expected => Expect::At(*address),
                 (None, None) => Expect::Absent,
@@ -254,7 +259,7 @@ impl Store {
                     return Ok((Err(CompareExchangeError { current }), None));
                 }
             };
-            let changed = self.engine.change_until(until, key, hash, new, expect, Want::Nothing)?;
+            let changed = self.engine.change_until(until, self.of(key, hash), new, expect, Want::Nothing)?;
             if changed.done {
                 return Ok((Ok(()), changed.wait));
             }
@@ -280,7 +285,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert).
+    /// As [`insert`](Table::insert).
     pub fn update(
         &self,
         key: impl AsRef<[u8]>,
@@ -289,7 +294,7 @@ impl Store {
         self.try_update(key, |old| Ok(change(old)))
     }
 
-    /// As [`update`](Store::update), with a function that can fail. Its error ends the call, and nothing has changed then.
+    /// As [`update`](Table::update), with a function that can fail. Its error ends the call, and nothing has changed then.
     ///
     /// The error type is that of the function, and takes up [`Error`] by `From`: an enum of the program,
     /// `Box<dyn std::error::Error>`, [`std::io::Error`], or [`Error`] itself.
@@ -315,7 +320,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// That of `change`, and those of [`insert`](Store::insert).
+    /// That of `change`, and those of [`insert`](Table::insert).
     pub fn try_update<E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -332,10 +337,11 @@ impl Store {
     ) -> std::result::Result<(Option<Value<'_>>, Option<Wait>), E> {
         let hash = self.engine.hasher.hash(key);
         loop {
-            let current = self.engine.get_with_address(key, hash).map_err(Error::from)?;
+            let current = self.engine.get_with_address(&self.table, key, hash).map_err(Error::from)?;
             let expect = current.as_ref().map_or(Expect::Absent, |(address, _)| Expect::At(*address));
             let Some(new) = change(current.as_ref().map(|(_, value)| &**value))? else {
-                let changed = self.engine.change_until(until, key, hash, New::Remove, expect, Want::Nothing)?;
+                let changed =
+                    self.engine.change_until(until, self.of(key, hash), New::Remove, expect, Want::Nothing)?;
                 if changed.done {
                     return Ok((None, changed.wait));
                 }
@@ -346,7 +352,7 @@ impl Store {
                 _ => self.deadline(),
             };
             let put = New::Put(&new, deadline);
-            let mut changed = self.engine.change_until(until, key, hash, put, expect, Want::Stored)?;
+            let mut changed = self.engine.change_until(until, self.of(key, hash), put, expect, Want::Stored)?;
             if changed.done {
                 let wait = changed.wait.take();
                 return Ok((self.engine.stored_value(changed)?, wait));
@@ -366,7 +372,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert).
+    /// As [`insert`](Table::insert).
     pub fn get_or_insert_with<V: AsRef<[u8]>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -375,8 +381,8 @@ impl Store {
         self.try_get_or_insert_with(key, || Ok(make()))
     }
 
-    /// As [`get_or_insert_with`](Store::get_or_insert_with), with a function that can fail. Its error ends the call, and
-    /// nothing has changed then. About the error type: [`try_update`](Store::try_update).
+    /// As [`get_or_insert_with`](Table::get_or_insert_with), with a function that can fail. Its error ends the call, and
+    /// nothing has changed then. About the error type: [`try_update`](Table::try_update).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -392,7 +398,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// That of `make`, and those of [`insert`](Store::insert).
+    /// That of `make`, and those of [`insert`](Table::insert).
     pub fn try_get_or_insert_with<V: AsRef<[u8]>, E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -400,14 +406,13 @@ impl Store {
     ) -> std::result::Result<Value<'_>, E> {
         let key = key.as_ref();
         let hash = self.engine.hasher.hash(key);
-        if let Some((_, value)) = self.engine.get_with_address(key, hash).map_err(Error::from)? {
+        if let Some((_, value)) = self.engine.get_with_address(&self.table, key, hash).map_err(Error::from)? {
             return Ok(value);
         }
         let made = make()?;
         loop {
             let changed = self.engine.change(
-                key,
-                hash,
+                self.of(key, hash),
                 New::Put(made.as_ref(), self.deadline()),
                 Expect::Absent,
                 Want::Stored,
@@ -415,7 +420,7 @@ impl Store {
             let value = if changed.done {
                 self.engine.stored_value(changed)?
             } else {
-                self.engine.get_with_address(key, hash).map_err(Error::from)?.map(|(_, value)| value)
+                self.engine.get_with_address(&self.table, key, hash).map_err(Error::from)?.map(|(_, value)| value)
             };
             // There, and removed again by the time of the second look: try once more.
             if let Some(value) = value {
@@ -423,7 +428,9 @@ impl Store {
             }
         }
     }
+}
 
+impl Store {
     /// Syncs, runs a checkpoint and closes the store for all of its handles, telling of errors. After this the next open
     /// replays nothing.
     ///

@@ -1,6 +1,6 @@
 //! Calls for many keys at a time.
 
-use super::Store;
+use super::Table;
 use crate::batch::Batch;
 use crate::cursor::Cursor;
 use crate::engine::Until;
@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::iter::{Iter, Keys, Values};
 use crate::value::Value;
 
-impl Store {
-    /// The values of many keys, in their order. Two to three times as fast per key as [`get`](Store::get),
+impl Table {
+    /// The values of many keys, in their order. Two to three times as fast per key as [`get`](Table::get),
     /// because the memory accesses of different keys overlap.
     ///
     /// ```
@@ -24,9 +24,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`get`](Store::get); the first error ends the call.
+    /// As [`get`](Table::get); the first error ends the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
-        Ok(self.engine.get_many(keys)?)
+        Ok(self.engine.get_many(&self.table, keys)?)
     }
 
     /// Applies a batch: after any crash all of it is there or nothing. For readers it is atomic per key, not
@@ -43,11 +43,11 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert), and [`Error::BatchTooLarge`](crate::Error::BatchTooLarge) (about 1 GiB of keys and small values).
+    /// As [`insert`](Table::insert), and [`Error::BatchTooLarge`](crate::Error::BatchTooLarge) (about 1 GiB of keys and small values).
     /// After an error nothing of the batch has been applied, except that after a failed sync all of it is applied and perhaps
     /// not durable.
     pub fn apply(&self, batch: &Batch) -> Result<()> {
-        self.engine.apply(batch, Until::Policy).map(drop)
+        self.engine.apply(&self.table, batch, Until::Policy).map(drop)
     }
 
     /// Removes many keys; returns how many were there. Faster than single removals, because one lock and one append
@@ -65,9 +65,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`remove`](Store::remove); what was removed before the error stays removed.
+    /// As [`remove`](Table::remove); what was removed before the error stays removed.
     pub fn remove_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<u64> {
-        self.engine.remove_many(keys)
+        self.engine.remove_many(&self.table, keys)
     }
 
     /// Removes everything. One record in the log; after a crash everything is there or nothing.
@@ -84,9 +84,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`remove`](Store::remove).
+    /// As [`remove`](Table::remove).
     pub fn clear(&self) -> Result<()> {
-        self.engine.clear()
+        self.engine.clear(&self.table)
     }
 
     /// All entries, in no useful order. Each key that is present throughout is seen exactly once, growth or
@@ -109,10 +109,10 @@ impl Store {
     /// whole is seen. A caller that ignores an error misses the keys that it hides. An error that is no damage, and that
     /// every further page would have too ([`Error::Forked`](crate::Error::Forked)), is the last item.
     pub fn iter(&self) -> Iter<'_> {
-        Iter::new(&self.engine)
+        Iter::new(&self.engine, &self.table)
     }
 
-    /// All keys, as [`iter`](Store::iter), without touching values in blob files.
+    /// All keys, as [`iter`](Table::iter), without touching values in blob files.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -124,12 +124,12 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`iter`](Store::iter).
+    /// As [`iter`](Table::iter).
     pub fn keys(&self) -> Keys<'_> {
-        Keys::new(&self.engine)
+        Keys::new(&self.engine, &self.table)
     }
 
-    /// All values, as [`iter`](Store::iter).
+    /// All values, as [`iter`](Table::iter).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -145,16 +145,16 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`iter`](Store::iter).
+    /// As [`iter`](Table::iter).
     pub fn values(&self) -> Values<'_> {
-        Values::new(&self.engine)
+        Values::new(&self.engine, &self.table)
     }
 
     /// A piece of an iteration that can be resumed at any time, also after the store was closed and opened:
     /// up to `limit` entries at or after `cursor`, and the cursor to go on from (`None` at the end). Begin
     /// with [`Cursor::START`]. A few more than `limit` come if keys have equal 64-bit hashes.
     ///
-    /// The contract is that of [`iter`](Store::iter). Damage does not end a scan: what cannot be read is in
+    /// The contract is that of [`iter`](Table::iter). Damage does not end a scan: what cannot be read is in
     /// [`Entries::damaged`], and the cursor lies behind it. A caller that needs all keys looks there after each step:
     ///
     /// ```
@@ -180,11 +180,11 @@ impl Store {
     /// What is no damage: [`Error::Io`](crate::Error::Io) for want of descriptors or memory, [`Error::Forked`](crate::Error::Forked). The cursor stays good:
     /// the same step can be made again.
     pub fn scan(&self, cursor: Cursor, limit: usize) -> Result<(Entries<'_>, Option<Cursor>)> {
-        self.engine.scan(cursor, limit)
+        self.engine.scan(&self.table, cursor, limit)
     }
 
     /// The number of entries. Adds up to 1,024 counters; exact when no writer is at work. Expired entries count until the
-    /// compaction has removed them ([`expiring`](Store::expiring)).
+    /// compaction has removed them ([`expiring`](Table::expiring)).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -196,7 +196,7 @@ impl Store {
     /// ```
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.engine.table.len()
+        self.table.records()
     }
 
     /// True if there are no entries.

@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use super::Store;
+use super::{Store, Table};
 use crate::checksum::{SPLIT_MIX_STEP, split_mix};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::stats::{CompactionReport, Stats};
 
-impl Store {
+impl Table {
     /// Makes room for `additional` more entries, so that the table does not grow while they are inserted.
     /// Grows the table now, step by step, while others go on reading and writing: about 3 µs for each page
     /// of 504 slots. The room is kept until the table is shrunk on purpose.
@@ -24,13 +24,13 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert). A crash leaves a table of any size between.
+    /// As [`insert`](Table::insert). A crash leaves a table of any size between.
     pub fn reserve(&self, additional: u64) -> Result<()> {
         let _pass = self.engine.health.enter()?;
-        self.engine.reserve(additional)
+        self.engine.reserve(&self.table, additional)
     }
 
-    /// Makes the table as small as its entries allow, and gives back what [`reserve`](Store::reserve) has kept. In
+    /// Makes the table as small as its entries allow, and gives back what [`reserve`](Table::reserve) has kept. In
     /// normal use the table shrinks by itself when most entries are gone. Merges pages step by step, while
     /// others go on reading and writing: a few microseconds for each page. Ends with a checkpoint.
     ///
@@ -44,12 +44,14 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert). A crash leaves a table of any size between.
+    /// As [`insert`](Table::insert). A crash leaves a table of any size between.
     pub fn shrink_to_fit(&self) -> Result<()> {
         let _pass = self.engine.health.enter()?;
-        self.engine.shrink_to_fit()
+        self.engine.shrink_to_fit(&self.table)
     }
+}
 
+impl Store {
     /// Compacts the log now: every segment of which more than a twentieth is dead is emptied, and its space is given
     /// back. See [`compact_with`](Store::compact_with).
     ///
@@ -88,7 +90,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`insert`](Store::insert). A record that cannot be read keeps its segment as it is:
+    /// As [`insert`](Table::insert). A record that cannot be read keeps its segment as it is:
     /// [`Error::Corrupt`](crate::Error::Corrupt).
     pub fn compact_with(&self, mut progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<CompactionReport> {
         self.engine.compact_all(&mut progress)
@@ -190,7 +192,7 @@ impl Store {
         let (mut lines, mut tombstones, mut state) = (0u64, 0u64, seed);
         for _ in 0..samples {
             state = state.wrapping_add(SPLIT_MIX_STEP);
-            let (more, dead) = self.engine.table.survey(split_mix(state))?;
+            let (more, dead) = self.table.survey(split_mix(state))?;
             lines += u64::from(more);
             tombstones += u64::from(dead);
         }

@@ -10,6 +10,7 @@
 //! tests with real threads.
 
 mod bell;
+mod hold;
 mod parts;
 #[cfg(not(shuttle))]
 mod real;
@@ -18,6 +19,7 @@ mod shard;
 mod shuttle;
 
 pub(crate) use bell::{Bell, Sleeper, Woken};
+pub use hold::{Hold, Moment};
 pub use parts::{PartOrder, PartPlan};
 #[cfg(not(shuttle))]
 pub(crate) use real::*;

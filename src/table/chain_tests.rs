@@ -14,7 +14,7 @@ use crate::table::region::{Extent, Region, RegionKind};
 const GEOMETRY: Geometry = Geometry { homes: 4, stash: 2 };
 
 fn region(kind: RegionKind) -> Region {
-    let region = Region::new(kind, 3);
+    let region = Region::new(crate::table_id::TableId::MAIN, kind, 3);
     let shape = region.shape(0);
     let map = RealDisk.map_anonymous(shape.total() as usize * 4096).unwrap();
     let states = RealDisk.map_anonymous(shape.state_bytes()).unwrap();

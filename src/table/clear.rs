@@ -6,6 +6,7 @@
 
 use super::chain::Chain;
 use super::region::PageState;
+use super::slot::Slot;
 use super::stripes::AllStripes;
 use super::{Structure, Table};
 use crate::need::Step;
@@ -18,12 +19,16 @@ pub(crate) struct Emptied<'t> {
 }
 
 impl Table {
-    /// Removes every entry. `append` is called when nothing can run short any more.
+    /// Removes every entry, and adds it to `gone`. `append` is called when nothing can run short any more.
     ///
     /// # Errors
     /// A [`Need`]; those of `append`. No entry is removed then. After `append`: `Corrupt` if a page that was read can no
     /// longer be read, and part of the entries is removed then.
-    pub(crate) fn clear<T>(&self, append: impl FnOnce() -> Step<T>) -> Step<(T, Emptied<'_>)> {
+    pub(crate) fn clear<T>(
+        &self,
+        mut gone: Option<&mut Vec<Slot>>,
+        append: impl FnOnce() -> Step<T>,
+    ) -> Step<(T, Emptied<'_>)> {
         let structure = self.structure.lock();
         // Pages in use: whatever else the table once had may have been given back. They have their blocks.
         let growth = self.growth();
@@ -42,6 +47,7 @@ impl Table {
         for number in 0..growth.pages() {
             let mut chain = self.chain(number)?;
             if chain.primary.is_used() {
+                gone.iter_mut().for_each(|gone| gone.extend(chain.live_slots()));
                 self.empty_chain(&mut chain);
             }
         }
@@ -52,8 +58,7 @@ impl Table {
 
     /// Bitmap pages of both regions.
     pub(crate) fn bitmap_pages(&self) -> u64 {
-        let regions = [&self.primary, &self.overflow];
-        regions.iter().flat_map(|region| region.extents().map(|(_, extent)| extent.bitmap_pages)).sum()
+        self.extents().map(|extent| extent.bitmap_pages).sum()
     }
 
     fn empty_chain(&self, chain: &mut Chain<'_>) {

@@ -1,42 +1,34 @@
-//! The table as a checkpoint sees it: the cut, the images of the pages that it froze, and the room that they need.
+//! The tables as a checkpoint sees them: the cut, the images of the pages that it froze, and the room that they need.
 //!
 //! 1. Memory for images and copies is found ([`Index::memory_for_images`](super::index::Index)). Nothing is held.
-//! 2. The structure is held, then all stripes: the dirty set is frozen, and what the table is at this moment is noted.
+//! 2. The list of tables is held, then each one's structure, then all stripes: the dirty set is frozen, and what each table is
+//!    at this moment is noted.
 //! 3. [`Frozen`] passes the images on. A writer that changes a frozen page copies it aside before (dirty.rs).
 //! 4. When the checkpoint is durable, clean private pages are dropped if memory is short.
 
-use super::growth::Growth;
-use super::index::PROVIDED_EVERY;
+use std::sync::Arc;
+
+use super::index::{Index, PROVIDED_EVERY};
 use super::page::image;
 use super::region::{PageId, PageSlot, RegionKind};
+use super::state::TableState;
+use super::tables::find;
 use super::{Structure, Table};
 use crate::sync::MutexGuard;
 use crate::sys::{PAGE_BYTES, PageBuffer};
 
-/// The table while no resize begins or ends, and no extent is added.
+/// Tables of which none begins or ends a resize, or gets an extent.
 #[derive(Debug)]
-pub(crate) struct HeldStructure<'t> {
-    table: &'t Table,
-    structure: MutexGuard<'t, Structure>,
+pub(crate) struct HeldTables<'t> {
+    index: &'t Index,
+    all: &'t [Arc<Table>],
+    structures: Vec<MutexGuard<'t, Structure>>,
 }
 
-/// A table at a cut, but for its pages: what a checkpoint notes of it, and what an open begins with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct TableState {
-    pub(crate) growth: Growth,
-    /// Entries, expired ones included.
-    pub(crate) records: u64,
-    /// Records that the table must have room for before it may shrink.
-    pub(crate) floor: u64,
-    /// First pages of the extents, by their numbers in the region.
-    pub(crate) primary_extents: Vec<u64>,
-    pub(crate) overflow_extents: Vec<u64>,
-}
-
-/// The table at a cut.
+/// The tables at a cut.
 #[derive(Debug)]
-pub(crate) struct TableCut<'t> {
-    pub(crate) state: TableState,
+pub(crate) struct IndexCut<'t> {
+    pub(crate) tables: Vec<TableState>,
     pub(crate) end_page: u64,
     pub(crate) pages: FrozenPages<'t>,
 }
@@ -44,29 +36,32 @@ pub(crate) struct TableCut<'t> {
 /// The pages that a cut froze. None of them is captured yet.
 #[derive(Debug)]
 pub(crate) struct FrozenPages<'t> {
-    table: &'t Table,
+    index: &'t Index,
+    all: &'t [Arc<Table>],
     ids: Vec<PageId>,
 }
 
-impl<'t> HeldStructure<'t> {
+impl<'t> HeldTables<'t> {
+    /// Waits until each table's structure stands still, and holds it. `all` are in the order of their ids, and the caller
+    /// holds the list.
+    pub(crate) fn hold(index: &'t Index, all: &'t [Arc<Table>]) -> Self {
+        HeldTables { index, all, structures: all.iter().map(|table| table.structure.lock()).collect() }
+    }
+
     /// The cut: freezes the dirty set with all stripes held, and calls `at_cut` meanwhile. No other checkpoint is under way.
-    pub(crate) fn cut<T>(self, at_cut: impl FnOnce() -> T) -> (TableCut<'t>, T) {
-        let HeldStructure { table, structure } = self;
-        let all = table.lock_all();
-        let ids = table.index.dirty.freeze();
+    pub(crate) fn cut<T>(self, at_cut: impl FnOnce() -> T) -> (IndexCut<'t>, T) {
+        let HeldTables { index, all, structures } = self;
+        let stripes: Vec<_> = all.iter().map(|table| table.lock_all()).collect();
+        let ids = index.dirty.freeze();
         let rest = at_cut();
-        let cut = TableCut {
-            state: TableState {
-                growth: table.growth(),
-                records: table.len(),
-                floor: structure.floor,
-                primary_extents: structure.primary_extents.clone(),
-                overflow_extents: structure.overflow_extents.clone(),
-            },
-            end_page: table.index.end_page(),
-            pages: FrozenPages { table, ids },
+        let states = all.iter().zip(&structures).map(|(table, structure)| table.state(structure));
+        let tables = states.collect();
+        let cut = IndexCut {
+            tables,
+            end_page: all.iter().map(|table| table.end_page()).max().unwrap_or(0),
+            pages: FrozenPages { index, all, ids },
         };
-        drop(all);
+        drop(stripes);
         (cut, rest)
     }
 }
@@ -78,10 +73,11 @@ impl<'t> FrozenPages<'t> {
 
     /// Captures the first pages. `images` has room for some of them at least.
     pub(crate) fn capture(self, images: PageBuffer) -> Frozen<'t> {
-        let FrozenPages { table, ids } = self;
-        let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(|&id| table.by_id(id)).collect();
+        let FrozenPages { index, all, ids } = self;
+        let page = |&id: &PageId| find(all, id.table)?.by_id(id);
+        let mut pages: Vec<PageSlot<'t>> = ids.iter().filter_map(page).collect();
         pages.sort_unstable_by_key(PageSlot::number);
-        let mut frozen = Frozen { table, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
+        let mut frozen = Frozen { index, is_empty: ids.is_empty(), pages: pages.into_iter(), images, passed: 0 };
         frozen.capture();
         frozen
     }
@@ -89,7 +85,7 @@ impl<'t> FrozenPages<'t> {
 
 /// The frozen pages, which become images in the order of their numbers. The memory of copies goes back with it.
 pub(crate) struct Frozen<'t> {
-    table: &'t Table,
+    index: &'t Index,
     is_empty: bool,
     pages: std::vec::IntoIter<PageSlot<'t>>,
     images: PageBuffer,
@@ -110,7 +106,7 @@ impl Frozen<'_> {
         for page in self.pages.by_ref().take(self.images.room()) {
             let mut bytes = [0; PAGE_BYTES];
             // A page that was made ready for an entry which then went elsewhere is still a hole.
-            if self.table.index.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
+            if self.index.dirty.capture(&page, &mut bytes) && image::kind(&bytes) != 0 {
                 self.images.push(&bytes);
             }
         }
@@ -123,7 +119,7 @@ impl Frozen<'_> {
         }
         if self.passed.is_multiple_of(PROVIDED_EVERY) && self.pages.len() > 0 {
             // Only to be fast.
-            let _ = self.table.index.dirty.provide_copies(&*self.table.index.disk);
+            let _ = self.index.dirty.provide_copies(&*self.index.disk);
         }
         self.passed += 1;
         self.images.get_mut(self.passed - 1)
@@ -137,22 +133,28 @@ impl Frozen<'_> {
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        self.table.index.dirty.release_copies();
+        self.index.dirty.release_copies();
     }
 }
 
 impl Table {
-    /// Waits until the structure stands still, and holds it.
-    pub(crate) fn hold_structure(&self) -> HeldStructure<'_> {
-        HeldStructure { table: self, structure: self.structure.lock() }
+    /// What a checkpoint notes. The caller holds the structure and all stripes.
+    fn state(&self, structure: &Structure) -> TableState {
+        TableState {
+            id: self.id,
+            primary_log2: self.primary.base_log2(),
+            overflow_log2: self.overflow.base_log2(),
+            growth: self.growth(),
+            records: self.len(),
+            floor: structure.floor,
+            primary_extents: structure.primary_extents.clone(),
+            overflow_extents: structure.overflow_extents.clone(),
+        }
     }
 
-    /// Drops private copies of clean pages if so many pages are private that the next ones would soon have to wait.
-    pub(crate) fn drop_clean_pages(&self) {
+    /// Drops private copies of clean pages until few enough are left.
+    pub(super) fn drop_clean_pages(&self) {
         let budget = self.index.dirty.budget();
-        if self.index.dirty.private_pages() <= budget.dirty() {
-            return;
-        }
         for kind in [RegionKind::Primary, RegionKind::Overflow] {
             for (_, extent) in self.region(kind).extents() {
                 for (index, _) in extent.states().iter().enumerate().skip(extent.bitmap_pages as usize) {
@@ -163,7 +165,7 @@ impl Table {
                     if !state.load().is_private() || state.load().is_dirty_at_all() {
                         continue;
                     }
-                    let id = PageId { region: kind, extent: 0, index: index as u32 };
+                    let id = PageId { table: self.id, region: kind, extent: 0, index: index as u32 };
                     let slot = PageSlot { page, state, extent, id };
                     // The file holds the same bytes, but for checksum and generation. Nobody can begin to change
                     // the page meanwhile: that takes the dirty set's lock, which `release` holds.

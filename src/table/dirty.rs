@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::need::{Chance, Need, Shortage};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Bell, Mutex, Ordering, lock_soon};
 use crate::sys::{Disk, PAGE_BYTES};
+use crate::table_id::TableId;
 
 #[derive(Debug)]
 pub(super) struct DirtySet {
@@ -199,6 +200,29 @@ impl DirtySet {
             }
         }
         Ok(GivenBack::Done)
+    }
+
+    /// The pages of a table that is gone wait for no checkpoint any more. Nobody changes them.
+    pub(super) fn forget_table<'t>(&self, table: TableId, page: impl Fn(PageId) -> Option<PageSlot<'t>>) {
+        let mut inner = self.inner.lock();
+        let parity = self.parity.load(Ordering::Relaxed);
+        inner.current.retain(|&id| {
+            let is_gone = id.table == table;
+            if is_gone && let Some(page) = page(id) {
+                page.state.unset(PageState::dirty_flag(parity));
+            }
+            !is_gone
+        });
+    }
+
+    /// Pages of which nobody needs the memory any more are no longer private.
+    pub(super) fn forget_private(&self, states: &[PageState]) {
+        let _inner = self.inner.lock();
+        for state in states.iter().filter(|state| state.load().is_private()) {
+            debug_assert!(!state.load().is_dirty_at_all(), "a page of a dropped table waits for a checkpoint");
+            state.unset(PageState::PRIVATE);
+            self.private_pages.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Sets blocks of the journal aside for so many pages that will be dirty.

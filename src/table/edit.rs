@@ -99,9 +99,10 @@ impl Table {
     ///
     /// # Errors
     /// `Corrupt` if a page of the chain is damaged.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn edit(&self, hash: u64) -> Result<Edit<'_, StripeGuard<'_>>> {
         let guard = self.lock(hash);
+        self.check_there()?;
         let growth = guard.growth;
         let owner = growth.page_of(hash);
         Ok(Edit { table: self, guard, growth, owner, chain: self.chain(owner)? })
@@ -116,6 +117,7 @@ impl Table {
         stripes: &'s StripeSet<'t>,
         owner: u64,
     ) -> Result<Edit<'t, &'s StripeGuard<'t>>> {
+        self.check_there()?;
         let growth = stripes.growth;
         let wanted = growth.stripe_of(owner);
         let at = stripes.guards.partition_point(|(stripe, _)| *stripe < wanted);
@@ -191,7 +193,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     ///
     /// # Errors
     /// A [`Need`]; `LimitReached` if the chain takes no further page.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reserve_put(&mut self, sought: Sought) -> Step<Reserved> {
         let change = match sought.found {
             Found::Hit(spot, _) => {
@@ -236,7 +238,7 @@ impl<'t, G: Borrow<StripeGuard<'t>>> Edit<'t, G> {
     }
 
     /// Publishes a change whose record is in the log, which nothing can fail. `address` is that of the record.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&mut self, reserved: Reserved, address: Address) {
         match reserved.change {
             Change::Replace(spot) => self.replace(spot, Slot::new(self.tag(reserved.hash), address)),
@@ -418,10 +420,12 @@ impl Table {
     /// [`Need::Overflow`], [`Need::OverflowBlocks`].
     pub(crate) fn take_free_pages(&self, pages: usize) -> Step<FreePages<'_>> {
         let wanted = pages as u64;
-        let Some(pages) = self.pool.take(pages) else { return Err(Need::Overflow { pages: wanted }.into()) };
+        let Some(pages) = self.pool.take(pages) else {
+            return Err(Need::Overflow { table: self.id(), pages: wanted }.into());
+        };
         let free = FreePages { table: self, pages };
         if free.pages.iter().any(|&page| self.without_blocks(page).is_some()) {
-            return Err(Need::OverflowBlocks { pages: wanted }.into());
+            return Err(Need::OverflowBlocks { table: self.id(), pages: wanted }.into());
         }
         Ok(free)
     }

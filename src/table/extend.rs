@@ -38,6 +38,7 @@ impl Table {
 
     /// Adds the next extent of a region.
     pub(super) fn add_extent(&self, kind: RegionKind, structure: &mut MutexGuard<'_, Structure>) -> Step<()> {
+        self.check_there()?;
         let region = self.region(kind);
         let number = region.extents().count();
         if number == EXTENTS_MAX {
@@ -51,15 +52,18 @@ impl Table {
         }
         let shape = region.shape(number);
         let mut blocks = self.index.dirty.reserve(shape.bitmap_pages)?;
-        let (first, mut end_page, map) = self.index.append(shape)?;
-        let states = self.index.disk.map_anonymous(shape.state_bytes());
-        let states = states.context("reserve memory for the pages of", &self.index.path)?;
+        self.index.count_extent()?;
+        let mapped = self.index.append(shape).and_then(|appended| {
+            let states = self.index.disk.map_anonymous(shape.state_bytes());
+            Ok((appended, states.context("reserve memory for the pages of", &self.index.path)?))
+        });
+        let ((place, map), states) = mapped.inspect_err(|_| self.index.uncount_extents(1))?;
+        let first = place.first();
         let extent = region.install(number, Extent::new(shape, first, map, states, self.index.file.is_none()));
         for index in (0..shape.bitmap_pages).step_by(CHUNK_PAGES as usize) {
             extent.set_allocated(index);
         }
-        *end_page = first + shape.total();
-        drop(end_page);
+        place.take();
         match kind {
             RegionKind::Primary => structure.primary_extents.push(first),
             RegionKind::Overflow => structure.overflow_extents.push(first),
@@ -68,7 +72,7 @@ impl Table {
             state.set(PageState::VERIFIED);
         }
         for index in 0..shape.bitmap_pages as u32 {
-            let id = PageId { region: kind, extent: number as u8, index };
+            let id = PageId { table: self.id, region: kind, extent: number as u8, index };
             let page = region
                 .by_id(id)
                 .ok_or_else(|| Error::impossible(&self.index.path, "a new extent without its bitmap page"))?;
@@ -82,22 +86,48 @@ impl Table {
         Ok(())
     }
 
+    /// Adds the first primary pages of a new table.
+    pub(super) fn add_first_pages(&self) -> Step<()> {
+        let mut structure = self.structure.lock();
+        while self.primary.pages() < self.growth().pages() {
+            self.add_extent(RegionKind::Primary, &mut structure)?;
+        }
+        Ok(())
+    }
+
     /// Notes which overflow pages of a new extent are free.
     pub(crate) fn add_free(&self, pages: impl Iterator<Item = u64>) {
         self.pool.give(pages);
         self.pool.set_all(self.overflow.pages());
     }
 
-    /// Allocates the disk blocks around a page.
+    /// Allocates the disk blocks around a page. For an overflow page in a large extent, those of pages behind it as well, because
+    /// they are taken in their order and a writer waits for each call. On a full disk the page's own must do. For a primary page
+    /// of a table that was made large in advance, the next key leads anywhere else.
     pub(crate) fn allocate_blocks(&self, id: PageId) -> Result<()> {
         let Some(page) = self.by_id(id) else { return Ok(()) };
         let _one = self.index.blocks.lock();
-        let index = u64::from(id.index);
-        if let Some(file) = &self.index.file {
-            let (first, pages) = page.extent.chunk(index);
-            file.allocate(first * PAGE, pages * PAGE).context("allocate blocks of", &self.index.path)?;
+        let from = u64::from(id.index) / CHUNK_PAGES * CHUNK_PAGES;
+        let pages = match id.region {
+            RegionKind::Primary => CHUNK_PAGES,
+            RegionKind::Overflow => {
+                (page.extent.pages / 4).next_multiple_of(CHUNK_PAGES).clamp(CHUNK_PAGES, FIRST_PAGES)
+            }
+        };
+        match self.allocate_run(page.extent, from, pages) {
+            Err(Error::DiskFull { .. }) if pages > CHUNK_PAGES => self.allocate_run(page.extent, from, CHUNK_PAGES),
+            other => other,
         }
-        page.extent.set_allocated(index);
+    }
+
+    /// Allocates the disk blocks of chunks that follow each other. The caller holds the lock of the blocks.
+    fn allocate_run(&self, extent: &Extent, from: u64, pages: u64) -> Result<()> {
+        let pages = pages.min(extent.bitmap_pages + extent.pages - from);
+        if let Some(file) = &self.index.file {
+            let first = (extent.first + from) * PAGE;
+            file.allocate(first, pages * PAGE).context("allocate blocks of", &self.index.path)?;
+        }
+        (from..from + pages).step_by(CHUNK_PAGES as usize).for_each(|index| extent.set_allocated(index));
         Ok(())
     }
 
@@ -170,7 +200,9 @@ impl Table {
         let extent = {
             let mut structure = self.structure.lock();
             let growth = self.growth();
-            if growth.is_resizing() || self.primary.pages() >= 2 << growth.level() {
+            // A wish can come late: it was for the growth that has just ended.
+            let is_wanted = !growth.is_resizing() && self.nears_growth(growth);
+            if !is_wanted || self.primary.pages() >= 2 << growth.level() {
                 return Ok(());
             }
             self.add_extent(RegionKind::Primary, &mut structure)?;
@@ -213,17 +245,14 @@ impl Table {
     fn allocate_from(&self, extent: &Extent, pages: u64) -> Result<()> {
         /// Chunks allocated by one call.
         const CHUNKS: u64 = 512;
-        let Some(file) = &self.index.file else { return Ok(()) };
         let total = (extent.bitmap_pages + extent.pages).min(pages);
         let mut index = 0;
         while index < total {
             let pages = (CHUNKS * CHUNK_PAGES).min(total - index);
-            let chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
+            let mut chunks = (index..index + pages).step_by(CHUNK_PAGES as usize);
             let _one = self.index.blocks.lock();
-            if chunks.clone().any(|index| !extent.is_allocated(index)) {
-                let first = (extent.first + index) * PAGE;
-                file.allocate(first, pages * PAGE).context("allocate blocks of", &self.index.path)?;
-                chunks.for_each(|index| extent.set_allocated(index));
+            if chunks.any(|index| !extent.is_allocated(index)) {
+                self.allocate_run(extent, index, pages)?;
             }
             index += pages;
         }
@@ -277,7 +306,7 @@ mod tests {
         store.close().unwrap();
         // Read-only: neither what is made up here nor a checkpoint reaches the disk.
         let store = crate::Options::new().read_only(true).open(dir.path().join("s")).unwrap();
-        let table = &store.engine().table;
+        let table = &store.engine().tables.main();
         let mut structure = table.structure.lock();
         let growth = table.growth();
         table.set_growth(Growth::resting(LEVEL_LIMIT, growth.stripes_log2()));

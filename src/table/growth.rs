@@ -14,6 +14,9 @@ use crate::words::some;
 pub(crate) struct Growth(u64);
 
 impl Growth {
+    /// One page, at rest.
+    pub(crate) const ONE_PAGE: Growth = Growth(0);
+
     const RESIZING: u64 = 1 << 12;
     const SHRINKING: u64 = 1 << 13;
     /// The highest level of a page.

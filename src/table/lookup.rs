@@ -235,6 +235,7 @@ impl Table {
     fn lookup_locked(&self, hash: u64, probe: &mut dyn FnMut(SeenSlot<'_>) -> Result<Probe>) -> Result<bool> {
         self.counters.reader_locks.fetch_add(1, Ordering::Relaxed);
         let guard = self.lock(hash);
+        self.check_there()?;
         let chain = self.chain(guard.growth.page_of(hash))?;
         let marks = chain.primary.state.load().has_marks();
         let is_hit = |slot| Ok::<_, Fault>(probe(SeenSlot::held(slot))? == Probe::Hit);

@@ -11,7 +11,9 @@
 //! ├── pool     free overflow pages
 //! ├── growth   the growth word
 //! ├── chain    a primary page and its overflow pages: find, insert, remove with repair (pure)
+//! ├── tables   the main table and the others; what all of them do at once
 //! ├── index    the file of pages, and what is dirty of it: for all tables
+//! ├── state    a table as the meta data list it
 //! ├── cut      the table as a checkpoint sees it: cut, images, room in the journal
 //! ├── dirty    what the next checkpoint must write
 //! ├── copies   frozen pages that writers set aside
@@ -39,8 +41,10 @@ mod resize;
 pub(crate) mod shrink;
 pub(crate) mod slot;
 pub(crate) mod split;
+pub(crate) mod state;
 mod stats;
 pub(crate) mod stripes;
+pub(crate) mod tables;
 
 use std::sync::Arc;
 
@@ -48,18 +52,19 @@ use crossbeam_utils::CachePadded;
 
 use crate::error::{Error, Location, Result};
 use crate::need::Step;
-use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, OnceLock, Ordering};
+use crate::table_id::TableId;
 use crate::tuning::Tuning;
 use crate::words::some;
 use chain::{Chain, OVERFLOW_MAX};
-use cut::TableState;
 use growth::Growth;
 use index::Index;
 use page::{Geometry, PageKind, image};
 use pool::OverflowPool;
-use region::{PageSlot, PageState, Region, RegionKind};
+use region::{Extent, PageSlot, PageState, Region, RegionKind, StateWord};
 use slot::{Slot, Tag};
 use split::SPLIT_BITS;
+use state::TableState;
 use stats::IndexCounters;
 use stripes::Stripes;
 
@@ -75,6 +80,7 @@ struct Structure {
 
 #[derive(Debug)]
 pub(crate) struct Table {
+    id: TableId,
     index: Arc<Index>,
     geometry: Geometry,
     tuning: Tuning,
@@ -95,6 +101,12 @@ pub(crate) struct Table {
     expected: AtomicU64,
     /// Pages may have gone out of use: the next checkpoint gives their space back.
     gives_back: AtomicBool,
+    /// No call changes or reads it any more.
+    dropped: AtomicBool,
+    /// The name in the catalog, once it is known there.
+    name: OnceLock<String>,
+    /// The values of new records begin at multiples of 16 bytes.
+    aligned: AtomicBool,
     counters: IndexCounters,
 }
 
@@ -104,24 +116,24 @@ pub(crate) struct TableParts {
     pub(crate) index: Arc<Index>,
     pub(crate) tuning: Tuning,
     pub(crate) state: TableState,
-    pub(crate) primary_base_log2: u8,
-    pub(crate) overflow_base_log2: u8,
     /// Rung when the table should be resized, and when overflow pages run out.
     pub(crate) growth_bell: Bell,
 }
 
 impl Table {
     pub(crate) fn new(parts: TableParts) -> Self {
-        let TableState { growth, records, floor, primary_extents, overflow_extents } = parts.state;
+        let TableState { id, primary_log2, overflow_log2, growth, records, floor, primary_extents, overflow_extents } =
+            parts.state;
         // The stripes are this process's own affair; the file's word was written by another.
         let growth = growth.with_stripes(growth.level().min(parts.tuning.stripes_log2_max));
         let table = Table {
+            id,
             geometry: parts.index.geometry,
             index: parts.index,
             tuning: parts.tuning,
             growth: CachePadded::new(AtomicU64::new(growth.word())),
-            primary: Region::new(RegionKind::Primary, parts.primary_base_log2),
-            overflow: Region::new(RegionKind::Overflow, parts.overflow_base_log2),
+            primary: Region::new(id, RegionKind::Primary, primary_log2),
+            overflow: Region::new(id, RegionKind::Overflow, overflow_log2),
             stripes: Stripes::new(parts.tuning.stripes_log2_max),
             pool: OverflowPool::new(parts.growth_bell.clone()),
             growth_bell: parts.growth_bell,
@@ -131,10 +143,84 @@ impl Table {
             shrink_put_off: AtomicBool::new(false),
             expected: AtomicU64::new(0),
             gives_back: AtomicBool::new(true),
+            dropped: AtomicBool::new(false),
+            name: OnceLock::new(),
+            aligned: AtomicBool::new(false),
             counters: IndexCounters::default(),
         };
         table.spread_count(growth.stripes_log2(), records as i64);
         table
+    }
+
+    /// The number that its records carry.
+    #[inline]
+    pub(crate) fn id(&self) -> TableId {
+        self.id
+    }
+
+    /// The first page of the file behind all of its extents.
+    pub(super) fn end_page(&self) -> u64 {
+        self.extents().map(Extent::gap).map(|extent| extent.first + extent.pages).max().unwrap_or(0)
+    }
+
+    /// The extents of both regions.
+    fn extents(&self) -> impl Iterator<Item = &Extent> {
+        [&self.primary, &self.overflow].into_iter().flat_map(|region| region.extents().map(|(_, extent)| extent))
+    }
+
+    /// The name in the catalog. `None` for the main table and the catalog, and for a table whose name is not written yet.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.name.get().cloned()
+    }
+
+    /// Notes the name that the catalog has for the table.
+    pub(crate) fn set_name(&self, name: &str) {
+        // It never changes.
+        let _ = self.name.set(name.to_string());
+    }
+
+    /// Notes whether the catalog asks for aligned values.
+    pub(crate) fn set_aligned(&self, aligned: bool) {
+        self.aligned.store(aligned, Ordering::Relaxed);
+    }
+
+    /// True if the values of new records begin at multiples of 16 bytes.
+    #[inline]
+    pub(crate) fn is_aligned(&self) -> bool {
+        self.aligned.load(Ordering::Relaxed)
+    }
+
+    /// Entries that a caller finds here: none in a table that was dropped.
+    pub(crate) fn records(&self) -> u64 {
+        if self.is_dropped() { 0 } else { self.len() }
+    }
+
+    /// True if no call may change or read it any more.
+    #[inline]
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    /// Marks the table as dropped, or takes the mark away. Whoever has found no mark under a stripe is done when this returns.
+    pub(crate) fn mark_dropped(&self, dropped: bool) {
+        let _structure = self.structure.lock();
+        let _all = self.lock_all();
+        self.dropped.store(dropped, Ordering::Release);
+    }
+
+    /// Call under a stripe or the structure before a change, and after a read.
+    ///
+    /// # Errors
+    /// `TableDropped`.
+    #[inline]
+    pub(crate) fn check_there(&self) -> Result<()> {
+        if self.is_dropped() { Err(self.dropped_error()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn dropped_error(&self) -> Error {
+        let path = self.index.path.parent().unwrap_or(&self.index.path).to_path_buf();
+        Error::TableDropped { path, name: self.name().unwrap_or_else(|| self.id.to_string()) }
     }
 
     /// What the table shares with others.
@@ -161,11 +247,15 @@ impl Table {
     /// Checks a page that was not touched since the store was opened. Cheap afterwards. Call under the
     /// page's stripe, or repeat under it before believing an error: a writer may be making the page at this
     /// moment.
+    #[inline]
     pub(super) fn verify(&self, page: &PageSlot<'_>) -> Result<()> {
         let seen = page.state.load();
-        if seen.is_verified() {
-            return Ok(());
-        }
+        if seen.is_verified() { Ok(()) } else { self.verify_first(page, seen) }
+    }
+
+    /// The same for the first time. `seen` was loaded before.
+    #[cold]
+    fn verify_first(&self, page: &PageSlot<'_>, seen: StateWord) -> Result<()> {
         if !page.is_used() {
             // A primary page that is not in use is a hole or an empty page; a free overflow page has no meaning.
             if page.id.region == RegionKind::Primary && !page.page.is_empty() {
@@ -219,11 +309,21 @@ impl Table {
     }
 
     /// The chain of a primary page, every page checked. The caller holds the stripe.
+    #[inline(always)]
     pub(super) fn chain(&self, number: u64) -> Result<Chain<'_>> {
-        match self.readable_chain(number)? {
-            (chain, None) => Ok(chain),
-            (_, Some(error)) => Err(error),
+        let mut chain = self.chain_start(number)?;
+        if chain.primary.page.next().is_some() {
+            self.follow(&mut chain, number)?;
         }
+        Ok(chain)
+    }
+
+    /// The chain without its overflow pages.
+    #[inline(always)]
+    fn chain_start(&self, number: u64) -> Result<Chain<'_>> {
+        let primary = self.primary_page(number)?;
+        self.verify(&primary)?;
+        Ok(Chain { geometry: self.geometry, primary, overflow: Vec::new() })
     }
 
     /// Calls `each` with every slot of every page in use.
@@ -242,16 +342,31 @@ impl Table {
         Ok(())
     }
 
+    /// All entries of a table that nobody changes, and the damage that hides others.
+    pub(crate) fn slots_at_rest(&self) -> (Vec<Slot>, Vec<Error>) {
+        let (mut slots, mut damage) = (Vec::with_capacity(self.len() as usize), Vec::new());
+        for number in 0..self.growth().pages() {
+            let guard = self.lock(number);
+            match self.readable_chain(guard.growth.page_of(number)) {
+                Ok((chain, error)) => {
+                    slots.extend(chain.live_slots());
+                    damage.extend(error);
+                }
+                Err(error) => damage.push(error),
+            }
+        }
+        (slots, damage)
+    }
+
     /// The chain up to its first damaged overflow page, and what is wrong with that.
     pub(crate) fn readable_chain(&self, number: u64) -> Result<(Chain<'_>, Option<Error>)> {
-        let primary = self.primary_page(number)?;
-        self.verify(&primary)?;
-        let mut chain = Chain { geometry: self.geometry, primary, overflow: Vec::new() };
+        let mut chain = self.chain_start(number)?;
         let followed = self.follow(&mut chain, number);
         Ok((chain, followed.err()))
     }
 
-    /// Adds the overflow pages of a chain.
+    /// Adds the overflow pages of a chain. Most have none.
+    #[cold]
     fn follow<'t>(&'t self, chain: &mut Chain<'t>, number: u64) -> Result<()> {
         let mut next = chain.primary.page.next();
         while let Some(overflow) = next {
@@ -286,11 +401,20 @@ impl Table {
     }
 
     /// Makes a chain's page ready to be changed: dirty, in use, with a header. The caller holds the stripe.
+    #[inline]
     pub(super) fn touch(&self, page: &PageSlot<'_>, owner: u64, growth: Growth) -> Step<()> {
+        self.check_there()?;
         let is_fresh = !page.is_used();
         if !is_fresh && self.index.dirty.is_dirty(page) {
-            return Ok(());
+            Ok(())
+        } else {
+            self.touch_clean(page, owner, growth, is_fresh)
         }
+    }
+
+    /// The same for a page that is clean, or not in use.
+    #[cold]
+    fn touch_clean(&self, page: &PageSlot<'_>, owner: u64, growth: Growth, is_fresh: bool) -> Step<()> {
         self.index.dirty.mark(page)?;
         // Also when the page was dirty already: an earlier attempt can have run short in the middle of this.
         if is_fresh {

@@ -263,9 +263,10 @@ impl<'a> PageRef<'a> {
         self.set_counts(0, 0, 0);
     }
 
-    /// True if every slot is `emptyRest`.
+    /// True if every slot is `emptyRest`, and no overflow page follows.
     pub(super) fn is_empty(self) -> bool {
-        self.0[BUCKET_SLOTS..].iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
+        self.next().is_none()
+            && self.0[BUCKET_SLOTS..].iter().enumerate().all(|(i, word)| load_of_many(word, i, Ordering::Relaxed) == 0)
     }
 
     /// The kind that the header tells.
@@ -333,6 +334,11 @@ pub(crate) mod image {
 
     pub(crate) fn split_base(page: &[u8; PAGE_BYTES]) -> u8 {
         page[25]
+    }
+
+    /// True if an overflow page follows.
+    pub(crate) fn has_next(page: &[u8; PAGE_BYTES]) -> bool {
+        words(page)[5] != [0; 8]
     }
 
     pub(crate) fn generation(page: &[u8; PAGE_BYTES]) -> u64 {

@@ -17,9 +17,14 @@ use super::page::{PAGE_WORDS, PageRef};
 use crate::mutant::{Mutant, broken};
 use crate::sync::{AtomicU64, OnceLock, Ordering};
 use crate::sys::IndexMap;
+use crate::table_id::TableId;
 
 /// The number of extents that a region can have.
 pub(crate) const EXTENTS_MAX: usize = 40;
+/// Extents that all tables have together, because the meta data list each.
+pub(crate) const INDEX_EXTENTS_MAX: usize = 1 << 17;
+/// log2 of the pages that the first extent of a region can have.
+pub(crate) const BASE_LOG2_MAX: u8 = 36;
 /// Words of a bitmap page that hold bits; the first eight are its header.
 pub(crate) const BITMAP_WORDS: usize = PAGE_WORDS - 8;
 /// Where the bits of a bitmap page begin, in bytes.
@@ -44,6 +49,14 @@ impl ExtentBlocks {
     pub(crate) fn new(pages: u64) -> Self {
         let bitmap_pages = pages.div_ceil(BITMAP_BITS);
         ExtentBlocks { bitmap_pages, pages, chunks: vec![false; (bitmap_pages + pages).div_ceil(CHUNK_PAGES) as usize] }
+    }
+
+    /// The same in a store that is open, where the chunks with the bitmap get their blocks at once.
+    pub(crate) fn appended(pages: u64) -> Self {
+        let mut blocks = ExtentBlocks::new(pages);
+        let chunks = blocks.bitmap_pages.div_ceil(CHUNK_PAGES) as usize;
+        blocks.chunks.iter_mut().take(chunks).for_each(|has_blocks| *has_blocks = true);
+        blocks
     }
 
     /// A page comes into use.
@@ -217,9 +230,10 @@ impl PageSlot<'_> {
     }
 }
 
-/// Names a page of any kind: region, extent and position in the extent (bitmap pages first).
+/// Names a page of any kind: table, region, extent and position in the extent (bitmap pages first).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct PageId {
+    pub(crate) table: TableId,
     pub(crate) region: RegionKind,
     pub(crate) extent: u8,
     pub(crate) index: u32,
@@ -234,6 +248,13 @@ pub(crate) enum RegionKind {
     Overflow,
 }
 
+/// Pages between two extents, which those of a dropped table were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) first: u64,
+    pub(crate) pages: u64,
+}
+
 /// How many bitmap pages and pages an extent has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ExtentShape {
@@ -242,6 +263,13 @@ pub(crate) struct ExtentShape {
 }
 
 impl ExtentShape {
+    /// The shape of an extent, by its number, in a region whose first one has 2^`base_log2` pages.
+    pub(crate) fn of(base_log2: u8, number: usize) -> Self {
+        let log2 = u32::from(base_log2) + (number as u32).saturating_sub(1);
+        let pages = 1u64 << log2.min(62);
+        ExtentShape { bitmap_pages: pages.div_ceil(BITMAP_BITS), pages }
+    }
+
     /// Pages of the extent.
     pub(crate) fn total(self) -> u64 {
         self.bitmap_pages + self.pages
@@ -317,10 +345,9 @@ impl Extent {
         self.allocated[(chunk / 64) as usize].fetch_and(!(1 << (chunk % 64)), Ordering::AcqRel);
     }
 
-    /// The chunk of a position: first page in the file, and pages.
-    pub(super) fn chunk(&self, index: u64) -> (u64, u64) {
-        let first = index / CHUNK_PAGES * CHUNK_PAGES;
-        (self.first + first, CHUNK_PAGES.min(self.bitmap_pages + self.pages - first))
+    /// The pages of the file that it has.
+    pub(super) fn gap(&self) -> Gap {
+        Gap { first: self.first, pages: self.bitmap_pages + self.pages }
     }
 
     pub(crate) fn map(&self) -> &IndexMap {
@@ -334,9 +361,20 @@ impl Extent {
     }
 }
 
+/// The extent that a page of a region belongs to, whose first one has 2^`base_log2` pages, and the page's number there.
+#[inline]
+pub(crate) fn locate(base_log2: u8, page: u64) -> (usize, u64) {
+    if page >> base_log2 == 0 {
+        return (0, page);
+    }
+    let log2 = page.ilog2();
+    ((log2 - u32::from(base_log2) + 1) as usize, page - (1 << log2))
+}
+
 /// All pages of one kind.
 #[derive(Debug)]
 pub(crate) struct Region {
+    table: TableId,
     kind: RegionKind,
     /// log2 of the pages in extent 0.
     base_log2: u8,
@@ -344,8 +382,8 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    pub(crate) fn new(kind: RegionKind, base_log2: u8) -> Self {
-        Region { kind, base_log2, extents: [const { OnceLock::new() }; EXTENTS_MAX] }
+    pub(crate) fn new(table: TableId, kind: RegionKind, base_log2: u8) -> Self {
+        Region { table, kind, base_log2, extents: [const { OnceLock::new() }; EXTENTS_MAX] }
     }
 
     pub(super) fn base_log2(&self) -> u8 {
@@ -354,19 +392,13 @@ impl Region {
 
     /// The shape of an extent.
     pub(crate) fn shape(&self, extent: usize) -> ExtentShape {
-        let log2 = u32::from(self.base_log2) + (extent as u32).saturating_sub(1);
-        let pages = 1u64 << log2.min(62);
-        ExtentShape { bitmap_pages: pages.div_ceil(BITMAP_BITS), pages }
+        ExtentShape::of(self.base_log2, extent)
     }
 
     /// The extent that a page belongs to, and its number there.
     #[inline]
-    pub(crate) fn locate(&self, page: u64) -> (usize, u64) {
-        if page >> self.base_log2 == 0 {
-            return (0, page);
-        }
-        let log2 = page.ilog2();
-        ((log2 - u32::from(self.base_log2) + 1) as usize, page - (1 << log2))
+    fn locate(&self, page: u64) -> (usize, u64) {
+        locate(self.base_log2, page)
     }
 
     #[inline]
@@ -395,7 +427,8 @@ impl Region {
         let extent = self.extent(g)?;
         let index = extent.bitmap_pages + offset;
         let (page, state) = extent.at(index)?;
-        Some(PageSlot { page, state, extent, id: PageId { region: self.kind, extent: g as u8, index: index as u32 } })
+        let id = PageId { table: self.table, region: self.kind, extent: g as u8, index: index as u32 };
+        Some(PageSlot { page, state, extent, id })
     }
 
     /// A page by its name.
@@ -417,7 +450,7 @@ mod tests {
     use crate::sys::{Disk, RealDisk};
 
     fn region(base_log2: u8, extents: usize) -> Region {
-        let region = Region::new(RegionKind::Primary, base_log2);
+        let region = Region::new(TableId::MAIN, RegionKind::Primary, base_log2);
         let mut first = 10;
         for g in 0..extents {
             let shape = region.shape(g);

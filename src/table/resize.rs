@@ -119,7 +119,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tuning = crate::Tuning { background: false, ..crate::Tuning::default() };
         let store = crate::Options::new().tuning(tuning).open(dir.path().join("s")).unwrap();
-        let (engine, table) = (store.engine(), &store.engine().table);
+        let (engine, table) = (store.engine(), &store.engine().tables.main());
         let level = table.growth().level() + 1;
         while table.growth().level() < level {
             engine.retry(|| table.growth_step(level, 1, engine)).unwrap();

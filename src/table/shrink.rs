@@ -25,7 +25,7 @@ use crate::sync::{MutexGuard, Ordering};
 use super::chain::Layout;
 use super::dirty::GivenBack;
 use super::growth::Growth;
-use super::region::{CHUNK_PAGES, Extent, PageId, PageSlot, PageState, RegionKind};
+use super::region::{CHUNK_PAGES, Extent, Gap, PageId, PageSlot, PageState, RegionKind};
 use super::slot::Slot;
 use super::split::{ignore_shortage, write_chain};
 use super::{Structure, Table};
@@ -187,10 +187,20 @@ impl Table {
         Ok(pages)
     }
 
+    /// Punches out all pages of a table that was dropped. Returns where they were.
+    ///
+    /// # Errors
+    /// `Io`; nothing is noted then.
+    pub(super) fn punch_all(&self) -> Result<Vec<Gap>> {
+        self.extents().try_for_each(|extent| self.index.punch(extent.gap()))?;
+        self.extents().for_each(|extent| self.index.dirty.forget_private(extent.states()));
+        Ok(self.extents().map(Extent::gap).collect())
+    }
+
     /// Gives back a run of pages of one chunk, if none of them is in use or waits for a checkpoint.
     fn give_back_chunk(&self, kind: RegionKind, number: u8, extent: &Extent, run: std::ops::Range<u64>) -> Result<u64> {
         let Some(file) = &self.index.file else { return Ok(0) };
-        let id = |index: u64| PageId { region: kind, extent: number, index: index as u32 };
+        let id = |index: u64| PageId { table: self.id(), region: kind, extent: number, index: index as u32 };
         let given = self.index.dirty.give_back(run.clone().filter_map(|index| self.by_id(id(index))), || {
             let (bytes, start) = ((run.end - run.start) * PAGE, run.start * PAGE);
             extent.forget_allocated(run.start);

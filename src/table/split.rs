@@ -191,7 +191,9 @@ impl Table {
     /// Links overflow pages until the chain has `pages` of them.
     pub(super) fn extend_chain<'t>(&'t self, chain: &mut Chain<'t>, owner: u64, pages: usize) -> Step<()> {
         let missing = pages.saturating_sub(chain.overflow.len());
-        let Some(free) = self.pool.take(missing) else { return Err(Need::Overflow { pages: missing as u64 }.into()) };
+        let Some(free) = self.pool.take(missing) else {
+            return Err(Need::Overflow { table: self.id(), pages: missing as u64 }.into());
+        };
         let mut free = free.into_iter();
         while let Some(page) = free.next_back() {
             if let Err(shortage) = self.link_overflow(chain, owner, page) {
@@ -327,7 +329,7 @@ mod tests {
             store.insert(n.to_le_bytes(), "value").unwrap();
         }
         let engine = store.engine();
-        let table = &engine.table;
+        let table = engine.tables.main();
         while table.growth().is_resizing() {
             engine.retry(|| table.resize_step(1, engine)).unwrap();
         }

@@ -57,3 +57,24 @@ impl Table {
         self.counters.reader_locks.load(Ordering::Relaxed)
     }
 }
+
+impl IndexStats {
+    /// Adds the pages and counters of another table.
+    pub(crate) fn add(&mut self, other: &IndexStats) {
+        self.pages += other.pages;
+        self.overflow_pages += other.overflow_pages;
+        self.overflow_pages_free += other.overflow_pages_free;
+        self.slots += other.slots;
+        self.growths += other.growths;
+        self.splits += other.splits;
+        self.shrinks += other.shrinks;
+        self.merges += other.merges;
+        self.pages_given_back += other.pages_given_back;
+        self.refills += other.refills;
+        self.rewrites += other.rewrites;
+        self.repairs += other.repairs;
+        self.inserts_into_empty_rest += other.inserts_into_empty_rest;
+        self.inserts_into_empty_one += other.inserts_into_empty_one;
+        self.inserts_into_new_overflow += other.inserts_into_new_overflow;
+    }
+}

@@ -32,24 +32,26 @@ pub(crate) enum Tally {
     Removed,
 }
 
-/// log2 of the stripes that every table has. The others come when a table has grown so far.
+/// log2 of the stripes that every table has. The others come when a table has grown so far, each time as many as there are.
 const FIRST_LOG2: u8 = 4;
+/// Doublings of the first ones, at the most.
+const DOUBLINGS: usize = 12;
 
 /// The stripes of a table.
 #[derive(Debug)]
 pub(super) struct Stripes {
     first: Box<[CachePadded<Stripe>]>,
-    /// Those behind the first ones, once one of them is used.
-    rest: OnceLock<Box<[CachePadded<Stripe>]>>,
-    log2_max: u8,
+    /// Those behind the first ones, doubling by doubling, once one of them is used.
+    rest: [OnceLock<Box<[CachePadded<Stripe>]>>; DOUBLINGS],
     /// Odd while the count of entries is distributed anew: no sum counts then.
     spreads: AtomicU64,
 }
 
 impl Stripes {
     pub(super) fn new(log2_max: u8) -> Self {
+        debug_assert!(log2_max <= FIRST_LOG2 + DOUBLINGS as u8, "more stripes than there is room for");
         let first = stripes(1 << log2_max.min(FIRST_LOG2));
-        Stripes { first, rest: OnceLock::new(), log2_max, spreads: AtomicU64::new(0) }
+        Stripes { first, rest: [const { OnceLock::new() }; DOUBLINGS], spreads: AtomicU64::new(0) }
     }
 
     /// A stripe by number.
@@ -57,17 +59,26 @@ impl Stripes {
     fn get(&self, stripe: usize) -> &Stripe {
         match self.first.get(stripe) {
             Some(stripe) => stripe,
-            None => &self.rest()[stripe - self.first.len()],
+            None => self.further(stripe),
         }
     }
 
-    fn rest(&self) -> &[CachePadded<Stripe>] {
-        self.rest.get_or_init(|| stripes((1 << self.log2_max) - self.first.len()))
+    /// A stripe behind the first ones. There are as many of its doubling as before it.
+    fn further(&self, stripe: usize) -> &Stripe {
+        let log2 = stripe.ilog2();
+        let doubling = &self.rest[(log2 - u32::from(FIRST_LOG2)) as usize];
+        &doubling.get_or_init(|| stripes(1 << log2))[stripe - (1 << log2)]
     }
 
-    /// The stripes that exist. Nobody holds another one, and no other one counts.
+    /// Sees to it that so many stripes exist, as a power of two.
+    fn provide(&self, log2: u8) {
+        (FIRST_LOG2..log2).for_each(|doubling| _ = self.further(1 << doubling));
+    }
+
+    /// The stripes that exist, in their order. Nobody holds another one, and no other one counts.
     fn existing(&self) -> impl Iterator<Item = &Stripe> {
-        self.first.iter().chain(self.rest.get().into_iter().flatten()).map(|stripe| &**stripe)
+        let rest = self.rest.iter().filter_map(|doubling| doubling.get()).flatten();
+        self.first.iter().chain(rest).map(|stripe| &**stripe)
     }
 }
 
@@ -169,9 +180,7 @@ impl Table {
         let stripes = 1i64 << stripes_log2;
         self.stripes.spreads.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::Release);
-        if stripes > self.stripes.first.len() as i64 {
-            self.stripes.rest();
-        }
+        self.stripes.provide(stripes_log2);
         for (i, stripe) in self.stripes.existing().enumerate() {
             let i = i as i64;
             let count = if i < stripes { records / stripes + i64::from(i < records % stripes) } else { 0 };

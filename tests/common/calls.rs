@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use tophash::{Batch, Store, Value};
+use tophash::{Batch, Error, Store, Value};
 
 use super::linear::{self, Call, Event};
 
@@ -70,7 +71,7 @@ impl<'w> Calls<'w> {
     /// Reads everything once more, and judges all calls. Returns the contents.
     pub fn judge(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let contents = super::contents(self.store);
-        assert_eq!(self.store.len(), contents.len() as u64, "len() is wrong");
+        assert!(super::counts(self.store, contents.len() as u64), "len() is wrong");
         let reader = Task::new(self, usize::MAX);
         for key in self.touched() {
             reader.get(key);
@@ -188,6 +189,21 @@ impl<'w> Task<'w> {
         });
     }
 
+    /// The same on a disk that may be full: then nothing has happened. Returns false for that.
+    pub fn insert_unless_full(&self, key: u64) -> bool {
+        let (new, bytes) = self.fresh(key);
+        let (begin, name) = (self.calls.stamp(), &self.calls.keys[key as usize]);
+        match self.store.insert(name, &bytes) {
+            Ok(old) => {
+                let call = Call::Replace { old: self.id(key, old.as_deref()), new: Some(new) };
+                self.note(key, begin, self.calls.stamp(), call);
+                true
+            }
+            Err(Error::DiskFull { .. }) => false,
+            Err(error) => panic!("an insert on a full disk: {error}"),
+        }
+    }
+
     /// Puts a value without asking for the old one.
     pub fn set(&self, key: u64) {
         let (new, bytes) = self.fresh(key);
@@ -195,6 +211,25 @@ impl<'w> Task<'w> {
             store.set(name, &bytes).unwrap();
             (Call::Write(Some(new)), ())
         });
+    }
+
+    /// Puts a value with a deadline. One that has passed makes the key absent.
+    pub fn set_until(&self, key: u64, until: SystemTime, has_passed: bool) {
+        let (new, bytes) = self.fresh(key);
+        self.call(key, |store, name| {
+            store.expiring(until).set(name, &bytes).unwrap();
+            (Call::Write((!has_passed).then_some(new)), ())
+        });
+    }
+
+    /// Gives a key a deadline that has not passed. An absent one stays absent.
+    pub fn prolong(&self, key: u64, until: SystemTime) {
+        self.call(key, |store, name| (Call::Present(store.expire(name, until).unwrap()), ()));
+    }
+
+    /// Takes a key's deadline away.
+    pub fn persist(&self, key: u64) {
+        self.call(key, |store, name| (Call::Present(store.persist(name).unwrap()), ()));
     }
 
     /// Removes a key without asking for its value.

@@ -10,7 +10,9 @@
 //!   tested here depends on a real device), else the system's directory for temporary files.
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod aligned;
 pub mod calls;
+pub mod counts;
 pub mod futures;
 pub mod hooked;
 pub mod linear;
@@ -29,6 +31,8 @@ use rustix::fs::SeekFrom;
 use siphasher::sip::SipHasher13;
 use tempfile::TempDir;
 use tophash::{Error, Options, Store, SyncPolicy, Tuning};
+
+pub use self::counts::counts;
 
 /// After this time of waiting, what a test waits for is taken for something that never comes. It judges no speed: what
 /// takes a tenth of a second here may take minutes on a machine that others use.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -69,6 +70,17 @@ impl Mount {
             while file.write(&bytes).and_then(|n| file.sync_data().map(|()| n)).is_ok_and(|n| n > 0) {}
         }
         path
+    }
+
+    /// Removes the file that [`fill`](Self::fill) has made, and waits until its blocks are free: a process that another test is
+    /// just starting has a copy of this one's descriptors, and keeps the file until it runs its program.
+    pub fn empty(&self, filler: PathBuf) {
+        let blocks = std::fs::metadata(&filler).expect("look at the filler").blocks();
+        std::fs::remove_file(filler).expect("remove the filler");
+        crate::common::eventually("the filler's blocks are free", || {
+            let room = rustix::fs::statvfs(&self.point).expect("look at the file system");
+            room.f_bavail * room.f_frsize >= blocks * 512 / 2
+        });
     }
 }
 

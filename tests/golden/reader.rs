@@ -33,10 +33,17 @@ fn crc_without(bytes: &[u8], at: usize) -> u32 {
 /// What was met on the way, so that a test can tell whether its sample is a good one.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Of the main table. So are the other figures, unless they say otherwise.
     pub records_in_index: u64,
+    /// What each other table holds, by its name.
+    pub tables: BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Records of tables that were dropped or cleared after them, of those that the index or the tail leads to.
+    pub dead: u64,
+    /// Overflow pages of all tables.
     pub overflow_pages: u64,
     pub evacuated_pages: u64,
     pub blobs: u64,
+    /// Of all tables.
     pub tail_records: u64,
     pub frames: u64,
     pub marks: u64,
@@ -62,8 +69,6 @@ struct Header {
     log_dir: u64,
     homes: u64,
     stash: u64,
-    primary_log2: u32,
-    overflow_log2: u32,
 }
 
 struct Segment {
@@ -81,11 +86,26 @@ struct Store {
     seen: Seen,
 }
 
-/// A value, and when it expires.
-type Kept = (Vec<u8>, Option<u64>);
+/// A value, when it expires, and the LSN of its record.
+type Kept = (Vec<u8>, Option<u64>, u64);
 
-/// A record: kind, deadline, key, value, where the next one begins.
-type Decoded<'a> = (u8, Option<u64>, &'a [u8], &'a [u8], u64);
+/// All records, by table and key.
+type Contents = BTreeMap<(u32, Vec<u8>), Kept>;
+
+/// The table of the names, and the first one that has a name.
+const CATALOG: u32 = 1;
+const FIRST: u32 = 2;
+
+/// A record.
+struct Decoded<'a> {
+    kind: u8,
+    table: u32,
+    deadline: Option<u64>,
+    key: &'a [u8],
+    value: &'a [u8],
+    /// Where the next one begins.
+    end: u64,
+}
 
 /// Everything that the store at a path holds.
 pub fn read(store: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, Seen) {
@@ -101,19 +121,58 @@ pub fn read(store: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, Seen) {
     let mut store = Store { index, header, log, segments: BTreeMap::new(), seen: Seen::default() };
     let mut contents = store.read_index();
     store.read_tail(&mut contents);
+    let names = names(&contents);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let mut seen = store.seen;
     let mut living = BTreeMap::new();
-    for (key, (value, deadline)) in contents {
-        match deadline {
-            Some(deadline) if u128::from(deadline) <= now => seen.expired += 1,
-            deadline => {
+    seen.tables = names.values().map(|(name, _)| (name.clone(), BTreeMap::new())).collect();
+    for ((table, key), (value, deadline, lsn)) in contents {
+        let is_over = deadline.is_some_and(|deadline| u128::from(deadline) <= now);
+        match names.get(&table) {
+            _ if table == CATALOG => {}
+            None if table == 0 && is_over => seen.expired += 1,
+            None if table == 0 => {
                 seen.deadlines.extend(deadline.map(|deadline| (key.clone(), deadline)));
                 living.insert(key, value);
             }
+            Some((name, cleared)) if lsn >= *cleared => {
+                let table = seen.tables.get_mut(name).unwrap();
+                (!is_over).then(|| table.insert(key, value));
+            }
+            _ => seen.dead += 1,
         }
     }
     (living, seen)
+}
+
+/// What the catalog says: names and `cleared`, by id.
+fn names(contents: &Contents) -> BTreeMap<u32, (String, u64)> {
+    let mut names = BTreeMap::new();
+    for ((_, name), (entry, deadline, lsn)) in contents.iter().filter(|((table, _), _)| *table == CATALOG) {
+        let (id, zero, cleared) = (u32_at(entry, 0), u32_at(entry, 4), u64_at(entry, 8));
+        assert!((1..=255).contains(&name.len()) && id >= FIRST && zero == 0 && cleared <= *lsn && deadline.is_none());
+        let name = String::from_utf8(name.clone()).unwrap();
+        check_options(&entry[16..]);
+        assert!(names.insert(id, (name, cleared)).is_none(), "two names of one table");
+    }
+    names
+}
+
+/// Options are whole, and a table has two codecs or none.
+fn check_options(mut options: &[u8]) {
+    let mut tags = Vec::new();
+    while !options.is_empty() {
+        let (tag, len) = (u16_at(options, 0), usize::from(u16_at(options, 2)));
+        match tag {
+            1 | 2 => assert!((3..=130).contains(&len) && std::str::from_utf8(&options[6..4 + len]).is_ok()),
+            3 => assert_eq!(len, 0),
+            _ => {}
+        }
+        tags.push(tag);
+        options = &options[4 + len..];
+    }
+    let count = |tag| tags.iter().filter(|&&other| other == tag).count();
+    assert!(count(1) < 2 && count(1) == count(2) && count(3) <= count(1), "options {tags:?}");
 }
 
 fn newest_header(index: &[u8]) -> Header {
@@ -125,7 +184,7 @@ fn newest_header(index: &[u8]) -> Header {
     let page = &index[slot * PAGE..][..PAGE];
     assert_eq!((u32_at(page, 8), u32_at(page, 12), u32_at(page, 20)), (1, 1, 1), "versions and hash algorithm");
     assert_eq!(u64_at(page, 56) % 2, slot as u64);
-    assert!(page[112..].iter().all(|&byte| byte == 0));
+    assert!(page[104..].iter().all(|&byte| byte == 0));
     Header {
         uuid: page[24..40].try_into().unwrap(),
         hash_key: (u64_at(page, 40), u64_at(page, 48)),
@@ -134,8 +193,6 @@ fn newest_header(index: &[u8]) -> Header {
         log_dir: u64_at(page, 80),
         homes: u32_at(page, 96).into(),
         stash: u32_at(page, 100).into(),
-        primary_log2: u32_at(page, 104),
-        overflow_log2: u32_at(page, 108),
     }
 }
 
@@ -172,7 +229,7 @@ impl Store {
         used.then(|| first + pages.div_ceil(bits) + offset)
     }
 
-    fn read_index(&mut self) -> BTreeMap<Vec<u8>, Kept> {
+    fn read_index(&mut self) -> Contents {
         // The stream in the meta pages.
         let mut stream = self.page(2, b"MET1")[64..].to_vec();
         let len = u64_at(&stream, 0) as usize;
@@ -183,43 +240,65 @@ impl Store {
             stream.extend_from_slice(&self.page(number, b"MET1")[64..]);
         }
         let word = |i: usize| u64_at(&stream, i * 8);
-        let (growth, records) = (word(1), word(2));
-        let mut at = 16 * 8;
+        let mut at = 13 * 8;
+        let mut tables = Vec::new();
+        for _ in 0..word(8) {
+            let entry = stream[at..][..40].to_vec();
+            let counts = [u32_at(&entry, 32) as usize, u32_at(&entry, 36) as usize];
+            let [primary, overflow] = counts;
+            let firsts =
+                |from: usize, count: usize| (0..count).map(|i| u64_at(&stream, from + 8 * i)).collect::<Vec<_>>();
+            let extents = [firsts(at + 40, primary), firsts(at + 40 + 8 * primary, overflow)];
+            assert!(u16_at(&entry, 6) == 0 && u32_at(&entry, 0) < word(3) as u32, "a table's entry");
+            at += 40 + 8 * (primary + overflow);
+            tables.push((entry, extents));
+        }
+        assert!(tables.is_sorted_by(|(a, _), (b, _)| u32_at(a, 0) < u32_at(b, 0)) && u32_at(&tables[0].0, 0) == 0);
         let mut list = |count: u64, size: usize| {
             let items: Vec<&[u8]> = stream[at..][..count as usize * size].chunks(size).collect();
             at += count as usize * size;
             items
         };
-        let numbers = |items: Vec<&[u8]>| items.into_iter().map(|item| u64_at(item, 0)).collect::<Vec<_>>();
-        let primary = numbers(list(word(9), 8));
-        let overflow = numbers(list(word(10), 8));
         let mut sequences = Vec::new();
-        for entry in list(word(11), 48) {
+        for entry in list(word(9), 48) {
             let (sequence, slot) = (u32_at(entry, 0), u32_at(entry, 4));
             let path = self.log.join(format!("{sequence:08}.log"));
             sequences.push(u64::from(sequence));
             self.segments.insert(slot, Segment { path, salt: u64_at(entry, 8), end: u64_at(entry, 24) });
         }
-        list(word(12) + word(13), 8);
-        let deadlines = list(word(14), 32);
+        list(word(10) + word(11), 8);
+        let deadlines = list(word(12), 32);
         assert!(deadlines.is_sorted_by(|a, b| u64_at(a, 0) < u64_at(b, 0)), "the order of the segments' deadlines");
         for entry in &deadlines {
             assert!(sequences.contains(&u64_at(entry, 0)), "deadlines of a segment of the table");
             assert!(u64_at(entry, 8) <= u64_at(entry, 16) && u64_at(entry, 24) > 0, "first, last, and bytes");
         }
-        (self.seen.expiring_segments, self.seen.swept) = (deadlines.len() as u64, word(15));
+        (self.seen.expiring_segments, self.seen.swept) = (deadlines.len() as u64, word(7));
         assert_eq!(at, len, "the stream's length");
 
+        let mut contents = Contents::new();
+        for (entry, extents) in &tables {
+            self.read_table(entry, extents, &mut contents);
+        }
+        // What a checkpoint says of a table that was cleared has nothing of before.
+        let names = names(&contents);
+        let is_dead =
+            |(&(table, _), &(.., lsn)): (&(u32, Vec<u8>), &Kept)| names.get(&table).is_some_and(|t| lsn < t.1);
+        assert!(!contents.iter().any(is_dead));
+        contents
+    }
+
+    fn read_table(&mut self, entry: &[u8], [primary, overflow]: &[Vec<u64>; 2], contents: &mut Contents) {
+        let (id, primary_log2, overflow_log2) = (u32_at(entry, 0), u32::from(entry[4]), u32::from(entry[5]));
+        let (growth, records) = (u64_at(entry, 8), u64_at(entry, 16));
         let (level, cursor) = (growth & 63, growth >> 16);
-        self.seen.evacuated_pages = cursor;
         let page_of = |hash: u64| {
             let page = hash % (1 << level);
             if page < cursor { hash % (2 << level) } else { page }
         };
-        let mut contents = BTreeMap::new();
         let mut slots = 0;
         for number in 0..(1 << level) + cursor {
-            let mut next = self.locate(&primary, self.header.primary_log2, number);
+            let mut next = self.locate(primary, primary_log2, number);
             let mut position = 0;
             while let Some(at) = next {
                 let page = self.page(at, b"BKT1").to_vec();
@@ -230,17 +309,18 @@ impl Store {
                 for slot in page[64..][..buckets * 64].chunks(8).map(|slot| u64_at(slot, 0)).filter(|&slot| slot > 1) {
                     assert_eq!(slot >> 39 & 1, 0, "a marked slot");
                     let address = slot & ((1 << 39) - 1);
-                    let (kind, deadline, key, value) =
-                        self.record_at((address >> 27) as u32, (address & ((1 << 27) - 1)) * 8);
+                    let (slot_of_segment, offset) = ((address >> 27) as u32, (address & ((1 << 27) - 1)) * 8);
+                    let (kind, table, deadline, key, value, lsn) = self.record_at(slot_of_segment, offset);
+                    assert_eq!(table, id, "the table of a slot's record");
                     let hash = self.hash(&key);
                     assert_eq!((page_of(hash), hash >> 48), (number, slot >> 48), "the slot's page and fingerprint");
                     assert_eq!(hash >> split_base & 0xff, slot >> 40 & 0xff, "the slot's split bits");
                     let value = self.value(kind, value);
-                    assert!(contents.insert(key, (value, deadline)).is_none(), "a key in two slots");
+                    assert!(contents.insert((id, key), (value, deadline, lsn)).is_none(), "a key in two slots");
                     slots += 1;
                 }
                 next = u64_at(&page, 40).checked_sub(1).map(|overflow_page| {
-                    let at = self.locate(&overflow, self.header.overflow_log2, overflow_page);
+                    let at = self.locate(overflow, overflow_log2, overflow_page);
                     at.expect("an overflow page in use")
                 });
                 self.seen.overflow_pages += u64::from(position > 0);
@@ -248,17 +328,19 @@ impl Store {
             }
         }
         assert_eq!(slots, records, "the number of records");
-        self.seen.records_in_index = records;
-        contents
+        if id == 0 {
+            (self.seen.records_in_index, self.seen.evacuated_pages) = (records, cursor);
+        }
     }
 
     /// The record that a slot points to.
-    fn record_at(&self, slot: u32, offset: u64) -> (u8, Option<u64>, Vec<u8>, Vec<u8>) {
+    fn record_at(&self, slot: u32, offset: u64) -> (u8, u32, Option<u64>, Vec<u8>, Vec<u8>, u64) {
         let segment = &self.segments[&slot];
         let bytes = fs::read(&segment.path).unwrap();
-        let (kind, deadline, key, value, end) = decode(&bytes, segment.salt, offset).expect("a valid record");
+        let record = decode(&bytes, segment.salt, offset).expect("a valid record");
+        let Decoded { kind, table, deadline, key, value, end } = record;
         assert!(end <= segment.end && (kind == 1 || kind == 6), "kind {kind}");
-        (kind, deadline, key.to_vec(), value.to_vec())
+        (kind, table, deadline, key.to_vec(), value.to_vec(), u64_at(&bytes, 32) << 32 | offset)
     }
 
     /// The value itself, or the content of the blob that it links.
@@ -278,7 +360,7 @@ impl Store {
     }
 
     /// The records after the cut, in their order.
-    fn read_tail(&mut self, contents: &mut BTreeMap<Vec<u8>, Kept>) {
+    fn read_tail(&mut self, contents: &mut Contents) {
         // Segments by the one that they follow: (sequence, salt, where that one ends).
         let mut followers: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
         for entry in fs::read_dir(&self.log).unwrap() {
@@ -316,23 +398,28 @@ impl Store {
     }
 
     /// Carries out records from an offset up to the first that is not valid, whose offset it returns.
-    fn read_units(&mut self, bytes: &[u8], salt: u64, mut at: u64, contents: &mut BTreeMap<Vec<u8>, Kept>) -> u64 {
-        while let Some((kind, deadline, key, value, end)) = decode(bytes, salt, at) {
+    fn read_units(&mut self, bytes: &[u8], salt: u64, mut at: u64, contents: &mut Contents) -> u64 {
+        let sequence = u64_at(bytes, 32);
+        while let Some(Decoded { kind, table, deadline, key, value, end }) = decode(bytes, salt, at) {
             if kind == 4 {
                 // All of the frame's records are valid, or none counts.
                 let (records, frame_end) = (u64_at(value, 0), end + u64_at(value, 8));
                 let mut inner = end;
                 for _ in 0..records {
-                    let Some((.., inner_end)) = decode(bytes, salt, inner) else { return at };
-                    inner = inner_end;
+                    let Some(record) = decode(bytes, salt, inner) else { return at };
+                    inner = record.end;
                 }
                 assert_eq!(inner, frame_end, "the frame's length");
                 self.seen.frames += 1;
             }
             match kind {
-                1 | 6 => _ = contents.insert(key.to_vec(), (self.value(kind, value.to_vec()), deadline)),
-                2 => _ = contents.remove(key),
-                3 => contents.clear(),
+                1 | 6 => {
+                    let kept = (self.value(kind, value.to_vec()), deadline, sequence << 32 | at);
+                    contents.insert((table, key.to_vec()), kept);
+                }
+                2 => _ = contents.remove(&(table, key.to_vec())),
+                // It speaks of the main table.
+                3 => contents.retain(|&(table, _), _| table != 0),
                 4 => {}
                 5 => assert_eq!((key.len(), &value[..8], value.len()), (0, &b"tophMARK"[..], 16)),
                 kind => panic!("a record of kind {kind}"),
@@ -357,19 +444,34 @@ fn decode(bytes: &[u8], salt: u64, offset: u64) -> Option<Decoded<'_>> {
         let zero = record.get(..16)?[5] == 0 && u32_at(record, 12) == 0;
         zero.then_some((16, usize::from(u16_at(front, 6)), u32_at(record, 8) as usize))?
     };
-    let kind = front[4] & 0x77;
-    let expires = front[4] & 0x08 != 0;
-    if expires && kind != 1 && kind != 6 {
+    let kind = front[4] & 0x47;
+    let (expires, of_a_table) = (front[4] & 0x08 != 0, front[4] & 0x10 != 0);
+    let aligned = front[4] & 0x20 != 0;
+    if !(1..=6).contains(&kind) || expires && kind != 1 && kind != 6 || of_a_table && (3..=5).contains(&kind) {
         return None;
     }
-    let key_start = if expires { header + 8 } else { header };
-    let len = key_start + key_len + value_len;
+    if aligned && kind != 1 {
+        return None;
+    }
+    let deadline_start = if of_a_table { header + 4 } else { header };
+    let key_start = if expires { deadline_start + 8 } else { deadline_start };
+    let key_end = key_start + key_len;
+    let (value_start, total) = match aligned {
+        false => (key_end, key_end + value_len),
+        true => {
+            let place = (offset as usize + key_end).next_multiple_of(16);
+            (place - offset as usize, key_end.next_multiple_of(8) + 8 + value_len)
+        }
+    };
+    let len = value_start + value_len;
     let body = record.get(4..len)?;
     let mixed = (salt ^ offset.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     if crc32fast::hash(body) ^ (mixed >> 32) as u32 != u32_at(record, 0) {
         return None;
     }
-    let deadline = expires.then(|| u64_at(record, header)).filter(|&deadline| deadline <= 1 << 62);
-    let (key, value) = record[key_start..len].split_at(key_len);
-    Some((kind, deadline, key, value, offset + len.next_multiple_of(8) as u64))
+    let table = if of_a_table { u32_at(record, header) } else { 0 };
+    let deadline = expires.then(|| u64_at(record, deadline_start)).filter(|&deadline| deadline <= 1 << 62);
+    let (key, value) = (&record[key_start..key_end], &record[value_start..len]);
+    let end = offset + total.next_multiple_of(8) as u64;
+    Some(Decoded { kind, table, deadline, key, value, end })
 }

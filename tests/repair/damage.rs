@@ -45,7 +45,7 @@ const INDEX_DAMAGE: &[Case] = &[
     ("a cut that cannot be", |files| (0..2).for_each(|slot| files.edit_header(slot, |page| page[72] ^= 8))),
     ("bucket pages", |files| {
         let zeroes = vec![0; 40 * 4096];
-        files.write(&files.index(), 130 * 4096, &zeroes);
+        files.write(&files.index(), files.first_page() * 4096, &zeroes);
     }),
     ("no LOCK", |files| remove(&files.path.join("LOCK"))),
 ];

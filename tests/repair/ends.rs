@@ -114,7 +114,7 @@ fn a_segment_that_the_checkpoint_does_not_name_is_left_out() {
         let end = 64 + word(page, 64) as usize;
         page.copy_within(first.at + 48..end, first.at);
         put(page, 64, word(page, 64) - 48);
-        put(page, 64 + 88, word(page, 64 + 88) - 1);
+        put(page, 64 + 72, word(page, 64 + 72) - 1);
     });
     let (report, _) = repair(&files.path);
     assert_eq!(report.segments as usize, meta.segments.len() - 1);

@@ -11,4 +11,5 @@ mod stores;
 #[path = "../verify/support.rs"]
 #[allow(dead_code, reason = "made for the tests of verify, which use all of it")]
 mod support;
+mod tables;
 mod watch;

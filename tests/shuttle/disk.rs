@@ -18,12 +18,28 @@ pub fn point() {
     shuttle::sync::atomic::AtomicBool::new(false).load(shuttle::sync::atomic::Ordering::SeqCst);
 }
 
+/// The moment at which everything happens, in milliseconds since 1970.
+const NOW: u64 = 1_700_000_000_000;
+
 /// What was synced last of each file, by a number that the file keeps when it is renamed. Never locked across
 /// a scheduling point.
 #[derive(Debug, Default)]
 struct Durable {
     names: HashMap<PathBuf, usize>,
     contents: Vec<Option<Vec<u8>>>,
+    /// The number of further times that there are no blocks for the index.
+    refused: u64,
+    /// Segment files that were unlinked.
+    segments_unlinked: u64,
+}
+
+impl Durable {
+    /// True if a call is to find a full disk.
+    fn refuses(&mut self) -> bool {
+        let refuses = self.refused > 0;
+        self.refused = self.refused.saturating_sub(1);
+        refuses
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -33,6 +49,7 @@ pub struct PointDisk(Arc<Mutex<Durable>>);
 struct PointFile {
     file: Arc<dyn DiskFile>,
     number: usize,
+    is_index: bool,
     durable: Arc<Mutex<Durable>>,
 }
 
@@ -41,6 +58,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl PointDisk {
+    /// Segment files that were unlinked so far.
+    pub fn segments_unlinked(&self) -> u64 {
+        lock(&self.0).segments_unlinked
+    }
+
+    /// The next `calls` calls that ask for blocks for the index find a full disk.
+    pub fn refuse_blocks(&self, calls: u64) {
+        lock(&self.0).refused = calls;
+    }
+
     /// True if a sync has covered these bytes in some log file that was not unlinked.
     pub fn is_durable(&self, bytes: &[u8]) -> bool {
         let durable = lock(&self.0);
@@ -65,6 +92,11 @@ impl PointFile {
 }
 
 impl Disk for PointDisk {
+    /// The clock stands still, so that a schedule can be repeated.
+    fn now(&self) -> u64 {
+        NOW
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         point();
         let file = RealDisk.open(path, mode)?;
@@ -74,7 +106,8 @@ impl Disk for PointDisk {
         if number == new {
             durable.contents.push(None);
         }
-        Ok(Arc::new(PointFile { file, number, durable: Arc::clone(&self.0) }))
+        let is_index = path.ends_with("index");
+        Ok(Arc::new(PointFile { file, number, is_index, durable: Arc::clone(&self.0) }))
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -98,7 +131,9 @@ impl Disk for PointDisk {
     fn unlink(&self, path: &Path) -> io::Result<()> {
         point();
         RealDisk.unlink(path)?;
-        lock(&self.0).names.remove(path);
+        let mut durable = lock(&self.0);
+        durable.names.remove(path);
+        durable.segments_unlinked += u64::from(path.extension().is_some_and(|extension| extension == "log"));
         Ok(())
     }
 
@@ -127,6 +162,9 @@ impl DiskFile for PointFile {
 
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
         point();
+        if self.is_index && lock(&self.durable).refuses() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.allocate(offset, bytes)
     }
 

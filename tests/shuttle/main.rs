@@ -9,7 +9,7 @@
 //! * `scenario` runs a few tasks on a tiny store, writes down every call, and judges: each key is linearizable
 //!   (`common/linear.rs`), a held value does not change, what was synced is durable, `verify` finds nothing,
 //!   and the store has the same contents after a crash and after closing.
-//! * `index`, `resize`, `log`, `space`, `handles` and `awaited` hold the scenarios. One is a few lines: keys, a filling, a closure per task,
+//! * `index`, `resize`, `log`, `space`, `expiry`, `handles` and `awaited` hold the scenarios. One is a few lines: keys, a filling, a closure per task,
 //!   and what must have happened in all schedules together for the test to have tested anything.
 //!
 //! What cannot be found here: faults that need a weaker order of memory than sequential consistency. The tests
@@ -21,6 +21,7 @@ mod common;
 
 mod awaited;
 mod disk;
+mod expiry;
 mod explore;
 mod handles;
 mod index;

@@ -174,3 +174,24 @@ fn a_record_that_is_not_published_yet_is_no_dead_one() {
         .weight(400)
         .run();
 }
+
+#[test]
+fn a_prepared_segment_is_given_back_or_taken() {
+    // No record dies, so no segment is unlinked but those that wait. An overflow page for one task finds a full disk, and the
+    // segment that another one has prepared is given back, while a third one takes it.
+    Scenario::new("prepared segments")
+        .tuning(|tuning| Tuning { grow_permille: 4000, chain_help: 100, blob_bytes_min: 1 << 20, ..tuning })
+        .value_bytes(900)
+        .refuse_blocks(2)
+        .prepare(|t| (0..22).for_each(|key| t.insert(key)))
+        .tasks(2, |t| (0..7).for_each(|key| _ = t.insert_unless_full(key)))
+        .task(|t| (22..28).for_each(|key| _ = t.insert_unless_full(key)))
+        .task(|t| {
+            (0..6).for_each(|key| _ = t.get(key));
+            t.store.sync().unwrap();
+        })
+        .shows("waits for a segment", |stats| stats.waits.segment)
+        .shows("waits for space of the index", |stats| stats.waits.index_space)
+        .weight(200)
+        .run();
+}

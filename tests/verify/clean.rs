@@ -174,7 +174,9 @@ fn a_checkpoint_that_waits_in_the_journal() {
     let damaged = dir.path().join("damaged");
     copy_store(&waiting, &damaged);
     let files = Files::new(&damaged);
-    let written = (130..200).find(|&page| word(&files.page(page), 48) + 1 == report.generation).unwrap();
+    let written = (files.first_page()..files.first_page() + 70)
+        .find(|&page| word(&files.page(page), 48) + 1 == report.generation)
+        .unwrap();
     files.edit_page(written, |page| put(page, 48, report.generation));
     files.damage(&damaged.join("journal"), PAGE as u64 + 100, &[0x99]);
     let found = verify(&damaged);

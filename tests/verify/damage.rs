@@ -249,21 +249,24 @@ const WHOLE: &[Case] = &[
         at_page(2)
     }),
     ("growth", |files| {
-        files.edit_page(2, |page| page[64 + 8] = page[64 + 8] & 0xc0 | 30);
+        let at = files.meta().at + GROWTH;
+        files.edit_page(2, |page| page[at] = page[at] & 0xc0 | 30);
         at_page(2)
     }),
     ("record-count", |files| {
-        files.edit_page(2, |page| page[64 + 16] ^= 1);
+        let at = files.meta().at + RECORDS;
+        files.edit_page(2, |page| page[at] ^= 1);
         at_page(2)
     }),
     ("extent", |files| {
-        let end = word(&files.page(2), 64 + 24);
-        files.edit_page(2, |page| put(page, 64 + 128 + 8, end - 1));
+        let (end, at) = (word(&files.page(2), END_PAGE), files.meta().at + EXTENTS);
+        files.edit_page(2, |page| put(page, at + 8, end - 1));
         at_page(end - 1)
     }),
     ("extent-overlap", |files| {
         let first = files.meta().primary[1];
-        files.edit_page(2, |page| put(page, 64 + 128, first));
+        let at = files.meta().at + EXTENTS;
+        files.edit_page(2, |page| put(page, at, first));
         Place::default()
     }),
     ("index-length", |files| {

@@ -149,7 +149,7 @@ const BLOBS: &[Case] = &[
         Place::default()
     }),
     ("blob-accounting", |files| {
-        files.edit_page(2, |page| page[64 + 56] ^= 1);
+        files.edit_page(2, |page| page[64 + 40] ^= 1);
         Place::default()
     }),
     ("blob-orphan", |files| {

@@ -10,4 +10,5 @@ mod engine;
 mod flips;
 mod reading;
 mod support;
+mod tables;
 mod unnamed;

@@ -107,14 +107,39 @@ pub struct Entry {
 /// What the meta stream says.
 #[derive(Debug, Clone)]
 pub struct Meta {
+    /// The main one first.
+    pub tables: Vec<TableMeta>,
+    pub segments: Vec<Entry>,
+}
+
+/// Without a table, a question is one about the main one.
+impl std::ops::Deref for Meta {
+    type Target = TableMeta;
+
+    fn deref(&self) -> &TableMeta {
+        &self.tables[0]
+    }
+}
+
+/// A table of the meta stream.
+#[derive(Debug, Clone)]
+pub struct TableMeta {
+    pub id: u32,
     pub growth: u64,
     pub primary: Vec<u64>,
     pub overflow: Vec<u64>,
-    pub segments: Vec<Entry>,
     pub log2: (u32, u32),
+    /// Where its entry stands in page 2.
+    pub at: usize,
 }
 
-impl Meta {
+/// Where the end page stands in page 2, and the parts of a table's entry, counted from its beginning.
+pub const END_PAGE: usize = 64 + 8;
+pub const GROWTH: usize = 8;
+pub const RECORDS: usize = 16;
+pub const EXTENTS: usize = 40;
+
+impl TableMeta {
     pub fn level(&self) -> u32 {
         (self.growth & 63) as u32
     }
@@ -231,26 +256,38 @@ impl Files {
     }
 
     pub fn meta(&self) -> Meta {
-        let (_, header) = self.header();
         let page = self.page(2);
         let stream = &page[64..];
-        let counts: Vec<usize> = (9..14).map(|i| word(stream, i * 8) as usize).collect();
         assert!(word(stream, 0) <= 4032, "these tests read one meta page");
         let list = |from: usize, n: usize| (0..n).map(|i| word(stream, from + 8 * i)).collect::<Vec<_>>();
-        let segments_at = 128 + 8 * (counts[0] + counts[1]);
-        let segments = (0..counts[2]).map(|i| {
+        let mut at = 104;
+        let mut tables = Vec::new();
+        for _ in 0..word(stream, 64) {
+            let (front, counts) = (word(stream, at), word(stream, at + 32));
+            let (primary, overflow) = (counts as u32 as usize, (counts >> 32) as usize);
+            tables.push(TableMeta {
+                id: front as u32,
+                growth: word(stream, at + GROWTH),
+                primary: list(at + EXTENTS, primary),
+                overflow: list(at + EXTENTS + 8 * primary, overflow),
+                log2: ((front >> 32 & 0xff) as u32, (front >> 40 & 0xff) as u32),
+                at: at + 64,
+            });
+            at += EXTENTS + 8 * (primary + overflow);
+        }
+        let segments_at = at;
+        let segments = (0..word(stream, 72) as usize).map(|i| {
             let at = segments_at + 48 * i;
             let first = word(stream, at);
             let (sequence, slot) = (first as u32, (first >> 32) as u32);
             Entry { sequence, slot, salt: word(stream, at + 8), end: word(stream, at + 24), at: at + 64 }
         });
-        Meta {
-            growth: word(stream, 8),
-            primary: list(128, counts[0]),
-            overflow: list(128 + 8 * counts[0], counts[1]),
-            segments: segments.collect(),
-            log2: (word(&header, 104) as u32, (word(&header, 104) >> 32) as u32),
-        }
+        Meta { tables, segments: segments.collect() }
+    }
+
+    /// The first page behind the meta pages, where the first extent begins.
+    pub fn first_page(&self) -> u64 {
+        self.meta().tables.iter().flat_map(|table| table.primary.iter().chain(&table.overflow)).copied().min().unwrap()
     }
 
     /// Live slots of a page: (slot, word).
@@ -260,7 +297,11 @@ impl Files {
 
     /// The first primary page in use that `wanted` likes: (page, number in the file).
     pub fn find_primary(&self, wanted: impl Fn(&[u8]) -> bool) -> (u64, u64) {
-        let meta = self.meta();
+        self.find_primary_of(&self.meta(), wanted)
+    }
+
+    /// The same in one table.
+    pub fn find_primary_of(&self, meta: &TableMeta, wanted: impl Fn(&[u8]) -> bool) -> (u64, u64) {
         let numbers = (0..meta.pages()).map(|page| (page, meta.primary_page(page)));
         let mut found = numbers.filter(|&(_, number)| {
             let page = self.page(number);
@@ -275,12 +316,15 @@ impl Files {
         let bytes = self.read(&file, 0, entry.end as usize);
         let (mut at, mut records) = (128usize, Vec::new());
         while at < bytes.len() {
-            let (kind, front) = (bytes[at + 4] & 0x77, word(&bytes, at));
+            let (kind, front) = (bytes[at + 4] & 0x47, word(&bytes, at));
+            assert_eq!(bytes[at + 4] & 0x20, 0, "these tests make no aligned values");
             let (header, key, value) = if bytes[at + 4] & 0x80 == 0 {
                 (8, (front >> 40 & 0xff) as usize, (front >> 48) as usize)
             } else {
                 (16, (front >> 48) as usize, word(&bytes, at + 8) as usize)
             };
+            let table = if bytes[at + 4] & 0x10 == 0 { 0 } else { word(&bytes, at + header) as u32 };
+            let header = if bytes[at + 4] & 0x10 == 0 { header } else { header + 4 };
             let header = if bytes[at + 4] & 0x08 == 0 { header } else { header + 8 };
             let (key_at, len) = (at + header, header + key + value);
             records.push(Record {
@@ -289,6 +333,7 @@ impl Files {
                 at: at as u64,
                 address: u64::from(entry.slot) << 27 | at as u64 >> 3,
                 kind,
+                table,
                 len,
                 value_at: (key_at + key) as u64,
                 key: bytes[key_at..key_at + key].to_vec(),
@@ -306,7 +351,7 @@ impl Files {
     /// The slot that holds an address: (page number in the file, slot).
     pub fn slot_of(&self, address: u64) -> Option<(u64, u32)> {
         let pages = fs::metadata(self.index()).unwrap().len() / PAGE as u64;
-        (130..pages).find_map(|number| {
+        (self.first_page()..pages).find_map(|number| {
             let page = self.page(number);
             let is_it = |&(_, word): &(u32, u64)| word & ((1 << 39) - 1) == address;
             (page[4..8] == *b"BKT1").then(|| live_slots(&page).into_iter().find(is_it))?.map(|(slot, _)| (number, slot))
@@ -333,6 +378,8 @@ pub struct Record {
     /// As a slot names it.
     pub address: u64,
     pub kind: u8,
+    /// The id of its table.
+    pub table: u32,
     /// Up to the end of the value.
     pub len: usize,
     pub value_at: u64,
@@ -401,4 +448,75 @@ pub fn mixed_store(path: &Path) -> Store {
         next += 1;
     }
     store
+}
+
+/// What a store with tables goes through, a step for each call. Nothing of it is left to chance.
+pub const STEPS: [fn(&Store); 11] = [
+    |store| put_many(store, 0..60),
+    |store| put_many(&store.table("a").unwrap(), 0..90),
+    |store| {
+        put_many(&store.table("b").unwrap(), 30..100);
+        store.table("b").unwrap().insert("large", vec![5; 700]).unwrap();
+    },
+    |store| put_many(&store.table("dropped").unwrap(), 0..70),
+    |store| store.table("b").unwrap().clear().unwrap(),
+    |store| put_many(&store.table("b").unwrap(), 0..12),
+    |store| assert!(store.drop_table("dropped").unwrap()),
+    |store| {
+        let (a, empty) = (store.table("a").unwrap(), store.table("empty").unwrap());
+        a.remove_many(&(0..9u32).map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
+        a.delete(30u32.to_le_bytes()).unwrap();
+        empty.insert("k", "v").unwrap();
+        empty.remove("k").unwrap();
+    },
+    |store| {
+        let mut batch = tophash::Batch::new();
+        batch.insert("batch", "main").remove(3u32.to_le_bytes());
+        batch.table(&store.table("a").unwrap()).insert("batch", "a").insert("large", vec![6; 800]);
+        batch.table(&store.table("b").unwrap()).insert("batch", "b");
+        store.apply(&batch).unwrap();
+    },
+    |store| store.clear().unwrap(),
+    |store| {
+        put_many(store, 200..230);
+        // Another table of the name.
+        put_many(&store.table("dropped").unwrap(), 60..80);
+        assert!(store.drop_table("empty").unwrap());
+    },
+];
+
+fn put_many(table: &tophash::Table, keys: std::ops::Range<u32>) {
+    for i in keys {
+        table.insert(i.to_le_bytes(), vec![i as u8; (i % 40) as usize]).unwrap();
+    }
+}
+
+/// A store that has gone through all steps, with a checkpoint before one of them.
+pub fn store_with_tables(path: &Path, checkpoint_before: usize) -> Store {
+    let store = options().open(path).unwrap();
+    for (number, step) in STEPS.iter().enumerate() {
+        if number == checkpoint_before {
+            store.checkpoint().unwrap();
+        }
+        step(&store);
+    }
+    store
+}
+
+impl Meta {
+    /// The table of an id.
+    pub fn table(&self, id: u32) -> &TableMeta {
+        self.tables.iter().find(|table| table.id == id).expect("the table")
+    }
+}
+
+impl Files {
+    /// The last record of the catalog for a name, and the id in it.
+    pub fn catalog_record(&self, name: &str) -> (Record, u32) {
+        let records = self.all_records();
+        let of_name = |record: &&Record| record.table == 1 && record.kind == 1 && record.key == name.as_bytes();
+        let record = records.iter().rfind(of_name).expect("a record of the catalog").clone();
+        let id = self.read(&record.file, record.value_at, 4);
+        (record, u32::from_le_bytes(id.try_into().unwrap()))
+    }
 }

@@ -16,9 +16,10 @@ fn forget(files: &Files, record: &Record) {
     });
     let slot = (record.address >> 27) as u32;
     let at = files.meta().segments.iter().find(|entry| entry.slot == slot).unwrap().at;
+    let count = files.meta().at + RECORDS;
     files.edit_page(2, |page| {
-        let records = word(page, 64 + 16);
-        put(page, 64 + 16, records - 1);
+        let records = word(page, count);
+        put(page, count, records - 1);
         let dead = word(page, at + 32);
         put(page, at + 32, dead + (record.len as u64).next_multiple_of(8));
     });
@@ -97,7 +98,7 @@ fn a_slot_that_names_a_removed_record_is_found() {
         let mut old = index[bitmap as usize * PAGE..(bitmap as usize + 1) * PAGE].to_vec();
         files.write_page(bitmap, &mut old);
         files.edit_page(2, |page| {
-            put(page, 64 + 16, 20);
+            put(page, meta.at + RECORDS, 20);
             for entry in &meta.segments {
                 let dead = word(page, entry.at + 32);
                 put(page, entry.at + 32, dead.saturating_sub(if clear { 20 * 16 } else { 16 }));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tophash::Error;
 
+use crate::format::escape;
 use crate::output;
 
 /// What a command that could be carried out says.
@@ -25,6 +26,11 @@ pub fn explained(error: &Error) -> String {
             path.display()
         ),
         Error::AlreadyExists { path, .. } => format!("{} is a store already; choose another path", path.display()),
+        Error::NoSuchTable { path, name, .. } => format!(
+            "there is no table {} in {}; `tophash tables STORE` lists those that are there",
+            escape::excerpt(name.as_bytes()),
+            path.display(),
+        ),
         Error::Poisoned { path, cause, .. } => {
             format!(
                 "{}: an error left unclear what is on disk ({cause}); run the command again, which recovers",

@@ -30,7 +30,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    the answer is no: key not found, findings, losses, differences, malformed input
-  2    could not be carried out: wrong usage, no store, store in use, I/O error
+  2    could not be carried out: wrong usage, no store, no such table, store in
+       use, I/O error
   130  interrupted (Ctrl-C)
 
 Results go to stdout, diagnostics and progress to stderr. A closed pipe
@@ -48,6 +49,7 @@ enum Command {
     Del(commands::del::Args),
     Scan(commands::scan::Args),
     Stats(commands::stats::Args),
+    Tables(commands::tables::Args),
     Verify(commands::verify::Args),
     Repair(commands::repair::Args),
     Compact(commands::compact::Args),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Del(args) => commands::del::run(&args),
         Command::Scan(args) => commands::scan::run(&args),
         Command::Stats(args) => commands::stats::run(&args),
+        Command::Tables(args) => commands::tables::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Repair(args) => commands::repair::run(&args),
         Command::Compact(args) => commands::compact::run(&args),

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::diagnosis::{Diagnosis, HeatCell, HeatMap, PageNote};
-use crate::check::extents::{Extent, Extents};
+use super::diagnosis::{Diagnosis, HeatCell, HeatMap, PageNote, TableFigures};
+use crate::check::extents::Extent;
 use crate::check::sink::Sink;
 use crate::check::state::State;
+use crate::check::tables::CheckedTable;
 use crate::check::walk::is_bucket_page;
 use crate::error::Result;
 use crate::sys::PAGE_BYTES;
@@ -37,13 +38,22 @@ type Page = [u8; PAGE_BYTES];
 // The home buckets of a page fit into the bits of a word.
 const _: () = assert!(BUCKETS < 64);
 
-/// The walk over the index, and its sums.
-pub(super) struct Census<'c> {
+/// The walk over the pages of a table, and its sums.
+struct Census<'c> {
     state: &'c State,
-    primary: &'c Extents,
-    overflow: &'c Extents,
+    table: &'c CheckedTable<'c>,
+    /// What is counted of the table alone.
+    figures: &'c mut TableFigures,
+    /// Pages of the tables before it.
+    before: u64,
     linked: HashSet<u64>,
-    /// Buckets read for absent keys, each page weighted by its share of the hashes.
+    ways: Ways,
+}
+
+/// What lookups of absent keys read.
+#[derive(Clone, Copy, Default)]
+struct Ways {
+    /// Buckets, each page weighted by its share of the hashes.
     way: f64,
     /// The same as it would be in packed pages of the same load.
     expected: f64,
@@ -64,39 +74,47 @@ struct ChainSums {
     entries: Vec<Slot>,
 }
 
-impl<'c> Census<'c> {
-    pub(super) fn new(state: &'c State, primary: &'c Extents, overflow: &'c Extents) -> Self {
-        Census { state, primary, overflow, linked: HashSet::new(), way: 0.0, expected: 0.0, weight: 0.0 }
-    }
-
-    /// Counts all pages into the diagnosis.
-    pub(super) fn run(mut self, sink: &mut Sink<'_>, to: &mut Diagnosis) -> Result<()> {
-        let growth = self.state.meta.table.growth;
-        let pages_per_cell = growth.pages().div_ceil(CELLS_MAX);
-        let cells = vec![HeatCell::default(); growth.pages().div_ceil(pages_per_cell) as usize];
-        to.heat = HeatMap { pages_per_cell, cells };
-        to.load = vec![0; LOAD_STEPS];
-        to.chains = vec![0; CHAINS_MAX + 1];
-        to.absent = vec![0; ABSENT_MAX];
-        let primary = self.primary;
-        for (before, extent) in primary.iter() {
-            self.extent(before, extent, sink, to)?;
+/// Counts all pages of all tables into the diagnosis. `figures` are those of the tables, in the same order.
+pub(super) fn run(
+    state: &State,
+    tables: &[CheckedTable<'_>],
+    figures: &mut [TableFigures],
+    sink: &mut Sink<'_>,
+    to: &mut Diagnosis,
+) -> Result<()> {
+    let pages: u64 = tables.iter().map(|table| table.state.growth.pages()).fold(0, u64::saturating_add);
+    let pages_per_cell = pages.div_ceil(CELLS_MAX).max(1);
+    let cells = vec![HeatCell::default(); pages.div_ceil(pages_per_cell) as usize];
+    to.heat = HeatMap { pages_per_cell, cells };
+    to.load = vec![0; LOAD_STEPS];
+    to.chains = vec![0; CHAINS_MAX + 1];
+    to.absent = vec![0; ABSENT_MAX];
+    let (mut before, mut ways, mut holes) = (0, Ways::default(), 0.0);
+    for (table, figures) in tables.iter().zip(figures) {
+        sink.table = table.number;
+        let mut census = Census { state, table, figures, before, linked: HashSet::new(), ways };
+        for (first, extent) in table.primary.iter() {
+            census.extent(first, extent, sink, to)?;
         }
+        ways = census.ways;
+        census.figures.overflow_pages = census.linked.len() as u64;
+        to.overflow.used += census.figures.overflow_pages;
+        to.overflow.pages += table.overflow.iter().map(|(_, extent)| extent.pages()).sum::<u64>();
         // Pages that were never written to: one look at a hole.
-        let holes = growth.pages().saturating_sub(to.table.pages_in_use) as f64;
-        let all = (self.weight + holes).max(1.0);
-        to.absent_mean = (self.way + holes) / all;
-        to.absent_expected = (self.expected + holes) / all;
-        to.chains.truncate(to.chains.iter().rposition(|&pages| pages > 0).map_or(1, |last| last + 1));
-        to.absent.truncate(to.absent.iter().rposition(|&ways| ways > 0).map_or(1, |last| last + 1));
-        to.overflow.used = self.linked.len() as u64;
-        for (_, extent) in self.overflow.iter() {
-            to.overflow.pages += extent.pages();
-        }
-        to.overflow.free = to.overflow.pages.saturating_sub(to.overflow.used);
-        Ok(())
+        holes += table.state.growth.pages().saturating_sub(census.figures.pages_in_use) as f64;
+        before += table.state.growth.pages();
     }
+    sink.table = 0;
+    let all = (ways.weight + holes).max(1.0);
+    to.absent_mean = (ways.way + holes) / all;
+    to.absent_expected = (ways.expected + holes) / all;
+    to.chains.truncate(to.chains.iter().rposition(|&pages| pages > 0).map_or(1, |last| last + 1));
+    to.absent.truncate(to.absent.iter().rposition(|&ways| ways > 0).map_or(1, |last| last + 1));
+    to.overflow.free = to.overflow.pages.saturating_sub(to.overflow.used);
+    Ok(())
+}
 
+impl Census<'_> {
     fn extent(&mut self, before: u64, extent: &Extent, sink: &mut Sink<'_>, to: &mut Diagnosis) -> Result<()> {
         let pages = &self.state.pages;
         let mut images = Vec::with_capacity(RUN_PAGES as usize);
@@ -106,7 +124,7 @@ impl<'c> Census<'c> {
             images.resize(run as usize, [0; PAGE_BYTES]);
             pages.read_run(extent.number(first), &mut images, sink)?;
             for (page, image) in (first..).zip(&images) {
-                if extent.is_used(page) && before + page < self.state.meta.table.growth.pages() {
+                if extent.is_used(page) && before + page < self.table.state.growth.pages() {
                     self.chain(before + page, extent.number(page), image, sink, to)?;
                 }
             }
@@ -119,14 +137,14 @@ impl<'c> Census<'c> {
         if !is_bucket_page(self.state, number, image, sink) {
             return Ok(());
         }
-        to.table.pages_in_use += 1;
+        self.figures.pages_in_use += 1;
         let mut sums = ChainSums::default();
         let keep = Header::of(image).next.is_some();
         self.page(owner, number, image, keep, &mut sums, to);
         let mut next = Header::of(image).next;
         // What is wrong with a chain is for verify to say; here it ends.
         while let Some(link) = next {
-            let Some((extent, offset)) = self.overflow.locate(link) else { break };
+            let Some((extent, offset)) = self.table.overflow.locate(link) else { break };
             if !extent.is_used(offset) || !self.linked.insert(link) {
                 break;
             }
@@ -142,7 +160,7 @@ impl<'c> Census<'c> {
         Ok(())
     }
 
-    fn page(&self, owner: u64, number: u64, image: &Page, keep: bool, sums: &mut ChainSums, to: &mut Diagnosis) {
+    fn page(&mut self, owner: u64, number: u64, image: &Page, keep: bool, sums: &mut ChainSums, to: &mut Diagnosis) {
         let geometry = self.state.header.geometry;
         let header = Header::of(image);
         let (mut live, mut tombstones, mut empty_rest) = (0u64, 0u64, 0u64);
@@ -181,7 +199,9 @@ impl<'c> Census<'c> {
         let old = u64::from(header.removals) * PSEUDO_FULL >= slots;
         if tombstones * PSEUDO_FULL > slots && live * PSEUDO_FULL < slots && old {
             to.pseudo_full_pages += 1;
+            self.figures.pseudo_full_pages += 1;
             let note = PageNote {
+                table: self.figures.name.clone(),
                 page: number,
                 owner,
                 chain_position: sums.pages,
@@ -204,12 +224,12 @@ impl<'c> Census<'c> {
 
     fn sum_up(&mut self, owner: u64, sums: &ChainSums, to: &mut Diagnosis) {
         let geometry = self.state.header.geometry;
-        let growth = self.state.meta.table.growth;
+        let growth = self.table.state.growth;
         let overflow = sums.cell.overflow;
         count(&mut to.chains, overflow);
         to.chain_longest = to.chain_longest.max(overflow);
-        to.table.removals += sums.cell.removals;
-        if let Some(cell) = to.heat.cells.get_mut((owner / to.heat.pages_per_cell) as usize) {
+        self.figures.removals += sums.cell.removals;
+        if let Some(cell) = to.heat.cells.get_mut(((self.before + owner) / to.heat.pages_per_cell) as usize) {
             cell.slots += sums.cell.slots;
             cell.live += sums.cell.live;
             cell.tombstones += sums.cell.tombstones;
@@ -234,9 +254,10 @@ impl<'c> Census<'c> {
             buckets += way;
             count(&mut to.absent, way - 1);
         }
-        self.way += weight * buckets as f64 / geometry.homes as f64;
-        self.expected += weight * expected_way(sums.cell.live as f64 / geometry.slots() as f64);
-        self.weight += weight;
+        let ways = &mut self.ways;
+        ways.way += weight * buckets as f64 / geometry.homes as f64;
+        ways.expected += weight * expected_way(sums.cell.live as f64 / geometry.slots() as f64);
+        ways.weight += weight;
     }
 }
 

@@ -1,121 +1,11 @@
 //! What a diagnosis says: figures, and the advice that the rules draw from them.
 
-use std::fmt;
-use std::str::FromStr;
-
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
+use super::advice::{Advice, Severity};
 use crate::check::Finding;
 use crate::stats::Stats;
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(rename_all = "lowercase"))]
-#[non_exhaustive]
-pub enum Severity {
-    /// Good to know; nothing need be done.
-    Info,
-    /// Costs time or space that can be had back.
-    Warning,
-    /// Costs much of either, or will end in an error if nothing is done.
-    Critical,
-}
-
-impl Severity {
-    /// Every severity, the least one first.
-    const ALL: [Severity; 3] = [Severity::Info, Severity::Warning, Severity::Critical];
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Critical => "critical",
-        })
-    }
-}
-
-impl FromStr for Severity {
-    type Err = ParseSeverityError;
-
-    /// Reads the words that `Display` writes.
-    fn from_str(text: &str) -> Result<Self, ParseSeverityError> {
-        let named = |severity: &Severity| severity.to_string() == text;
-        Severity::ALL.into_iter().find(named).ok_or_else(|| ParseSeverityError { text: text.to_string() })
-    }
-}
-
-/// A text names no [`Severity`]. Its message tells the words that do.
-///
-/// ```
-/// let error = "fatal".parse::<tophash::doctor::Severity>().unwrap_err();
-/// assert_eq!(error.to_string(), "`fatal` is no severity: expected info, warning or critical");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParseSeverityError {
-    text: String,
-}
-
-impl fmt::Display for ParseSeverityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [info, warning, critical] = Severity::ALL;
-        write!(f, "`{}` is no severity: expected {info}, {warning} or {critical}", self.text)
-    }
-}
-
-impl std::error::Error for ParseSeverityError {}
-
-/// A finding with what to do about it.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
-#[non_exhaustive]
-pub struct Advice {
-    /// The rule's stable name, as in `dead-log`.
-    pub rule: String,
-    /// How much it matters.
-    pub severity: Severity,
-    /// What was found, in words and figures.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub finding: String,
-    /// Why that matters.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub reason: String,
-    /// The command, option or call that acts on it.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub action: String,
-    /// What the rule measured.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub measured: f64,
-    /// The least figure of this severity.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub threshold: f64,
-}
-
-impl Advice {
-    /// Advice of a rule that the caller has of its own, to be shown beside the store's. Texts are empty and figures
-    /// zero until they are set.
-    ///
-    /// ```
-    /// use tophash::doctor::{Advice, Severity};
-    /// let mut advice = Advice::new("old-backup", Severity::Warning);
-    /// advice.finding = "the last copy is 40 days old".into();
-    /// advice.action = "copy the store tonight".into();
-    /// ```
-    #[must_use]
-    pub fn new(rule: impl Into<String>, severity: Severity) -> Self {
-        Advice {
-            rule: rule.into(),
-            severity,
-            finding: String::new(),
-            reason: String::new(),
-            action: String::new(),
-            measured: 0.0,
-            threshold: 0.0,
-        }
-    }
-}
 
 /// How a store's space is used, and what can be done about it. Made by [`diagnose`](crate::doctor::diagnose).
 ///
@@ -139,10 +29,13 @@ pub struct Diagnosis {
     pub tail_bytes: u64,
     /// Why the log behind the checkpoint could not be read: records and log are those of the checkpoint then.
     pub tail_problem: Option<String>,
-    /// Records in the store.
+    /// Records in the store, those of all tables.
     pub records: u64,
-    /// Size and state of the table.
+    /// Size and state of the table. In a store of several: pages, slots and removals of all of them, and size and state of the
+    /// main one.
     pub table: TableFigures,
+    /// Each table, the main one first, then by name.
+    pub tables: Vec<TableFigures>,
     /// Slots of all pages in use, by state.
     pub slots: SlotCounts,
     /// Primary pages by load: the n-th figure counts pages whose live slots are n/20 to (n+1)/20 of all.
@@ -158,7 +51,7 @@ pub struct Diagnosis {
     pub absent_mean: f64,
     /// What that would be in pages of the same loads that had only been filled.
     pub absent_expected: f64,
-    /// The table's pages, many to a cell.
+    /// The pages of all tables, one table after the other, many to a cell.
     pub heat: HeatMap,
     /// Pages with few live slots, full of tombstones and not rewritten for long.
     pub pseudo_full_pages: u64,
@@ -240,11 +133,19 @@ impl Diagnosis {
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct TableFigures {
+    /// Its name. `None` for the main one, and for the figures of all.
+    pub name: Option<String>,
+    /// Its records.
+    pub records: u64,
+    /// Overflow pages that its chains have.
+    pub overflow_pages: u64,
+    /// Those of its pages that are pseudo-full: see [`Diagnosis::pseudo_full_pages`].
+    pub pseudo_full_pages: u64,
     /// log2 of the number of primary pages, without those that a resize under way has added.
     pub level: u32,
     /// The level at which the records have room without growth.
     pub level_needed: u32,
-    /// The level below which [`Store::reserve`](crate::Store::reserve) or
+    /// The level below which [`Store::reserve`](crate::Table::reserve) or
     /// [`Options::capacity`](crate::Options::capacity) keep the table from shrinking; 0 if nothing was reserved.
     pub level_floor: u32,
     /// Records that the table was asked to have room for.
@@ -301,7 +202,7 @@ impl SlotCounts {
     }
 }
 
-/// The pages of the table as a map, many to a cell.
+/// The pages of the tables as a map, many to a cell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
@@ -334,6 +235,8 @@ pub struct HeatCell {
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct PageNote {
+    /// The table's name. `None` for the main one.
+    pub table: Option<String>,
     /// Page number in the index file.
     pub page: u64,
     /// The primary page whose chain it belongs to.

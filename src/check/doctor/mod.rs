@@ -1,34 +1,40 @@
 //! A diagnosis: how the space of a store is used, why it is not reused, and what to do about it.
 //!
 //! Reads the meta data and the index, by pread and under the store's shared lock, and nothing of the log but its
-//! segments' headers: how much of a segment is dead is what the checkpoint's counters say ([`verify`](crate::verify::verify)
+//! segments' headers and the names of the tables: how much of a segment is dead is what the checkpoint's counters say ([`verify`](crate::verify::verify)
 //! compares those with the records). Nothing is written. Memory does not grow with the store: what is kept of a page
 //! is its share of sums, histograms and a cell of the heat map.
 //!
-//! **census** counts, **diagnosis** is what comes of it, **rules** says what that means.
+//! **tables** and **census** count, **diagnosis** is what comes of it, **rules** says what that means; some rules judge each
+//! table (**worst**).
 
+mod advice;
 mod amounts;
 mod census;
 mod diagnosis;
+mod measures;
 mod rules;
 #[cfg(test)]
 mod rules_tests;
+mod tables;
+mod worst;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
+pub use advice::{Advice, ParseSeverityError, Severity};
 pub use diagnosis::{
-    Advice, BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, LogFigures, OverflowFigures, PageNote,
-    ParseSeverityError, Reclaimable, SegmentFigures, Severity, SlotCounts, TableFigures,
+    BlobFigures, Diagnosis, DiskBytes, HeatCell, HeatMap, LogFigures, OverflowFigures, PageNote, Reclaimable,
+    SegmentFigures, SlotCounts, TableFigures,
 };
 
-use self::census::Census;
 use super::segments::Segments;
 use super::sink::{Input, Sink};
 use super::state::{PAGE, State};
-use super::{Locked, extents};
+use super::{Check, Locked};
 use crate::checkpoint::header::{FIRST_META_PAGE, read_headers};
 use crate::checkpoint::meta::{Meta, SegmentEntry};
+use crate::checksum::KeyHasher;
 use crate::compaction::offline::FILL_PERMILLE;
 use crate::error::{Error, IoContext, Location, Result};
 use crate::layout::{index_path, journal_path, log_path, parse_blob_name, parse_segment_name};
@@ -130,18 +136,21 @@ fn examine(disk: &dyn Disk, path: &Path, reader: Option<&Options>, progress: &mu
     diagnosis.uuid = state.header.uuid.to_string();
     diagnosis.generation = state.header.generation;
     diagnosis.closed_cleanly = state.header.clean;
-    note_table(&state, &mut diagnosis);
-    let (primary, overflow) = extents::find(&state, &mut sink)?;
-    Census::new(&state, &primary, &overflow).run(&mut sink, &mut diagnosis)?;
+    note_blobs(&state, &mut diagnosis);
     // Looks at the files' headers; what is wrong with them is a finding.
-    Segments::find(disk, &dir, &state, &mut sink)?;
+    let known = Segments::find(disk, &dir, &state, &mut sink)?;
+    let check = Check { disk, path, dir: &dir, hasher: KeyHasher::new(state.header.hash_key), state: &state };
+    tables::examine(&check, &known, &mut sink, &mut diagnosis)?;
     let mut segments: Vec<SegmentFigures> = {
         let (meta, now) = (&state.meta, disk.now());
         meta.segments.iter().map(|entry| figures_of(entry, meta.expiring_of(entry), now)).collect()
     };
     if !state.header.clean {
         match reader.map(|options| options.clone().open(path)) {
-            Some(Ok(store)) => segments = note_tail(&store, &state, &mut diagnosis),
+            Some(Ok(store)) => {
+                segments = note_tail(&store, &mut diagnosis);
+                tables::note_tail(&store, &state, &mut diagnosis)?;
+            }
             Some(Err(error)) => diagnosis.tail_problem = Some(error.to_string()),
             None => diagnosis.tail_problem = Some("it was not asked for".into()),
         }
@@ -165,30 +174,11 @@ fn unreadable(index: &Path, sink: &Sink<'_>) -> Error {
     }
 }
 
-/// The level at which a table has room for so many records. Thresholds are not stored; those of the defaults are what the
-/// next writer will most likely go by.
-fn level_needed(state: &State, records: u64) -> u32 {
-    level_for(state.header.geometry, &Tuning::default(), records).into()
-}
-
-fn note_table(state: &State, to: &mut Diagnosis) {
-    let (growth, meta, geometry) = (state.meta.table.growth, &state.meta, state.header.geometry);
-    let level = |records| level_needed(state, records);
-    to.records = meta.table.records;
-    let table = &mut to.table;
-    table.level = u32::from(growth.level());
-    table.level_needed = level(meta.table.records);
-    table.level_floor = if meta.table.floor > 0 { level(meta.table.floor) } else { 0 };
-    table.floor = meta.table.floor;
-    table.pages = growth.pages();
-    table.page_slots = geometry.slots() as u64;
-    table.slots = growth.pages().saturating_mul(table.page_slots);
-    table.growing = growth.is_resizing() && !growth.is_shrinking();
-    table.shrinking = growth.is_shrinking();
-    table.evacuated_pages = growth.cursor();
-    to.blobs.count = meta.blobs.count;
-    to.blobs.bytes = meta.blobs.bytes;
-    to.blobs.dying = meta.blobs.dying.len() as u64;
+fn note_blobs(state: &State, to: &mut Diagnosis) {
+    let blobs = &state.meta.blobs;
+    to.blobs.count = blobs.count;
+    to.blobs.bytes = blobs.bytes;
+    to.blobs.dying = blobs.dying.len() as u64;
 }
 
 /// A segment, as the checkpoint knows it.
@@ -206,10 +196,8 @@ fn figures_of(entry: &SegmentEntry, expiring: Option<Expiring>, now: u64) -> Seg
 }
 
 /// What the log's tail adds: the figures of a store that was opened read-only. Returns its segments.
-fn note_tail(store: &Store, state: &State, to: &mut Diagnosis) -> Vec<SegmentFigures> {
+fn note_tail(store: &Store, to: &mut Diagnosis) -> Vec<SegmentFigures> {
     let stats = store.stats();
-    to.records = stats.records;
-    to.table.level_needed = level_needed(state, stats.records);
     to.tail_records = stats.recovery.replayed_records;
     to.tail_bytes = stats.recovery.replayed_bytes;
     to.blobs.count = stats.log.blobs;
@@ -261,10 +249,14 @@ fn note_reclaimable(state: &State, to: &mut Diagnosis) {
         return;
     }
     let tuning = Tuning { grow_permille: FILL_PERMILLE as u32, ..Tuning::default() };
-    let level = level_for(state.header.geometry, &tuning, to.records);
-    let pages = 1u64 << level.min(38);
-    let meta_pages = Meta::pages_for(to.segments.len(), 0);
-    let needed = (FIRST_META_PAGE + meta_pages + pages.div_ceil(BITMAP_BITS) + pages) * PAGE;
+    let of_table = |records| {
+        let pages = 1u64 << level_for(state.header.geometry, &tuning, records).min(38);
+        pages.div_ceil(BITMAP_BITS) + pages
+    };
+    let catalog = (to.tables.len() > 1).then(|| of_table(to.tables.len() as u64));
+    let pages: u64 = to.tables.iter().map(|table| of_table(table.records)).chain(catalog).sum();
+    let meta_pages = Meta::pages_for(to.segments.len(), state.meta.listed().with_slack(), 0);
+    let needed = (FIRST_META_PAGE + meta_pages + pages) * PAGE;
     let gone = to.log.dead_bytes.saturating_add(to.log.expired_bytes);
     let live = to.log.bytes.saturating_sub(gone);
     let segments = to.log.segments * PAGE;

@@ -3,8 +3,13 @@
 //! A rule measures one figure of a diagnosis; the highest threshold that it reaches decides the severity. A rule that
 //! does not apply (there is nothing to measure, or too little to matter) measures nothing.
 
+use super::advice::{Advice, Severity};
 use super::amounts::{count, follow, percent, removals, share, size, slots, things};
-use super::diagnosis::{Advice, Diagnosis, Severity};
+use super::diagnosis::Diagnosis;
+use super::measures::{
+    chained, gone, inserts, load, mostly_dead, pseudo_full, reserved, resizing, tolerated, too_large,
+};
+use super::worst::{highest, told};
 use crate::stats::Stats;
 use Severity::{Critical, Info, Warning};
 
@@ -24,8 +29,6 @@ pub(super) struct Rule {
     pub(super) action: &'static str,
 }
 
-/// Log segments that a store may have beyond its bound, whatever is dead in them.
-const SEGMENTS_TOLERATED: u64 = 4;
 /// Space that is not worth a word.
 const SMALL_BYTES: u64 = 1 << 20;
 
@@ -153,13 +156,15 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "pseudo-full-pages",
         thresholds: &[(Warning, 0.000_001), (Critical, 0.10)],
-        measure: |d| Some(share(d.pseudo_full_pages, d.table.pages_in_use)),
+        measure: |d| highest(d, pseudo_full),
         finding: |d| {
-            format!(
-                "few live keys and many tombstones lie in {} of the index ({}), not rewritten for as many removals",
-                things(d.pseudo_full_pages, "page"),
-                percent(d.pseudo_full_pages, d.table.pages_in_use)
-            )
+            told(d, pseudo_full, |table| {
+                format!(
+                    "few live keys and many tombstones lie in {} of the index ({}), not rewritten for as many removals",
+                    things(table.pseudo_full_pages, "page"),
+                    percent(table.pseudo_full_pages, table.pages_in_use)
+                )
+            })
         },
         reason: "such a page costs lookups as much as a full one and gives its room back to nobody",
         action: "`tophash compact STORE`, or a rewrite of the pages by growth or `Store::shrink_to_fit`; \
@@ -181,14 +186,16 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "load",
         thresholds: &[(Warning, 0.90), (Critical, 0.97)],
-        measure: |d| Some(share(d.records, d.table.slots)),
+        measure: |d| highest(d, load),
         finding: |d| {
-            format!(
-                "the index is {} full: {} in {}",
-                percent(d.records, d.table.slots),
-                things(d.records, "record"),
-                slots(d.table.slots)
-            )
+            told(d, load, |table| {
+                format!(
+                    "the index is {} full: {} in {}",
+                    percent(table.records, table.slots),
+                    things(table.records, "record"),
+                    slots(table.slots)
+                )
+            })
         },
         reason: "growth begins at 82 %; a table that is fuller has not been able to grow",
         action: "look for a full disk or damage (`tophash verify STORE`), then `Store::reserve`",
@@ -243,17 +250,16 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "table-too-large",
         thresholds: &[(Warning, 2.0), (Critical, 6.0)],
-        measure: |d| {
-            let wanted = d.table.level_needed.max(d.table.level_floor);
-            (!d.table.shrinking).then(|| f64::from(d.table.level.saturating_sub(wanted)))
-        },
+        measure: |d| highest(d, too_large),
         finding: |d| {
-            format!(
-                "the index has {} for {}, where {} would do",
-                things(d.table.pages, "page"),
-                things(d.records, "record"),
-                count(1 << d.table.level_needed.min(63))
-            )
+            told(d, too_large, |table| {
+                format!(
+                    "the index has {} for {}, where {} would do",
+                    things(table.pages, "page"),
+                    things(table.records, "record"),
+                    count(1 << table.level_needed.min(63))
+                )
+            })
         },
         reason: "a table shrinks by itself when a fifth of its slots are live; this one has not been given the chance, or \
                  was opened by a build that does not shrink",
@@ -262,12 +268,15 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "reserved-room",
         thresholds: &[(Info, 2.0)],
-        measure: |d| {
-            let kept = d.table.level.min(d.table.level_floor);
-            Some(f64::from(kept.saturating_sub(d.table.level_needed)))
-        },
+        measure: |d| highest(d, reserved),
         finding: |d| {
-            format!("room for {} is reserved; the store has {}", things(d.table.floor, "record"), count(d.records))
+            told(d, reserved, |table| {
+                format!(
+                    "room for {} is reserved; the store has {}",
+                    things(table.floor, "record"),
+                    count(table.records)
+                )
+            })
         },
         reason: "the table does not shrink below what `Store::reserve` or `Options::capacity` asked for",
         action: "`Store::shrink_to_fit` gives the room back, if it is not needed any more",
@@ -275,11 +284,13 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "resize-under-way",
         thresholds: &[(Info, 1.0)],
-        measure: |d| Some(f64::from(u8::from(d.table.growing || d.table.shrinking))),
+        measure: |d| highest(d, resizing),
         finding: |d| {
-            let what = if d.table.shrinking { "shrinking" } else { "growing" };
-            let all = 1u64 << d.table.level.min(63);
-            format!("the table is {what}: {} of {} are divided", count(d.table.evacuated_pages), things(all, "page"))
+            told(d, resizing, |table| {
+                let what = if table.shrinking { "shrinking" } else { "growing" };
+                let all = 1u64 << table.level.min(63);
+                format!("the table is {what}: {} of {} are divided", count(table.evacuated_pages), things(all, "page"))
+            })
         },
         reason: "a resize goes on with the next writes, or by itself while the store is open",
         action: "nothing need be done",
@@ -455,34 +466,4 @@ impl Rule {
             threshold,
         })
     }
-}
-
-/// Bytes of a few segments: what a log may have over its bound at any time.
-fn tolerated(d: &Diagnosis) -> u64 {
-    SEGMENTS_TOLERATED * d.segments.iter().map(|segment| segment.capacity).max().unwrap_or(0)
-}
-
-/// Bytes of records that are dead or expired: compaction takes both for dead.
-fn gone(d: &Diagnosis) -> u64 {
-    d.log.dead_bytes.saturating_add(d.log.expired_bytes).min(d.log.bytes.max(d.log.dead_bytes))
-}
-
-/// Sealed segments of which next to nothing is live.
-fn mostly_dead(d: &Diagnosis) -> impl Iterator<Item = &super::SegmentFigures> {
-    let sealed = d.segments.iter().take(d.segments.len().saturating_sub(1));
-    sealed.filter(|segment| {
-        let gone = segment.dead_bytes.saturating_add(segment.expired_bytes);
-        gone.saturating_mul(10) >= segment.bytes.saturating_mul(9)
-    })
-}
-
-/// Pages with overflow pages.
-fn chained(d: &Diagnosis) -> u64 {
-    d.chains.iter().skip(1).sum()
-}
-
-/// Inserts into `emptyRest`, into `emptyOne`, into new overflow pages.
-fn inserts(d: &Diagnosis) -> Option<[u64; 3]> {
-    let index = &d.stats.as_ref()?.index;
-    Some([index.inserts_into_empty_rest, index.inserts_into_empty_one, index.inserts_into_new_overflow])
 }

@@ -1,6 +1,7 @@
 //! Each rule speaks at its thresholds and is silent below.
 
-use super::diagnosis::{Diagnosis, SegmentFigures, Severity};
+use super::advice::Severity;
+use super::diagnosis::{Diagnosis, SegmentFigures};
 use super::rules::{RULES, apply};
 use crate::stats::Stats;
 

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::check::chain::PageMemory;
-use crate::check::extents;
 use crate::check::keys::KeyReader;
 use crate::check::segments::by_slot;
 use crate::check::sink::Sink;
 use crate::check::state::State;
+use crate::check::tables::CheckedTable;
 use crate::check::walk::Walk;
 use crate::checksum::KeyHasher;
 use crate::error::Result;
@@ -33,10 +33,10 @@ pub(super) fn count_lost(
     let hasher = KeyHasher::new(state.header.hash_key);
     let ends = by_slot(state, |entry| entry.end);
     let sequences: HashMap<u32, u32> = state.meta.segments.iter().map(|entry| (entry.slot, entry.sequence)).collect();
-    let (primary, overflow) = extents::find(state, sink)?;
+    let tables = CheckedTable::find_all(state, sink)?;
     let memory: PageMemory = Rc::new([const { AtomicU64::new(0) }; 512]);
     let keys = KeyReader::new(disk, dir, &hasher, &sequences);
-    let mut walk = Walk { state, primary: &primary, overflow: &overflow, ends: &ends, keys, memory };
+    let mut walk = Walk { state, tables: &tables, ends: &ends, keys, memory };
     let mut lost = 0;
     let walked = walk.run(sink, &mut |slot| {
         let address = slot.address();
@@ -46,6 +46,7 @@ pub(super) fn count_lost(
         lost += u64::from(range.is_some_and(|&(s, _, to)| s == sequence && address.offset() < to));
     })?;
     sink.muted = false;
-    let whole = primary.whole && overflow.whole && walked.broken.is_empty() && walked.live == state.meta.table.records;
+    let counted = tables.iter().map(|table| table.state.records).eq(walked.live.iter().copied());
+    let whole = tables.iter().all(CheckedTable::is_whole) && walked.broken.is_empty() && counted;
     Ok(whole.then_some(lost))
 }

@@ -8,22 +8,27 @@
 //! 2. **plan**: which segments the log consists of, in which order, where each ends, and up to where anything
 //!    declares it durable.
 //! 3. **salvage**: every record that validates, in the order of the log, goes into the new store (**target**,
-//!    **value**), where the last change of each key counts. Damage is skipped and noted (**report**).
+//!    **value**), where the last change of each key counts. Damage is skipped and noted (**report**, **losses**). Each table
+//!    is saved under the name that the catalog gives it at the end of the log (**names**).
 //! 4. **entries**: if the index can be read, it tells how many keys had their value in what is lost.
 //! 5. The new store is closed and gets its name.
 
 mod entries;
+mod losses;
+mod name_reader;
+mod names;
 mod plan;
 mod report;
 mod salvage;
 mod source;
+mod taker;
 mod target;
 mod value;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-pub use report::{Loss, LostKey, Report};
+pub use report::{Loss, LostKey, LostTable, Report};
 
 use self::plan::Plan;
 use self::salvage::Salvage;
@@ -69,6 +74,10 @@ pub fn repair(path: impl AsRef<Path>, new_path: impl AsRef<Path>) -> Result<Repo
 /// Damage is no error: what was lost is in the report. Each key gets the value of its last change that is left; the
 /// report says how many keys may have had a later one. Of a batch that is known to have been committed, every record
 /// that validates is saved; one of which nothing says that it was durable is saved whole or not at all.
+///
+/// Each table is saved under its name. Records of a table that was dropped are left out, and so are those below a clearing of
+/// their table. Where the record with a table's name can be lost, the table's records are saved under another name, which is in
+/// [`Report::lost_tables`].
 ///
 /// The new store needs as much disk as the old one. It has its name only when it is whole; after an error nothing
 /// of it is left. A process that is killed leaves `NEW.unfinished-` and sixteen hex digits beside it, which may be
@@ -130,7 +139,7 @@ pub fn repair_disk(
     report.uuid = source.uuid.to_string();
     let plan = Plan::make(disk, &source, &mut report)?;
     sink.expect(plan.bytes());
-    let expected = source.state.as_ref().map_or(0, |state| state.meta.table.records).min(plan.bytes() / 16);
+    let expected = source.state.as_ref().map_or(0, |state| state.meta.main().records).min(plan.bytes() / 16);
     let options = options.clone().create(true).create_new(true).read_only(false);
     let options = options.sync(SyncPolicy::Manual).capacity(expected);
     let mut target = Target::create(&options, path, new_path, &mut report)?;
@@ -144,6 +153,7 @@ pub fn repair_disk(
             sink: &mut sink,
             report: &mut report,
             target: &mut target,
+            meta: source.state.as_ref().map(|state| &state.meta),
             ended: false,
             ranges: Vec::new(),
         };

@@ -32,6 +32,9 @@ pub struct Loss {
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct LostKey {
+    /// The name of the key's table, `None` for the main one. `(catalog)`: the key is the name of a table, and what the catalog said
+    /// of that table last is lost.
+    pub table: Option<String>,
     /// The key: printable ASCII as it is, everything else as `\n`, `\\` or `\x1f`.
     pub key: String,
     /// The file that the change was in.
@@ -42,6 +45,21 @@ pub struct LostKey {
     pub reason: String,
     /// The new store has an older value of the key. False: it does not have the key.
     pub older_value_kept: bool,
+}
+
+/// A table of which the records were saved and the name is lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct LostTable {
+    /// The id that its records carry.
+    pub id: u64,
+    /// The name of the table in the new store.
+    pub saved_as: String,
+    /// Records that it has there.
+    pub records: u64,
+    /// Why its name is not known. It can have been dropped.
+    pub reason: String,
 }
 
 /// What a repair saved and what was lost. See [`repair`](crate::repair::repair).
@@ -59,14 +77,18 @@ pub struct Report {
     /// The LOCK file could not be locked because there is none: whether somebody was writing is not known.
     pub unlocked: bool,
 
-    /// Keys in the new store.
+    /// Keys in the new store, those of all tables.
     pub keys: u64,
+    /// Tables in the new store, beside the main one.
+    pub tables: u64,
     /// Records with a value that were read, superseded ones included.
     pub puts: u64,
     /// Removals that were read.
     pub removes: u64,
-    /// Records that removed everything before them.
+    /// Records that removed everything in the main table before them.
     pub clears: u64,
+    /// Records of tables that were left out, because their table was dropped, or was cleared after them.
+    pub records_left_out: u64,
     /// Whole batches.
     pub batches: u64,
     /// Bytes of valid records.
@@ -88,6 +110,8 @@ pub struct Report {
     pub lost_keys: Vec<LostKey>,
     /// All keys whose latest change is known to be lost. What is lost without a trace is not among them.
     pub lost_keys_total: u64,
+    /// Tables whose records were saved under another name, because theirs is lost.
+    pub lost_tables: Vec<LostTable>,
     /// Entries of the index that point into what is lost: so many keys had their latest value there at the
     /// last checkpoint. `None` if the index could not be read as a whole.
     pub index_entries_lost: Option<u64>,
@@ -133,6 +157,6 @@ impl Report {
     /// ```
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.losses_total == 0 && self.lost_keys_total == 0
+        self.losses_total == 0 && self.lost_keys_total == 0 && self.lost_tables.is_empty()
     }
 }

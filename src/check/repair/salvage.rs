@@ -9,18 +9,23 @@
 //!    committed. Where nothing says so, a frame counts whole or not at all.
 //! 3. If nothing else validates in the last segment, and nothing declares it durable, it is the end, too.
 //!
+//! The catalog as it stands at the end of the log decides about each record of a table (**names**). So the log is read
+//! for the catalog as soon as such a record is met, by the same rules.
+//!
 //! Time is bounded: searching stops when the bytes of things that only looked like records exceed a multiple of
 //! the segment. Memory is bounded by the largest record.
 
 use std::path::Path;
 use std::rc::Rc;
 
+use super::name_reader::NameReader;
 use super::plan::{Part, Plan};
-use super::report::{Loss, Report};
-use super::target::Target;
+use super::report::Report;
+use super::taker::Taker;
 use super::value::{Fetched, blob};
 use crate::address::Lsn;
 use crate::check::sink::{Input, Sink, of_the_moment};
+use crate::checkpoint::meta::Meta;
 use crate::checksum::Uuid;
 use crate::error::Result;
 use crate::layout::segment_path;
@@ -28,12 +33,9 @@ use crate::log::reader::{PreadSource, RecordSource};
 use crate::log::record::{ALIGN, BlobLink, FRAME_BYTES, Invalid, Kind};
 use crate::log::segment::SEGMENT_HEADER_BYTES;
 use crate::sys::Disk;
+use crate::table_id::TableId;
 use crate::words::some;
 
-/// Losses that are listed; the rest is counted.
-const LOSSES_MAX: usize = 1000;
-/// Lost ranges that index entries are compared with.
-const RANGES_MAX: usize = 1 << 20;
 /// Bytes that are read between two looks at the progress.
 const STEP_BYTES: u64 = 1 << 20;
 
@@ -48,7 +50,9 @@ pub(super) struct Salvage<'s, 'p> {
     pub(super) trusted: bool,
     pub(super) sink: &'s mut Sink<'p>,
     pub(super) report: &'s mut Report,
-    pub(super) target: &'s mut Target,
+    pub(super) target: &'s mut dyn Taker,
+    /// The meta data of the checkpoint, if it can be read.
+    pub(super) meta: Option<&'s Meta>,
     /// The end of the log was come across: what follows is left out.
     pub(super) ended: bool,
     /// Lost ranges: sequence, from, to.
@@ -56,15 +60,15 @@ pub(super) struct Salvage<'s, 'p> {
 }
 
 /// Where reading a segment stands.
-struct Cursor<'c> {
-    part: &'c Part,
-    path: Rc<Path>,
-    source: PreadSource,
-    input: Input,
+pub(super) struct Cursor<'c> {
+    pub(super) part: &'c Part,
+    pub(super) path: Rc<Path>,
+    pub(super) source: PreadSource,
+    pub(super) input: Input,
     at: u64,
     /// No record goes on behind this.
-    limit: u64,
-    salt: u64,
+    pub(super) limit: u64,
+    pub(super) salt: u64,
     /// Bytes of things that looked like records and were none.
     wasted: u64,
     /// A loss before this point can have hidden the header of a batch that goes on here.
@@ -292,6 +296,35 @@ impl Salvage<'_, '_> {
         Ok(Ok(end))
     }
 
+    /// True if the records of a table that lie at a point of the log are to be saved.
+    pub(super) fn counts(&mut self, table: TableId, lsn: Lsn) -> Result<bool> {
+        if !self.target.knows(table) {
+            self.learn_names()?;
+        }
+        self.target.counts(table, lsn)
+    }
+
+    /// Reads the whole log for the catalog, which says what becomes of each record of a table.
+    fn learn_names(&mut self) -> Result<()> {
+        self.sink.expect(self.plan.bytes());
+        let (mut reader, mut report) = (NameReader::default(), Report::default());
+        let mut first = Salvage {
+            disk: self.disk,
+            dir: self.dir,
+            uuid: self.uuid,
+            plan: self.plan,
+            trusted: self.trusted,
+            sink: self.sink,
+            report: &mut report,
+            target: &mut reader,
+            meta: self.meta,
+            ended: false,
+            ranges: Vec::new(),
+        };
+        first.run()?;
+        self.target.learn(reader.names(self.meta))
+    }
+
     /// One record that changes something. It validates.
     fn record(&mut self, cursor: &mut Cursor<'_>, at: u64, limit: u64) -> Result<Taken> {
         let record = match cursor.source.record(at, limit, cursor.salt) {
@@ -299,24 +332,33 @@ impl Salvage<'_, '_> {
             Err(why) => return Ok(Err(why.into())),
         };
         let next = at + record.header.total();
-        let (key, deadline) = (record.key().to_vec(), record.deadline());
+        let (table, key, deadline) = (record.table(), record.key().to_vec(), record.deadline());
+        if !self.target.knows(table) {
+            self.learn_names()?;
+        }
+        if !self.target.counts(table, Lsn::new(cursor.part.sequence, at))? {
+            self.report.records_left_out += 1;
+            return Ok(Ok(next));
+        }
+        let owner = (table, &*key);
         match record.header.kind {
             Kind::Put if record.is_clipped() => {
                 let header = record.header;
                 match super::value::long(&cursor.input, header, at, cursor.salt)? {
-                    Ok(value) => self.target.put(&key, &value, deadline)?,
+                    Ok(value) => self.target.put(owner, &value, deadline)?,
                     Err(why) => return Ok(Err(Refused { why, batch_end: None })),
                 }
                 self.report.puts += 1;
             }
             Kind::Put => {
-                self.target.put(&key, record.value(), deadline)?;
+                self.target.put(owner, record.value(), deadline)?;
                 self.report.puts += 1;
             }
             Kind::Remove => {
-                self.target.remove(&key)?;
+                self.target.remove(owner)?;
                 self.report.removes += 1;
             }
+            // It speaks of the main table. Another one is cleared by the catalog.
             Kind::Clear => {
                 self.target.clear()?;
                 self.report.clears += 1;
@@ -326,15 +368,15 @@ impl Salvage<'_, '_> {
                 self.report.puts += 1;
                 match blob(self.disk, self.dir, self.uuid, link, self.sink)? {
                     Fetched::Whole(value) => {
-                        self.target.put(&key, &value, deadline)?;
+                        self.target.put(owner, &value, deadline)?;
                         self.report.blobs += 1;
                     }
                     // The older value is known not to be the key's any more. Compaction frees the blob of an expired record,
                     // and can leave the record itself.
                     Fetched::Lost(why) => {
-                        self.target.remove(&key)?;
+                        self.target.remove(owner)?;
                         if !deadline.is_over(self.disk.now()) {
-                            self.target.lose(&key, &cursor.path, at, why, false);
+                            self.target.lose(owner, &cursor.path, at, why, false);
                         }
                     }
                 }
@@ -383,7 +425,7 @@ impl Salvage<'_, '_> {
         self.lose(kind, &cursor.path.clone(), sequence, at..next, acknowledged, reason)?;
         // A range can have held the header of a batch that goes on behind it. If it held more, a part of the batch
         // is lost; if not, a part of it is when the next loss comes.
-        let single = self.lost_keys(cursor, at, next, refused.batch_end.is_some());
+        let single = self.lost_keys(cursor, at, next, refused.batch_end.is_some())?;
         let hides_frame =
             refused.batch_end.is_none() && next > cursor.part_end && !(single && next - at != FRAME_BYTES as u64);
         let hides_more = hides_frame && next - at > FRAME_BYTES as u64 && self.is_member(cursor, next);
@@ -419,63 +461,5 @@ impl Salvage<'_, '_> {
         }
         let header = cursor.source.header_at(cursor.at);
         Ok(header.map(|header| cursor.at + header.total()).filter(|&end| end == limit && cursor.part.end.is_some()))
-    }
-
-    /// True if the record at an offset can be one of a batch.
-    fn is_member(&self, cursor: &mut Cursor<'_>, at: u64) -> bool {
-        let record = cursor.source.record(at, cursor.limit, cursor.salt);
-        record.is_ok_and(|record| matches!(record.header.kind, Kind::Put | Kind::PutBlob | Kind::Remove))
-    }
-
-    /// Notes the keys that can still be read in a lost range. True if the range is one record, whose lengths are
-    /// right.
-    fn lost_keys(&mut self, cursor: &mut Cursor<'_>, from: u64, to: u64, batch: bool) -> bool {
-        let mut at = if batch { from + FRAME_BYTES as u64 } else { from };
-        let mut keys = Vec::new();
-        while at < to {
-            let Some(header) = cursor.source.header_at(at).filter(|header| at + header.total() <= to) else {
-                return false;
-            };
-            // Lengths that do not lead to the end of the range name no key.
-            if !batch && at + header.total() != to {
-                return false;
-            }
-            if matches!(header.kind, Kind::Put | Kind::PutBlob | Kind::Remove) {
-                keys.push((at, header.kind));
-            }
-            at += header.total();
-        }
-        let reason = if batch { "its batch is not whole" } else { "its record is damaged" };
-        for (at, kind) in keys {
-            if let Some(key) = crate::log::reader::key_at(&*cursor.input.file, at) {
-                self.target.lose(&key, &cursor.path, at, reason.into(), kind == Kind::Remove);
-            }
-        }
-        !batch
-    }
-
-    fn lose(
-        &mut self,
-        kind: &str,
-        path: &Path,
-        sequence: u32,
-        range: std::ops::Range<u64>,
-        acknowledged: bool,
-        reason: String,
-    ) -> Result<()> {
-        self.target.gap()?;
-        let report = &mut *self.report;
-        report.losses_total += 1;
-        report.acknowledged_losses += u64::from(acknowledged);
-        report.lost_bytes += range.end.saturating_sub(range.start);
-        if self.ranges.len() < RANGES_MAX {
-            let to = if range.end > range.start { range.end } else { u64::MAX };
-            self.ranges.push((sequence, range.start, to));
-        }
-        if report.losses.len() < LOSSES_MAX {
-            let (kind, path) = (kind.to_string(), path.display().to_string());
-            report.losses.push(Loss { kind, path, from: range.start, to: range.end, acknowledged, reason });
-        }
-        Ok(())
     }
 }

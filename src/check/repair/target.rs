@@ -6,19 +6,24 @@
 //! Changes are made in the order of the old log, so that the last one of each key counts. A change that is known
 //! to be lost is kept in mind until a later one of the same key makes it unimportant.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::report::{LostKey, Report};
+use super::names::{Fate, Names};
+use super::report::{LostKey, LostTable, Report};
+use super::taker::{Owner, Taker};
+use crate::address::Lsn;
 use crate::check::sink::Input;
+use crate::check::tables::label;
 use crate::checksum::KeyHasher;
 use crate::error::{Error, IoContext, Result};
 use crate::expiry::Deadline;
-use crate::log::reader::key_at;
+use crate::log::reader::owner_at;
 use crate::options::Options;
 use crate::recovery::create::sync_parent;
-use crate::store::Store;
+use crate::store::{Store, Table};
 use crate::sys::{Disk, PathKind};
+use crate::table_id::TableId;
 
 /// Lost changes that are kept in mind; beyond this they are only counted.
 const LOST_MAX: usize = 1 << 20;
@@ -41,9 +46,15 @@ pub(super) struct Target {
     path: PathBuf,
     temporary: PathBuf,
     store: Option<Store>,
+    /// What the catalog says, once a record of a table was met.
+    names: Option<Names>,
+    /// The tables of the new store, by the ids that they had in the old one.
+    tables: HashMap<TableId, Table>,
+    /// Those without a name, by the names that they got.
+    nameless: BTreeMap<TableId, String>,
     hasher: KeyHasher,
-    /// By the hash of the key. Keys can be long: they are read again where they are needed.
-    lost: HashMap<u64, Lost>,
+    /// By table and the hash of the key. Keys can be long: they are read again where they are needed.
+    lost: HashMap<(TableId, u64), Lost>,
     lost_uncounted: u64,
     /// Keys that were there when the last loss was come across.
     stale_max: u64,
@@ -85,6 +96,9 @@ impl Target {
             path: path.to_path_buf(),
             temporary,
             store: None,
+            names: None,
+            tables: HashMap::new(),
+            nameless: BTreeMap::new(),
             hasher: KeyHasher::new(hash_key.into()),
             lost: HashMap::new(),
             lost_uncounted: 0,
@@ -98,70 +112,58 @@ impl Target {
         self.store.as_ref().ok_or_else(|| Error::NotFound { path: self.temporary.clone() })
     }
 
-    pub(super) fn put(&mut self, key: &[u8], value: &[u8], deadline: Deadline) -> Result<()> {
-        self.store()?.expiring(deadline.time()).set(key, value)?;
-        self.found(key);
-        Ok(())
-    }
-
-    pub(super) fn remove(&mut self, key: &[u8]) -> Result<()> {
-        self.store()?.remove(key)?;
-        self.found(key);
-        Ok(())
-    }
-
-    pub(super) fn clear(&mut self) -> Result<()> {
-        if !self.store()?.is_empty() {
-            self.store()?.clear()?;
+    /// The table of the new store that takes the records of one of the old store.
+    fn table(&self, id: TableId) -> Result<&Table> {
+        if id == TableId::MAIN {
+            return self.store().map(|store| &**store);
         }
-        self.lost.clear();
-        (self.lost_uncounted, self.stale_max) = (0, 0);
+        self.tables.get(&id).ok_or_else(|| Error::impossible(&self.temporary, "records of a table that was not made"))
+    }
+
+    /// Makes a table for the records of one whose name is lost.
+    fn name_table(&mut self, id: TableId) -> Result<()> {
+        if self.tables.contains_key(&id) {
+            return Ok(());
+        }
+        let is_taken = |name: &String| self.names.as_ref().is_some_and(|names| names.has(name.as_bytes()));
+        let plain = format!("lost {id}");
+        let numbered = (2..).map(|number| format!("{plain} ({number})"));
+        let Some(name) = std::iter::once(plain.clone()).chain(numbered).find(|name| !is_taken(name)) else {
+            return Ok(());
+        };
+        let table = self.store()?.table(&name)?;
+        self.tables.insert(id, table);
+        self.nameless.insert(id, name);
         Ok(())
     }
 
     /// A change of the key was found: what was lost before it does not matter any more.
-    fn found(&mut self, key: &[u8]) {
+    fn found(&mut self, (table, key): Owner<'_>) {
         if !self.lost.is_empty() {
-            self.lost.remove(&self.hasher.hash(key));
+            self.lost.remove(&(table, self.hasher.hash(key)));
         }
     }
 
-    /// Something is lost at this point of the log: any key can have been changed there.
-    pub(super) fn gap(&mut self) -> Result<()> {
-        self.stale_max = self.store()?.len();
-        Ok(())
-    }
-
-    /// A change of this key is lost. Its record begins at `offset`.
-    pub(super) fn lose(&mut self, key: &[u8], path: &std::rc::Rc<Path>, offset: u64, reason: String, removal: bool) {
-        let hash = self.hasher.hash(key);
-        if self.lost.len() < LOST_MAX || self.lost.contains_key(&hash) {
-            self.lost.insert(hash, Lost { path: path.clone(), offset, reason, removal });
-        } else {
-            self.lost_uncounted += 1;
-        }
+    /// Records of all tables.
+    fn records(&self) -> Result<u64> {
+        Ok(self.store()?.engine().tables.records())
     }
 
     /// Completes the new store, gives it its name, and reports the keys that are lost.
     pub(super) fn finish(mut self, old: &dyn Disk, report: &mut Report) -> Result<()> {
-        report.keys = self.store()?.len();
+        report.keys = self.records()?;
+        report.tables = self.tables.len() as u64;
+        for (&id, name) in &self.nameless {
+            let reason = "no record of the catalog names it, and one can have stood in what is lost".into();
+            let (id_of, records) = (id.raw().into(), self.table(id)?.len());
+            report.lost_tables.push(LostTable { id: id_of, saved_as: name.clone(), records, reason });
+        }
         report.stale_keys_max = self.stale_max.min(report.keys);
         report.lost_keys_total = self.lost_uncounted;
         let mut lost: Vec<Lost> = self.lost.drain().map(|(_, lost)| lost).collect();
         lost.sort_unstable_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
-        for Lost { path, offset, reason, removal } in lost {
-            let input = Input::open(old, &path)?;
-            let key = input.ok().and_then(|input| key_at(&*input.file, offset)).unwrap_or_default();
-            let older_value_kept = self.store()?.contains_key(&key)?;
-            if removal && !older_value_kept {
-                continue;
-            }
-            report.lost_keys_total += 1;
-            if report.lost_keys.len() < LISTED_MAX {
-                let (key, path) = (key.escape_ascii().to_string(), path.display().to_string());
-                report.lost_keys.push(LostKey { key, path, offset, reason, older_value_kept });
-            }
-        }
+        lost.into_iter().try_for_each(|lost| self.report_lost(lost, old, report))?;
+        self.tables.clear();
         if let Some(store) = self.store.take() {
             store.close()?;
         }
@@ -175,9 +177,104 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Reports a lost change, unless it matters to nobody.
+    fn report_lost(&self, lost: Lost, old: &dyn Disk, report: &mut Report) -> Result<()> {
+        let Lost { path, offset, reason, removal } = lost;
+        let owner = Input::open(old, &path)?.ok().and_then(|input| owner_at(&*input.file, offset));
+        let (id, key) = owner.unwrap_or_default();
+        let names = self.names.as_ref();
+        let older_value_kept = match id {
+            TableId::CATALOG => names.is_some_and(|names| names.has(&key)),
+            id => self.table(id)?.contains_key(&key)?,
+        };
+        if removal && !older_value_kept {
+            return Ok(());
+        }
+        report.lost_keys_total += 1;
+        if report.lost_keys.len() < LISTED_MAX {
+            let name = names.and_then(|names| names.name(id)).or_else(|| self.nameless.get(&id).map(String::as_str));
+            let table = label(id, name).map(|name| name.to_string());
+            let (key, path) = (key.escape_ascii().to_string(), path.display().to_string());
+            report.lost_keys.push(LostKey { table, key, path, offset, reason, older_value_kept });
+        }
+        Ok(())
+    }
+}
+
+impl Taker for Target {
+    fn knows(&self, table: TableId) -> bool {
+        table == TableId::MAIN || self.names.is_some()
+    }
+
+    fn learn(&mut self, names: Names) -> Result<()> {
+        for (id, named) in names.iter() {
+            let table = self.store()?.add_copied(&named.name, &named.entry, 0)?;
+            self.tables.insert(id, table);
+        }
+        self.names = Some(names);
+        Ok(())
+    }
+
+    fn counts(&mut self, table: TableId, lsn: Lsn) -> Result<bool> {
+        let names = self.names.as_ref().filter(|_| table >= TableId::FIRST);
+        match names.map(|names| names.fate(table, lsn)) {
+            None | Some(Fate::Saved) => Ok(true),
+            Some(Fate::Dead) => Ok(false),
+            Some(Fate::Nameless) => self.name_table(table).map(|()| true),
+        }
+    }
+
+    fn put(&mut self, owner: Owner<'_>, value: &[u8], deadline: Deadline) -> Result<()> {
+        let (table, key) = owner;
+        // The names are known already.
+        if table != TableId::CATALOG {
+            self.table(table)?.expiring(deadline.time()).set(key, value)?;
+        }
+        self.found(owner);
+        Ok(())
+    }
+
+    fn remove(&mut self, owner: Owner<'_>) -> Result<()> {
+        let (table, key) = owner;
+        if table != TableId::CATALOG {
+            self.table(table)?.remove(key)?;
+        }
+        self.found(owner);
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        if !self.store()?.is_empty() {
+            self.store()?.clear()?;
+        }
+        self.lost.retain(|&(table, _), _| table != TableId::MAIN);
+        if self.tables.is_empty() {
+            self.lost_uncounted = 0;
+        }
+        self.stale_max = self.stale_max.min(self.records()?);
+        Ok(())
+    }
+
+    fn gap(&mut self) -> Result<()> {
+        self.stale_max = self.records()?;
+        Ok(())
+    }
+
+    fn lose(&mut self, owner: Owner<'_>, path: &std::rc::Rc<Path>, offset: u64, reason: String, removal: bool) {
+        let place = (owner.0, self.hasher.hash(owner.1));
+        if self.lost.len() < LOST_MAX || self.lost.contains_key(&place) {
+            self.lost.insert(place, Lost { path: path.clone(), offset, reason, removal });
+        } else {
+            self.lost_uncounted += 1;
+        }
+    }
+}
+
 impl Drop for Target {
     /// Removes what was not finished. After [`Target::finish`] there is nothing of the temporary name.
     fn drop(&mut self) {
+        self.tables.clear();
         drop(self.store.take());
         // An error here leaves files whose name says that they are not a finished store.
         let _ = remove_all(&*self.options.disk, &self.temporary);

@@ -8,7 +8,7 @@ use crate::check::sink::{Input, Sink, of_the_moment};
 use crate::checksum::{Uuid, crc32};
 use crate::error::{Error, Result};
 use crate::layout::blob_path;
-use crate::log::blob::{BLOB_HEADER_BYTES, is_foreign};
+use crate::log::blob_header::{BLOB_HEADER_BYTES, is_foreign};
 use crate::log::record::{BlobLink, Header, Record};
 use crate::sys::Disk;
 use crate::sys::read_up_to;
@@ -74,7 +74,7 @@ pub(super) fn blob(
 pub(super) fn long(input: &Input, header: Header, at: u64, salt: u64) -> Result<std::result::Result<Vec<u8>, String>> {
     let Some(mut bytes) = memory(header.len()) else { return Err(out_of_memory(&input.path)) };
     let checked = match read_up_to(&*input.file, &mut bytes, at) {
-        Ok(_) => Record::decode(&bytes).and_then(|record| record.check(salt, at)).map_err(|why| why.texts().1),
+        Ok(_) => Record::decode(&bytes, at).and_then(|record| record.check(salt, at)).map_err(|why| why.texts().1),
         Err(error) => {
             of_the_moment("read", &input.path, &error)?;
             Err(error.to_string())

@@ -46,7 +46,11 @@ pub fn run(script: &Script, seed: u64) -> Result<u64, String> {
     store.close().map_err(|error| format!("close: {error}"))?;
     let report = tophash::verify::verify_disk(&disk, STORE, tophash::Progress::ignore)
         .map_err(|error| format!("verify: {error}"))?;
-    if report.is_clean() { Ok(script.ops.len() as u64) } else { Err(format!("verify: {:?}", report.findings)) }
+    if !report.is_clean() {
+        return Err(format!("verify: {:?}", report.findings));
+    }
+    crate::crash::no_large_value_is_left(&report)?;
+    Ok(script.ops.len() as u64)
 }
 
 /// Carries a script out and then repairs the store, which is not damaged: the repair must find in its log exactly what

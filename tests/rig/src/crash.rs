@@ -478,6 +478,7 @@ impl Layer<'_> {
             store.close().map_err(|error| format!("close after the recovery: {error}"))?;
             end(4, true);
             self.verify(disk, false, examined)?;
+            self.closed(disk)?;
             let store = options.open(path).map_err(|error| format!("open after a clean end: {error}"))?;
             expect(&later, &store, state)?;
             kill(disk, store);
@@ -537,6 +538,26 @@ impl Layer<'_> {
             Err(error) => Err(format!("verify: {error}")),
         }
     }
+}
+
+impl Layer<'_> {
+    /// What a store leaves that was closed: no file of a large value but those that records link.
+    fn closed(&self, disk: &SimDisk) -> Result<(), String> {
+        let report = tophash::verify::verify_disk(disk, STORE, tophash::Progress::ignore);
+        no_large_value_is_left(&report.map_err(|error| format!("verify: {error}"))?)
+    }
+}
+
+/// Of a store that was closed.
+///
+/// # Errors
+/// In words, if there is a file of a large value that no record links, or the store counts others than there are.
+pub fn no_large_value_is_left(report: &tophash::verify::Report) -> Result<(), String> {
+    let of_blobs: Vec<_> = report.findings.iter().filter(|finding| finding.kind.starts_with("blob-")).take(3).collect();
+    if of_blobs.is_empty() && report.leftover_blobs == 0 {
+        return Ok(());
+    }
+    Err(format!("closed, with {} large values that wait to be unlinked, and {of_blobs:?}", report.leftover_blobs))
 }
 
 /// How an image is examined.

@@ -108,6 +108,11 @@ impl SimDisk {
         Image { nodes: world.cache.clone() }
     }
 
+    /// Sets the clock, in milliseconds since 1970. A new disk shows [`NOW`](crate::script::NOW).
+    pub fn set_clock(&self, millis: u64) {
+        self.0.lock().clock = millis;
+    }
+
     /// Without power, every call fails.
     pub fn set_power(&self, on: bool) {
         self.0.lock().dead = !on;
@@ -254,9 +259,9 @@ impl Disk for SimDisk {
         })
     }
 
-    /// The clock stands still, so that the same script writes the same bytes.
+    /// The clock stands still until it is set, so that the same script writes the same bytes.
     fn now(&self) -> u64 {
-        crate::script::NOW
+        self.0.lock().clock
     }
     fn random(&self, buffer: &mut [u8]) -> io::Result<()> {
         let mut world = self.begin(Call::Random)?;

@@ -23,7 +23,7 @@ use crate::crash::{Depth, Fate, after, caught, choices};
 use crate::disk::SimDisk;
 use crate::faults::{Fault, FaultPlan};
 use crate::image::Image;
-use crate::oracle::{Content, History, Model, carry_out, content_of};
+use crate::oracle::{Content, History, Model, carry_out, content_of, has_tables};
 use crate::random::Random;
 use crate::recorder::{Boundary, Bounds};
 use crate::run::{STORE, blank, kill};
@@ -280,6 +280,10 @@ impl<'s> Run<'s> {
 
     /// One step on an open store, and everything that must be true after it.
     fn carry_out(&mut self, store: &Store, op: &Op) -> Result<(), String> {
+        // The step that was to make its table has met a fault.
+        if !has_tables(&self.model.content, op) {
+            return Ok(());
+        }
         match op.carry_out(store) {
             Ok(()) => {
                 self.model.step(op);

@@ -17,14 +17,22 @@
 //! * [`corruption`]: files that were damaged.
 //! * [`parts`]: recoveries by several threads, in chosen orders.
 //! * [`churn`], [`stress`]: histories without crashes, by one thread and by many.
+//! * [`delays`]: threads of the compaction that are held, while others change the same keys.
 //! * [`closed`]: one handle closes the store, others write.
 //! * [`awaited`]: futures of changes are woken, and ready means durable.
 
+/// Half of the tables in scripts have aligned values.
+#[path = "../../common/aligned.rs"]
+pub mod aligned;
 pub mod awaited;
 pub mod churn;
 pub mod closed;
 pub mod corruption;
+/// What `len` says.
+#[path = "../../common/counts.rs"]
+pub mod counts;
 pub mod crash;
+pub mod delays;
 pub mod disk;
 pub mod fault_layer;
 pub mod faults;

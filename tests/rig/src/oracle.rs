@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tophash::Store;
+use tophash::{Store, Table};
 
+use crate::counts::{counts, counts_of};
 use crate::random::mix;
 use crate::recorder::Bounds;
-use crate::script::{Op, Script, key};
+use crate::script::{Op, Script, key, table_name};
 
 /// A state's content, as a number.
 pub type StateHash = u128;
@@ -30,7 +31,7 @@ pub fn entry_hash(key: &[u8], value: &[u8]) -> StateHash {
     u128::from(mix(lanes[0])) << 64 | u128::from(mix(lanes[1]))
 }
 
-/// What is in a store.
+/// What is in a store. A table's keys stand behind [`table_key`]; its own existence is the entry of its empty key's prefix.
 pub type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn content_hash(content: &Content) -> StateHash {
@@ -173,9 +174,36 @@ impl History {
         if !counts(store, count) {
             return Err(format!("{count} entries by iteration, {} by len", store.len()));
         }
+        let mut tables = HashMap::new();
+        for (name, table) in tables_of(store)? {
+            hash = hash.wrapping_add(entry_hash(&table_key(&name, None), &[]));
+            let mut found = 0;
+            for entry in &table {
+                let entry = entry.map_err(|error| format!("iteration of {name}: {error}"))?;
+                hash = hash.wrapping_add(entry_hash(&table_key(&name, Some(entry.key())), entry.value()));
+                found += 1;
+            }
+            if !counts_of(store, &table, found) {
+                return Err(format!("{found} entries of {name} by iteration, {} by len", table.len()));
+            }
+            count += found + 1;
+            tables.insert(table_key(&name, None), table);
+        }
         let mut by_key: StateHash = 0;
         for key in &self.keys {
-            if let Some(value) = store.get(key).map_err(|error| format!("get: {error}"))? {
+            let value = match split_key(key) {
+                None => store.get(key),
+                Some((table, None)) => {
+                    let there = tables.contains_key(table);
+                    by_key = by_key.wrapping_add(if there { entry_hash(key, &[]) } else { 0 });
+                    continue;
+                }
+                Some((table, Some(of_table))) => match tables.get(table) {
+                    Some(table) => table.get(of_table),
+                    None => continue,
+                },
+            };
+            if let Some(value) = value.map_err(|error| format!("get: {error}"))? {
                 by_key = by_key.wrapping_add(entry_hash(key, &value));
             }
         }
@@ -186,10 +214,55 @@ impl History {
     }
 }
 
-/// True if `len` says that there are so many entries. What is expired counts until it is removed from the index.
+/// Where the keys of tables begin in a [`Content`].
+const TABLE: &[u8] = b"\xfftable:";
+
+/// A table's key among those of the store; without one, the table itself.
 #[must_use]
-pub fn counts(store: &Store, entries: u64) -> bool {
-    store.len() == entries || (store.len() > entries && store.stats().log.expiring_bytes > 0)
+pub fn table_key(name: &str, key: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = [TABLE, name.as_bytes()].concat();
+    if let Some(key) = key {
+        bytes.push(0);
+        bytes.extend_from_slice(key);
+    }
+    bytes
+}
+
+/// The table of a key, and the key there. `None` for one of the main table.
+fn split_key(key: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let name = key.strip_prefix(TABLE)?;
+    match name.iter().position(|&byte| byte == 0) {
+        Some(end) => Some((&key[..TABLE.len() + end], Some(&name[end + 1..]))),
+        None => Some((key, None)),
+    }
+}
+
+/// The value of a key, which can be one of a table.
+///
+/// # Errors
+/// Whatever the store says.
+pub fn value_of(store: &Store, key: &[u8]) -> tophash::Result<Option<Vec<u8>>> {
+    let owned = |value: Option<tophash::Value<'_>>| value.map(|value| value.to_vec());
+    let Some((table, of_table)) = split_key(key) else { return Ok(owned(store.get(key)?)) };
+    let name = String::from_utf8_lossy(&table[TABLE.len()..]).into_owned();
+    let table = match store.existing_table(&name) {
+        Err(tophash::Error::NoSuchTable { .. }) => return Ok(None),
+        table => table?,
+    };
+    match of_table {
+        None => Ok(Some(Vec::new())),
+        Some(key) => Ok(owned(table.get(key)?)),
+    }
+}
+
+/// The tables of a store.
+fn tables_of(store: &Store) -> Result<Vec<(String, Table)>, String> {
+    let names = store.tables().map_err(|error| format!("tables: {error}"))?;
+    let table = |name: String| {
+        let table = store.existing_table(&name).map_err(|error| format!("a table that is listed: {error}"))?;
+        Ok((name, table))
+    };
+    names.into_iter().map(table).collect()
 }
 
 /// What a step makes of a content.
@@ -197,7 +270,7 @@ pub fn carry_out(op: &Op, content: &mut Content) {
     match op {
         Op::Insert(k, value) | Op::Update(k, value) => _ = content.insert(key(*k), value.bytes()),
         Op::Lasting(k, value) => _ = content.insert(key(*k), value.bytes()),
-        Op::Remove(k) | Op::Expired(k, _) => _ = content.remove(&key(*k)),
+        Op::Remove(k) | Op::Expired(k, _) | Op::Brief(k, ..) => _ = content.remove(&key(*k)),
         Op::Apply(changes) => {
             for (k, value) in changes {
                 match value {
@@ -207,10 +280,57 @@ pub fn carry_out(op: &Op, content: &mut Content) {
             }
         }
         Op::RemoveMany(numbers) => numbers.iter().for_each(|&k| _ = content.remove(&key(k))),
-        Op::Clear => content.clear(),
+        Op::Clear => content.retain(|key, _| split_key(key).is_some()),
+        Op::MakeTable(table) => _ = content.insert(table_key(&table_name(*table), None), Vec::new()),
+        Op::DropTable(table) => {
+            let dropped = table_key(&table_name(*table), None);
+            content.retain(|key, _| split_key(key).is_none_or(|(table, _)| table != dropped));
+        }
+        Op::InTable(table, op) => carry_out_in(&table_name(*table), op, content),
+        Op::ApplyAcross(changes) => {
+            for (table, k, value) in changes {
+                let key = match table {
+                    0 => key(*k),
+                    number => table_key(&table_name(*number), Some(&key(*k))),
+                };
+                match value {
+                    Some(value) => content.insert(key, value.bytes()),
+                    None => content.remove(&key),
+                };
+            }
+        }
         Op::Awaited(op) => carry_out(op, content),
         _ => {}
     }
+}
+
+/// How many entries of a content are the main table's.
+#[must_use]
+pub fn in_main(content: &Content) -> u64 {
+    content.keys().filter(|key| split_key(key).is_none()).count() as u64
+}
+
+/// True if the tables are there that a step needs.
+#[must_use]
+pub fn has_tables(content: &Content, op: &Op) -> bool {
+    let is_there = |table: u32| table == 0 || content.contains_key(&table_key(&table_name(table), None));
+    match op {
+        Op::InTable(table, _) => is_there(*table),
+        Op::ApplyAcross(changes) => changes.iter().all(|&(table, ..)| is_there(table)),
+        _ => true,
+    }
+}
+
+/// What a step in a table makes of a content.
+fn carry_out_in(name: &str, op: &Op, content: &mut Content) {
+    let own = |key: &[u8]| split_key(key).is_some_and(|(table, of)| table == table_key(name, None) && of.is_some());
+    let mut inside: Content = content.extract_if(.., |key, _| own(key)).collect();
+    inside = inside
+        .into_iter()
+        .map(|(key, value)| (split_key(&key).and_then(|(_, of)| of).unwrap_or(&[]).to_vec(), value))
+        .collect();
+    carry_out(op, &mut inside);
+    content.extend(inside.into_iter().map(|(key, value)| (table_key(name, Some(&key)), value)));
 }
 
 /// A history as it is made, and what it has come to.
@@ -248,9 +368,18 @@ impl Model {
     /// A step that was carried out as far as the content says.
     pub fn step_to(&mut self, op: &Op, after: Content) {
         let before = std::mem::replace(&mut self.content, after);
-        if let Op::RemoveMany(numbers) = op {
-            let (position, removed) = (self.position() + 1, numbers.iter().map(|&k| key(k)).collect());
-            self.history.divisible.push(Divisible { position, before, removed });
+        let removed = match op {
+            Op::RemoveMany(numbers) => numbers.iter().map(|&k| key(k)).collect(),
+            Op::InTable(table, op) => match &**op {
+                Op::RemoveMany(numbers) => {
+                    numbers.iter().map(|&k| table_key(&table_name(*table), Some(&key(k)))).collect()
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        if !removed.is_empty() {
+            self.history.divisible.push(Divisible { position: self.position() + 1, before, removed });
         }
         let hash = content_hash(&self.content);
         self.history.push(hash);
@@ -271,5 +400,13 @@ impl Model {
 /// In words.
 pub fn content_of(store: &Store) -> Result<Content, String> {
     let all = store.iter().map(|entry| entry.map(|entry| (entry.key().to_vec(), entry.value().to_vec())));
-    all.collect::<tophash::Result<_>>().map_err(|error| format!("iteration: {error}"))
+    let mut content: Content = all.collect::<tophash::Result<_>>().map_err(|error| format!("iteration: {error}"))?;
+    for (name, table) in tables_of(store)? {
+        content.insert(table_key(&name, None), Vec::new());
+        for entry in &table {
+            let entry = entry.map_err(|error| format!("iteration of {name}: {error}"))?;
+            content.insert(table_key(&name, Some(entry.key())), entry.value().to_vec());
+        }
+    }
+    Ok(content)
 }

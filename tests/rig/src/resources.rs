@@ -9,10 +9,11 @@ use std::path::Path;
 
 use tophash::{Error, Options, Store};
 
+use crate::counts::counts;
 use crate::crash::caught;
 use crate::disk::SimDisk;
 use crate::faults::{Fault, FaultPlan};
-use crate::oracle::{Content, carry_out, content_of, counts};
+use crate::oracle::{Content, carry_out, content_of, in_main, value_of};
 use crate::run::{STORE, blank, kill};
 use crate::script::{Op, Script, Value, key};
 use crate::world::Call;
@@ -167,7 +168,7 @@ impl<'s> Run<'s> {
         let plan = self.disk.faults();
         self.disk.set_faults(None);
         let found = content_of(store);
-        let read = self.content.iter().try_for_each(|(key, value)| match store.get(key) {
+        let read = self.content.iter().try_for_each(|(key, value)| match value_of(store, key) {
             Ok(Some(found)) if *found == **value => Ok(()),
             Ok(_) => Err("a record is lost".to_string()),
             Err(error) => Err(format!("a record that was whole cannot be read: {error}")),
@@ -175,7 +176,7 @@ impl<'s> Run<'s> {
         self.disk.set_faults(plan);
         read?;
         let (found, len) = (found?, store.len());
-        if found != self.content || !counts(store, found.len() as u64) {
+        if found != self.content || !counts(store, in_main(&found)) {
             return Err(format!("{} entries of {}, or others; {len} by len", found.len(), self.content.len()));
         }
         let stats = store.stats();

@@ -7,10 +7,13 @@ use tophash::Store;
 use crate::disk::SimDisk;
 use crate::image::{Image, Node};
 use crate::recorder::Boundary;
-use crate::script::{Op, Script};
+use crate::script::{Op, Script, end_of};
 
 /// Where the store of every script lives. Its parent exists and is durable from the start.
 pub const STORE: &str = "/disk/store";
+
+/// Milliseconds after a deadline at which the store counts what has expired: spans of deadlines end at multiples of 1024.
+const SOON: u64 = 2_000;
 
 /// The disk on which every script begins.
 #[must_use]
@@ -37,6 +40,7 @@ pub fn kill(disk: &SimDisk, store: Store) {
 #[must_use]
 pub fn record(script: &Script, seed: u64) -> (Vec<Boundary>, u64) {
     let disk = SimDisk::new(blank(), seed);
+    disk.set_clock(script.begins_at());
     disk.record();
     let path = Path::new(STORE);
     let options = script.options(&disk);
@@ -63,6 +67,7 @@ pub fn record(script: &Script, seed: u64) -> (Vec<Boundary>, u64) {
                 work(path, &options).unwrap_or_else(failed);
                 store = open();
             }
+            Op::Pass(round) => disk.set_clock(end_of(*round) + SOON),
             _ => op.carry_out(&store).unwrap_or_else(failed),
         }
         disk.progress(|bounds| {

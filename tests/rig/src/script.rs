@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tophash::sys::Disk;
-use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
+use tophash::{Batch, Options, Store, SyncPolicy, Table, Tuning};
 
+use crate::aligned::Aligned;
 use crate::awaited::wait;
 use crate::disk::SimDisk;
 use crate::random::mix;
@@ -54,14 +55,27 @@ pub enum Op {
     Remove(u32),
     /// Sets a key to a value that is expired: it is absent from then on, whatever it was.
     Expired(u32, Value),
+    /// Sets a key to a value that expires when the clock passes that round. Before, readers see it; to the layers it is absent
+    /// at once, because their clocks have passed all rounds.
+    Brief(u32, Value, u32),
+    /// The clock passes a round, where a run is recorded. All other clocks have passed all of them.
+    Pass(u32),
     /// Sets a key to a value that expires far in the future.
     Lasting(u32, Value),
     /// Applies a batch: what each key becomes.
     Apply(Vec<(u32, Option<Value>)>),
     /// Removes many keys at once.
     RemoveMany(Vec<u32>),
-    /// Removes everything.
+    /// Removes everything from the main table.
     Clear,
+    /// Makes the table of that number.
+    MakeTable(u32),
+    /// Drops the table of that number, whether or not it is there.
+    DropTable(u32),
+    /// A step in a table that is there: `Insert`, `Update`, `Remove`, `Expired`, `Lasting`, `RemoveMany`, `Clear` or `Reserve`.
+    InTable(u32, Box<Op>),
+    /// Applies a batch across tables that are there: what each key of each table becomes. Number 0 is the main table.
+    ApplyAcross(Vec<(u32, u32, Option<Value>)>),
     /// Makes room.
     Reserve(u64),
     /// Makes everything durable.
@@ -88,10 +102,16 @@ impl fmt::Debug for Op {
             Op::Update(key, value) => write!(f, "update {key} ({} bytes)", value.len),
             Op::Remove(key) => write!(f, "remove {key}"),
             Op::Expired(key, value) => write!(f, "expire {key} ({} bytes)", value.len),
+            Op::Brief(key, value, round) => write!(f, "insert {key} until {round} ({} bytes)", value.len),
+            Op::Pass(round) => write!(f, "the clock passes {round}"),
             Op::Lasting(key, value) => write!(f, "insert {key} for long ({} bytes)", value.len),
             Op::Apply(changes) => write!(f, "batch of {}", changes.len()),
             Op::RemoveMany(keys) => write!(f, "remove_many of {}", keys.len()),
             Op::Clear => f.write_str("clear"),
+            Op::MakeTable(table) => write!(f, "make table {table}"),
+            Op::DropTable(table) => write!(f, "drop table {table}"),
+            Op::InTable(table, op) => write!(f, "in table {table}: {op:?}"),
+            Op::ApplyAcross(changes) => write!(f, "batch of {} across tables", changes.len()),
             Op::Reserve(n) => write!(f, "reserve {n}"),
             Op::Sync => f.write_str("sync"),
             Op::Awaited(op) => write!(f, "awaited {op:?}"),
@@ -110,7 +130,7 @@ impl Op {
         match self {
             Op::Sync | Op::Awaited(_) | Op::Checkpoint | Op::Reopen | Op::Offline(..) => true,
             Op::Maintain(_, durable, _) => *durable,
-            Op::Reserve(_) | Op::Die => false,
+            Op::Reserve(_) | Op::Die | Op::Pass(_) => false,
             _ => sync == SyncPolicy::Always,
         }
     }
@@ -128,6 +148,11 @@ impl Op {
             Op::Update(k, value) => store.update(key(*k), |_| Some(value.bytes())).map(|_| ()),
             Op::Remove(k) => store.remove(key(*k)).map(|_| ()),
             Op::Expired(k, value) => store.expiring(SystemTime::UNIX_EPOCH).set(key(*k), value.bytes()),
+            Op::Brief(k, value, round) if k % 2 == 1 => {
+                store.apply(Batch::new().insert_expiring(key(*k), value.bytes(), time(end_of(*round))))
+            }
+            Op::Brief(k, value, round) => store.expiring(time(end_of(*round))).set(key(*k), value.bytes()),
+            Op::Pass(_) => Ok(()),
             Op::Lasting(k, value) if k % 2 == 1 => {
                 store.apply(Batch::new().insert_expiring(key(*k), value.bytes(), far()))
             }
@@ -138,6 +163,12 @@ impl Op {
                 store.remove_many(&keys).map(|_| ())
             }
             Op::Clear => store.clear(),
+            // Records of tables with odd numbers have aligned values.
+            Op::MakeTable(table) if table % 2 == 1 => store.table_of::<[u8], Aligned>(&table_name(*table)).map(drop),
+            Op::MakeTable(table) => store.table(&table_name(*table)).map(drop),
+            Op::DropTable(table) => store.drop_table(&table_name(*table)).map(drop),
+            Op::InTable(table, op) => op.carry_out_in(&store.existing_table(&table_name(*table))?),
+            Op::ApplyAcross(changes) => store.apply(&batch_across(store, changes)?),
             Op::Reserve(n) => store.reserve(*n),
             Op::Sync => store.sync(),
             Op::Awaited(op) => match &**op {
@@ -163,8 +194,64 @@ impl Op {
     }
 }
 
+impl Op {
+    /// Carries the step out in a table.
+    fn carry_out_in(&self, table: &Table) -> tophash::Result<()> {
+        match self {
+            Op::Insert(k, value) => table.insert(key(*k), value.bytes()).map(drop),
+            Op::Update(k, value) => table.update(key(*k), |_| Some(value.bytes())).map(drop),
+            Op::Remove(k) => table.remove(key(*k)).map(drop),
+            Op::Expired(k, value) => table.expiring(SystemTime::UNIX_EPOCH).set(key(*k), value.bytes()),
+            Op::Lasting(k, value) => table.expiring(far()).set(key(*k), value.bytes()),
+            Op::RemoveMany(keys) => {
+                let keys: Vec<_> = keys.iter().map(|&k| key(k)).collect();
+                table.remove_many(&keys).map(drop)
+            }
+            Op::Clear => table.clear(),
+            Op::Reserve(n) => table.reserve(*n),
+            op => unreachable!("{op:?} is no step of a table"),
+        }
+    }
+}
+
+/// The name of the table of that number.
+#[must_use]
+pub fn table_name(number: u32) -> String {
+    format!("table {number}")
+}
+
+fn batch_across(store: &Store, changes: &[(u32, u32, Option<Value>)]) -> tophash::Result<Batch> {
+    let mut batch = Batch::new();
+    for (table, k, value) in changes {
+        let table = match table {
+            0 => (**store).clone(),
+            number => store.existing_table(&table_name(*number))?,
+        };
+        let mut changes = batch.table(&table);
+        match value {
+            Some(value) => changes.insert(key(*k), value.bytes()),
+            None => changes.remove(key(*k)),
+        };
+    }
+    Ok(batch)
+}
+
 /// The moment at which scripts run, in milliseconds since 1970.
 pub const NOW: u64 = 1_700_000_000_000;
+/// Rounds of [`Op::Pass`] at the most.
+const ROUNDS: u64 = 100;
+/// Their length in milliseconds.
+const ROUND: u64 = 60_000;
+
+/// The end of a round, in milliseconds since 1970. All rounds have ended at [`NOW`].
+#[must_use]
+pub fn end_of(round: u32) -> u64 {
+    NOW - (ROUNDS - u64::from(round)) * ROUND
+}
+
+fn time(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
 
 /// A moment far in the future.
 fn far() -> SystemTime {
@@ -202,6 +289,13 @@ pub struct Script {
 }
 
 impl Script {
+    /// When a run of it that is recorded begins, in milliseconds since 1970.
+    #[must_use]
+    pub fn begins_at(&self) -> u64 {
+        let has_rounds = self.ops.iter().any(|op| matches!(op, Op::Pass(_)));
+        if has_rounds { end_of(0) - ROUND / 2 } else { NOW }
+    }
+
     /// The options with which its store is opened on a simulated disk.
     #[must_use]
     pub fn options(&self, disk: &SimDisk) -> Options {

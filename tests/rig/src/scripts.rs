@@ -23,6 +23,8 @@ pub fn tiny() -> Tuning {
         large_part_permille: 125,
         rewrite_permille: 0,
         blob_bytes_min: 1 << 10,
+        listed_blobs_max: 8192,
+        expired_large_bytes: 1 << 10,
         written_bytes_min: 256,
         background: false,
         stripes_log2_max: 2,
@@ -31,6 +33,7 @@ pub fn tiny() -> Tuning {
         hash_key: Some((11, 13)),
         shortages: 0,
         parts: PartPlan::default(),
+        hold: None,
     }
 }
 
@@ -65,6 +68,7 @@ pub fn fixed() -> Vec<Script> {
         batches(),
         ends(),
         blobs(),
+        leftovers(),
         budget(),
         clear(),
         recoveries(),
@@ -73,10 +77,71 @@ pub fn fixed() -> Vec<Script> {
         compaction(),
         churn(),
         expiry(),
+        expiring_large(),
         shrink(),
         offline_compaction(),
+        offline_compaction_of_tables(),
         awaited(),
+        tables(),
     ]
+}
+
+/// Tables come and go: made, filled until they grow, cleared, dropped, made again; batches across them; the main table cleared
+/// beside them; compacted, closed, killed.
+fn tables() -> Script {
+    let inside = |table: u32, op: Op| Op::InTable(table, Box::new(op));
+    let fill = |table: u32, keys: std::ops::Range<u32>, len: u32| {
+        keys.map(move |k| inside(table, Op::Insert(k, value(len, table * 1000 + k))))
+    };
+    let across = |keys: std::ops::Range<u32>, tag: u32| {
+        let change = |k: u32| (k % 3, k, (!k.is_multiple_of(7)).then(|| value(30 + k % 5, tag + k)));
+        Op::ApplyAcross(keys.map(change).collect())
+    };
+    let mut ops = inserts(0..20, 20);
+    ops.push(Op::MakeTable(1));
+    ops.push(inside(1, Op::Reserve(150)));
+    ops.extend(fill(1, 0..40, 25));
+    ops.push(Op::MakeTable(2));
+    ops.push(Op::Sync);
+    ops.push(across(0..20, 100));
+    ops.push(inside(2, Op::Insert(40, value(2000, 7))));
+    ops.push(Op::Checkpoint);
+    ops.extend(fill(2, 50..90, 15));
+    ops.push(inside(1, Op::RemoveMany((0..25).collect())));
+    ops.push(inside(2, Op::Expired(51, value(9, 1))));
+    ops.push(Op::DropTable(1));
+    // Its pages are given back. Another extent may lie there when a further checkpoint has synced the file, and not before.
+    for synced in [false, true] {
+        ops.push(Op::Checkpoint);
+        if synced {
+            ops.push(Op::Insert(1, value(21, 1)));
+            ops.push(Op::Checkpoint);
+        }
+        ops.push(Op::MakeTable(1));
+        // Pages that are not in use, where pages of the other one were.
+        ops.push(inside(1, Op::Reserve(150)));
+        ops.extend(fill(1, 5..12, 40));
+        ops.push(Op::Checkpoint);
+        ops.extend((!synced).then_some(Op::DropTable(1)));
+    }
+    ops.push(Op::Die);
+    ops.push(across(0..15, 200));
+    ops.push(inside(2, Op::Clear));
+    ops.extend(fill(2, 3..9, 60));
+    ops.push(Op::Maintain("compact", false, |store| store.compact().map(|_| ())));
+    ops.push(Op::Clear);
+    ops.extend(inserts(30..36, 10));
+    ops.push(Op::Checkpoint);
+    ops.push(inside(2, Op::Insert(41, value(1500, 8))));
+    ops.push(Op::DropTable(2));
+    ops.push(Op::MakeTable(3));
+    ops.extend(fill(3, 0..30, 25));
+    ops.push(Op::Reopen);
+    ops.push(inside(3, Op::Clear));
+    ops.push(Op::DropTable(3));
+    ops.push(inside(1, Op::Update(6, value(12, 9))));
+    ops.push(Op::Reopen);
+    script("tables", SyncPolicy::Manual, ops)
 }
 
 /// A script with the background threads on. They sync, run checkpoints, compact, grow and prepare while the steps go on.
@@ -314,6 +379,22 @@ fn blobs() -> Script {
     script("blobs", SyncPolicy::Manual, ops)
 }
 
+/// More large values are freed at once than a checkpoint lists, and the process dies before the next one.
+fn leftovers() -> Script {
+    let large = |keys: std::ops::Range<u32>, tag: u32| keys.map(move |k| Op::Insert(k, value(1100 + k, tag)));
+    let mut ops: Vec<Op> = large(0..7, 1).collect();
+    ops.extend([Op::Checkpoint, Op::Clear]);
+    ops.extend(large(10..13, 2));
+    ops.extend([Op::Checkpoint, Op::Insert(11, value(1300, 3)), Op::Die, Op::Insert(14, value(1200, 4)), Op::Sync]);
+    ops.extend(large(20..25, 5));
+    ops.extend([Op::RemoveMany((10..25).collect()), Op::Insert(1, value(1500, 6)), Op::Checkpoint, Op::Die]);
+    ops.extend(large(30..34, 7));
+    ops.extend([Op::Clear, Op::Die, Op::Insert(2, value(1100, 8)), Op::Checkpoint, Op::Die, Op::Reopen]);
+    let mut script = script("leftovers", SyncPolicy::Manual, ops);
+    script.tuning.listed_blobs_max = 2;
+    script
+}
+
 /// Checkpoints by budget, in the middle of everything.
 fn budget() -> Script {
     let mut ops = inserts(0..50, 60);
@@ -421,6 +502,44 @@ fn expiry() -> Script {
     script
 }
 
+/// Large values that expire while the store is used: they are freed by writers, by `compact`, and where there are threads
+/// by nobody's call. Some are over values without a deadline, some are set anew before they expire or after.
+fn expiring_large() -> Script {
+    // Where there are threads, until they have removed all that has expired. A deadline to come keeps them from resting.
+    let freed = || {
+        Op::Maintain("wait for the background", false, |store| {
+            let expired = || {
+                let mut entries = store.iter();
+                entries.by_ref().for_each(drop);
+                entries.expired()
+            };
+            let started = std::time::Instant::now();
+            while !store.rest().1 && expired() > 0 {
+                assert!(started.elapsed().as_secs() < 600, "what has expired stays");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Ok(())
+        })
+    };
+    let mut ops = Vec::new();
+    for round in 0..4u32 {
+        let tag = round * 20;
+        ops.extend((0..5).map(|k| Op::Insert(k + round, value(if k % 2 == 0 { 1200 } else { 60 }, tag + k))));
+        ops.extend((2..9).map(|k| Op::Brief(k + round, value(1100 + k, tag + k), round)));
+        ops.extend([Op::Lasting(20 + round, value(1300, tag)), Op::Insert(30 + round % 2, value(1500, tag))]);
+        ops.extend([Op::Insert(3 + round, value(1400, tag)), Op::Brief(40, value(1100, tag), round + 1)]);
+        ops.extend([Op::Sync, Op::Checkpoint, Op::Reopen, Op::Die].get(round as usize).cloned());
+        ops.extend([Op::Pass(round), Op::Insert(5 + round, value(1250, tag + 9)), freed()]);
+        ops.extend((0..6).map(|i| Op::Insert(50 + i, value(300, tag + i))));
+        ops.push(Op::Maintain("compact", false, |store| store.compact().map(|_| ())));
+        ops.extend([Op::Remove(6 + round), if round % 2 == 0 { Op::Die } else { Op::Checkpoint }]);
+    }
+    let mut script = script("expiring large", SyncPolicy::Manual, ops);
+    script.checkpoint_bytes = 5000;
+    script.tuning.listed_blobs_max = 5;
+    script
+}
+
 /// The table grows, shrinks, and grows again.
 fn shrink() -> Script {
     let mut ops = inserts(0..110, 10);
@@ -436,14 +555,33 @@ fn shrink() -> Script {
     script("shrink", SyncPolicy::Manual, ops)
 }
 
+fn compact_offline() -> Op {
+    Op::Offline("offline compaction", |path, options| {
+        tophash::compact::compact_disk(options, path, &tophash::compact::Options::new(), tophash::Progress::ignore)
+            .map(|_| ())
+    })
+}
+
+/// Several tables written anew: one empty, one dropped, one cleared, with large values and records that have expired.
+fn offline_compaction_of_tables() -> Script {
+    let inside = |table: u32, op: Op| Op::InTable(table, Box::new(op));
+    let fill = |table: u32, keys: std::ops::Range<u32>, len: u32| {
+        keys.map(move |k| inside(table, Op::Insert(k, value(len, table * 1000 + k))))
+    };
+    let mut ops = inserts(0..10, 60);
+    ops.extend([1, 2, 3].map(Op::MakeTable));
+    ops.extend(fill(1, 0..25, 40));
+    ops.extend(fill(2, 5..15, 40));
+    ops.extend([inside(1, Op::Insert(30, value(1500, 1))), inside(1, Op::Expired(3, value(9, 1))), Op::Remove(2)]);
+    ops.extend([inside(1, Op::RemoveMany((5..15).collect())), Op::DropTable(2), compact_offline()]);
+    ops.extend([inside(3, Op::Insert(1, value(20, 2))), Op::Die, inside(1, Op::Remove(30)), Op::MakeTable(2)]);
+    ops.extend([inside(1, Op::Clear), Op::Sync, compact_offline(), inside(2, Op::Insert(1, value(20, 3))), Op::Sync]);
+    script("offline compaction of tables", SyncPolicy::Manual, ops)
+}
+
 /// The store written anew beside itself: after a clean end, twice, and with large values.
 fn offline_compaction() -> Script {
-    let compact = || {
-        Op::Offline("offline compaction", |path, options| {
-            tophash::compact::compact_disk(options, path, &tophash::compact::Options::new(), tophash::Progress::ignore)
-                .map(|_| ())
-        })
-    };
+    let compact = compact_offline;
     let mut ops = inserts(0..30, 100);
     ops.extend((0..20).step_by(2).map(Op::Remove));
     ops.extend([Op::Insert(1, value(1500, 1)), compact(), Op::Insert(2, value(1200, 2)), Op::Die]);
@@ -537,6 +675,7 @@ fn at_random(name: &'static str, sync: SyncPolicy, seed: u64) -> Script {
     script.tuning.grow_permille = [500, 820, 1500][random.below(3) as usize];
     script.checkpoint_bytes = [2000, 8000, 1 << 20][random.below(3) as usize];
     script.segment_bytes = [4096, 4096, 8192][random.below(3) as usize];
+    script.tuning.listed_blobs_max = [1, 3, 8192][random.below(3) as usize];
     leave_tombstones(&mut script, &mut random);
     script
 }

@@ -97,6 +97,8 @@ pub struct World {
     pub(crate) threads: bool,
     /// Power is off: every call fails.
     pub(crate) dead: bool,
+    /// The time of day, in milliseconds since 1970. It stands still until it is set.
+    pub(crate) clock: u64,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) faults: Option<FaultPlan>,
 }
@@ -126,6 +128,7 @@ impl World {
             failed_syncs: BTreeSet::new(),
             threads: false,
             dead: false,
+            clock: crate::script::NOW,
             recorder: None,
             faults: None,
         }

@@ -9,11 +9,12 @@ mod allocator;
 use std::time::Instant;
 
 use allocator::Counting;
+use tophash_rig::corruption::anatomy::Parts;
 use tophash_rig::corruption::exercise::{Effort, exercise};
 use tophash_rig::corruption::run::{Meter, Settings, run};
-use tophash_rig::corruption::{Licence, anatomy, base};
+use tophash_rig::corruption::{Licence, anatomy, base, mutants};
 use tophash_rig::disk::SimDisk;
-use tophash_rig::random::Random;
+use tophash_rig::random::{Random, mix};
 use tophash_rig::{scale, seed};
 
 /// More than this at once ends the test: an allocation that a file's number was believed for.
@@ -38,7 +39,7 @@ fn damaged_files_do_no_harm() {
     // A debug build is for a look; the figures of docs/TESTING.md are those of the heavy scale.
     let unit = if scale >= 10 { 1000 } else { 40 } * scale;
     let settings =
-        Settings { flips: 10 * unit, cuts: 2 * unit, mutants: 14 * unit, seed, threads: 2, memory_bytes: 48 << 20 };
+        Settings { flips: 6 * unit, cuts: 2 * unit, mutants: 10 * unit, seed, threads: 2, memory_bytes: 48 << 20 };
     let only = std::env::var("TOPHASH_TEST_CASE").ok().and_then(|case| case.parse().ok());
     let (tally, violations) = run(&base::all(), &settings, &ALLOCATOR, only);
     println!("corruption: {tally}, seed {seed}, scale {scale} ({:.1?})", started.elapsed());
@@ -113,4 +114,105 @@ fn a_damaged_header_of_the_last_segment_is_no_torn_write() {
             assert!(error.is_corruption(), "{error}");
         }
     }
+}
+
+/// An open refuses what the catalog's records in the tail cannot say: another id for a table whose records follow, a drop of
+/// what is no name. `verify` passed both, because it followed the tail by rules of its own. Random bytes met it in 7 of
+/// 280,000 cases; here is each byte of each record of the catalog and of each other record's header, under a checksum that is right.
+/// (A debug build is for a look: it tries one in a few.)
+#[test]
+fn verify_tells_of_each_record_that_an_open_refuses() {
+    let bases = base::all();
+    let base = bases.iter().find(|base| base.name == "tables").expect("a store with tables");
+    let (mut opened, mut refused, mut told) = (0, 0, Vec::new());
+    let (mut case, steps) = (0, if scale() >= 10 { (1, 1) } else { (4, 31) });
+    // A record that says something else does so with the right of its checksum.
+    let licence = Licence { absent: true, stale: true, anything: true, ..Licence::default() };
+    for record in &base.anatomy.records {
+        let segment = &base.anatomy.segments[record.segment];
+        let whole = base.image.read(&segment.name, record.at, record.len);
+        let Parts { key, value, .. } = anatomy::parts(&whole, record.at);
+        // The bytes of a user's key and value are his own.
+        let is_of_the_catalog = whole[4] & 0x10 != 0 && whole[8..12] == [1, 0, 0, 0];
+        let (end, step) = if is_of_the_catalog { (value.end, steps.0) } else { (key.start, steps.1) };
+        for (at, &right) in whole.iter().enumerate().take(end).skip(4) {
+            for wrong in [right ^ 1, right ^ 2, right ^ 0x10, right ^ 0x80, 0, 3, 0xff] {
+                case += 1;
+                if wrong == right || case % step != 0 {
+                    continue;
+                }
+                let mut image = base.image.clone();
+                image.write(&segment.name, record.at + at as u64, &[wrong]);
+                base.anatomy.reseal(&mut image, &segment.name, record.at);
+                let effort = Effort { change: false, repair: case % 3 == 0, reopen: false };
+                match exercise(base, &image, &licence, effort) {
+                    Ok(outcome) => *(if outcome.opened { &mut opened } else { &mut refused }) += 1,
+                    Err(error) => told.push(format!(
+                        "{} at {}: byte {at}: {right:#x} -> {wrong:#x}: {error}",
+                        segment.name, record.at
+                    )),
+                }
+            }
+        }
+    }
+    assert!(told.is_empty(), "{} violations\n{}", told.len(), told.join("\n"));
+    println!("{opened} opened, {refused} refused");
+    assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused");
+}
+
+/// A bitmap said that a page is not in use, and the page had no entry, but a link to an overflow page. A read-only open that
+/// replayed a change of it followed the link and refused the store, and `verify` looked at the entries alone. Random damage met it
+/// in 1 of 260,000 cases. (An open for writing does not look at what stands where nothing is in use.)
+#[test]
+fn a_link_of_a_page_that_is_not_in_use_is_told() {
+    let bases = base::all();
+    let licence = Licence { absent: true, stale: true, anything: true, ..Licence::default() };
+    let effort = Effort { change: true, repair: true, reopen: false };
+    let mut looked_at = 0;
+    for base in &bases {
+        let is_empty = |&&number: &&u64| base.image.page(number)[anatomy::PAGE_HEADER..].iter().all(|&byte| byte == 0);
+        for &number in base.anatomy.primary.iter().filter(is_empty) {
+            let mut image = base.image.clone();
+            // The bitmap page of its extent.
+            let bitmap =
+                base.anatomy.bitmaps.iter().copied().filter(|&bitmap| bitmap < number).max().expect("a bitmap");
+            let mut page = image.page(bitmap);
+            page[anatomy::PAGE_HEADER..].fill(0);
+            image.put_page(base.anatomy.uuid, bitmap, page);
+            let mut page = image.page(number);
+            anatomy::put(&mut page, 40, 1);
+            image.put_page(base.anatomy.uuid, number, page);
+            let outcome = exercise(base, &image, &licence, effort);
+            let outcome = outcome.unwrap_or_else(|e| panic!("{}, page {number}: {e}", base.name));
+            assert!(!outcome.harmless, "{}, page {number}: verify says nothing", base.name);
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 0, "some page must have no entry");
+}
+
+/// The layer above does a great deal with each damaged store. What `verify` passes and an open refuses is rarer than that: two kinds
+/// in 260,000 cases. Here each store is only looked at, twice, so that there are many more of them.
+#[test]
+fn verify_passes_nothing_that_an_open_refuses() {
+    let (seed, bases) = (seed(), base::all());
+    let cases = if scale() >= 10 { 400_000 } else { 1_000 };
+    let (mut clean, mut told) = (0, Vec::new());
+    for case in 0..cases {
+        let base = &bases[case as usize % bases.len()];
+        let mut image = base.image.clone();
+        let (what, _) = mutants::mutate(&base.anatomy, &mut image, &mut Random::new(seed ^ mix(case)));
+        let disk = SimDisk::untracked(image, 1);
+        let report = tophash::verify::verify_disk(&disk, anatomy::STORE, tophash::Progress::ignore);
+        if !report.is_ok_and(|report| report.is_clean()) {
+            continue;
+        }
+        clean += 1;
+        if let Err(error) = base::options(&disk).read_only(true).open(anatomy::STORE) {
+            told.push(format!("case {case}, {}: {what}: {error}", base.name));
+        }
+    }
+    println!("looks: {cases} stores, {clean} clean, seed {seed}");
+    assert!(told.is_empty(), "TOPHASH_TEST_SEED={seed}: {} violations\n{}", told.len(), told.join("\n"));
+    assert!(clean > 0, "nothing was tested");
 }

@@ -28,6 +28,18 @@ fn without_journal(image: &mut Image) {
     image.write("journal", 0, &vec![0; bytes]);
 }
 
+/// Where in the stream of the meta data the main table begins, and where its extents are listed.
+const MAIN: usize = 104;
+const EXTENTS: usize = MAIN + 40;
+
+/// Where in the stream the segments are listed: behind all tables.
+fn segments_at(page: &[u8]) -> usize {
+    (0..word(page, PAGE_HEADER + 64)).fold(MAIN, |at, _| {
+        let counts = word(page, PAGE_HEADER + at + 32);
+        at + 40 + 8 * ((counts & 0xffff_ffff) + (counts >> 32)) as usize
+    })
+}
+
 fn edit_meta(base: &Base, image: &mut Image, at: usize, value: u64) {
     let mut page = image.page(2);
     put(&mut page, PAGE_HEADER + at, value);
@@ -60,8 +72,7 @@ fn a_cut_that_is_not_the_end_of_the_last_segment() {
     for base in base::all() {
         let mut image = base.image.clone();
         let page = image.page(2);
-        let lists = (word(&page, PAGE_HEADER + 72) + word(&page, PAGE_HEADER + 80)) as usize;
-        let entry = PAGE_HEADER + 128 + 8 * lists;
+        let entry = PAGE_HEADER + segments_at(&page);
         let first = word(&page, entry) << 32 | word(&page, entry + 24);
         for slot in 0..2 {
             let mut page = image.page(slot);
@@ -93,7 +104,7 @@ fn a_refused_open_leaves_the_journal_alone() {
             page[PAGE_HEADER + 16] ^= 1;
             image.write("index", 2 * PAGE as u64, &page);
         } else {
-            edit_meta(&base, &mut image, 24, 1 << 47);
+            edit_meta(&base, &mut image, 8, 1 << 47);
         }
         let disk = SimDisk::untracked(image.clone(), 1);
         let error = base::options(&disk).open(STORE).expect_err(what);
@@ -108,9 +119,10 @@ fn a_refused_open_leaves_the_journal_alone() {
 #[test]
 fn numbers_of_the_meta_data_that_memory_and_disk_would_pay_for() {
     let base = base("closed");
-    let end = word(&base.image.page(2), PAGE_HEADER + 24);
-    let blobs = [(48, u64::MAX), (56, 1 << 48), (64, u64::MAX)];
-    for (at, value) in [(16, 1 << 47), (16, 100_000), (24, end + 1), (24, 1 << 47)].into_iter().chain(blobs) {
+    let end = word(&base.image.page(2), PAGE_HEADER + 8);
+    let blobs = [(32, u64::MAX), (40, 1 << 48), (48, u64::MAX)];
+    let records = MAIN + 16;
+    for (at, value) in [(records, 1 << 47), (records, 100_000), (8, end + 1), (8, 1 << 47)].into_iter().chain(blobs) {
         let mut image = base.image.clone();
         edit_meta(&base, &mut image, at, value);
         refused(&image);
@@ -122,11 +134,11 @@ fn numbers_of_the_meta_data_that_memory_and_disk_would_pay_for() {
 fn extents_that_overlap() {
     let base = base("closed");
     let page = base.image.page(2);
-    let extents = word(&page, PAGE_HEADER + 72) as usize;
+    let extents = word(&page, PAGE_HEADER + MAIN + 32) as u32;
     assert!(extents > 2);
-    let second = word(&page, PAGE_HEADER + 128 + 8);
+    let second = word(&page, PAGE_HEADER + EXTENTS + 8);
     let mut image = base.image.clone();
-    edit_meta(&base, &mut image, 128, second);
+    edit_meta(&base, &mut image, EXTENTS, second);
     refused(&image);
 }
 
@@ -135,10 +147,9 @@ fn extents_that_overlap() {
 fn more_dead_bytes_than_there_are() {
     let base = base("killed");
     let page = base.image.page(2);
-    let lists = (word(&page, PAGE_HEADER + 72) + word(&page, PAGE_HEADER + 80)) as usize;
     let mut image = base.image.clone();
     for field in [32, 40] {
-        edit_meta(&base, &mut image, 128 + 8 * lists + field, u64::MAX);
+        edit_meta(&base, &mut image, segments_at(&page) + field, u64::MAX);
     }
     let disk = SimDisk::untracked(image, 1);
     let store = base::options(&disk).open(STORE).expect("only housekeeping is wrong");

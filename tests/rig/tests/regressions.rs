@@ -180,3 +180,10 @@ fn a_large_value_that_is_replaced_takes_little_more_than_itself() {
 fn dead_records_go_when_nobody_writes() {
     space::removed(seed()).unwrap();
 }
+
+/// An open unlinks the files of large values that a full list of a checkpoint had no room for. It tells them by the links that
+/// it reads, so it may unlink none where a record cannot be read.
+#[test]
+fn no_large_value_is_unlinked_beside_a_record_that_cannot_be_read() {
+    story::leftovers_beside_damage().unwrap();
+}

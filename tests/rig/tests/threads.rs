@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tophash::PartPlan;
 use tophash_rig::parts::{Kind, Tally, leave, orders};
 use tophash_rig::random::mix;
-use tophash_rig::{awaited, churn, closed, crash, resources, scale, scripts, seed};
+use tophash_rig::{awaited, churn, closed, crash, delays, resources, scale, scripts, seed};
 
 /// **Recovery lost a quarter of acknowledged, synced records.** Each thread of a replay loaded the table's growth word itself
 /// and partitioned the tail with it. A thread that began late saw a table that the others had doubled meanwhile: some
@@ -170,4 +170,26 @@ fn closing_beside_writers_loses_nothing() {
     let acknowledged: u64 = (0..rounds).map(|n| check(n).unwrap_or_else(|what| panic!("{what}"))).sum();
     println!("threads, closed beside writers: {acknowledged} inserts acknowledged, seed: {seed}");
     assert!(acknowledged > 0, "too little was tested");
+}
+
+/// A thread that compacts, frees expired large values or counts deadlines is held between what it has read and the lock under
+/// which it acts. No layer had more than a few microseconds there.
+#[test]
+fn a_held_thread_undoes_nothing_of_what_others_did() {
+    let (seed, scale, started) = (seed(), scale() as u64, Instant::now());
+    let runs: Vec<u64> = (0..200 * scale).map(|n| mix(seed ^ n)).collect();
+    let total = Mutex::new(delays::Tally::default());
+    let violations = each(&runs, |&seed| {
+        let done = delays::run(seed)?;
+        total.lock().add(&done);
+        Ok(())
+    });
+    let delays::Tally { held, steps, exact } = total.into_inner();
+    println!(
+        "threads, delays: {} histories, {held} threads held, {steps} steps beside them, {exact} exact figures, seed: {seed} ({:.1?})",
+        runs.len(),
+        started.elapsed()
+    );
+    assert!(violations.is_empty(), "TOPHASH_TEST_SEED={seed}: violations\n{}", violations.join("\n"));
+    assert!(held > 0 && exact > 0, "too little was tested");
 }

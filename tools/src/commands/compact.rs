@@ -11,7 +11,7 @@ use crate::{interrupt, output, progress};
 
 /// Make a store as small as its content
 ///
-/// Writes a new index, sized for the content, without tombstones and overflow pages, and a new log without dead
+/// Writes a new index, each table sized for its content, without tombstones and overflow pages, and a new log without dead
 /// records, in the order of the index; then puts both in the place of the old ones in one step. Nobody may have the
 /// store open. Needs free space for the live records. Ctrl-C, a full disk or a crash leave the old store. Exit
 /// code 0: done, or nothing to gain. 1: done, and damaged records were left out. 2: it could not be done; the store is
@@ -68,8 +68,9 @@ fn text(store: &Path, report: &Report) -> String {
     let mut table = output::table(["", "before", after]);
     let (before, then) = (&report.before, &report.after);
     type Figure = fn(&Shape) -> String;
-    let rows: [(&str, Figure); 10] = [
+    let rows: [(&str, Figure); 11] = [
         ("records", |shape| output::count(shape.records)),
+        ("tables", |shape| output::count(shape.tables)),
         ("slots: live", |shape| output::count(shape.live_slots)),
         ("slots: emptyOne", |shape| output::count(shape.empty_one_slots)),
         ("slots: emptyRest", |shape| output::count(shape.empty_rest_slots)),

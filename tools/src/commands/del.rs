@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::ArgGroup;
 use serde_json::json;
-use tophash::Store;
+use tophash::Table;
 
 use crate::argument;
 use crate::exit::{BadInput, Outcome};
@@ -16,7 +16,7 @@ use crate::{open, output};
 /// Remove keys
 ///
 /// Prints how many were there. Exit code 1 if at least one was not. When the command has ended, the removals
-/// are durable.
+/// are durable. `tophash tables` clears and drops whole tables.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true).args(["keys", "from"]))]
 #[command(after_help = EXAMPLE, override_usage = "tophash del [OPTIONS] <STORE> <KEYS>... [--from <FILE>]\n       tophash del [OPTIONS] <STORE> --from <FILE>")]
@@ -25,6 +25,8 @@ pub struct Args {
     store: PathBuf,
     /// The keys
     keys: Vec<OsString>,
+    #[command(flatten)]
+    which: open::Which,
     /// Read keys from a file, or `-` for stdin: one a line, as it is (with --hex: in hex, so that a key may hold
     /// any byte)
     #[arg(long, value_name = "FILE")]
@@ -40,7 +42,8 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   tophash del sessions.tophash user:17 user:18
-  tophash del sessions.tophash --from expired.txt";
+  tophash del sessions.tophash --from expired.txt
+  tophash del shop.tophash 17 --table users";
 
 /// Keys that one call removes: enough to share its cost, few enough to stop in between.
 const KEYS_PER_CALL: usize = 1000;
@@ -56,7 +59,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     let input = args.from.as_deref().map(argument::open_input).transpose()?;
     let store = open::writable(&args.store, None)?;
-    let mut removal = Removal { store: &store, pending: Vec::new(), keys: 0, removed: 0, returns: 0 };
+    let table = args.which.existing(&store)?;
+    let mut removal = Removal { table: &table, pending: Vec::new(), keys: 0, removed: 0, returns: 0 };
     let mut read = keys.into_iter().try_for_each(|key| removal.add(key));
     if let (Ok(()), Some(input)) = (&read, input) {
         read = add_lines(&mut removal, Lines::new(input, LINE_BYTES_MAX), args.hex);
@@ -98,7 +102,7 @@ fn add_lines(removal: &mut Removal<'_>, mut lines: Lines<impl std::io::BufRead>,
 }
 
 struct Removal<'a> {
-    store: &'a Store,
+    table: &'a Table,
     pending: Vec<Vec<u8>>,
     keys: u64,
     removed: u64,
@@ -114,7 +118,7 @@ impl Removal<'_> {
 
     fn flush(&mut self) -> anyhow::Result<()> {
         if !self.pending.is_empty() {
-            self.removed += self.store.remove_many(&self.pending)?;
+            self.removed += self.table.remove_many(&self.pending)?;
             self.keys += self.pending.len() as u64;
             self.pending.clear();
         }

@@ -24,6 +24,8 @@ pub struct Args {
     store: PathBuf,
     /// The key
     key: OsString,
+    #[command(flatten)]
+    which: open::Which,
     /// Write the value as it is, on a terminal too
     #[arg(long, conflicts_with_all = ["hex", "json"])]
     raw: bool,
@@ -39,15 +41,17 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   tophash get sessions.tophash user:17 > user-17.bin
-  tophash get sessions.tophash user:17 --json";
+  tophash get sessions.tophash user:17 --json
+  tophash get shop.tophash 17 --table users";
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let key = argument::bytes(&args.key, args.hex, "key")?;
     let store = open::read_only(&args.store)?;
-    let value = store.get(&key)?;
+    let table = args.which.existing(&store)?;
+    let value = table.get(&key)?;
     if args.json {
-        print_json(&key, value.as_deref(), output::millis(store.expires_at(&key)?), args.hex)?;
+        print_json(&key, value.as_deref(), output::millis(table.expires_at(&key)?), args.hex)?;
     }
     let Some(value) = value else {
         if !args.json {

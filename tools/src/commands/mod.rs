@@ -12,4 +12,5 @@ pub mod repair;
 pub mod scan;
 pub mod set;
 pub mod stats;
+pub mod tables;
 pub mod verify;

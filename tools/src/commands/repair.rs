@@ -66,8 +66,13 @@ fn is_certain(report: &Report) -> bool {
 /// The report for people.
 fn text(new: &Path, report: &Report) -> String {
     let mut text = format!(
-        "saved {} into {}\nread {}: {}, {}, {}, {}, {}\n",
+        "saved {}{} into {}\nread {}: {}, {}, {}, {}, {}\n",
         output::some(report.keys, "key"),
+        if report.tables == 0 {
+            String::new()
+        } else {
+            format!(" in {} and the main one", output::some(report.tables, "table"))
+        },
         new.display(),
         output::size(report.bytes_read),
         output::some(report.puts, "value"),
@@ -89,6 +94,10 @@ fn text(new: &Path, report: &Report) -> String {
              what was synced last looks the same\n"
         ));
     }
+    if report.records_left_out > 0 {
+        let records = output::records(report.records_left_out);
+        text.push_str(&format!("left out: {records} of tables that were dropped or cleared\n"));
+    }
     for left in &report.unfinished {
         text.push_str(&format!(
             "left by an earlier repair that was killed, to be removed if none is running: {left}\n"
@@ -103,6 +112,15 @@ fn text(new: &Path, report: &Report) -> String {
     }
     losses(report, &mut text);
     keys(report, &mut text);
+    for lost in &report.lost_tables {
+        text.push_str(&format!(
+            "table {}, whose name is lost, was saved as `{}` with {}: {}\n",
+            lost.id,
+            lost.saved_as.escape_debug(),
+            output::records(lost.records),
+            lost.reason
+        ));
+    }
     if let Some(entries) = report.index_entries_lost.filter(|&entries| entries > 0) {
         let entries = output::some(entries, "key");
         text.push_str(&format!("with their value there at the last checkpoint: {entries}\n"));
@@ -155,7 +173,8 @@ fn keys(report: &Report, text: &mut String) {
     for lost in &report.lost_keys {
         let now = if lost.older_value_kept { "an older value" } else { "not there" };
         let why = format!("{} ({} byte {})", lost.reason, lost.path, lost.offset);
-        table.add_row([&lost.key, now, &why]);
+        let of = lost.table.as_ref().map_or(String::new(), |name| format!(" (table {})", name.escape_debug()));
+        table.add_row([&format!("{}{of}", lost.key), now, &why]);
     }
     if report.lost_keys_total > 0 {
         text.push_str(&format!("{table}\n"));

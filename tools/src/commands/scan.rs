@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use data_encoding::HEXLOWER;
 use serde_json::json as object;
-use tophash::{Cursor, Entry, Store};
+use tophash::{Cursor, Entry, Table};
 
 use crate::argument;
 use crate::exit::Outcome;
@@ -18,20 +18,22 @@ use crate::{open, output};
 
 /// Print records, a line each
 ///
-/// Prints key TAB value with the escapes \t \n \r \\ \xHH. The order is that of the hashes: it says nothing about
+/// Prints those of one table: key TAB value with the escapes \t \n \r \\ \xHH. The order is that of the hashes: it says nothing about
 /// the keys, and it is the same at every run. With --limit, the cursor to go on from is printed on stderr.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
     /// The store's directory
     store: PathBuf,
+    #[command(flatten)]
+    which: open::Which,
     /// Stop after N records (of those that match --prefix); without it, print all
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Go on where an earlier scan stopped
     #[arg(long, value_name = "CURSOR", default_value_t = Cursor::START)]
     cursor: Cursor,
-    /// Only keys that begin with P. A filter: the whole store is read, a hash map knows no order
+    /// Only keys that begin with P. A filter: the whole table is read, a hash map knows no order
     #[arg(long, value_name = "P")]
     prefix: Option<OsString>,
     /// Print keys without values
@@ -52,7 +54,8 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   tophash scan sessions.tophash --limit 100 --prefix user:
-  tophash scan sessions.tophash --limit 100 --cursor 123456789";
+  tophash scan sessions.tophash --limit 100 --cursor 123456789
+  tophash scan shop.tophash --table users";
 
 /// Entries that one step of the scan collects.
 const STEP: usize = 1024;
@@ -65,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     let store = open::read_only(&args.store)?;
     let mut printer = Printer::new(BufWriter::new(io::stdout().lock()), args);
-    let (next, skipped) = scan(&store, args, &prefix, &mut printer)?;
+    let (next, skipped) = scan(&args.which.existing(&store)?, args, &prefix, &mut printer)?;
     printer.finish(next, skipped)?;
     if !args.json && args.limit.is_some() {
         match next {
@@ -84,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// Prints matching entries from the cursor on until as many were printed as are asked for; returns where to go on, and how
 /// many damaged places were passed over.
 fn scan(
-    store: &Store,
+    table: &Table,
     args: &Args,
     prefix: &[u8],
     printer: &mut Printer<'_, impl Write>,
@@ -94,14 +97,14 @@ fn scan(
     while remaining > 0 {
         let wanted = usize::try_from(remaining).unwrap_or(usize::MAX);
         let step = if prefix.is_empty() { wanted.min(STEP) } else { STEP };
-        let (mut entries, mut next) = store.scan(cursor, step)?;
+        let (mut entries, mut next) = table.scan(cursor, step)?;
         let is_match = |entry: &Entry<'_>| entry.key().starts_with(prefix);
         // The step holds more than was asked for: repeat it up to the last entry that is wanted, for its cursor.
         let last_wanted = entries.iter().enumerate().filter(|(_, entry)| is_match(entry)).nth(wanted - 1);
         if let Some((last, _)) = last_wanted
             && last + 1 < entries.len()
         {
-            (entries, next) = store.scan(cursor, last + 1)?;
+            (entries, next) = table.scan(cursor, last + 1)?;
         }
         for entry in entries.iter().filter(|entry| is_match(entry)) {
             printer.print(entry)?;

@@ -15,7 +15,7 @@ use crate::{open, output};
 
 /// Set a key to a value
 ///
-/// The store is created if there is none. When the command has ended with exit code 0, the record is durable. Without
+/// The store is created if there is none, and so is the table. When the command has ended with exit code 0, the record is durable. Without
 /// --expires-in and --expires-at it does not expire, even if the key's older value would have.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -27,6 +27,8 @@ pub struct Args {
     /// The value; `-` reads it from stdin, to the end and with every line end
     #[arg(default_value = "-")]
     value: OsString,
+    #[command(flatten)]
+    which: open::Which,
     /// KEY and VALUE are written in hex
     #[arg(long)]
     hex: bool,
@@ -46,6 +48,7 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   tophash set sessions.tophash user:17 Ada
+  tophash set shop.tophash 17 Ada --table users
   tophash set sessions.tophash login:17 token --expires-in 30m
   tophash set sessions.tophash photo:17 - < photo.jpg";
 
@@ -62,10 +65,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         (Some(after), _) => Expiry::After(after),
         (None, at) => Expiry::from(at),
     };
-    let writer = store.expiring(expiry);
+    let table = args.which.made(&store, &args.creating)?;
+    let writer = table.expiring(expiry);
     let replaced = writer.insert(&key, &value)?.is_some();
-    let expires_ms = if args.json { output::millis(store.expires_at(&key)?) } else { None };
-    drop(writer);
+    let expires_ms = if args.json { output::millis(table.expires_at(&key)?) } else { None };
     store.close()?;
     if args.json {
         let mut report = json!({"replaced": replaced, "value_bytes": value.len()});

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::tables;
 use crate::exit::Outcome;
 use crate::{open, output};
 
 /// Print a store's figures
 ///
-/// Opens the store read-only. What only a writer knows (what it moved, synced, waited for) is not known here: null in
+/// The figures are about all tables together; a second list tells the size of each, if there are tables with a name. Opens the
+/// store read-only. What only a writer knows (what it moved, synced, waited for) is not known here: null in
 /// JSON, and left out of the table. A running service reports it through Store::stats.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -34,12 +36,15 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         forget_unknown(&mut stats);
         report.append(&mut stats);
     }
+    let tables = tables::figures(&store)?;
     if args.json {
+        report["by_table"] = json!(tables);
         output::emit_json(&report)?;
     } else {
         let unknown =
             "not known for a store that is read only here: what a writer does; Store::stats of the service has it";
-        output::emit(&format!("{}\n{unknown}\n", table(&report)))?;
+        let each = if tables.len() > 1 { format!("\n{}\n", tables::text(&tables)) } else { String::new() };
+        output::emit(&format!("{}\n{unknown}\n{each}", table(&report)))?;
     }
     Ok(Outcome::Yes)
 }

@@ -74,9 +74,14 @@ fn document(store: &Path, result: Result<&Report, &Error>) -> anyhow::Result<ser
 
 fn text(store: &Path, report: &Report) -> String {
     let mut text = format!(
-        "{}: {} in {} and {}, {} ({} overflow); {} read\n",
+        "{}: {}{} in {} and {}, {} ({} overflow); {} read\n",
         store.display(),
         output::records(report.records),
+        if report.tables == 0 {
+            String::new()
+        } else {
+            format!(" of {} and the main one", output::some(report.tables, "table"))
+        },
         output::some(report.segments, "segment"),
         output::some(report.blobs, "blob"),
         output::some(report.pages, "page"),
@@ -104,7 +109,8 @@ fn text(store: &Path, report: &Report) -> String {
     let mut table = output::table(["finding", "where", "expected", "found"]);
     for finding in &report.findings {
         let kind = if finding.harmless { format!("{} (harmless)", finding.kind) } else { finding.kind.clone() };
-        table.add_row([kind, place(finding), finding.expected.clone(), finding.found.clone()]);
+        let of = finding.table.as_ref().map_or(String::new(), |name| format!(", table {}", name.escape_debug()));
+        table.add_row([kind, place(finding) + &of, finding.expected.clone(), finding.found.clone()]);
     }
     text.push_str(&format!("{table}\n"));
     text.push_str(&output::some(report.findings_total, "finding"));

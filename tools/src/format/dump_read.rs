@@ -10,7 +10,8 @@
 //! DATA=END
 //! ```
 //!
-//! Several databases follow one another, each with a header of its own. Keywords that set up the database that
+//! Several databases follow one another, each with a header of its own. One that has a name (`database=NAME`) is the table of
+//! that name, the one without is the main table. Keywords that set up the database that
 //! was dumped (page sizes, fill factors, LMDB's map size) mean nothing here and are passed over.
 //!
 //! Version 2 looks the same. Version 1, of Berkeley DB 1.85, has no line that says so: the header begins with `format` or
@@ -28,6 +29,8 @@ use super::{Record, RecordReader};
 /// Which databases of a dump are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
+    /// All: each is the table of its name. A second one for the same table is an error.
+    All,
     /// The only one; a second one is an error.
     TheOnlyOne,
     /// The one with this name.
@@ -62,6 +65,10 @@ struct Section {
     numbered: bool,
     /// The dump says that it has keys.
     keys: bool,
+    /// Its records name a table: its own.
+    is_table: bool,
+    /// That there is such a table was not handed out yet.
+    unsaid: bool,
 }
 
 /// A line of a database's records.
@@ -91,6 +98,14 @@ impl<R: BufRead> DumpReader<R> {
         &self.names
     }
 
+    /// A database before this one that goes to the same table.
+    fn rival_of(&self, name: &Option<String>) -> Option<&Option<String>> {
+        match self.select {
+            Select::All => self.names.iter().find(|known| *known == name),
+            _ => self.names.first(),
+        }
+    }
+
     /// Reads the next header and decides about its database; none at the end of the text.
     fn next_section(&mut self) -> Result<Option<Section>, ReadError> {
         let Some(mut section) = self.header()? else { return Ok(None) };
@@ -101,7 +116,7 @@ impl<R: BufRead> DumpReader<R> {
                 Some(name) => name == wanted,
                 None => *wanted == (self.names.len() + 1).to_string(),
             },
-            Select::TheOnlyOne => match self.names.first() {
+            Select::TheOnlyOne | Select::All => match self.rival_of(&section.name) {
                 None => true,
                 Some(first) => {
                     let reason = Reason::SecondDatabase { first: quoted(first), second: quoted(&section.name) };
@@ -109,6 +124,8 @@ impl<R: BufRead> DumpReader<R> {
                 }
             },
         };
+        section.is_table = self.select == Select::All && section.name.is_some();
+        section.unsaid = section.is_table;
         self.names.push(section.name.clone());
         self.found |= section.wanted;
         if section.wanted && section.duplicates && !self.last_wins {
@@ -213,15 +230,20 @@ impl<R: BufRead> DumpReader<R> {
 impl<R: BufRead> RecordReader for DumpReader<R> {
     fn next(&mut self, record: &mut Record) -> Result<bool, ReadError> {
         loop {
-            let Some(section) = self.section.take() else {
+            let Some(mut section) = self.section.take() else {
                 match self.next_section()? {
                     Some(section) => self.section = Some(section),
                     None => return self.ended().map(|()| false),
                 }
                 continue;
             };
-            record.key.clear();
-            record.value.clear();
+            record.clear();
+            record.table.clone_from(if section.is_table { &section.name } else { &None });
+            if std::mem::take(&mut section.unsaid) {
+                record.only_table = true;
+                self.section = Some(section);
+                return Ok(true);
+            }
             let pair = self.pair(&section, record);
             if !matches!(pair, Ok(false)) {
                 let wanted = section.wanted;
@@ -268,6 +290,8 @@ fn keyword(name: &[u8], value: &[u8], section: &mut Section) -> Result<(), Reaso
             return refused("keys", "records without keys cannot be stored: dump them with `db_dump -k`");
         }
         (b"keys", _) => section.keys = true,
+        // An empty one is none.
+        (b"database" | b"subdatabase", b"") => {}
         // Both names are in use for the same thing.
         (b"database" | b"subdatabase", name) => section.name = Some(String::from_utf8_lossy(name).into_owned()),
         (b"duplicates" | b"dupsort", value) if value != b"0" => section.duplicates = true,

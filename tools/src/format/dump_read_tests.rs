@@ -51,19 +51,37 @@ fn dos_line_ends_are_taken_in_hex_dumps() {
 }
 
 #[test]
-fn a_second_database_is_an_error_unless_one_is_chosen() {
-    let (records, error) = read(TWO);
+fn databases_with_names_are_tables() {
+    let (records, error) = samples::read_all(Format::Dump, TWO.as_bytes(), &samples::read_options());
+    assert!(error.is_none(), "{error:?}");
+    let said: Vec<_> =
+        records.iter().map(|record| (record.table.as_deref(), &record.key[..], record.only_table)).collect();
+    let (one, two) = (Some("one"), Some("two"));
+    assert_eq!(said, [(one, &b""[..], true), (one, b"a", false), (two, b"", true), (two, b"c", false)]);
+    // Without a name, or with an empty one: the main table.
+    let text = TWO.replace("database=one\n", "").replace("database=two", "database=");
+    let (records, error) = samples::read_all(Format::Dump, text.as_bytes(), &samples::read_options());
+    assert!(records.len() == 1 && records[0].table.is_none(), "{records:?}");
+    let error = error.expect("two databases for the main table").to_string();
+    assert!(error.contains("one without a name") && error.contains("--database"), "{error}");
+    let error = read(&TWO.replace("=two", "=one")).1.expect("two databases of a name").to_string();
+    assert!(error.contains("(\"one\") follows \"one\""), "{error}");
+}
+
+#[test]
+fn a_second_database_is_an_error_for_one_table_unless_it_is_chosen() {
+    let mut options = ReadOptions { select: Select::TheOnlyOne, ..samples::read_options() };
+    let (records, error) = read_with(TWO, &options);
     assert_eq!(records, [pair("a", "b")]);
     let error = error.expect("two databases").to_string();
     assert!(error.contains("\"two\"") && error.contains("\"one\"") && error.contains("--database"), "{error}");
 
-    let mut options = samples::read_options();
-    options.database = Some("two".into());
+    options.select = Select::Named("two".into());
     let (records, error) = read_with(TWO, &options);
     assert!(error.is_none(), "{error:?}");
     assert_eq!(records, [pair("c", "\\d\\")]);
 
-    options.database = Some("three".into());
+    options.select = Select::Named("three".into());
     let error = read_with(TWO, &options).1.expect("no such database").to_string();
     assert!(error.contains("three") && error.contains("\"one\", \"two\""), "{error}");
 }
@@ -128,7 +146,7 @@ fn a_database_without_a_name_is_chosen_by_its_number() {
     let one = "VERSION=3\nformat=print\nHEADER=END\n a\n 1\nDATA=END\n";
     let text = format!("{one}{}", one.replace(" a", " b"));
     let mut options = samples::read_options();
-    options.database = Some("2".into());
+    options.select = Select::Named("2".into());
     let (records, error) = read_with(&text, &options);
     assert!(error.is_none() && records == [pair("b", "1")], "{records:?}, {error:?}");
 }

@@ -58,6 +58,12 @@ pub enum Reason {
         /// The limit.
         limit: u64,
     },
+    /// jsonl: the record names a table, and all records go to one that was chosen.
+    #[error("the record names the table {table}, and --table chose one for all; without --table each goes to its own")]
+    NamesTable {
+        /// The name, shortened and escaped.
+        table: String,
+    },
     /// tsv: no TAB between key and value.
     #[error("no TAB between key and value")]
     NoTab,
@@ -115,9 +121,9 @@ pub enum Reason {
         "the dumped database may hold several values for a key, a store holds one; --last-wins imports the last one of each"
     )]
     Duplicates,
-    /// dump: a second database, and no choice was made.
+    /// dump: a second database for the same table, and no choice was made.
     #[error(
-        "a second database ({second}) follows {first}; choose one with --database NAME (or its number, from 1), or import each by itself"
+        "a second database ({second}) follows {first}, and both go to one table; choose one with --database NAME (or its number, from 1), or import each by itself"
     )]
     SecondDatabase {
         /// The database before it.
@@ -145,6 +151,7 @@ impl Reason {
             | Reason::FieldTwice(_)
             | Reason::Base64 { .. }
             | Reason::Deadline { .. }
+            | Reason::NamesTable { .. }
             | Reason::NoTab
             | Reason::SecondTab { .. }
             | Reason::Escape { .. }

@@ -16,12 +16,13 @@ use super::{Record, RecordReader, RecordWriter};
 #[derive(Debug)]
 pub struct JsonlReader<R> {
     lines: Lines<R>,
+    one_table: bool,
 }
 
 impl<R: BufRead> JsonlReader<R> {
-    /// Reads lines of at most `limit` bytes.
-    pub fn new(input: R, limit: usize) -> Self {
-        JsonlReader { lines: Lines::new(input, limit) }
+    /// Reads lines of at most `limit` bytes. `one_table`: no record may name a table.
+    pub fn new(input: R, limit: usize, one_table: bool) -> Self {
+        JsonlReader { lines: Lines::new(input, limit), one_table }
     }
 }
 
@@ -34,6 +35,10 @@ impl<R: BufRead> RecordReader for JsonlReader<R> {
                 continue;
             }
             return match parse(line, record) {
+                Ok(()) if self.one_table && record.table.is_some() => {
+                    let table = record.table.take().unwrap_or_default();
+                    Err(self.lines.bad(Reason::NamesTable { table: excerpt(table.as_bytes()) }))
+                }
                 Ok(()) => Ok(true),
                 Err(reason) => Err(self.lines.bad(reason)),
             };
@@ -49,6 +54,8 @@ impl<R: BufRead> RecordReader for JsonlReader<R> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
+    #[serde(borrow)]
+    table: Option<Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -73,6 +80,14 @@ fn parse(line: &[u8], record: &mut Record) -> Result<(), Reason> {
         )));
     }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| Reason::Json(describe(&error)))?;
+    record.clear();
+    record.table = line.table.map(Cow::into_owned);
+    if let Line { key: None, key_b64: None, value: None, value_b64: None, expires_ms: None, .. } = line
+        && record.table.is_some()
+    {
+        record.only_table = true;
+        return Ok(());
+    }
     field("key", line.key, line.key_b64, &mut record.key)?;
     field("value", line.value, line.value_b64, &mut record.value)?;
     record.expires_ms = line.expires_ms;
@@ -110,8 +125,10 @@ fn describe(error: &serde_json::Error) -> String {
 }
 
 /// A record in JSON, as the commands print it: of each pair exactly one is there, and the deadline if it has one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct JsonRecord<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +151,12 @@ impl<'a> JsonRecord<'a> {
     /// A key alone.
     pub fn key(key: &'a [u8]) -> Self {
         let (key, key_b64) = text_or_base64(key);
-        JsonRecord { key, key_b64, value: None, value_b64: None, expires_ms: None }
+        JsonRecord { key, key_b64, ..JsonRecord::default() }
+    }
+
+    /// The same with the name of its table, if it is not the main one.
+    pub fn of_table(self, table: Option<&'a str>) -> Self {
+        JsonRecord { table, ..self }
     }
 
     /// The same with a deadline, if there is one.
@@ -170,22 +192,45 @@ pub fn line_len(key: &[u8], value: &[u8]) -> u64 {
 #[derive(Debug)]
 pub struct JsonlWriter<W> {
     output: W,
+    table: Option<String>,
+    /// A table was begun, and no record says so yet.
+    unsaid: bool,
 }
 
 impl<W: Write> JsonlWriter<W> {
     /// Writes to `output`, which should be buffered.
     pub fn new(output: W) -> Self {
-        JsonlWriter { output }
+        JsonlWriter { output, table: None, unsaid: false }
+    }
+
+    /// A table without records has a line of its own, so that it comes back too.
+    fn end_table(&mut self) -> io::Result<()> {
+        if self.unsaid {
+            self.unsaid = false;
+            json::to_line(&mut self.output, &JsonRecord::default().of_table(self.table.as_deref()))?;
+            self.output.write_all(b"\n")?;
+        }
+        Ok(())
     }
 }
 
 impl<W: Write> RecordWriter for JsonlWriter<W> {
+    fn begin_table(&mut self, name: Option<&str>) -> io::Result<()> {
+        self.end_table()?;
+        self.table = name.map(ToString::to_string);
+        self.unsaid = name.is_some();
+        Ok(())
+    }
+
     fn write(&mut self, key: &[u8], value: &[u8], expires_ms: Option<u64>) -> io::Result<()> {
-        json::to_line(&mut self.output, &JsonRecord::new(key, value).expiring(expires_ms))?;
+        self.unsaid = false;
+        let record = JsonRecord::new(key, value).expiring(expires_ms).of_table(self.table.as_deref());
+        json::to_line(&mut self.output, &record)?;
         self.output.write_all(b"\n")
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        self.end_table()?;
         self.output.flush()
     }
 }
@@ -193,7 +238,7 @@ impl<W: Write> RecordWriter for JsonlWriter<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Format, WriteOptions, samples};
+    use crate::format::{Format, ReadOptions, WriteOptions, samples};
 
     fn parsed(line: &str) -> Result<(Vec<u8>, Vec<u8>), Reason> {
         let mut record = Record::default();
@@ -202,14 +247,15 @@ mod tests {
 
     #[test]
     fn each_field_is_text_or_base64_by_itself() {
-        let records = [Record { key: b"a".to_vec(), value: b"\xff".to_vec(), expires_ms: None }];
+        let records = [Record { key: b"a".to_vec(), value: b"\xff".to_vec(), ..Record::default() }];
         let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
         assert_eq!(text, b"{\"key\":\"a\",\"value_b64\":\"/w==\"}\n");
     }
 
     #[test]
     fn what_would_be_mostly_escapes_is_base64() {
-        let records = [Record { key: b"a".to_vec(), value: vec![0; 3000], expires_ms: Some(DEADLINE_MAX) }];
+        let records =
+            [Record { key: b"a".to_vec(), value: vec![0; 3000], expires_ms: Some(DEADLINE_MAX), ..Record::default() }];
         let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
         assert!(text.starts_with(b"{\"key\":\"a\",\"value_b64\":\"AAAA"));
         assert!((text.len() as u64) <= line_len(b"a", &records[0].value) && text.len() < 4100, "{}", text.len());
@@ -220,8 +266,8 @@ mod tests {
     #[test]
     fn a_deadline_stands_at_the_end_and_comes_back_exactly() {
         for millis in [0, 1, 1_790_000_000_123, (1 << 53) + 1, DEADLINE_MAX] {
-            let records =
-                [Record { key: b"a".to_vec(), value: Vec::new(), expires_ms: Some(millis) }, Record::default()];
+            let first = Record { key: b"a".to_vec(), expires_ms: Some(millis), ..Record::default() };
+            let records = [first, Record::default()];
             let text = samples::write_all(Format::Jsonl, &records, &WriteOptions::default());
             let lines =
                 format!("{{\"key\":\"a\",\"value\":\"\",\"expires_ms\":{millis}}}\n{{\"key\":\"\",\"value\":\"\"}}\n");
@@ -235,6 +281,30 @@ mod tests {
         for bad in ["-1", "1.5", "1e3", "\"soon\"", "18446744073709551616"] {
             assert!(matches!(with(bad), Err(Reason::Json(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_table_without_records_has_a_line() {
+        let mut text = Vec::new();
+        let mut writer = JsonlWriter::new(&mut text);
+        writer.begin_table(None).unwrap();
+        writer.begin_table(Some("empty")).unwrap();
+        writer.begin_table(Some("one")).unwrap();
+        writer.write(b"a", b"1", None).unwrap();
+        writer.begin_table(Some("last")).unwrap();
+        writer.finish().unwrap();
+        let lines = "{\"table\":\"empty\"}\n{\"table\":\"one\",\"key\":\"a\",\"value\":\"1\"}\n{\"table\":\"last\"}\n";
+        assert_eq!(String::from_utf8(text).unwrap(), lines);
+        let (back, error) = samples::read_all(Format::Jsonl, lines.as_bytes(), &samples::read_options());
+        assert!(error.is_none(), "{error:?}");
+        let said: Vec<_> = back.iter().map(|record| (record.table.as_deref().unwrap(), record.only_table)).collect();
+        assert_eq!(said, [("empty", true), ("one", false), ("last", true)]);
+        // Half a record is none.
+        assert_eq!(parsed("{\"table\":\"t\",\"value\":\"\"}"), Err(Reason::FieldMissing("key")));
+        assert_eq!(parsed("{\"table\":\"t\",\"expires_ms\":1}"), Err(Reason::FieldMissing("key")));
+        let one = ReadOptions { one_table: true, ..samples::read_options() };
+        let (back, error) = samples::read_all(Format::Jsonl, lines.as_bytes(), &one);
+        assert!(back.is_empty() && error.unwrap().to_string().contains("names the table empty"));
     }
 
     #[test]

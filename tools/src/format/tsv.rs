@@ -42,8 +42,8 @@ fn parse(line: &[u8], record: &mut Record) -> Result<(), Reason> {
     if let Some(second) = value.iter().position(|&byte| byte == b'\t') {
         return Err(Reason::SecondTab { column: tab + 1 + second + 1 });
     }
-    record.key.clear();
-    record.value.clear();
+    record.clear();
+    record.table = None;
     unescape_into(key, 1, &mut record.key)?;
     unescape_into(value, tab + 2, &mut record.value)
 }
@@ -63,6 +63,10 @@ impl<W: Write> TsvWriter<W> {
 }
 
 impl<W: Write> RecordWriter for TsvWriter<W> {
+    fn begin_table(&mut self, _: Option<&str>) -> io::Result<()> {
+        Ok(())
+    }
+
     fn write(&mut self, key: &[u8], value: &[u8], _: Option<u64>) -> io::Result<()> {
         self.line.clear();
         escape_into(key, &mut self.line);
@@ -82,7 +86,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Reason> {
-        let mut record = Record { key: b"left over".to_vec(), value: b"left over".to_vec(), expires_ms: None };
+        let mut record = Record { key: b"left over".to_vec(), value: b"left over".to_vec(), ..Record::default() };
         parse(line, &mut record).map(|()| (record.key, record.value))
     }
 

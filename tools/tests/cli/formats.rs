@@ -22,12 +22,12 @@ fn every_format_carries_every_byte_there_and_back() {
         let store = format!("from-{name}");
         // Once through a file, once through a pipe.
         desk.ok(&[&["export", "first", name], export].concat());
-        desk.ok(&["import", &store, name, "--format", import]);
+        desk.ok(&["import", &store, name, "--format", import, "--table", ""]);
         assert_eq!(contents(&desk.path(&store)), records, "{name}, file");
         let piped = desk.ok(&[&["export", "first"], export].concat());
         assert_eq!(piped, desk.read(name));
         let store = format!("{store}-piped");
-        desk.run_with(&["import", &store, "-", "--format", import], &piped).ok();
+        desk.run_with(&["import", &store, "-", "--format", import, "--table", ""], &piped).ok();
         assert_eq!(contents(&desk.path(&store)), records, "{name}, pipe");
     }
 }
@@ -59,7 +59,7 @@ fn an_export_appears_whole_and_leaves_nothing_else() {
     let ran = desk.run(&["export", "s", "out.tsv", "--format", "tsv", "--json"]);
     assert_eq!(
         ran.json(),
-        json!({"file": "out.tsv", "records": 1, "record_bytes": 2, "skipped": 0, "deadlines_lost": 0})
+        json!({"file": "out.tsv", "tables": 1, "records": 1, "record_bytes": 2, "skipped": 0, "deadlines_lost": 0})
     );
     assert_eq!(desk.read("out.tsv"), b"a\t1\n");
     assert_eq!(desk.names(), ["out.tsv", "s"]);

@@ -122,10 +122,10 @@ fn of_several_databases_one_is_chosen() {
     let both = format!("{one}{two}");
     desk.write("both", &both);
     // A file is looked through first; a pipe cannot be.
-    desk.run(&["import", "s", "both", "--format", "dump"])
+    desk.run(&["import", "s", "both", "--format", "dump", "--table", "t"])
         .fails(1, &["one, two", "--database", "nothing was imported"]);
     assert_eq!(desk.names(), ["both"]);
-    let ran = desk.run_with(&["import", "s", "--format", "dump"], both.as_bytes());
+    let ran = desk.run_with(&["import", "s", "--format", "dump", "--table", ""], both.as_bytes());
     ran.fails(1, &["--database", "1 record stored before"]);
     desk.ok(&["import", "t", "both", "--format", "dump", "--database", "two"]);
     assert_eq!(contents(&desk.path("t")), [(b"b".to_vec(), b"2".to_vec())]);

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{Desk, Record, contents, dump, nasty_records};
+use crate::support::{Desk, Record, contents, contents_of, dump, nasty_records};
 
 fn is_there(test: &str, programs: &[&str]) -> bool {
     let missing = programs
@@ -98,6 +98,7 @@ fn berkeley_db_reads_what_we_write_and_we_read_what_it_writes() {
         let back = desk.program("db_dump", &[dump, &[&file]].concat(), b"").ok();
         let copy = format!("{name}.tophash");
         desk.run_with(&["import", &copy, "--format", "dump"], &back).ok();
+        // db_dump -s writes no name.
         assert_eq!(contents(&desk.path(&copy)), records, "{name}");
     }
 }
@@ -116,11 +117,79 @@ fn a_file_with_several_databases_is_imported_one_by_one() {
     }
     let both = desk.program("db_dump", &["both.db"], b"").ok();
     desk.write("both.dump", both);
-    desk.run(&["import", "s", "both.dump", "--format", "dump"]).fails(1, &["one, two"]);
+    desk.run(&["import", "s", "both.dump", "--format", "dump", "--table", "t"]).fails(1, &["one, two"]);
+    desk.ok(&["import", "s", "both.dump", "--format", "dump"]);
     for (name, records) in [("one", one), ("two", two)] {
+        assert_eq!(contents_of(&desk.path("s"), Some(name)), records);
         desk.ok(&["import", name, "both.dump", "--format", "dump", "--database", name]);
         assert_eq!(contents(&desk.path(name)), records);
     }
+}
+
+/// Two named databases and the one without a name: what `mdb_dump -a` writes are tables, and what `export` writes of tables loads
+/// into one environment.
+#[test]
+fn named_databases_of_lmdb_are_tables() {
+    if !is_there("lmdb, named databases", &["mdb_load", "mdb_dump"]) {
+        return;
+    }
+    let desk = Desk::new();
+    let records = records_for_lmdb();
+    let few = vec![(b"a".to_vec(), b"1".to_vec())];
+    std::fs::create_dir(desk.path("env")).expect("a folder for LMDB");
+    for (name, records) in [("users", &records), ("by age", &few)] {
+        desk.program("mdb_load", &["-s", name, "env"], &dump(records)).ok();
+    }
+    let all = desk.program("mdb_dump", &["-a", "env"], b"").ok();
+    let ran = desk.run_with(&["import", "s", "--format", "dump"], &all);
+    assert!(ran.text().contains("for 2 tables"), "{}", ran.text());
+    assert_eq!(contents_of(&desk.path("s"), Some("users")), records);
+    assert_eq!(contents_of(&desk.path("s"), Some("by age")), few);
+    assert!(contents(&desk.path("s")).is_empty());
+
+    // The main table goes into the database without a name, which `mdb_dump -a` passes over.
+    desk.ok(&["set", "s", "of the main table", "1"]);
+    for (name, options) in [("hex", &[][..]), ("print", &["--print"])] {
+        let text = desk.ok(&[&["export", "s", "--format", "dump", "--lmdb"], options].concat());
+        std::fs::create_dir(desk.path(name)).expect("a folder for LMDB");
+        desk.program("mdb_load", &[name], &text).ok();
+        let back = desk.program("mdb_dump", &["-a", name], b"").ok();
+        let copy = format!("{name}.tophash");
+        desk.run_with(&["import", &copy, "--format", "dump"], &back).ok();
+        assert_eq!(contents_of(&desk.path(&copy), Some("users")), records, "{name}");
+        assert_eq!(contents_of(&desk.path(&copy), Some("by age")), few, "{name}");
+        let main = desk.program("mdb_dump", &["-p", name], b"").ok();
+        assert!(String::from_utf8_lossy(&main).contains(" of the main table\n 1\n"), "{name}");
+    }
+    // One table by itself, under a name that the loader chooses.
+    let text = desk.ok(&["export", "s", "--format", "dump", "--lmdb", "--table", "by age"]);
+    desk.program("mdb_load", &["-s", "other", "env"], &text).ok();
+    let back = desk.program("mdb_dump", &["-s", "other", "env"], b"").ok();
+    desk.run_with(&["import", "other", "--format", "dump"], &back).ok();
+    assert_eq!(contents_of(&desk.path("other"), Some("other")), few);
+}
+
+#[test]
+fn tables_are_databases_of_one_file_of_berkeley_db() {
+    if !is_there("berkeley db, tables", &["db_load", "db_dump"]) {
+        return;
+    }
+    let desk = Desk::new();
+    let records = nasty_records();
+    let text = dump(&records);
+    for table in ["users", "by age"] {
+        desk.run_with(&["import", "s", "--format", "dump", "--table", table], &text).ok();
+    }
+    desk.ok(&["set", "s", "lost", "1", "--table", "empty"]);
+    desk.ok(&["del", "s", "lost", "--table", "empty"]);
+    let text = desk.ok(&["export", "s", "--format", "dump"]);
+    desk.program("db_load", &["all.db"], &text).ok();
+    let back = desk.program("db_dump", &["all.db"], b"").ok();
+    desk.run_with(&["import", "copy", "--format", "dump"], &back).ok();
+    for table in ["users", "by age"] {
+        assert_eq!(contents_of(&desk.path("copy"), Some(table)), records);
+    }
+    assert!(contents_of(&desk.path("copy"), Some("empty")).is_empty());
 }
 
 /// Numbered records, several databases, duplicates, and dumps of older versions, from the real tools.

@@ -13,5 +13,6 @@ mod records;
 mod repair;
 mod reports;
 mod support;
+mod tables;
 mod traces;
 mod words;

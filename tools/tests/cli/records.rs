@@ -75,6 +75,8 @@ fn a_missing_store_is_exit_code_2_and_only_writing_creates_one() {
         &["verify", "s"],
         &["export", "s", "--format", "tsv"],
         &["del", "s", "a"],
+        &["tables", "s"],
+        &["tables", "s", "--clear", ""],
         &["set", "s", "a", "1", "--no-create"],
         &["import", "s", "--format", "tsv", "--no-create"],
     ] {
@@ -222,7 +224,7 @@ fn wrong_usage_is_exit_code_2_and_help_is_0() {
     let help = desk.run(&["--help"]);
     assert_eq!(help.code, Some(0));
     assert!(help.text().contains("Exit codes"), "{}", help.text());
-    for command in ["demo", "import", "export", "get", "set", "del", "scan", "stats", "verify", "bench"] {
+    for command in ["demo", "import", "export", "get", "set", "del", "scan", "stats", "tables", "verify", "bench"] {
         let help = desk.run(&[command, "--help"]);
         assert_eq!(help.code, Some(0));
         assert!(help.text().contains("Example:"), "{command}");

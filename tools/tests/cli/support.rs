@@ -179,8 +179,14 @@ pub fn dump(records: &[Record]) -> Vec<u8> {
 
 /// What a store holds, sorted, read through the library and not through the tool.
 pub fn contents(store: &std::path::Path) -> Vec<Record> {
+    contents_of(store, None)
+}
+
+/// The same of one table.
+pub fn contents_of(store: &std::path::Path, table: Option<&str>) -> Vec<Record> {
     let store = tophash::Options::new().read_only(true).create(false).open(store).expect("open the store");
-    let mut records: Vec<Record> = store
+    let table = table.map_or_else(|| tophash::Table::clone(&store), |name| store.table(name).expect("the table"));
+    let mut records: Vec<Record> = table
         .iter()
         .map(|entry| entry.map(|entry| (entry.key().to_vec(), entry.value().to_vec())).expect("a whole record"))
         .collect();

@@ -46,7 +46,7 @@ fn ctrl_c_ends_an_import_that_waits_for_input() {
 fn usage_names_arguments_in_their_order() {
     let desk = Desk::new();
     desk.run(&["del"]).fails(2, &["tophash del [OPTIONS] <STORE> <KEYS>... [--from <FILE>]"]);
-    for command in ["get", "set", "del", "scan", "stats", "verify", "repair", "compact", "import", "export"] {
+    for command in ["get", "set", "del", "scan", "stats", "tables", "verify", "repair", "compact", "import", "export"] {
         let help = desk.run(&[command, "--help"]).text();
         let usage = help.lines().find(|line| line.starts_with("Usage:")).expect("a usage line").to_string();
         let (store, other) = (usage.find("<STORE>").expect("a store"), usage.find("<KEY"));
@@ -65,6 +65,8 @@ fn advice_is_the_commands_and_not_the_librarys() {
         &["get", "none", "k"][..],
         &["scan", "none"],
         &["stats", "none"],
+        &["tables", "none"],
+        &["tables", "none", "--drop", "t"],
         &["verify", "none"],
         &["repair", "none", "new"],
         &["compact", "none"],
@@ -89,6 +91,8 @@ fn nothing_that_is_printed_acts_on_a_terminal() {
     let desk = Desk::new();
     let name = "s\u{1b}[31m\u{202e}\u{9b}x";
     desk.run(&["set", name, "k\u{1b}[2J\u{202e}", "v\u{9b}\u{feff}\u{7}"]).ok();
+    let table = "t\u{1b}[31m\u{202e}\u{9b}\n";
+    desk.run(&["set", name, "k", "v", "--table", table]).ok();
     desk.write("bad", b"a\t1\n\x1b]0;title\x07\n");
     for args in [
         &["stats", name][..],
@@ -96,9 +100,16 @@ fn nothing_that_is_printed_acts_on_a_terminal() {
         &["verify", name],
         &["doctor", name],
         &["doctor", name, "--json"],
+        &["tables", name],
+        &["tables", name, "--json"],
+        &["tables", name, "--clear", table],
+        &["tables", name, "--drop", "none\u{1b}\u{202e}"],
+        &["get", name, "k", "--table", "none\u{1b}\u{202e}"],
         &["scan", name],
+        &["scan", name, "--table", table],
         &["scan", name, "--json"],
         &["export", name, "--format", "tsv"],
+        &["export", name, "--format", "tsv", "--table", ""],
         &["export", name, "--format", "jsonl"],
         &["export", name, "--format", "dump", "--print"],
         &["get", name, "absent\u{1b}[31m"],
@@ -122,13 +133,16 @@ fn nothing_that_is_printed_acts_on_a_terminal() {
 fn tables_and_maps_fit_into_forty_columns() {
     let desk = Desk::new();
     filled(&desk, 3000);
-    for args in [&["stats", "s"][..], &["doctor", "s"], &["compact", "s", "--dry-run"]] {
+    desk.run(&["set", "t", "k", "v", "--table", "a name that is longer than forty columns of a terminal"]).ok();
+    for args in
+        [&["stats", "s"][..], &["stats", "t"], &["tables", "t"], &["doctor", "s"], &["compact", "s", "--dry-run"]]
+    {
         let mut command = desk.command(args);
         let output = command.env("COLUMNS", "40").output().expect("run it");
         let text = String::from_utf8(output.stdout).expect("text");
         let drawn = |line: &&str| line.starts_with('|') || line.contains(['█', '░', '▒', '▓', '▏']);
         let lines: Vec<_> = text.lines().filter(drawn).collect();
-        assert!(lines.len() > 5, "{text}");
+        assert!(lines.len() > 3, "{text}");
         for line in lines {
             assert!(line.chars().count() <= 40, "{args:?}: {line}");
         }

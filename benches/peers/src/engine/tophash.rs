@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use tophash::{Batch, Options, Store, SyncPolicy};
+use tophash::{Batch, Options, Store, SyncPolicy, Table};
 
 use super::{Changes, Engine, Reader, WasThere};
 use crate::protocol::{Figures, Mode, Opening, Replayed};
@@ -112,7 +112,7 @@ impl<const EVERY: bool> Engine for TophashEngine<EVERY> {
 impl Reader for &Store {
     #[inline]
     fn get(&mut self, key: &[u8], check: impl FnOnce(Option<&[u8]>) -> bool) -> anyhow::Result<bool> {
-        Ok(check(Store::get(self, key)?.as_deref()))
+        Ok(check(Table::get(self, key)?.as_deref()))
     }
 
     #[inline]
@@ -122,7 +122,7 @@ impl Reader for &Store {
         mut check: impl FnMut(usize, Option<&[u8]>) -> bool,
     ) -> anyhow::Result<bool> {
         let mut all = true;
-        for (i, value) in Store::get_many(self, keys)?.iter().enumerate() {
+        for (i, value) in Table::get_many(self, keys)?.iter().enumerate() {
             all &= check(i, value.as_deref());
         }
         Ok(all)

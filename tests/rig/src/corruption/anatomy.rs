@@ -11,6 +11,9 @@ pub const STORE: &str = "/s";
 pub const PAGE_HEADER: usize = 64;
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER: usize = 128;
+/// Where the main table's entry stands in the meta stream. Behind 40 bytes follow the first pages of its extents, of which the
+/// first is the first page behind the meta pages.
+pub const MAIN_TABLE: usize = 104;
 
 /// Reads a word.
 #[must_use]
@@ -149,22 +152,38 @@ pub struct Record {
     pub at: u64,
     /// Bytes up to the end of the value.
     pub len: usize,
-    /// Its kind, without the bits for a large header and a deadline.
+    /// Its kind, without the bits for a large header, a table, a deadline and an aligned value.
     pub kind: u8,
 }
 
-/// The key's range, the value's range and the length of the record that begins with these bytes.
+/// Where key and value lie in a record, and where the next one begins.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The key.
+    pub key: std::ops::Range<usize>,
+    /// The value.
+    pub value: std::ops::Range<usize>,
+    /// Bytes up to the next record.
+    pub total: usize,
+}
+
+/// The parts of the record that begins with these bytes, at an offset of its file.
 #[must_use]
-pub fn parts(bytes: &[u8]) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+pub fn parts(bytes: &[u8], offset: u64) -> Parts {
     let front = word(bytes, 0);
     let (header, key, value) = if bytes.get(4).is_none_or(|kind| kind & 0x80 == 0) {
         (8, (front >> 40 & 0xff) as usize, (front >> 48) as usize)
     } else {
         (16, (front >> 48) as usize, (word(bytes, 8) & 0xffff_ffff) as usize)
     };
-    let deadline = if bytes.get(4).is_some_and(|kind| kind & 0x08 != 0) { 8 } else { 0 };
-    let start = header + deadline;
-    (start..start + key, start + key..start + key + value)
+    let has = |bit: u8| bytes.get(4).is_some_and(|kind| kind & bit != 0);
+    let start = header + if has(0x10) { 4 } else { 0 } + if has(0x08) { 8 } else { 0 };
+    let end = start + key;
+    let (place, longest) = match has(0x20) {
+        false => (end, end),
+        true => ((offset as usize + end).next_multiple_of(16) - offset as usize, end.next_multiple_of(8) + 8),
+    };
+    Parts { key: start..end, value: place..place + value, total: (longest + value).next_multiple_of(8) }
 }
 
 /// A segment file.
@@ -214,10 +233,11 @@ impl Anatomy {
         let uuid: [u8; 16] = header[24..40].try_into().expect("16 bytes");
         let buckets = word(&header, 96) as u32 as usize + (word(&header, 96) >> 32) as usize;
         let stream = word(&image.page(2), PAGE_HEADER) as usize;
-        assert!((128..4032).contains(&stream), "these tests read one meta page");
+        assert!((MAIN_TABLE + 40..4032).contains(&stream), "these tests read one meta page");
+        let first = word(&image.page(2), PAGE_HEADER + MAIN_TABLE + 40);
         let pages = image.len("index") / PAGE as u64;
         let (mut primary, mut overflow, mut bitmaps) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 130..pages {
+        for number in first..pages {
             let page = image.page(number);
             match (&page[4..8], word(&page, 24) >> 16 & 0xffff) {
                 (b"BKT1", 0) => primary.push(number),
@@ -256,7 +276,7 @@ impl Anatomy {
         let salt = word(&bytes, 40);
         let mut at = SEGMENT_HEADER;
         while at + 8 <= bytes.len() {
-            let (_, value) = parts(&bytes[at..]);
+            let Parts { value, total, .. } = parts(&bytes[at..], at as u64);
             if at + value.end > bytes.len() {
                 break;
             }
@@ -265,9 +285,9 @@ impl Anatomy {
             if copy[..4] != bytes[at..at + 4] {
                 break;
             }
-            let (segment, kind) = (self.segments.len(), copy[4] & 0x77);
+            let (segment, kind) = (self.segments.len(), copy[4] & 0x47);
             self.records.push(Record { segment, at: at as u64, len: copy.len(), kind });
-            at = (at + copy.len()).next_multiple_of(8);
+            at += total;
         }
         self.segments.push(Segment { name, salt, end: at as u64 });
     }
@@ -280,7 +300,7 @@ impl Anatomy {
             let from = number * PAGE as u64;
             (index.clone(), from, from + bytes as u64)
         };
-        let mut regions = vec![page(0, 112), page(1, 112), page(2, PAGE_HEADER + self.stream)];
+        let mut regions = vec![page(0, 104), page(1, 104), page(2, PAGE_HEADER + self.stream)];
         regions.extend(self.bitmaps.iter().map(|&number| page(number, PAGE_HEADER + 16)));
         let pages = self.primary.iter().chain(&self.overflow);
         regions.extend(pages.map(|&number| page(number, PAGE_HEADER + self.buckets * 64)));
@@ -352,12 +372,12 @@ impl Anatomy {
         };
         let mut at = SEGMENT_HEADER;
         while at + 8 <= bytes.len() && bytes[at + 4] != 0 {
-            let (_, value) = parts(&bytes[at..]);
+            let Parts { value, total, .. } = parts(&bytes[at..], at as u64);
             if at + value.end > bytes.len() {
                 break;
             }
             seal_record(&mut bytes[at..at + value.end], salt, at as u64);
-            at = (at + value.end).next_multiple_of(8);
+            at += total;
         }
         image.write(file, 0, &bytes);
     }

@@ -8,6 +8,7 @@ use tophash::{Batch, Options, Store, SyncPolicy, Tuning};
 
 use super::anatomy::{Anatomy, STORE};
 use super::judge::Facts;
+use crate::aligned::Aligned;
 use crate::disk::SimDisk;
 use crate::image::{Image, Node};
 use crate::script::NOW;
@@ -80,6 +81,17 @@ fn key(i: u32) -> Vec<u8> {
     format!("key {i}").into_bytes()
 }
 
+/// The table that a key belongs to, if it is not the main one. Keys of tables begin with the name, so no key is in two of them.
+#[must_use]
+pub fn table_of(key: &[u8]) -> Option<&str> {
+    let name = key.split(|&byte| byte == b'/').next().filter(|name| name.len() < key.len())?;
+    std::str::from_utf8(name).ok()
+}
+
+fn key_in(table: &str, i: u32) -> Vec<u8> {
+    format!("{table}/{i}").into_bytes()
+}
+
 /// A value that tells whose it is.
 fn value(i: u32, version: u32) -> Vec<u8> {
     let mut value = format!("{i}.{version} ").into_bytes();
@@ -108,6 +120,80 @@ impl Making {
     fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
         let (k, v) = (key.clone(), value.clone());
         self.change(|store| store.insert(&k, &v).map(|_| ()), |state| _ = state.insert(key, value));
+    }
+
+    /// Puts a value into the table that the key names, which is made if need be.
+    fn insert_in(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let name = table_of(&key).expect("a table").to_string();
+        // Made alone, so that each state is that of one record.
+        // One of the tables has types, and aligned values.
+        let make = |store: &Store| match &*name {
+            "a" => store.table_of::<[u8], Aligned>("a").map(drop),
+            name => store.table(name).map(drop),
+        };
+        self.change(make, |_| {});
+        let (k, v) = (key.clone(), value.clone());
+        self.change(|store| store.table(&name)?.insert(&k, &v).map(drop), |state| _ = state.insert(key, value));
+    }
+
+    fn remove_in(&mut self, key: &[u8]) {
+        let name = table_of(key).expect("a table");
+        self.change(|store| store.table(name)?.remove(key).map(drop), |state| _ = state.remove(key));
+    }
+
+    fn clear_table(&mut self, name: &str) {
+        let is_kept = |key: &[u8]| table_of(key) != Some(name);
+        self.change(|store| store.table(name)?.clear(), |state| state.retain(|key, _| is_kept(key)));
+    }
+
+    fn drop_table(&mut self, name: &str) {
+        let is_kept = |key: &[u8]| table_of(key) != Some(name);
+        self.change(|store| store.drop_table(name).map(drop), |state| state.retain(|key, _| is_kept(key)));
+    }
+
+    /// Tables that are filled, cleared and dropped, before and behind a checkpoint.
+    fn tables(&mut self) {
+        for i in 0..24 {
+            self.insert(key(i), value(i, 0));
+            self.insert_in(key_in("a", i), value(i, 1));
+            self.insert_in(key_in("cleared", i), value(i, 2));
+            self.insert_in(key_in("dropped", i), value(i, 3));
+        }
+        self.insert_in(b"a/large".to_vec(), vec![b'7'; 430]);
+        self.clear_table("cleared");
+        self.drop_table("dropped");
+        self.insert_in(key_in("cleared", 3), value(3, 4));
+        self.remove_in(&key_in("a", 5));
+        self.sync();
+        self.checkpoint();
+    }
+
+    /// What becomes of them behind it.
+    fn tables_in_the_tail(&mut self) {
+        self.insert_in(key_in("a", 1), value(1, 5));
+        self.remove_in(&key_in("a", 2));
+        self.insert_in(key_in("made", 1), value(1, 6));
+        self.sync();
+        self.insert_in(key_in("dropped", 1), value(1, 7));
+        self.clear_table("cleared");
+        self.insert_in(key_in("cleared", 9), value(9, 8));
+        self.change(
+            |store| {
+                let (a, cleared) = (store.table("a")?, store.table("cleared")?);
+                let mut batch = Batch::new();
+                batch.insert(key(100), value(100, 9));
+                batch.table(&a).insert(key_in("a", 100), value(100, 9)).remove(key_in("a", 4));
+                batch.table(&cleared).insert(key_in("cleared", 100), value(100, 9));
+                store.apply(&batch)
+            },
+            |state| {
+                let keys = [key(100), key_in("a", 100), key_in("cleared", 100)];
+                state.extend(keys.into_iter().map(|key| (key, value(100, 9))));
+                state.remove(&key_in("a", 4));
+            },
+        );
+        self.drop_table("dropped");
+        self.insert(key(1), value(1, 10));
     }
 
     /// A record whose deadline comes long after the clock, which stands still.
@@ -263,8 +349,17 @@ fn interrupted() -> Base {
     making.done("interrupted", image)
 }
 
+/// With tables, killed.
+fn tables() -> Base {
+    let mut making = Making::new();
+    making.tables();
+    making.tables_in_the_tail();
+    let image = making.disk.cached();
+    making.done("tables", image)
+}
+
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Base> {
-    vec![closed(), killed(), interrupted()]
+    vec![closed(), killed(), interrupted(), tables()]
 }

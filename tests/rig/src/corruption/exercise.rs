@@ -1,10 +1,10 @@
 //! What is done with a damaged store.
 
-use tophash::{Batch, Store};
+use tophash::{Batch, Store, Table};
 
 use super::Licence;
 use super::anatomy::STORE;
-use super::base::{Base, Contents, options};
+use super::base::{Base, Contents, options, table_of};
 use super::judge::Judge;
 use crate::disk::SimDisk;
 use crate::image::Image;
@@ -85,8 +85,13 @@ pub fn exercise(base: &Base, image: &Image, licence: &Licence, effort: Effort) -
         let report = tophash::repair::repair_disk(&disk, STORE, "/new", &options(&disk), tophash::Progress::ignore);
         if let Ok(report) = report {
             let store = options(&disk).open("/new").map_err(|error| format!("a repaired store: {error}"))?;
+            let names = store.tables().map_err(|error| format!("a repaired store: {error}"))?;
+            let tables = names.iter().map(|name| store.existing_table(name));
+            let tables: Result<Vec<_>, _> = std::iter::once(Ok(Table::clone(&store))).chain(tables).collect();
+            let tables = tables.map_err(|error| format!("a repaired store: {error}"))?;
+            let entries = tables.iter().flat_map(Table::iter);
             let entries: Result<Vec<_>, _> =
-                store.iter().map(|e| e.map(|e| (e.key().to_vec(), e.value().to_vec()))).collect();
+                entries.map(|e| e.map(|e| (e.key().to_vec(), e.value().to_vec()))).collect();
             let entries = entries.map_err(|error| format!("a repaired store: {error}"))?;
             let contents: Contents = entries.into_iter().collect();
             let is_complete = report.is_complete() && report.torn_bytes == 0;
@@ -104,10 +109,14 @@ fn change(judge: &mut Judge<'_>, store: &Store) {
     let keys: Vec<Vec<u8>> = judge.base.present().keys().step_by(11).cloned().collect();
     for (n, key) in keys.iter().enumerate() {
         let value = format!("new {n}").into_bytes();
+        let table = match table_of(key) {
+            Some(name) => store.table(name),
+            None => Ok(Table::clone(store)),
+        };
         let (done, new) = if n % 3 == 2 {
-            (store.remove(key).map(drop), None)
+            (table.and_then(|table| table.remove(key).map(drop)), None)
         } else {
-            (store.insert(key, &value).map(drop), Some(value))
+            (table.and_then(|table| table.insert(key, &value).map(drop)), Some(value))
         };
         judge.wrote(key, new, done.is_ok());
     }
@@ -117,12 +126,15 @@ fn change(judge: &mut Judge<'_>, store: &Store) {
         let done = done.is_ok();
         judge.wrote(&key, Some(value), done);
     }
+    let added = store.table("added").and_then(|table| table.insert("added/1", "one").map(drop)).is_ok();
+    judge.wrote(b"added/1", Some(b"one".to_vec()), added);
     let mut batch = Batch::new();
-    batch.insert("batch 1", "one").insert("batch 2", "two").remove(&keys[0]);
+    let of_main = keys.iter().find(|key| table_of(key).is_none()).cloned().unwrap_or_default();
+    batch.insert("batch 1", "one").insert("batch 2", "two").remove(&of_main);
     let done = store.apply(&batch).is_ok();
     judge.wrote(b"batch 1", Some(b"one".to_vec()), done);
     judge.wrote(b"batch 2", Some(b"two".to_vec()), done);
-    judge.wrote(&keys[0].clone(), None, done);
+    judge.wrote(&of_main, None, done);
     let _ = (store.sync(), store.stats(), store.scan(tophash::Cursor::from(1 << 60), 10).map(|_| ()));
     let _ = store.checkpoint();
     let _ = store.compact();

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tophash::{Store, Value};
+use tophash::{Error, Store, Table, Value};
 
 use super::Licence;
-use super::base::{Base, Contents};
+use super::base::{Base, Contents, table_of};
 
 /// No value: the key is absent.
 const ABSENT: u32 = u32::MAX;
@@ -67,6 +67,45 @@ impl Facts {
     }
 }
 
+/// The tables of a store, as far as they can be had.
+struct Tables<'s> {
+    main: &'s Table,
+    /// By name. An error of the store's is no answer of a key.
+    others: BTreeMap<String, Result<Option<Table>, Error>>,
+}
+
+impl<'s> Tables<'s> {
+    /// Those that a base's keys name, and those that the store itself names.
+    fn of(store: &'s Store, facts: &Facts) -> Self {
+        let mut names: BTreeSet<String> =
+            facts.numbers.keys().filter_map(|key| table_of(key)).map(Into::into).collect();
+        names.extend(store.tables().unwrap_or_default());
+        let table = |name: String| {
+            let found = match store.existing_table(&name) {
+                Ok(table) => Ok(Some(table)),
+                Err(Error::NoSuchTable { .. }) => Ok(None),
+                Err(error) => Err(error),
+            };
+            (name, found)
+        };
+        Tables { main: store, others: names.into_iter().map(table).collect() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Table> {
+        let others = self.others.values().filter_map(|table| table.as_ref().ok()?.as_ref());
+        std::iter::once(self.main).chain(others)
+    }
+
+    fn get(&self, key: &[u8]) -> Answer<'_> {
+        match table_of(key).map(|name| self.others.get(name)) {
+            None => self.main.get(key).ok(),
+            Some(Some(Ok(Some(table)))) => table.get(key).ok(),
+            Some(None | Some(Ok(None))) => Some(None),
+            Some(Some(Err(_))) => None,
+        }
+    }
+}
+
 /// What was read of a key: its value or its absence. An error is no answer.
 type Answer<'s> = Option<Option<Value<'s>>>;
 
@@ -99,7 +138,8 @@ impl<'c> Judge<'c> {
         others.sort_unstable();
         others.dedup();
         let keys = facts.iter().map(|fact| fact.key.as_slice()).chain(others.iter().copied());
-        let answers: Vec<Answer<'_>> = keys.map(|key| store.get(key).ok()).collect();
+        let tables = Tables::of(store, &self.base.facts);
+        let answers: Vec<Answer<'_>> = keys.map(|key| tables.get(key)).collect();
         let mut complete = answers.iter().all(Option::is_some);
         if let Ok(Some(value)) = store.get("never there") {
             return Err(format!("a key that was never there has the value {:?}", &value[..]));
@@ -107,7 +147,8 @@ impl<'c> Judge<'c> {
         let lenient = self.licence.absent || self.licence.stale;
         let (mut seen, mut whole) = (vec![false; answers.len()], true);
         // A damaged chain can end a page's turn with an error; the next page goes on.
-        for (n, entry) in store.iter().enumerate() {
+        whole &= tables.others.values().all(Result::is_ok);
+        for (n, entry) in tables.all().flat_map(Table::iter).enumerate() {
             if n > 100_000 {
                 return Err("an iteration without end".into());
             }

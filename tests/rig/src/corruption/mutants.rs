@@ -1,7 +1,9 @@
 //! Structures that are wrong, with checksums that are right.
 
 use super::Licence;
-use super::anatomy::{Anatomy, PAGE_HEADER, Record, SEGMENT_HEADER, parts, put, seal_at, seal_page, seal_record, word};
+use super::anatomy::{
+    Anatomy, MAIN_TABLE, PAGE_HEADER, Parts, Record, SEGMENT_HEADER, parts, put, seal_at, seal_page, seal_record, word,
+};
 use crate::image::{Image, Node, PAGE};
 use crate::random::Random;
 
@@ -97,7 +99,7 @@ impl Mutant<'_> {
             (96, 32),
             (100, 32),
         ];
-        const GEOMETRY: [(usize, u32); 4] = [(96, 32), (100, 32), (104, 32), (108, 32)];
+        const GEOMETRY: [(usize, u32); 2] = [(96, 32), (100, 32)];
         // What is durable, which state counts, and which keys lead where: all that is said here and nowhere else.
         self.licence = Licence { absent: true, stale: true, ..Licence::default() };
         let fields: &[_] = if self.random.one_in(4) { &GEOMETRY } else { &FIELDS };
@@ -139,7 +141,8 @@ impl Mutant<'_> {
                 format!("word {b} is word {a}")
             }
             2 => {
-                let at = PAGE_HEADER + 128 + m.random.below((words - 16) * 2) as usize * 4;
+                let front = MAIN_TABLE as u64 / 8;
+                let at = PAGE_HEADER + MAIN_TABLE + m.random.below((words - front) * 2) as usize * 4;
                 m.field(page, &[(at, 32)])
             }
             _ => {
@@ -151,7 +154,7 @@ impl Mutant<'_> {
 
     fn growth(&mut self) -> String {
         self.edit_meta(|m, page| {
-            let old = word(page, PAGE_HEADER + 8);
+            let old = word(page, PAGE_HEADER + MAIN_TABLE + 8);
             let level = if m.random.one_in(3) { m.random.below(64) } else { (old & 63) + m.random.below(3) };
             let stripes = m.random.below(level + 2) & 63;
             let bits = if m.random.one_in(4) { 16 } else { 4 };
@@ -163,7 +166,7 @@ impl Mutant<'_> {
                 _ => old >> 16,
             };
             let new = (level & 63) | stripes << 6 | flags << 12 | cursor << 16;
-            put(page, PAGE_HEADER + 8, new);
+            put(page, PAGE_HEADER + MAIN_TABLE + 8, new);
             format!("growth word {old:#x} -> {new:#x}")
         })
     }
@@ -171,7 +174,7 @@ impl Mutant<'_> {
     fn any_page(&mut self) -> u64 {
         let a = self.anatomy;
         let overflow = !a.overflow.is_empty() && self.random.one_in(3);
-        self.of(if overflow { &a.overflow } else { &a.primary }).unwrap_or(131)
+        self.of(if overflow { &a.overflow } else { &a.primary }).unwrap_or_else(|| a.primary[0])
     }
 
     fn page_header(&mut self) -> String {
@@ -435,12 +438,12 @@ impl Mutant<'_> {
     }
 
     /// Whatever the bytes say now may be found.
-    fn license(&mut self, bytes: &[u8]) {
+    fn license(&mut self, bytes: &[u8], at: u64) {
         self.licence.absent = true;
         self.licence.stale = true;
-        let (key, value) = parts(bytes);
+        let Parts { key, value, .. } = parts(bytes, at);
         if value.end <= bytes.len() {
-            let blobs = self.anatomy.blobs.iter().filter(|_| bytes[4] & 0x77 == 6);
+            let blobs = self.anatomy.blobs.iter().filter(|_| bytes[4] & 0x47 == 6);
             let mut values: Vec<_> =
                 blobs.filter_map(|name| self.image.contents(name).get(64..).map(<[u8]>::to_vec)).collect();
             values.push(bytes[value].to_vec());
@@ -452,7 +455,7 @@ impl Mutant<'_> {
         let Some(record) = self.of(&self.anatomy.records) else { return "nothing".into() };
         let segment = &self.anatomy.segments[record.segment];
         let mut bytes = self.bytes_of(&record);
-        self.license(&bytes);
+        self.license(&bytes, record.at);
         let what = match (self.random.below(6), record.kind) {
             (0, _) => {
                 bytes[4] = self.other(bytes[4].into(), 8) as u8;
@@ -484,7 +487,7 @@ impl Mutant<'_> {
             }
         };
         // The record is as long as it says now: what follows belongs to it.
-        let (_, value) = parts(&bytes);
+        let value = parts(&bytes, record.at).value;
         if value.end > bytes.len() {
             let len = self.image.len(&segment.name).saturating_sub(record.at).min(value.end as u64) as usize;
             let all = self.image.read(&segment.name, record.at, len);
@@ -493,7 +496,7 @@ impl Mutant<'_> {
         }
         let sealed = value.end.clamp(8, bytes.len());
         seal_record(&mut bytes[..sealed], segment.salt, record.at);
-        self.license(&bytes);
+        self.license(&bytes, record.at);
         self.image.write(&segment.name, record.at, &bytes[..sealed]);
         format!("record at {} of {}: {what}", record.at, segment.name)
     }

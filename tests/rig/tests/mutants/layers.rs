@@ -9,7 +9,8 @@ use tophash_rig::random::mix;
 use tophash_rig::script::Script;
 use tophash_rig::world::Call;
 use tophash_rig::{
-    awaited, churn, closed, fault_layer, full, held, large, moved, parts, resources, scripts, space, story, stress,
+    awaited, churn, closed, delays, fault_layer, full, held, large, moved, parts, resources, scripts, space, story,
+    stress,
 };
 
 /// A layer, with the scripts that it runs.
@@ -51,10 +52,12 @@ pub enum Layer {
     Closed,
     /// Futures of changes.
     Awaited,
+    /// Threads of the background that are held.
+    Delays,
 }
 
 /// Every layer that a mutant is given to.
-pub fn controls() -> [Layer; 18] {
+pub fn controls() -> [Layer; 19] {
     let some = &["growth", "compaction", "recoveries"];
     [
         Layer::Crash(some),
@@ -75,6 +78,7 @@ pub fn controls() -> [Layer; 18] {
         Layer::Space,
         Layer::Closed,
         Layer::Awaited,
+        Layer::Delays,
     ]
 }
 
@@ -116,6 +120,7 @@ impl Layer {
             Layer::Space => "space",
             Layer::Closed => "closed",
             Layer::Awaited => "awaited",
+            Layer::Delays => "delays",
         }
     }
 
@@ -201,8 +206,12 @@ impl Layer {
                 (found, format!("{done} reads"))
             }
             Layer::Story => {
-                let stories =
-                    [story::journal_of_two_checkpoints, story::a_clear_behind_damage, story::old_blocks_behind_the_end];
+                let stories = [
+                    story::journal_of_two_checkpoints,
+                    story::a_clear_behind_damage,
+                    story::old_blocks_behind_the_end,
+                    story::leftovers_beside_damage,
+                ];
                 let (found, done) = first(stories, |story| story().map(|()| 1));
                 (found, format!("{done} stories"))
             }
@@ -230,6 +239,10 @@ impl Layer {
                 let (found, done) =
                     first(0..tries as u64, |n| closed::check(&directory.path().join(n.to_string()), seed ^ n));
                 (found, format!("{done} inserts"))
+            }
+            Layer::Delays => {
+                let (found, done) = first(0..40 * tries as u64, |n| delays::run(mix(seed ^ n)).map(|tally| tally.held));
+                (found, format!("{done} holds"))
             }
             Layer::Awaited => {
                 let directory = tempfile::tempdir().expect("a temporary directory");

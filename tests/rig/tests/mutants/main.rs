@@ -32,7 +32,7 @@ const fn trial(mutant: Mutant, rule: &'static str, layers: &'static [Layer]) -> 
 
 const TRIALS: [Trial; Mutant::ALL.len()] = {
     use Layer::{
-        Awaited, Churn, Closed, Crash, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair,
+        Awaited, Churn, Closed, Crash, Delays, Fault, Freed, Full, Held, Killed, Large, Moved, Nested, Parts, Repair,
         Resources, Space, Story, Stress,
     };
     use Mutant::*;
@@ -92,6 +92,13 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(WakerLeftLate, "a waker is left under the lock of the look", &[Awaited]),
         trial(AwaitedTooShort, "a wait ends after its sync", &[Awaited]),
         trial(AwaitedUnsynced, "without threads, the call syncs", &[Crash(&["awaited"])]),
+        trial(GapsNotSynced, "gaps are holes for good before they are used", &[Crash(&["tables"])]),
+        trial(PagesGoneTooEarly, "a dropped table's pages go after the checkpoint", &[Crash(&["tables"])]),
+        trial(ExpiredBlindly, "expired records are removed by address", &[Delays]),
+        trial(DeadlinesBlindly, "deadlines count if a slot names their record", &[Delays]),
+        trial(ExpiredUnfreed, "an expired large value is freed", &[Crash(&["expiring large"])]),
+        trial(LeftoversKept, "an open unlinks what no list had room for", &[Crash(&["leftovers"])]),
+        trial(LeftoversBlindly, "it does so if every record can be read", &[Story]),
         trial(UpkeepFails, "upkeep fails no change", &[Fault(&["churn", "growth"])]),
     ]
 };

@@ -19,6 +19,9 @@ pub fn all(page: &mut String, d: &Diagnosis) {
         folded(page, &format!("Damage: {}", some(d.damage.len() as u64, "place")), |page| damage(page, d));
     }
     folded(page, "Index", |page| index(page, d));
+    if d.tables.len() > 1 {
+        folded(page, &format!("Tables: {}", count(d.tables.len() as u64)), |page| tables(page, d));
+    }
     if !d.segments.is_empty() {
         folded(page, "Log, file by file", |page| log(page, d));
     }
@@ -43,6 +46,15 @@ fn damage(page: &mut String, d: &Diagnosis) {
     let rows: Vec<_> =
         d.damage.iter().map(|finding| vec![place(finding), finding.expected.clone(), finding.found.clone()]).collect();
     table(page, &["place", "expected", "found"], &rows);
+}
+
+fn tables(page: &mut String, d: &Diagnosis) {
+    let row = |figures: &tophash::doctor::TableFigures| {
+        let name = figures.name.as_ref().map_or("(main)".to_string(), |name| name.escape_debug().to_string());
+        let numbers = [figures.records, figures.pages, figures.overflow_pages].map(count);
+        [name].into_iter().chain(numbers).collect::<Vec<_>>()
+    };
+    table(page, &["table", "records", "pages", "overflow pages"], &d.tables.iter().map(row).collect::<Vec<_>>());
 }
 
 fn index(page: &mut String, d: &Diagnosis) {

@@ -16,12 +16,15 @@ const MAP_COLUMNS: usize = 64;
 const BEFORE_BAR: u64 = 26;
 /// Segments that are listed.
 const SEGMENTS: usize = 12;
+/// Tables that are listed.
+const TABLES: usize = 40;
 
 /// The whole report.
 pub fn report(store: &Path, d: &Diagnosis) -> String {
     let mut text = String::new();
     head(&mut text, store, d);
     advice(&mut text, store, d);
+    tables(&mut text, d);
     let _ = writeln!(text, "\n{}", slots(d));
     if let Some(stats) = &d.stats {
         let index = &stats.index;
@@ -107,6 +110,31 @@ pub fn finding(text: &mut String, advice: &Advice, action: &str) {
     let _ = writeln!(text, "\n{severity}  {}: {}", advice.rule, advice.finding);
     let _ = writeln!(text, "  why: {}", advice.reason);
     let _ = writeln!(text, "  do:  {action}");
+}
+
+/// The tables, if there are several: the largest ones.
+fn tables(text: &mut String, d: &Diagnosis) {
+    if d.tables.len() < 2 {
+        return;
+    }
+    let mut shown: Vec<_> = d.tables.iter().collect();
+    shown.sort_by_key(|figures| std::cmp::Reverse((figures.pages, figures.records)));
+    shown.truncate(TABLES);
+    let mut table = output::table(["table", "records", "pages", "overflow pages", "full"]);
+    for figures in &shown {
+        table.add_row([
+            figures.name.as_ref().map_or("(main)".to_string(), |name| name.escape_debug().to_string()),
+            output::count(figures.records),
+            output::count(figures.pages),
+            output::count(figures.overflow_pages),
+            percent(figures.records, figures.slots),
+        ]);
+    }
+    output::align_right(&mut table, 1..5);
+    let _ = writeln!(text, "\n{table}");
+    if shown.len() < d.tables.len() {
+        let _ = writeln!(text, "(the {} largest of {} tables)", shown.len(), output::count(d.tables.len() as u64));
+    }
 }
 
 fn slots(d: &Diagnosis) -> comfy_table::Table {
