@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Reads a tophash store with nothing but docs/FORMAT.md: no locks, no mappings, no speed.
 
-    read_store.py STORE            every record as a JSON line, as `tophash export --format jsonl` prints it
+    read_store.py STORE            every record as a JSON line, as `tophash export --format jsonl` prints it; a record of another
+                                   table than the main one has a field "table", its name
     read_store.py --check STORE    walks every path, checks every checksum, prints counts
 
 It exists to hold the document to the code: .ci/run compares its output with that of the tool. Run it on a store
@@ -18,9 +19,10 @@ import zlib
 
 PAGE = 4096
 MASK64 = (1 << 64) - 1
-META_FIRST, META_PAGES = 2, 128
+META_FIRST, META_PAGES = 2, 512
 BITMAP_BITS = 32256
 DEADLINE_MAX = 1 << 62
+MAIN, CATALOG, FIRST_TABLE = 0, 1, 2
 
 
 class Damaged(Exception):
@@ -87,34 +89,64 @@ def siphash13(k0, k1, data):
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
+def codecs(options):
+    """Section 8, the catalog: tag -> (name, version) of a typed table's codecs, 3 -> True if values are aligned; of a table of bytes, nothing."""
+    found, at = {}, 0
+    while at < len(options):
+        need(at + 4 <= len(options), "an option of a table")
+        tag, length = struct.unpack_from("<HH", options, at)
+        need(at + 4 + length <= len(options), "an option of a table")
+        if tag in (1, 2):
+            need(tag not in found and 3 <= length <= 130, "the codec of a table")
+            version, name = struct.unpack_from("<H", options, at + 4)[0], options[at + 6 : at + 4 + length]
+            found[tag] = (name.decode("utf-8"), version)
+        if tag == 3:
+            need(tag not in found and length == 0, "aligned values of a table")
+            found[tag] = True
+        at += 4 + length
+    need(not found or {1, 2} <= found.keys(), "codecs of keys and values")
+    return found
+
+
 class Record:
     """Section 8."""
 
     def __init__(self, segment, at, salt, limit):
         need(at + 8 <= limit, "record beyond the end")
-        self.kind = segment[at + 4] & 0x77
+        self.at = at
+        self.kind = segment[at + 4] & 0x47
         need(1 <= self.kind <= 6, "no record header")
-        expires = segment[at + 4] & 0x08 != 0
+        expires, of_a_table = segment[at + 4] & 0x08 != 0, segment[at + 4] & 0x10 != 0
         need(not expires or self.kind in (1, 6), "no record header")
+        need(not of_a_table or self.kind in (1, 2, 6), "no record header")
+        aligned = segment[at + 4] & 0x20 != 0
+        need(not aligned or self.kind == 1, "no record header")
         if segment[at + 4] & 0x80:
             need(at + 16 <= limit, "record beyond the end")
             need(segment[at + 5] == 0 and u32(segment, at + 12) == 0, "no record header")
             head, keys, values = 16, struct.unpack_from("<H", segment, at + 6)[0], u32(segment, at + 8)
         else:
             head, keys, values = 8, segment[at + 5], struct.unpack_from("<H", segment, at + 6)[0]
-        self.deadline = None
+        self.table, self.deadline = MAIN, None
+        if of_a_table:
+            need(at + head + 4 <= limit, "record beyond the end")
+            self.table = u32(segment, at + head)
+            head += 4
         if expires:
             need(at + head + 8 <= limit, "record beyond the end")
             deadline = u64(segment, at + head)
             self.deadline = deadline if deadline <= DEADLINE_MAX else None
             head += 8
-        end = at + head + keys + values
+        start, longest = at + head + keys, head + keys + values
+        if aligned:
+            start, longest = (start + 15) // 16 * 16, (head + keys + 7) // 8 * 8 + 8 + values
+        end = start + values
         need(end <= limit, "record beyond the end")
         crc = zlib.crc32(segment[at + 4:end]) ^ record_mask(salt, at)
         need(crc == u32(segment, at), "record checksum")
         self.key = bytes(segment[at + head:at + head + keys])
-        self.value = bytes(segment[at + head + keys:end])
-        self.next = at + (head + keys + values + 7) // 8 * 8
+        self.value = bytes(segment[start:end])
+        self.next = at + (longest + 7) // 8 * 8
 
     def is_over(self, now):
         return self.deadline is not None and self.deadline <= now
@@ -151,6 +183,30 @@ class Segment:
             at = self.data.find(b"tophMARK", at + 1)
 
 
+class Table:
+    """Section 4: a table's entry in the meta data."""
+
+    def __init__(self, stream, at):
+        self.id, self.primary_log2, self.overflow_log2, zero, growth, self.count, _, primary, overflow = \
+            struct.unpack_from("<IBBHQQQII", stream, at)
+        need(zero == 0 and primary <= 40 and overflow <= 40, "a table's entry")
+        self.primary = struct.unpack_from("<%dQ" % primary, stream, at + 40)
+        self.overflow = struct.unpack_from("<%dQ" % overflow, stream, at + 40 + 8 * primary)
+        self.end = at + 40 + 8 * (primary + overflow)
+        self.level, self.cursor = growth & 63, growth >> 16
+
+    def ranges(self):
+        """The pages of each extent, bitmap pages included."""
+        for extents, base in (self.primary, self.primary_log2), (self.overflow, self.overflow_log2):
+            for number, first in enumerate(extents):
+                pages = 1 << (base + max(number - 1, 0))
+                yield first, first + pages + -(-pages // BITMAP_BITS)
+
+    def page_of(self, hash_):
+        page = hash_ & (1 << self.level) - 1
+        return hash_ & (2 << self.level) - 1 if page < self.cursor else page
+
+
 class Store:
     def __init__(self, path):
         self.directory = path
@@ -164,7 +220,7 @@ class Store:
         self.log = os.path.join(path, "log-%d" % self.log_dir)
         self.segments = {slot: (Segment(self.segment_path(sequence)), salt, end)
                          for sequence, slot, salt, _, end, _, _ in self.known}
-        # By key: (value, deadline) from the index, a Record from the tail.
+        # By table id and key: (value, deadline, LSN) from the index, a Record from the tail.
         self.records = {}
         # The addresses in the index.
         self.named = set()
@@ -189,7 +245,7 @@ class Store:
         need(all(other[24:40] == self.uuid for other in slots), "two stores")
         self.key = struct.unpack_from("<QQ", h, 40)
         self.generation, self.cut, self.log_dir, flags = struct.unpack_from("<4Q", h, 64)
-        self.homes, self.stash, self.primary_log2, self.overflow_log2 = struct.unpack_from("<4I", h, 96)
+        self.homes, self.stash = struct.unpack_from("<2I", h, 96)
         self.clean = flags & 1 != 0 and len(slots) == 2
         head = self.journal[:PAGE]
         valid = len(head) == PAGE and head[:8] == b"tophJNL1" and u32(head, 8) == 1 and head[16:32] == self.uuid
@@ -241,20 +297,25 @@ class Store:
             if number == META_FIRST:
                 length = u64(stream, 0)
             number += 1
-        (_, self.growth, self.count, self.end_page, _, self.next_sequence, self.blob_next, self.blob_count, _,
-         primary, overflow, segments, flying, dying, expiring, self.swept) = struct.unpack_from("<16Q", stream)
-        at = 128
-        self.primary = struct.unpack_from("<%dQ" % primary, stream, at)
-        at += 8 * primary
-        self.overflow = struct.unpack_from("<%dQ" % overflow, stream, at)
-        at += 8 * overflow
+        (_, self.end_page, self.next_sequence, self.next_table, self.blob_next, self.blob_count, _, self.swept,
+         tables, segments, flying, dying, expiring) = struct.unpack_from("<13Q", stream)
+        at = 104
+        self.tables = []
+        for _ in range(tables):
+            table = Table(stream, at)
+            need(table.id < self.next_table, "next table id")
+            self.tables.append(table)
+            at = table.end
+        need(all(a.id < b.id for a, b in zip(self.tables, self.tables[1:])), "order of the tables")
+        need(self.tables and self.tables[0].id == MAIN, "the main table")
+        taken = sorted(pages for table in self.tables for pages in table.ranges())
+        need(all(a[1] <= b[0] for a, b in zip(taken, taken[1:])) and taken[-1][1] <= self.end_page, "extents that overlap")
         self.known = [struct.unpack_from("<II5Q", stream, at + 48 * i) for i in range(segments)]
         at += 48 * segments + 8 * (flying + dying)
         deadlines = [struct.unpack_from("<4Q", stream, at + 32 * i) for i in range(expiring)]
         need(all(a[0] < b[0] for a, b in zip(deadlines, deadlines[1:])), "order of the segments' deadlines")
         at += 32 * expiring
         need(at == length, "length of the meta data")
-        self.level, self.growing, self.cursor = self.growth & 63, self.growth >> 12 & 1, self.growth >> 16
 
     # Section 5: a region's page number to a page number in the file, and whether the page is in use.
     def locate(self, extents, base, page):
@@ -268,15 +329,15 @@ class Store:
         used = bitmap[64 + bit // 8] >> bit % 8 & 1
         return extents[number] + bitmaps + offset, used
 
-    def chain(self, number):
-        at, used = self.locate(self.primary, self.primary_log2, number)
+    def chain(self, table, number):
+        at, used = self.locate(table.primary, table.primary_log2, number)
         if not used:
             raw = self.overlay.get(at) or self.index[at * PAGE:(at + 1) * PAGE]
             need(not any(raw), "page %d is not in use and not empty" % at)
             return []
         pages = [self.page(at, b"BKT1")]
         while u64(pages[-1], 40):
-            at, used = self.locate(self.overflow, self.overflow_log2, u64(pages[-1], 40) - 1)
+            at, used = self.locate(table.overflow, table.overflow_log2, u64(pages[-1], 40) - 1)
             page = self.page(at, b"BKT1")
             need(used and u64(page, 16) == number, "owner of an overflow page")
             need(struct.unpack_from("<H", page, 26)[0] == len(pages), "position in the chain")
@@ -284,10 +345,6 @@ class Store:
             self.checked_overflow += 1
         self.checked_pages += 1
         return pages
-
-    def page_of(self, hash_):
-        page = hash_ & (1 << self.level) - 1
-        return hash_ & (2 << self.level) - 1 if page < self.cursor else page
 
     def path(self, home, pages):
         yield 0, home
@@ -300,12 +357,16 @@ class Store:
 
     # Section 5, with every rule checked.
     def read_index(self):
+        for table in self.tables:
+            self.read_table(table)
+
+    def read_table(self, table):
         live = 0
-        for number in range((1 << self.level) + self.cursor):
-            pages = self.chain(number)
+        for number in range((1 << table.level) + table.cursor):
+            pages = self.chain(table, number)
             for p, page in enumerate(pages):
                 level, split_base = page[24], page[25]
-                need(level == self.level + (number % (1 << self.level) < self.cursor), "level of a page")
+                need(level == table.level + (number % (1 << table.level) < table.cursor), "level of a page")
                 here = 0
                 for bucket in range(self.homes + self.stash):
                     for word in struct.unpack_from("<8Q", page, 64 + 64 * bucket):
@@ -314,11 +375,12 @@ class Store:
                         need(not word >> 39 & 1, "a marked slot")
                         here += 1
                         record = self.record_at(word & (1 << 39) - 1)
+                        need(record.table == table.id, "a record of another table")
                         self.named.add(word & (1 << 39) - 1)
                         hash_ = siphash13(*self.key, record.key)
                         need(hash_ >> 48 == word >> 48, "fingerprint")
                         need(hash_ >> split_base & 0xFF == word >> 40 & 0xFF, "split bits")
-                        need(self.page_of(hash_) == number, "a record in another page")
+                        need(table.page_of(hash_) == number, "a record in another page")
                         for step in self.path((word >> 48) * self.homes >> 16, len(pages)):
                             if step == (p, bucket):
                                 break
@@ -326,17 +388,42 @@ class Store:
                             need(0 not in words, "an emptyRest hides a record")
                         else:
                             raise Damaged("a slot off its path")
-                        need(record.key not in self.records, "a key twice")
-                        self.records[record.key] = (self.value_of(record), record.deadline)
+                        key = (table.id, record.key)
+                        need(key not in self.records, "a key twice")
+                        self.records[key] = (self.value_of(record), record.deadline, record.lsn)
                 need(here == struct.unpack_from("<H", page, 32)[0], "live count of a page")
                 live += here
-        need(live == self.count, "record count")
+        need(live == table.count, "record count")
 
     def record_at(self, address):
         slot, offset = address >> 27, (address & (1 << 27) - 1) << 3
         need(slot in self.segments, "an address in no segment")
         segment, salt, end = self.segments[slot]
-        return Record(segment.data, offset, salt, end)
+        record = Record(segment.data, offset, salt, end)
+        record.lsn = segment.sequence << 32 | offset
+        return record
+
+    # Section 8, the catalog: id -> (name, cleared).
+    def catalog(self):
+        names = {}
+        for (table, key), (value, _, lsn) in self.records.items():
+            if table != CATALOG:
+                continue
+            need(len(value) >= 16 and 1 <= len(key) <= 255, "an entry of the catalog")
+            id_, zero, cleared = struct.unpack_from("<IIQ", value)
+            need(id_ >= FIRST_TABLE and zero == 0 and cleared <= lsn and id_ not in names, "an entry of the catalog")
+            codecs(value[16:])
+            names[id_] = (key.decode("utf-8"), cleared)
+        return names
+
+    # Section 10, step 7: records of tables without a name, and of cleared ones, do not count.
+    def drop_dead(self):
+        names = self.catalog()
+        dead = [key for key, (_, _, lsn) in self.records.items()
+                if key[0] >= FIRST_TABLE and (key[0] not in names or lsn < names[key[0]][1])]
+        for key in dead:
+            del self.records[key]
+        self.names = {id_: name for id_, (name, _) in names.items()}
 
     # Section 9.
     def value_of(self, record):
@@ -391,6 +478,8 @@ class Store:
                 except Damaged:
                     torn = True
                     break
+                for record in found:
+                    record.lsn = current.sequence << 32 | record.at
                 operations += found
                 durable_lsn = max([durable_lsn] + [r.words()[1] for r in found if r.kind == 5 and r.value[:8] == b"tophMARK"])
             end = current.sequence << 32 | at
@@ -407,35 +496,36 @@ class Store:
         for record in operations:
             if record.kind in (1, 6):
                 self.tail_records += 1
-                self.records[record.key] = record
+                self.records[record.table, record.key] = record
             elif record.kind == 2:
                 self.tail_records += 1
-                self.records.pop(record.key, None)
+                self.records.pop((record.table, record.key), None)
             elif record.kind == 3:
                 self.tail_records += 1
-                self.records.clear()
+                self.records = {key: kept for key, kept in self.records.items() if key[0] != MAIN}
         for key, record in self.records.items():
             if isinstance(record, Record):
-                self.records[key] = (self.value_of(record), record.deadline)
+                self.records[key] = (self.value_of(record), record.deadline, record.lsn)
 
-    # Section 10, step 7.
+    # Section 10, step 8.
     def expire(self, now):
         before = len(self.records)
-        self.records = {key: (value, deadline) for key, (value, deadline) in self.records.items()
-                        if deadline is None or deadline > now}
+        self.records = {key: kept for key, kept in self.records.items() if kept[1] is None or kept[1] > now}
         return before - len(self.records)
 
     # The end of section 10: each put below the cut that no slot names has an explanation.
     def check_unnamed(self):
-        last = {}
-        for _, slot, salt, _, end, _, _ in self.known:
+        last, names = {}, self.catalog()
+        for sequence, slot, salt, _, end, _, _ in self.known:
             at = 128
             while at < end:
                 record = Record(self.segments[slot][0].data, at, salt, end)
+                dead = record.table >= FIRST_TABLE and (
+                    record.table not in names or sequence << 32 | at < names[record.table][1])
                 if record.kind == 3:
-                    last.clear()
-                elif record.kind in (1, 2, 6):
-                    last[record.key] = (record, slot << 27 | at >> 3)
+                    last = {key: kept for key, kept in last.items() if key[0] != MAIN}
+                elif record.kind in (1, 2, 6) and not dead:
+                    last[record.table, record.key] = (record, slot << 27 | at >> 3)
                 at = record.next
         unnamed = [record for record, address in last.values() if record.kind != 2 and address not in self.named]
         need(all(record.is_over(self.swept) for record in unnamed), "a put that no slot names")
@@ -473,21 +563,26 @@ def main():
     try:
         store = Store(paths[0])
         store.read_index()
-        in_index = len(store.records)
+        in_index = sum(table != CATALOG for table, _ in store.records)
         swept = store.check_unnamed() if check else 0
         store.read_tail()
+        store.drop_dead()
         expired = store.expire(int(time.time() * 1000))
     except Damaged as damage:
         sys.exit("damaged: %s" % damage)
     if check:
-        print("generation %d, %s: %d records (%d in the index, %d changes in the tail), %d expired, %d swept, "
+        kept = sum(table != CATALOG for table, _ in store.records)
+        print("generation %d, %s: %d tables, %d records (%d in the index, %d changes in the tail), %d expired, %d swept, "
               "%d pages, %d overflow pages" % (
-                  store.generation, "clean" if store.clean else "not closed cleanly", len(store.records), in_index,
+                  store.generation, "clean" if store.clean else "not closed cleanly", len(store.names), kept, in_index,
                   store.tail_records, expired, swept, store.checked_pages, store.checked_overflow))
         return
-    for key, (value, deadline) in store.records.items():
+    for (table, key), (value, deadline, _) in sorted(store.records.items(), key=lambda entry: entry[0][0]):
+        if table == CATALOG:
+            continue
+        of = {} if table == MAIN else {"table": store.names[table]}
         expires = {} if deadline is None else {"expires_ms": deadline}
-        record = {**field("key", key), **field("value", value), **expires}
+        record = {**of, **field("key", key), **field("value", value), **expires}
         print(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
 
 
