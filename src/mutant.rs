@@ -129,6 +129,8 @@ mutants! {
     AwaitedUnsynced,
     /// That the pages of a dropped table are holes is durable before another extent lies there.
     GapsNotSynced,
+    /// The holes that the last process made are durable before an extent lies there.
+    HolesTrusted,
     /// The pages of a dropped table stay until a checkpoint that does not name them is durable.
     PagesGoneTooEarly,
     /// An expired record is removed only if a slot names that very record.

@@ -189,11 +189,17 @@ impl Index {
         Ok((place, map))
     }
 
-    /// Gives back what a process has left in gaps, and behind the last extent, that died between a checkpoint and step 1 of
-    /// [`give_back_retired`](super::tables::Tables::give_back_retired). For an open, before it adds an extent.
+    /// Makes the gaps, and the file behind the last extent, fit for extents. For an open, before it adds one.
+    ///
+    /// 1. Pages are punched out that a process has left there, which died between a checkpoint and step 1 of
+    ///    [`give_back_retired`](super::tables::Tables::give_back_retired).
+    /// 2. The file is synced, because the holes that the last process made may be in the cache only: whatever came back there
+    ///    after a power failure would be taken for pages of an extent. *Crash before:* nothing names what is there.
+    ///
+    /// A store without gaps syncs nothing.
     ///
     /// # Errors
-    /// `Io`; what could not be given back stays out of use until the next open.
+    /// `Io`; extents may lie there when the next checkpoint has synced the file, where it shows holes then.
     pub(crate) fn give_back_leftovers(&self) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut room = self.room.lock();
@@ -203,17 +209,28 @@ impl Index {
             let (start, end) = (gap.first * PAGE, (gap.first + gap.pages) * PAGE);
             file.next_data(start).map_or(true, |data| data.is_some_and(|data| data < end))
         };
-        let (mut left, kept): (Vec<Gap>, Vec<Gap>) = std::mem::take(&mut room.gaps).into_iter().partition(has_data);
-        room.gaps = kept;
+        let mut gaps = std::mem::take(&mut room.gaps);
         if has_data(&behind) {
             room.end_page = end;
-            left.push(behind);
+            gaps.push(behind);
+        } else if gaps.is_empty() && behind.pages == 0 {
+            return Ok(());
         }
-        for gap in left {
-            self.punch(gap)?;
-            room.punched.push(gap);
+        let punched = gaps.iter().filter(|gap| has_data(gap)).try_for_each(|&gap| self.punch(gap));
+        let synced = punched.and_then(|()| match broken(Mutant::HolesTrusted) {
+            true => Ok(()),
+            false => file.sync_all().context("sync", &self.path),
+        });
+        if synced.is_ok() {
+            room.gaps = gaps;
+        } else {
+            if room.end_page < end {
+                room.end_page = end;
+                gaps.push(behind);
+            }
+            room.punched.extend(gaps);
         }
-        Ok(())
+        synced
     }
 
     /// Punches out pages of a table that was dropped. A checkpoint that does not name them is durable.

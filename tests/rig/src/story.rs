@@ -83,6 +83,10 @@ fn is_head(change: &Change) -> bool {
     matches!(change.kind, ChangeKind::Sector(0, _))
 }
 
+fn is_hole(change: &Change) -> bool {
+    matches!(change.kind, ChangeKind::Hole(_))
+}
+
 /// Two checkpoints of one generation, each interrupted: the first one leaves images and trailer in the journal, the
 /// second one its head.
 ///
@@ -279,6 +283,50 @@ pub fn a_large_value_given_up() -> Result<(), String> {
     let moment = disk.moment();
     kill(&disk, store);
     no_large_value_is_left(unlinked_again(&moment))
+}
+
+/// A table is dropped, and its pages are given back. The process is killed before the holes are on the disk. The next one makes a
+/// table in their place, and the power fails in its checkpoint: the holes are not there, and what the dropped table's pages held is.
+///
+/// # Errors
+/// In words: what verify says, or what is lost.
+pub fn a_table_in_the_pages_of_a_dropped_one() -> Result<(), String> {
+    let disk = SimDisk::new(blank(), 7);
+    // No compaction: its checkpoint would sync the holes.
+    let open = |disk: &SimDisk| options(disk).log_ratio(f64::INFINITY).open(STORE).map_err(text);
+    let store = open(&disk)?;
+    let dropped = store.table("dropped").map_err(text)?;
+    (0..2_000u32).try_for_each(|n| dropped.set(n.to_le_bytes(), "value")).map_err(text)?;
+    drop(dropped);
+    store.checkpoint().map_err(text)?;
+    store.drop_table("dropped").map_err(text)?;
+    store.checkpoint().map_err(text)?;
+    if !disk.moment().pending.iter().any(is_hole) {
+        return Err("no hole waits for the disk".into());
+    }
+    kill(&disk, store);
+
+    let store = open(&disk)?;
+    // Its first pages are not in use before it holds something.
+    store.table("new").map_err(text)?;
+    store.sync().map_err(text)?;
+    disk.record();
+    store.checkpoint().map_err(text)?;
+    let (boundaries, _) = disk.recorded();
+    kill(&disk, store);
+    for boundary in &boundaries {
+        let crashed = crash(boundary, |change| !is_hole(change));
+        let report = tophash::verify::verify_disk(&crashed, STORE, tophash::Progress::ignore).map_err(text)?;
+        if let Some(finding) = report.findings.iter().find(|finding| !finding.harmless) {
+            return Err(format!("before {:?}, {:?}: {finding:?}", boundary.call, boundary.bounds));
+        }
+        let new = open(&crashed)?.existing_table("new").map_err(text)?;
+        let keys = new.keys().collect::<tophash::Result<Vec<_>>>().map_err(text)?.len();
+        if keys > 0 || !new.is_empty() {
+            return Err(format!("an empty table has {keys} keys, and counts {}", new.len()));
+        }
+    }
+    Ok(())
 }
 
 /// More large values are freed than a checkpoint lists, and the process dies. A record rots that lies before the link of one

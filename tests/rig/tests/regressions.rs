@@ -50,6 +50,15 @@ fn old_blocks_behind_the_end_of_the_log_are_no_records() {
     story::old_blocks_behind_the_end().unwrap();
 }
 
+/// Pages of a dropped table are reused when a checkpoint has synced the holes in their place. A process that was killed before left
+/// the holes in the cache only. The next one took what it saw for what was on the disk and laid another table there at once: when the
+/// power failed between its journal and its pages, the entries of the dropped table stood in pages that the new one did not use yet.
+/// One of five whole runs of the layer of killed processes showed it, because it kills at one boundary of eight.
+#[test]
+fn no_table_lies_where_the_holes_of_a_dead_process_are_not_on_the_disk() {
+    story::a_table_in_the_pages_of_a_dropped_one().unwrap();
+}
+
 /// Segments are freed from the oldest on, and each unlink is durable before the next, so that no removal goes before what it
 /// removes. A process that was killed after an unlink left it in the cache only; the next one freed the removals, the
 /// power failed, and a repair without the index brought removed keys back. One of ten long runs of the layer of killed

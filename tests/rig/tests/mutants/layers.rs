@@ -211,6 +211,7 @@ impl Layer {
                     story::a_clear_behind_damage,
                     story::old_blocks_behind_the_end,
                     story::leftovers_beside_damage,
+                    story::a_table_in_the_pages_of_a_dropped_one,
                 ];
                 let (found, done) = first(stories, |story| story().map(|()| 1));
                 (found, format!("{done} stories"))

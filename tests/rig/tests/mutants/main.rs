@@ -93,6 +93,7 @@ const TRIALS: [Trial; Mutant::ALL.len()] = {
         trial(AwaitedTooShort, "a wait ends after its sync", &[Awaited]),
         trial(AwaitedUnsynced, "without threads, the call syncs", &[Crash(&["awaited"])]),
         trial(GapsNotSynced, "gaps are holes for good before they are used", &[Crash(&["tables"])]),
+        trial(HolesTrusted, "the last process's holes durable before an extent lies there", &[Story]),
         trial(PagesGoneTooEarly, "a dropped table's pages go after the checkpoint", &[Crash(&["tables"])]),
         trial(ExpiredBlindly, "expired records are removed by address", &[Delays]),
         trial(DeadlinesBlindly, "deadlines count if a slot names their record", &[Delays]),
